@@ -1,0 +1,46 @@
+"""scssl: self-supervised learning of cell representations from single-cell data.
+
+The namespaces load on first use, so ``import scssl`` is quick and loads neither torch nor scanpy.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from ._settings import settings
+
+if TYPE_CHECKING:
+    from . import augment, data, datasets, hub, model, pl, pp, tl
+
+    __version__: str
+
+_NAMESPACES = ("augment", "data", "datasets", "hub", "model", "pl", "pp", "tl")
+
+__all__ = [
+    "__version__",
+    "augment",
+    "data",
+    "datasets",
+    "hub",
+    "model",
+    "pl",
+    "pp",
+    "settings",
+    "tl",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _NAMESPACES:
+        return importlib.import_module(f"{__name__}.{name}")
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("scssl")
+    msg = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(msg)
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(__all__))
