@@ -1,0 +1,99 @@
+# Two commands: `make demo` and `make test`. Each needs git, make and Python >= 3.12, nothing else:
+# what is missing is installed into .venv beside this file, with uv where there is one, else pip.
+
+VENV := .venv
+BIN := $(VENV)/bin
+NEEDED := 3.12
+PYTHON ?=
+PYTEST_ARGS ?=
+DEMO_ARGS ?=
+UV := $(shell command -v uv 2>/dev/null)
+
+export MPLBACKEND ?= agg
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test test-all install format lint types docs clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.stamp-run ## train on 700 real cells, compare, draw (under a minute)
+	$(BIN)/scssl demo $(DEMO_ARGS)
+
+test: $(VENV)/.stamp-test ## the tests, without those marked slow
+	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+
+test-all: $(VENV)/.stamp-test ## all tests, with a coverage report
+	$(BIN)/python -m pytest --cov --cov-report=term $(PYTEST_ARGS)
+
+install: $(VENV)/.stamp-dev ## everything a developer needs, into .venv
+
+format: $(VENV)/.stamp-dev ## format the code and mend what ruff can mend
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+lint: $(VENV)/.stamp-dev ## check formatting and style
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+
+types: $(VENV)/.stamp-dev ## check types
+	$(BIN)/mypy
+
+docs: $(VENV)/.stamp-dev ## build the documentation into docs/_build/html, warnings as errors
+	rm -rf docs/_build/html docs/generated
+	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
+
+clean: ## remove caches and built documentation (.venv stays)
+	rm -rf docs/_build docs/generated dist htmlcov .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find src tests docs benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+
+# --- environment -----------------------------------------------------------------------------
+
+# The first Python that is new enough; PYTHON=... takes that one and no other.
+define make_venv
+chosen=; \
+for candidate in $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python); do \
+  if command -v $$candidate >/dev/null 2>&1 && $$candidate -c \
+    'import sys; sys.exit(sys.version_info < tuple(map(int, "$(NEEDED)".split("."))))' \
+    >/dev/null 2>&1; then chosen=$$candidate; break; fi; \
+done; \
+if [ -n "$(UV)" ]; then \
+  "$(UV)" venv --quiet --clear --python "$${chosen:-$(NEEDED)}" $(VENV); \
+elif [ -n "$$chosen" ]; then \
+  $$chosen -m venv --clear $(VENV) || { rm -rf $(VENV); exit 1; }; \
+else \
+  found=$$($(or $(PYTHON),python3) --version 2>&1 | head -n 1); \
+  echo "scssl needs Python $(NEEDED) or newer; $(or $(PYTHON),python3) is: $${found:-not installed}."; \
+  echo "Install Python $(NEEDED), then: make $(MAKECMDGOALS) PYTHON=python$(NEEDED)"; \
+  exit 1; \
+fi
+endef
+
+# $(1): what to install. A venv made by another tool may lack pip or have one too old for groups.
+define install
+@echo "Installing into $(VENV) (the first time this downloads PyTorch and takes some minutes)"
+@if [ -n "$(UV)" ]; then \
+  "$(UV)" pip install --python $(BIN)/python $(1); \
+else \
+  { $(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip >/dev/null; } && \
+  $(BIN)/python -m pip install --quiet --upgrade "pip>=25.1" && \
+  $(BIN)/python -m pip install --quiet $(1); \
+fi
+@touch $@
+endef
+
+$(BIN)/python:
+	@$(make_venv)
+
+# Order-only: the interpreter's date says nothing about what is installed, pyproject.toml's does.
+$(VENV)/.stamp-run: pyproject.toml | $(BIN)/python
+	$(call install,-e .)
+
+$(VENV)/.stamp-test: pyproject.toml | $(BIN)/python
+	$(call install,-e . --group test)
+	@touch $(VENV)/.stamp-run
+
+$(VENV)/.stamp-dev: pyproject.toml | $(BIN)/python
+	$(call install,-e . --group dev)
+	@touch $(VENV)/.stamp-run $(VENV)/.stamp-test

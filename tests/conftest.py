@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import matplotlib
+import pytest
+
+matplotlib.use("agg")
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """Folder of the real data sets; tests that ask for it are skipped where there is none."""
+    folder = os.environ.get("SCSSL_DATA_DIR")
+    if not folder:
+        pytest.skip("SCSSL_DATA_DIR is not set: no real data here")
+    if not Path(folder).is_dir():
+        # Set but wrong is a mistake, not an absence: it must not turn into silent skips.
+        pytest.fail(f"SCSSL_DATA_DIR={folder} is not a folder")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def data_file(data_dir: Path):
+    """Path of a file in the data folder by name; skips where the file is not there."""
+
+    def find(name: str) -> Path:
+        path = data_dir / name
+        if not path.exists():
+            pytest.skip(f"{name} is not in SCSSL_DATA_DIR")
+        return path
+
+    return find
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A test that uses the data folder must say so, that `-m "not realdata"` can be trusted."""
+    unmarked = [
+        item.nodeid
+        for item in items
+        if {"data_dir", "data_file"} & set(getattr(item, "fixturenames", ()))
+        and item.get_closest_marker("realdata") is None
+    ]
+    if unmarked:
+        raise pytest.UsageError("Mark with pytest.mark.realdata: " + ", ".join(unmarked))
