@@ -1,0 +1,218 @@
+"""The folder a trained model is saved in: ``model.safetensors``, ``config.json``, ``genes.json``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from scssl._errors import BundleError
+from scssl._files import (
+    MAX_JSON_BYTES,
+    check_version,
+    describe_bytes,
+    find_previous,
+    parse_json,
+    read_bytes,
+    replace_folder,
+    write_durably,
+)
+from scssl._serialize import (
+    decode,
+    encode,
+    json_sha256,
+    tensors_from_bytes,
+    tensors_to_bytes,
+    to_json,
+)
+
+if TYPE_CHECKING:
+    import torch
+
+FORMAT = "scssl"
+FORMAT_VERSION = 1
+TENSORS, CONFIG, GENES = "model.safetensors", "config.json", "genes.json"
+_FILES = (TENSORS, CONFIG, GENES)
+_RESERVED = ("format", "format_version", "files", "config_sha256")
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """What a model folder holds."""
+
+    tensors: dict[str, torch.Tensor]
+    """The state dict of the module, on the CPU."""
+    config: dict[str, Any]
+    """Class, arguments, setup, versions, training summary: what the model wrote."""
+    genes: dict[str, Any]
+    """The gene vocabulary of the model."""
+
+
+def write_bundle(
+    path: str | Path,
+    *,
+    tensors: Mapping[str, torch.Tensor],
+    config: Mapping[str, Any],
+    genes: Mapping[str, Any],
+    overwrite: bool = False,
+) -> None:
+    """Write a model folder, as a whole or not at all.
+
+    Parameters
+    ----------
+    path
+        Folder to write; parents are created. Files in it that do not belong to the model, such as
+        ``adata.h5ad``, are kept.
+    tensors
+        State dict of the module, on any device.
+    config
+        Description of the model: nested values without tensors. The keys ``format``,
+        ``format_version``, ``files`` and ``config_sha256`` are taken by the format.
+    genes
+        Gene vocabulary of the model: nested values without tensors.
+    overwrite
+        Replace the model that ``path`` already holds. A folder that holds anything else is never
+        replaced.
+
+    Raises
+    ------
+    ValueError
+        When ``path`` exists and may not be replaced, or ``config`` has a reserved key.
+    TypeError
+        When ``config`` or ``genes`` hold something that JSON cannot; the message names its place.
+
+    Examples
+    --------
+    >>> import tempfile, torch
+    >>> from pathlib import Path
+    >>> from scssl.hub import read_bundle, write_bundle
+    >>> folder = Path(tempfile.mkdtemp()) / "model"
+    >>> write_bundle(
+    ...     folder, tensors={"weight": torch.ones(2)}, config={"n": 1}, genes={"names": ["A"]}
+    ... )
+    >>> read_bundle(folder)
+    Bundle(tensors={'weight': tensor([1., 1.])}, config={'n': 1}, genes={'names': ['A']})
+    """
+    path = Path(path)
+    _check_target(path, overwrite=overwrite)
+    taken = sorted(set(_RESERVED) & set(config))
+    if taken:
+        msg = f"`config` has keys that the format itself uses: {', '.join(taken)}."
+        raise ValueError(msg)
+    genes_content = to_json(encode(dict(genes)))
+    tensors_content = tensors_to_bytes(tensors)
+    document: dict[str, Any] = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        **_encode_config(config),
+        "files": {TENSORS: describe_bytes(tensors_content), GENES: describe_bytes(genes_content)},
+    }
+    document["config_sha256"] = json_sha256(document)
+    with replace_folder(path, owned=_FILES) as folder:
+        write_durably(folder / TENSORS, tensors_content)
+        write_durably(folder / GENES, genes_content)
+        write_durably(folder / CONFIG, to_json(document))
+
+
+def read_bundle(path: str | Path) -> Bundle:
+    """Read a model folder; nothing in it is executed or unpickled.
+
+    The recorded digests reveal damage and edits. They are no signature: whoever can rewrite the
+    whole folder can also rewrite the digests, but no content of it can run code.
+
+    Parameters
+    ----------
+    path
+        Folder written by :func:`write_bundle`.
+
+    Returns
+    -------
+    Tensors, configuration and genes, equal to what was written.
+
+    Raises
+    ------
+    BundleError
+        When the folder is missing, incomplete, truncated, altered, foreign, or of a newer format.
+    """
+    path = Path(path)
+    _check_is_bundle(path)
+    document = parse_json(read_bytes(path / CONFIG, max_bytes=MAX_JSON_BYTES), path / CONFIG)
+    if document.get("format") != FORMAT:
+        msg = f"{path} was not saved by scssl: the format in its {CONFIG} is {document.get('format')!r}."
+        raise BundleError(msg)
+    check_version(document.get("format_version"), FORMAT_VERSION, path)
+    if document.pop("config_sha256", None) != json_sha256(document):
+        msg = f"{path / CONFIG} was altered after it was saved: its sha256 is not the recorded one."
+        raise BundleError(msg)
+    files = document.get("files")
+    if not isinstance(files, dict) or set(files) != {TENSORS, GENES}:
+        msg = f"{path / CONFIG} is malformed: it does not list {TENSORS} and {GENES}."
+        raise BundleError(msg)
+    genes_content = read_bytes(path / GENES, expected=files[GENES], max_bytes=MAX_JSON_BYTES)
+    tensors_content = read_bytes(path / TENSORS, expected=files[TENSORS])
+    return Bundle(
+        tensors=tensors_from_bytes(tensors_content, path / TENSORS),
+        config=decode({key: value for key, value in document.items() if key not in _RESERVED}),
+        genes=decode(parse_json(genes_content, path / GENES)),
+    )
+
+
+def _encode_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON form of ``config``, refusing top-level keys that would not stay plain JSON keys."""
+    encoded: dict[str, Any] = encode(dict(config))
+    if set(encoded) != set(config):
+        msg = "The top-level keys of `config` must be strings that do not start with '$'."
+        raise TypeError(msg)
+    return encoded
+
+
+def _check_target(path: Path, *, overwrite: bool) -> None:
+    if path.exists() and not path.is_dir():
+        msg = f"{path} is a file: give a folder to save the model in."
+        raise ValueError(msg)
+    if not path.exists() or not any(path.iterdir()):
+        return
+    if not _is_ours(path):
+        msg = f"{path} holds files and no scssl model, so nothing is written there: give a new folder."
+        raise ValueError(msg)
+    if not overwrite:
+        msg = (
+            f'{path} already holds a model. To replace it: `model.save("{path}", overwrite=True)`.'
+        )
+        raise ValueError(msg)
+
+
+def _is_ours(path: Path) -> bool:
+    try:
+        content = read_bytes(path / CONFIG, max_bytes=MAX_JSON_BYTES)
+        return parse_json(content, path / CONFIG).get("format") == FORMAT
+    except BundleError:
+        return False
+
+
+def _check_is_bundle(path: Path) -> None:
+    """Raise with the most helpful message when ``path`` is not a folder with a ``config.json``."""
+    if path.is_file():
+        msg = f"{path} is a file: give the folder that `model.save` wrote."
+        raise BundleError(msg)
+    if not path.is_dir():
+        msg = f"There is no folder {path}."
+        previous = find_previous(path)
+        if previous is not None:
+            msg += f" Saving it was interrupted; the model it held before is in {previous}."
+        raise BundleError(msg)
+    if (path / CONFIG).exists(follow_symlinks=False):
+        return
+    if (path / "model.pt").exists():
+        msg = (
+            f"{path} holds a scvi-tools model (model.pt, a pickle), not a scssl model. "
+            "Load it with the scvi-tools class that saved it."
+        )
+        raise BundleError(msg)
+    if (path / TENSORS).exists() and (path / GENES).exists():
+        msg = f"{CONFIG} is missing from {path}."
+        raise BundleError(msg)
+    found = ", ".join(sorted(entry.name for entry in path.iterdir())[:5]) or "nothing"
+    msg = f"{path} is not a scssl model folder: it has no {CONFIG} (it holds {found})."
+    raise BundleError(msg)

@@ -1,0 +1,1 @@
+"""Training: plan, callbacks, checkpoints, progress."""
