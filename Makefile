@@ -9,8 +9,6 @@ PYTEST_ARGS ?=
 DEMO_ARGS ?=
 UV := $(shell command -v uv 2>/dev/null)
 
-export MPLBACKEND ?= agg
-
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help demo test test-all install format lint types docs clean

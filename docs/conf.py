@@ -1,0 +1,109 @@
+"""Sphinx configuration. `make docs` builds with warnings as errors and needs no network."""
+
+from __future__ import annotations
+
+import builtins
+import os
+from datetime import datetime
+from importlib.metadata import metadata
+from typing import Any
+
+# -- Project ---------------------------------------------------------------------------------
+
+info = metadata("scssl")
+project = info["Name"]
+author = info["Author"]
+copyright = f"{datetime.now():%Y}, {author}"  # noqa: A001
+version = release = info["Version"]
+
+# -- General ---------------------------------------------------------------------------------
+
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.mathjax",
+    "sphinx.ext.napoleon",
+    "sphinx_autodoc_typehints",
+    "sphinx_copybutton",
+    "sphinxcontrib.bibtex",
+]
+needs_sphinx = "8.2"
+templates_path = ["_templates"]
+exclude_patterns = ["_build", "Thumbs.db", ".DS_Store", "**.ipynb_checkpoints"]
+bibtex_bibfiles = ["references.bib"]
+bibtex_reference_style = "author_year"
+default_role = "literal"
+copybutton_prompt_text = r"\$ |>>> |\.\.\. "
+copybutton_prompt_is_regexp = True
+
+# -- Markdown and notebooks --------------------------------------------------------------------
+
+myst_enable_extensions = ["amsmath", "colon_fence", "deflist", "dollarmath"]
+myst_heading_anchors = 3
+# Figures and tables in the pages are made by the version they document.
+nb_execution_mode = "force"
+nb_execution_raise_on_error = True
+nb_execution_timeout = 300
+nb_merge_streams = True
+
+# -- API ---------------------------------------------------------------------------------------
+
+autosummary_generate = True
+autosummary_ignore_module_all = False
+autodoc_member_order = "bysource"
+autodoc_default_options = {"members": True}
+napoleon_google_docstring = False
+napoleon_use_rtype = True
+napoleon_use_param = True
+typehints_defaults = "braces"
+always_use_bars_union = True
+
+# -- Links to other projects -------------------------------------------------------------------
+
+nitpicky = True
+upstream = {
+    "anndata": "https://anndata.readthedocs.io/en/stable/",
+    "h5py": "https://docs.h5py.org/en/stable/",
+    "lightning": "https://lightning.ai/docs/pytorch/stable/",
+    "matplotlib": "https://matplotlib.org/stable/",
+    "numpy": "https://numpy.org/doc/stable/",
+    "pandas": "https://pandas.pydata.org/docs/",
+    "python": "https://docs.python.org/3/",
+    "scanpy": "https://scanpy.readthedocs.io/en/stable/",
+    "scipy": "https://docs.scipy.org/doc/scipy/",
+    "scvi": "https://docs.scvi-tools.org/en/stable/",
+    "torch": "https://docs.pytorch.org/docs/stable/",
+}
+if os.environ.get("SCSSL_DOCS_INTERSPHINX"):
+    extensions.append("sphinx.ext.intersphinx")
+    intersphinx_mapping = {name: (url, None) for name, url in upstream.items()}
+# Without the inventories a name of another package cannot be resolved; names of scssl always must.
+_roots = "|".join(
+    [*upstream, "argparse", "collections", "contextlib", "logging", "os", "pathlib", "types", "typing"]
+)
+_builtin_names = "|".join(name for name in dir(builtins) if not name.startswith("_"))
+nitpick_ignore_regex = [(r"py:.*", rf"({_roots})(\..*)?"), (r"py:.*", rf"({_builtin_names})")]
+
+# -- HTML --------------------------------------------------------------------------------------
+
+html_theme = "sphinx_book_theme"
+html_title = f"scssl {version}"
+html_static_path = ["_static"]
+html_show_sourcelink = False
+html_theme_options = {"show_navbar_depth": 1, "home_page_in_toc": False}
+
+
+def _is_inherited_from_upstream(
+    app: Any, what: str, name: str, obj: Any, skip: bool, options: Any
+) -> bool | None:
+    """Leave out what a class inherits from other packages: their documentation has it."""
+    function = getattr(obj, "fget", None) or getattr(obj, "__func__", obj)
+    module = getattr(function, "__module__", None)
+    if what == "class" and module is not None and not module.startswith("scssl"):
+        return True
+    return None
+
+
+def setup(app: Any) -> None:  # noqa: D103
+    app.connect("autodoc-skip-member", _is_inherited_from_upstream)
