@@ -1,0 +1,47 @@
+"""From AnnData, in memory or on disk, to batches of sparse rows.
+
+Everything here knows matrices, gene names and AnnData; nothing here knows a model. Importing the
+namespace does not import torch: only :class:`CellLoader`, which yields tensors, does.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from scssl.data._input import InputDecision, find_counts, resolve_input
+from scssl.data._normalize import normalize_rows
+from scssl.data._scan import MatrixStats, scan_matrix
+from scssl.data._source import RowSource, open_rows
+from scssl.data._split import train_validation_split
+from scssl.data._vocabulary import GeneAlignment, GeneVocabulary
+
+if TYPE_CHECKING:
+    from scssl.data._loader import CellLoader
+
+__all__ = [
+    "CellLoader",
+    "GeneAlignment",
+    "GeneVocabulary",
+    "InputDecision",
+    "MatrixStats",
+    "RowSource",
+    "find_counts",
+    "normalize_rows",
+    "open_rows",
+    "resolve_input",
+    "scan_matrix",
+    "train_validation_split",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "CellLoader":
+        from scssl.data._loader import CellLoader
+
+        return CellLoader
+    msg = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(msg)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

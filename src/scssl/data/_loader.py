@@ -1,0 +1,251 @@
+"""Batches of cells as tensors."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from scssl._random import derive_generator
+from scssl.data._normalize import INPUT_KINDS, InputKind, normalize_rows
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+    from scipy import sparse
+
+    from scssl.data._source import RowSource
+    from scssl.data._vocabulary import GeneAlignment
+
+_OWN_KEYS = ("X", "library", "indices")
+
+with warnings.catch_warnings():
+    # torch says once per process that CSR support is in beta. It is all we need from it.
+    warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+    torch.sparse_csr_tensor([0], [], [], size=(0, 0), check_invariants=False)
+
+
+class CellLoader:
+    """Iterate over cells in batches, normalised and sparse.
+
+    A batch is a dict of tensors with ``n`` cells: ``"X"``, sparse CSR float32 ``(n, n_genes)``,
+    normalised; ``"library"``, float32 ``(n, 1)``, sum of each cell over these genes before
+    normalisation; ``"indices"``, int64 ``(n,)``, row numbers in the source; and every entry of
+    `obs` as ``(n, k)``, int64 for whole numbers and booleans, float32 for floats.
+
+    The bits of a cell do not depend on the batch it is in, nor on how the source is read.
+
+    Parameters
+    ----------
+    source
+        Where the rows come from, see :func:`open_rows`.
+    rows
+        Row numbers, or a boolean mask, of the cells to iterate over; all by default.
+    batch_size
+        Cells per batch (per process).
+    shuffle
+        Draw a new order each epoch; it depends on `seed` and :meth:`set_epoch` alone.
+    seed
+        Seed of the order.
+    drop_last
+        Leave out the last batch where it is smaller than `batch_size`.
+    alignment
+        Map the genes of the source to those of a model, before anything is summed.
+    input_kind
+        ``"counts"`` (normalised here) or ``"lognorm"`` (passed through).
+    target_sum
+        Sum of each cell before the logarithm, for counts.
+    obs
+        Arrays of one row per cell of the source, ``(n_cells,)`` or ``(n_cells, k)``.
+    rank, world_size
+        Number of this process and of all. Each process gets every `world_size`-th cell of the
+        order and the same number of batches; where the cells do not divide, the first ones are
+        repeated (or, with `drop_last`, the last ones left out).
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range or an array of `obs` has another length than the source.
+    TypeError
+        If `rows` or an array of `obs` is not numeric.
+
+    Examples
+    --------
+    >>> from scipy import sparse
+    >>> from scssl.data import CellLoader, open_rows
+    >>> counts = sparse.random(5, 20, density=0.5, format="csr", rng=0)
+    >>> loader = CellLoader(open_rows(counts), batch_size=2, input_kind="counts")
+    >>> [tuple(batch["X"].shape) for batch in loader]
+    [(2, 20), (2, 20), (1, 20)]
+    """
+
+    def __init__(
+        self,
+        source: RowSource,
+        rows: ArrayLike | None = None,
+        *,
+        batch_size: int,
+        shuffle: bool = False,
+        seed: int = 0,
+        drop_last: bool = False,
+        alignment: GeneAlignment | None = None,
+        input_kind: InputKind,
+        target_sum: float = 1e4,
+        obs: Mapping[str, Any] | None = None,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.source = source
+        self.rows = _checked_rows(rows, source.shape[0])
+        self.batch_size = _positive(batch_size, "batch_size")
+        self.shuffle = shuffle
+        self.seed = seed
+        self.drop_last = drop_last
+        self.alignment = alignment
+        self.target_sum = float(target_sum)
+        self.rank, self.world_size = rank, _positive(world_size, "world_size")
+        self.epoch = 0
+        if input_kind not in INPUT_KINDS:
+            msg = f"`input_kind` must be 'counts' or 'lognorm', found {input_kind!r}."
+            raise ValueError(msg)
+        self.input_kind = input_kind
+        if not 0 <= rank < world_size:
+            msg = f"`rank` must be in [0, {world_size}), found {rank}."
+            raise ValueError(msg)
+        if not np.isfinite(target_sum) or target_sum <= 0:
+            msg = f"`target_sum` must be a positive number, found {target_sum!r}."
+            raise ValueError(msg)
+        if alignment is not None and len(alignment.columns) != source.shape[1]:
+            msg = (
+                f"The alignment is for {len(alignment.columns):,} genes, "
+                f"the source has {source.shape[1]:,}."
+            )
+            raise ValueError(msg)
+        self._obs = {
+            name: _checked_obs(name, values, source.shape[0])
+            for name, values in (obs or {}).items()
+        }
+
+    @property
+    def n_cells(self) -> int:
+        """Number of cells of one epoch, over all processes, without repeats."""
+        return len(self.rows)
+
+    @property
+    def n_genes(self) -> int:
+        """Number of genes of a batch."""
+        if self.alignment is not None:
+            return len(self.alignment.model_names)
+        return self.source.shape[1]
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order of the next iteration.
+
+        Parameters
+        ----------
+        epoch
+            Number of the epoch. An iteration reads it when its first batch is asked for.
+        """
+        self.epoch = int(epoch)
+
+    def __len__(self) -> int:
+        n_own = self._n_own()
+        return n_own // self.batch_size if self.drop_last else -(-n_own // self.batch_size)
+
+    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+        # A generator: nothing below runs before the first batch is asked for.
+        order = self._order()
+        size = self.batch_size
+        n_cells = min(len(order), len(self) * size)
+        group = size * max(1, (self.source.rows_per_read or 0) // size)
+        for start in range(0, n_cells, group):
+            rows = order[start : min(start + group, n_cells)]
+            block = self.source.read(rows)
+            if len(rows) <= size:
+                yield self._batch(rows, block)
+                continue
+            for first in range(0, len(rows), size):
+                part = slice(first, first + size)
+                yield self._batch(rows[part], block[part])
+
+    def _n_own(self) -> int:
+        if self.drop_last:
+            return len(self.rows) // self.world_size
+        return -(-len(self.rows) // self.world_size)
+
+    def _order(self) -> np.ndarray:
+        """Rows of this process, in the order of this epoch."""
+        rows = self.rows
+        if self.shuffle:
+            rows = rows[derive_generator(self.seed, "cells", self.epoch).permutation(len(rows))]
+        return np.resize(rows, self._n_own() * self.world_size)[self.rank :: self.world_size]
+
+    def _batch(self, rows: np.ndarray, csr: sparse.csr_matrix) -> dict[str, torch.Tensor]:
+        if self.alignment is not None:
+            csr = self.alignment.apply(csr)
+        csr, library = normalize_rows(csr, input_kind=self.input_kind, target_sum=self.target_sum)
+        batch = {
+            "X": _sparse_tensor(csr),
+            "library": torch.from_numpy(library),
+            "indices": torch.from_numpy(rows.copy()),
+        }
+        for name, values in self._obs.items():
+            batch[name] = torch.from_numpy(_gather_obs(values, rows))
+        return batch
+
+
+def _sparse_tensor(csr: sparse.csr_matrix) -> torch.Tensor:
+    """Sparse CSR tensor on the arrays of a canonical CSR matrix."""
+    return torch.sparse_csr_tensor(
+        torch.from_numpy(csr.indptr),
+        torch.from_numpy(csr.indices),
+        torch.from_numpy(csr.data),
+        size=csr.shape,
+        check_invariants=False,
+    )
+
+
+def _gather_obs(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    gathered = values[rows].astype(np.float32 if values.dtype.kind == "f" else np.int64)
+    return gathered[:, None] if gathered.ndim == 1 else gathered
+
+
+def _checked_rows(rows: ArrayLike | None, n_cells: int) -> np.ndarray:
+    if rows is None:
+        return np.arange(n_cells)
+    rows = np.asarray(rows)
+    if rows.dtype == bool and rows.shape == (n_cells,):
+        return np.flatnonzero(rows)
+    if rows.ndim != 1 or (rows.size and rows.dtype.kind not in "iu"):
+        msg = (
+            f"`rows` must be row numbers or a boolean mask of all {n_cells:,} cells, "
+            f"found {rows.dtype} of shape {rows.shape}."
+        )
+        raise TypeError(msg)
+    if rows.size and not (rows.min() >= 0 and rows.max() < n_cells):
+        msg = f"`rows` must be in [0, {n_cells:,}), found {rows.min():,} to {rows.max():,}."
+        raise ValueError(msg)
+    return rows.astype(np.int64)
+
+
+def _checked_obs(name: str, values: Any, n_cells: int) -> np.ndarray:
+    if name in _OWN_KEYS:
+        msg = f"`obs` must not use the name {name!r}, which the batch has itself."
+        raise ValueError(msg)
+    values = np.asarray(values)
+    if values.dtype.kind not in "biuf" or values.ndim not in {1, 2}:
+        msg = f"obs[{name!r}] must be a numeric 1-D or 2-D array, found {values.ndim}-D {values.dtype}."
+        raise TypeError(msg)
+    if len(values) != n_cells:
+        msg = f"obs[{name!r}] has {len(values):,} rows, the source {n_cells:,}."
+        raise ValueError(msg)
+    return values
+
+
+def _positive(value: Any, name: str) -> int:
+    if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
+        msg = f"`{name}` must be a positive integer, found {value!r}."
+        raise ValueError(msg)
+    return int(value)
