@@ -61,9 +61,10 @@ if [ -n "$(UV)" ]; then \
 elif [ -n "$$chosen" ]; then \
   $$chosen -m venv --clear $(VENV) || { rm -rf $(VENV); exit 1; }; \
 else \
-  found=$$($(or $(PYTHON),python3) --version 2>&1 | head -n 1); \
-  echo "scssl needs Python $(NEEDED) or newer; $(or $(PYTHON),python3) is: $${found:-not installed}."; \
-  echo "Install Python $(NEEDED), then: make $(MAKECMDGOALS) PYTHON=python$(NEEDED)"; \
+  wanted=$(or $(PYTHON),python3); \
+  if command -v $$wanted >/dev/null 2>&1; then found=$$($$wanted --version 2>&1 | head -n 1); fi; \
+  echo "scssl needs Python $(NEEDED) or newer; $$wanted is $${found:-not installed}." >&2; \
+  echo "Install Python $(NEEDED), then: make $(MAKECMDGOALS) PYTHON=python$(NEEDED)" >&2; \
   exit 1; \
 fi
 endef
