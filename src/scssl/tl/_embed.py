@@ -1,0 +1,96 @@
+"""Embeddings of cells from a trained model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from scssl.tl._checks import check_adata, check_key
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from scssl.model import SSLModel
+
+
+def embed(
+    adata: AnnData,
+    model: SSLModel | str | Path,
+    *,
+    key_added: str = "X_ssl",
+    batch_size: int | None = None,
+    copy: bool = False,
+) -> AnnData | None:
+    """Embed cells with a trained model.
+
+    Genes are matched by name: order does not matter, genes that the model does not know are not
+    used, and genes that the data lack are taken as zero.
+
+    Parameters
+    ----------
+    adata
+        Cells to embed, with the kind of values the model was trained on.
+    model
+        A model, or the folder it was saved in.
+    key_added
+        Where the results go in `adata.obsm` and `adata.uns`.
+    batch_size
+        Cells per batch; changes speed and memory, not the embedding. The model's own by default.
+    copy
+        Leave `adata` as it is and return a copy with the results.
+
+    Returns
+    -------
+    AnnData or None
+        `None`, or a copy of `adata` when `copy` is true. Sets:
+
+        ``adata.obsm[key_added]`` : :class:`numpy.ndarray` (float32)
+            The embedding, shape ``(n_cells, n_latent)``.
+        ``adata.uns[key_added]`` : :class:`dict`
+            Class of the model, version of scssl, hash of the gene vocabulary, numbers of genes
+            matched, missing and not used, and the parameters.
+
+    Raises
+    ------
+    GeneMismatchError
+        If too few genes of the model are in `adata`.
+    BundleError
+        If the folder `model` does not hold a sound model.
+
+    Examples
+    --------
+    >>> import scssl
+    >>> adata = scssl.datasets.pbmc68k_reduced()
+    >>> scssl.model.MaskedAutoencoder.setup_anndata(adata)
+    >>> model = scssl.model.MaskedAutoencoder(adata)
+    >>> model.train(max_epochs=1, progress=False)
+    >>> scssl.tl.embed(adata, model)
+    >>> adata.obsm["X_ssl"].shape
+    (700, 64)
+    """
+    from scssl import __version__
+
+    check_adata(adata)
+    check_key(key_added, "key_added")
+    if isinstance(model, (str, Path)):
+        from scssl.model import load_model
+
+        model = load_model(model)
+    elif not hasattr(model, "get_latent_representation"):
+        msg = f"`model` must be a scssl model or the folder of one, found {type(model).__name__}."
+        raise TypeError(msg)
+    embedding = model.get_latent_representation(adata, batch_size=batch_size)
+    if copy:
+        adata = adata.to_memory() if adata.isbacked else adata.copy()
+    genes = model.genes.align(adata.var_names, min_overlap=0)
+    adata.obsm[key_added] = embedding
+    adata.uns[key_added] = {
+        "model": type(model).__name__,
+        "scssl_version": __version__,
+        "vocabulary_hash": model.genes.hash,
+        "n_genes_matched": genes.n_matched,
+        "n_genes_missing": genes.n_missing,
+        "n_genes_extra": genes.n_extra,
+        "params": {"n_latent": embedding.shape[1]},
+    }
+    return adata if copy else None

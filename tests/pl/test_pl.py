@@ -1,0 +1,199 @@
+"""Figures show what they say, change no more than they say, and are saved where they are told."""
+
+from __future__ import annotations
+
+import anndata as ad
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+import scanpy as sc
+
+import scssl
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    autoshow = sc.settings.autoshow
+    yield
+    sc.settings.autoshow = autoshow
+    plt.close("all")
+
+
+class Recorded:
+    """A model as far as a plot of its history sees it."""
+
+    def __init__(self, **curves):
+        index = pd.RangeIndex(5, name="epoch")
+        self.history = {
+            key: pd.DataFrame({key: values}, index=index) for key, values in curves.items()
+        }
+
+
+@pytest.fixture
+def model():
+    return Recorded(
+        train_loss=[5, 4, 3, 2, 1],
+        validation_loss=[5.0, 3.0, np.nan, 4.0, 6.0],
+        effective_rank=[1, 2, 3, 4, 5],
+        lr=[0.1] * 5,
+    )
+
+
+def lines(ax):
+    return {line.get_label(): line for line in ax.get_lines()}
+
+
+def test_history_shows_losses_and_rank(model):
+    losses, rank = scssl.pl.history(model, show=False)
+    curves = lines(losses)
+    np.testing.assert_array_equal(curves["training"].get_ydata(), [5, 4, 3, 2, 1])
+    np.testing.assert_array_equal(curves["validation"].get_xdata(), [0, 1, 3, 4])
+    assert [*curves["best: epoch 1"].get_xdata(), *curves["best: epoch 1"].get_ydata()] == [1, 3]
+    assert (losses.get_xlabel(), losses.get_ylabel()) == ("epoch", "loss")
+    assert rank.get_ylabel() == "effective rank"
+
+
+def test_history_without_validation_and_with_one_epoch():
+    model = Recorded(train_loss=[5, 4, 3, 2, 1])
+    model.history["train_loss"] = model.history["train_loss"].iloc[:1]
+    ax = scssl.pl.history(model, show=False)
+    assert lines(ax)["training"].get_marker() == "o"
+
+
+def test_history_of_keys(model):
+    ax = scssl.pl.history(model, "lr", show=False)
+    assert ax.get_ylabel() == "learning rate"
+    axes = scssl.pl.history(model, ["lr", "validation_loss"], show=False)
+    assert [ax.get_ylabel() for ax in axes] == ["learning rate", "loss"]
+
+
+def test_history_on_given_axes(model):
+    _, ax = plt.subplots()
+    assert scssl.pl.history(model, ax=ax) is ax
+    with pytest.raises(ValueError, match="2 panels do not fit in one `ax`"):
+        scssl.pl.history(model, ["lr", "train_loss"], ax=ax)
+
+
+def test_history_unknown_key(model):
+    with pytest.raises(KeyError, match="'elbo' was not recorded; the history has 'train_loss'"):
+        scssl.pl.history(model, "elbo")
+    with pytest.raises(KeyError, match="`keys` is empty"):
+        scssl.pl.history(model, [])
+
+
+def test_history_of_an_untrained_model():
+    with pytest.raises(
+        ValueError, match=r"Recorded has no training history: call `model.train\(\)`"
+    ):
+        scssl.pl.history(Recorded())
+
+
+@pytest.mark.parametrize("name", ["figure.png", "figure.svg", "new/figure.pdf"])
+def test_save(model, tmp_path, name):
+    assert scssl.pl.history(model, save=tmp_path / name) is not None
+    assert (tmp_path / name).stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("show", "autoshow", "shown"),
+    [(None, True, 1), (None, False, 0), (True, False, 1), (False, True, 0)],
+)
+def test_show(model, monkeypatch, show, autoshow, shown):
+    calls = []
+    monkeypatch.setattr(plt, "show", lambda: calls.append(1))
+    sc.settings.autoshow = autoshow
+    drawn = scssl.pl.history(model, show=show)
+    assert len(calls) == shown
+    assert (drawn is None) == bool(shown)
+
+
+# --- embedding ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def adata():
+    generator = np.random.default_rng(0)
+    labels = np.repeat(["B", "T"], 30)
+    adata = ad.AnnData(generator.poisson(1, (60, 3)).astype(np.float32))
+    adata.var_names = ["CD3D", "MS4A1", "LYZ"]
+    adata.obs["label"] = pd.Categorical(labels)
+    values = generator.normal(size=(60, 6)) + 20 * (labels == "T")[:, None]
+    adata.obsm["X_ssl"] = values.astype(np.float32)
+    adata.obsm["X_umap"] = np.zeros((60, 2), dtype=np.float32)
+    adata.uns["neighbors"] = {"mine": 1}
+    return adata
+
+
+def test_embedding_separates_types_and_touches_only_its_keys(adata):
+    before = adata.copy()
+    ax = scssl.pl.embedding(adata, color="label", show=False)
+    assert ax.get_title() == "label"
+    umap = adata.obsm["X_ssl_umap"]
+    assert umap.shape == (60, 2)
+    between = np.linalg.norm(umap[:30].mean(0) - umap[30:].mean(0))
+    assert between > 2 * umap[:30].std(0).max()
+    assert set(adata.obsm) - set(before.obsm) == {"X_ssl_umap"}
+    assert set(adata.uns) - set(before.uns) == {"X_ssl_umap", "label_colors"}
+    assert adata.uns["neighbors"] == {"mine": 1}
+    assert not adata.obsp
+    np.testing.assert_array_equal(adata.X, before.X)
+    np.testing.assert_array_equal(adata.obsm["X_umap"], before.obsm["X_umap"])
+
+
+def test_embedding_is_computed_again_only_when_something_changed(adata, monkeypatch, tmp_path):
+    calls = []
+
+    def umap(values, *params):
+        calls.append(params)
+        return values[:, :2] * 1.0
+
+    monkeypatch.setattr("scssl.pl._embedding._umap", umap)
+    draw = lambda **kwargs: scssl.pl.embedding(adata, show=False, **kwargs)
+    draw()
+    draw(color=["label", "CD3D"])
+    assert len(calls) == 1
+    adata.write_h5ad(tmp_path / "adata.h5ad")
+    adata = ad.read_h5ad(tmp_path / "adata.h5ad")
+    draw()
+    assert len(calls) == 1, "what was kept in a file is used too"
+    draw(rng=1)
+    draw(rng=1, n_neighbors=5)
+    assert calls[1:] == [(15, 0.5, 1), (5, 0.5, 1)]
+    adata.obsm["X_ssl"] = adata.obsm["X_ssl"] + 1
+    draw(rng=1, n_neighbors=5)
+    assert len(calls) == 4
+    draw(key_added="other")
+    assert "other" in adata.obsm
+
+
+def test_umap_is_the_same_for_the_same_seed(adata):
+    other = adata.copy()
+    scssl.pl.embedding(adata, show=False)
+    scssl.pl.embedding(other, show=False)
+    np.testing.assert_array_equal(adata.obsm["X_ssl_umap"], other.obsm["X_ssl_umap"])
+
+
+def test_two_dimensions_are_drawn_as_they_are(adata):
+    scssl.pl.embedding(adata, "X_umap", show=False)
+    assert "X_umap_umap" not in adata.obsm
+
+
+def test_embedding_is_saved(adata, tmp_path):
+    scssl.pl.embedding(adata, "X_umap", ["label", "LYZ"], save=tmp_path / "umap.png")
+    assert (tmp_path / "umap.png").stat().st_size > 5000
+
+
+def test_embedding_on_given_axes(adata):
+    _, ax = plt.subplots()
+    assert scssl.pl.embedding(adata, "X_umap", "label", ax=ax) is ax
+
+
+def test_embedding_that_is_not_there(adata):
+    with pytest.raises(KeyError, match="adata.obsm has no 'X_pca'"):
+        scssl.pl.embedding(adata, "X_pca")
+
+
+def test_embedding_of_too_few_cells(adata):
+    with pytest.raises(ValueError, match="A UMAP needs three cells or more, found 2"):
+        scssl.pl.embedding(adata[:2].copy())
