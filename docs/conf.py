@@ -13,7 +13,7 @@ from typing import Any
 info = metadata("scssl")
 project = info["Name"]
 author = info["Author"]
-copyright = f"{datetime.now():%Y}, {author}"  # noqa: A001
+copyright = f"{datetime.now():%Y}, {author}"
 version = release = info["Version"]
 
 # -- General ---------------------------------------------------------------------------------
@@ -80,10 +80,25 @@ if os.environ.get("SCSSL_DOCS_INTERSPHINX"):
     intersphinx_mapping = {name: (url, None) for name, url in upstream.items()}
 # Without the inventories a name of another package cannot be resolved; names of scssl always must.
 _roots = "|".join(
-    [*upstream, "argparse", "collections", "contextlib", "logging", "os", "pathlib", "types", "typing"]
+    [
+        *upstream,
+        "argparse",
+        "collections",
+        "contextlib",
+        "logging",
+        "os",
+        "pathlib",
+        "types",
+        "typing",
+    ]
 )
 _builtin_names = "|".join(name for name in dir(builtins) if not name.startswith("_"))
-nitpick_ignore_regex = [(r"py:.*", rf"({_roots})(\..*)?"), (r"py:.*", rf"({_builtin_names})")]
+nitpick_ignore_regex = [
+    (r"py:.*", rf"({_roots})(\..*)?"),
+    (r"py:.*", rf"({_builtin_names})"),
+    # Private names have no page.
+    (r"py:.*", r"(.*\.)?_\w+(\..*)?"),
+]
 
 # -- HTML --------------------------------------------------------------------------------------
 
@@ -105,5 +120,24 @@ def _is_inherited_from_upstream(
     return None
 
 
-def setup(app: Any) -> None:  # noqa: D103
+def _resolve_by_last_name(app: Any, env: Any, node: Any, contnode: Any) -> Any:
+    """Find ``GeneVocabulary`` and ``scssl.data._vocabulary.GeneVocabulary`` under their public name.
+
+    Docstrings use the short name, annotations know the private module of the definition.
+    """
+    target = node.get("reftarget", "")
+    if node.get("refdomain") != "py" or not (target.startswith("scssl.") or "." not in target):
+        return None
+    domain = env.domains["py"]
+    last = target.rpartition(".")[2]
+    found = [name for name in domain.objects if name.rpartition(".")[2] == last]
+    if len(found) != 1:
+        return None
+    return domain.resolve_xref(
+        env, node["refdoc"], app.builder, node["reftype"], found[0], node, contnode
+    )
+
+
+def setup(app: Any) -> None:
     app.connect("autodoc-skip-member", _is_inherited_from_upstream)
+    app.connect("missing-reference", _resolve_by_last_name)

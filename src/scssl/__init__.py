@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from ._errors import BundleError, GeneMismatchError, ScsslWarning
 from ._settings import settings
 
 if TYPE_CHECKING:
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 _NAMESPACES = ("augment", "data", "datasets", "hub", "model", "pl", "pp", "tl")
 
 __all__ = [
+    "BundleError",
+    "GeneMismatchError",
+    "ScsslWarning",
     "__version__",
     "augment",
     "data",
