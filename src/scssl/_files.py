@@ -104,6 +104,16 @@ def check_version(found: Any, known: int, path: Path) -> None:
         raise BundleError(msg)
 
 
+def check_replaceable(path: Path) -> None:
+    """Raise when :func:`replace_folder` would take the working directory away."""
+    path = path.resolve()
+    if path.is_dir() and Path.cwd().is_relative_to(path):
+        msg = (
+            f"{path} is the working directory and cannot be replaced: save into a folder inside it."
+        )
+        raise ValueError(msg)
+
+
 @contextmanager
 def replace_folder(path: Path, *, owned: Sequence[str]) -> Iterator[Path]:
     """Fill a new folder that takes the place of ``path`` once the block ends without an error.
@@ -113,11 +123,7 @@ def replace_folder(path: Path, *, owned: Sequence[str]) -> Iterator[Path]:
     its sibling ``.<name>.previous-…`` (see :func:`find_previous`).
     """
     path = path.resolve()
-    if path.is_dir() and Path.cwd().is_relative_to(path):
-        msg = (
-            f"{path} is the working directory and cannot be replaced: save into a folder inside it."
-        )
-        raise ValueError(msg)
+    check_replaceable(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     suffix = uuid.uuid4().hex[:8]
     staging = path.with_name(f".{path.name}.saving-{suffix}")

@@ -193,6 +193,9 @@ def tensors_to_bytes(tensors: Mapping[str, torch.Tensor]) -> bytes:
     storages: set[int] = set()
     plain: dict[str, torch.Tensor] = {}
     for name, tensor in tensors.items():
+        if not isinstance(tensor, torch.Tensor):
+            msg = f"Cannot save {name!r} as a tensor: it is a {type(tensor).__name__}."
+            raise TypeError(msg)
         flat = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
         address = flat.untyped_storage().data_ptr()
         # safetensors refuses two entries in one storage: they could not be told apart on loading.

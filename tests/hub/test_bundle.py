@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 
 import pytest
@@ -115,6 +116,17 @@ def test_a_file_is_never_replaced(tmp_path):
     (tmp_path / "file").write_text("text")
     with pytest.raises(ValueError, match="file is a file: give a folder"):
         write(tmp_path / "file", overwrite=True)
+
+
+def test_the_working_directory_is_not_replaced(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    with pytest.raises(ValueError, match="is the working directory and cannot be replaced"):
+        write(folder, overwrite=True)
+
+
+def test_only_tensors_are_saved_as_tensors(tmp_path):
+    with pytest.raises(TypeError, match="Cannot save 'w' as a tensor: it is a list"):
+        write_bundle(tmp_path / "model", tensors={"w": [1.0]}, config={}, genes={})
 
 
 def test_an_interrupted_save_leaves_the_old_model(folder, monkeypatch):
@@ -273,8 +285,6 @@ def test_linked_files_are_refused(folder, name, tmp_path):
 def test_a_pickle_called_safetensors_is_refused(folder):
     content = b"\x80\x04cos\nsystem\n(S'touch owned'\ntR."
     (folder / "model.safetensors").write_bytes(content)
-    import hashlib
-
     files = json.loads((folder / "config.json").read_text())["files"]
     files["model.safetensors"] = {
         "size": len(content),

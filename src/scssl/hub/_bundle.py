@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from scssl._errors import BundleError
 from scssl._files import (
     MAX_JSON_BYTES,
+    check_replaceable,
     check_version,
     describe_bytes,
     find_previous,
@@ -95,7 +96,7 @@ def write_bundle(
     Bundle(tensors={'weight': tensor([1., 1.])}, config={'n': 1}, genes={'names': ['A']})
     """
     path = Path(path)
-    _check_target(path, overwrite=overwrite)
+    check_target(path, overwrite=overwrite)
     taken = sorted(set(_RESERVED) & set(config))
     if taken:
         msg = f"`config` has keys that the format itself uses: {', '.join(taken)}."
@@ -167,10 +168,12 @@ def _encode_config(config: Mapping[str, Any]) -> dict[str, Any]:
     return encoded
 
 
-def _check_target(path: Path, *, overwrite: bool) -> None:
+def check_target(path: Path, *, overwrite: bool) -> None:
+    """Raise unless a model may be saved in ``path``."""
     if path.exists() and not path.is_dir():
         msg = f"{path} is a file: give a folder to save the model in."
         raise ValueError(msg)
+    check_replaceable(path)
     if not path.exists() or not any(path.iterdir()):
         return
     if not _is_ours(path):

@@ -1,0 +1,94 @@
+"""What ``scssl train`` and ``scssl embed`` do."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from scssl.cli._parser import MODEL_OPTIONS, SETUP_OPTIONS, TRAIN_OPTIONS
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+
+def train(
+    file: str, *, out: str, overwrite: bool = False, backed: bool = False, **options: Any
+) -> None:
+    """Train a masked autoencoder on ``file`` and save it in ``out``."""
+    path = _check_input(file)
+    # Before, not after, hours of training.
+    _check_output(Path(out), overwrite=overwrite)
+
+    from scssl.hub._bundle import check_target
+    from scssl.model import MaskedAutoencoder
+
+    check_target(Path(out), overwrite=overwrite)
+    adata = _read(path, backed=backed)
+    MaskedAutoencoder.setup_anndata(adata, **_pick(options, SETUP_OPTIONS))
+    model = MaskedAutoencoder(adata, **_pick(options, MODEL_OPTIONS))
+    model.train(**_pick(options, TRAIN_OPTIONS))
+    model.save(out, overwrite=overwrite)
+    print(
+        f"The model is in {out}. To embed cells with it:\n"
+        f"  scssl embed {file} --model {out} --out embedded.h5ad"
+    )
+
+
+def embed(file: str, *, model: str, out: str, overwrite: bool = False, **options: Any) -> None:
+    """Embed the cells of ``file`` with the model in ``model`` and write them to ``out``."""
+    path, target = _check_input(file), Path(out)
+    if target.suffix != ".h5ad":
+        msg = f"--out must end in .h5ad, found {out}."
+        raise ValueError(msg)
+    _check_output(target, overwrite=overwrite)
+
+    from scssl.tl import embed as tl_embed
+
+    adata = _read(path, backed=False)
+    tl_embed(adata, model, **options)
+    _write(adata, target)
+    key = options.get("key_added", "X_ssl")
+    n_cells, n_latent = adata.obsm[key].shape
+    print(f'{out}: {n_cells:,} cells, {n_latent} dimensions in .obsm["{key}"].')
+
+
+def _pick(options: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    return {name: options[name] for name in names if name in options}
+
+
+def _check_input(file: str) -> Path:
+    path = Path(file)
+    if not path.is_file():
+        msg = f"There is no file {file}."
+        raise FileNotFoundError(msg)
+    return path
+
+
+def _check_output(path: Path, *, overwrite: bool) -> None:
+    taken = any(path.iterdir()) if path.is_dir() else path.exists()
+    if taken and not overwrite:
+        msg = f"{path} exists already. Give another --out, or --overwrite to replace it."
+        raise ValueError(msg)
+
+
+def _read(path: Path, *, backed: bool) -> AnnData:
+    import anndata
+
+    try:
+        return anndata.read_h5ad(path, backed="r" if backed else None)
+    except OSError as error:
+        msg = f"{path} cannot be read as .h5ad: {error}"
+        raise ValueError(msg) from error
+
+
+def _write(adata: AnnData, path: Path) -> None:
+    """Write the whole file or nothing, so that ``path`` may be the file that was read."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}.h5ad")
+    try:
+        adata.write_h5ad(partial)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

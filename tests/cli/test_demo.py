@@ -1,0 +1,57 @@
+"""The demo leaves what it says it leaves, and its table says what was measured."""
+
+from __future__ import annotations
+
+import anndata as ad
+import pytest
+
+import scssl
+from scssl.cli import main
+from scssl.cli._demo import EMBEDDINGS, _verdict
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Two epochs instead of a whole training."""
+    Model = scssl.model.MaskedAutoencoder
+    train = Model.train
+    monkeypatch.setattr(
+        Model, "train", lambda self, **kwargs: train(self, **{"max_epochs": 2, **kwargs})
+    )
+
+
+def test_demo(quick, tmp_path, capsys):
+    out = tmp_path / "demo"
+    assert main(["demo", "--out", str(out)]) == 0
+    text = capsys.readouterr().out
+    assert {f.name for f in out.iterdir()} == {"adata.h5ad", "model", "history.png", "umap.png"}
+    adata = ad.read_h5ad(out / "adata.h5ad")
+    assert set(EMBEDDINGS) <= set(adata.obsm)
+    for key, name in EMBEDDINGS.items():
+        score = adata.uns[f"{key}_knn_score"]
+        (line,) = (line for line in text.splitlines() if line.strip().startswith(name + " "))
+        assert line.split()[-2:] == [f"{score['macro_f1']:.3f}", f"{score['accuracy']:.3f}"]
+    assert "scssl train cells.h5ad --out my_model" in text
+    loaded = scssl.tl.embed(adata, out / "model", copy=True)
+    assert (loaded.obsm["X_ssl"] == adata.obsm["X_ssl"]).all()
+    assert main(["demo", "--out", str(out)]) == 0, "a second run replaces the first"
+
+
+def test_demo_leaves_folders_of_others_alone(tmp_path, capsys):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    assert main(["demo", "--out", str(tmp_path)]) == 2
+    assert "holds other files" in capsys.readouterr().err
+    assert main(["demo", "--out", str(tmp_path / "thesis.txt")]) == 2
+    assert "is a file: give a folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("trained", "pca", "words"),
+    [
+        (0.70, 0.60, "The trained encoder is 0.100 above PCA"),
+        (0.50, 0.62, "PCA is 0.120 above the trained encoder"),
+        (0.61, 0.60, "are level"),
+    ],
+)
+def test_verdict_is_honest(trained, pca, words):
+    assert words in _verdict(trained, pca)

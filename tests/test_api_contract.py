@@ -1,0 +1,255 @@
+"""Every public function of ``pp``, ``tl`` and ``pl`` keeps the conventions of scanpy and of scssl.
+
+The signatures are read, and the functions are called, so that what the documentation promises
+about results and about the user's data is what happens.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from types import FunctionType
+
+import anndata as ad
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+
+import scssl
+
+FUNCTIONS = {
+    f"{space}.{name}": getattr(getattr(scssl, space), name)
+    for space in ("pp", "tl", "pl")
+    for name in getattr(scssl, space).__all__
+}
+# The arguments with which to call each, besides the AnnData or the model.
+CALLS = {
+    "tl.embed": {"model": "model"},
+    "tl.knn_score": {"label_key": "label", "n_permutations": 2},
+    "pl.history": {},
+    "pl.embedding": {"color": "label"},
+}
+# What a function returns instead of changing the AnnData it is given: a measure.
+MEASURES = {"tl.knn_score"}
+
+every_function = pytest.mark.parametrize("name", FUNCTIONS)
+
+
+def parameters(name):
+    return inspect.signature(FUNCTIONS[name]).parameters
+
+
+def sections(name):
+    """Sections of a numpydoc docstring by title."""
+    text = inspect.getdoc(FUNCTIONS[name])
+    parts = re.split(r"^(\w+)\n-{3,}\n", text, flags=re.MULTILINE)
+    return {"Summary": parts[0], **dict(zip(parts[1::2], parts[2::2], strict=True))}
+
+
+def documented(name, section):
+    return re.findall(r"^(\*{0,2}\w+)(?:, \w+)*(?: :.*)?$", sections(name)[section], re.MULTILINE)
+
+
+def test_every_public_function_is_called_here():
+    assert set(CALLS) == set(FUNCTIONS)
+    assert all(isinstance(function, FunctionType) for function in FUNCTIONS.values())
+
+
+def test_namespaces_list_all_they_have():
+    for space in ("pp", "tl", "pl", "datasets", "hub"):
+        namespace = getattr(scssl, space)
+        public = {
+            name
+            for name, value in vars(namespace).items()
+            if not name.startswith("_") and getattr(value, "__module__", "").startswith("scssl")
+        }
+        assert public == set(namespace.__all__)
+
+
+@every_function
+def test_signature(name):
+    function, found = FUNCTIONS[name], parameters(name)
+    kinds = [p.kind for p in found.values()]
+    positional = [p for p in found.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
+    assert len(positional) <= 3
+    assert inspect.Parameter.VAR_POSITIONAL not in kinds
+    assert next(iter(found)) == ("model" if name == "pl.history" else "adata")
+    assert {"random_state", "seed", "inplace", "key", "obsm_key", "use_obsm"}.isdisjoint(found)
+    assert set(function.__annotations__) == {*found, "return"}, "annotated completely"
+    assert function.__module__.startswith(f"scssl.{name.split('.')[0]}._"), (
+        "defined in a private module"
+    )
+
+
+@every_function
+def test_shared_parameters_have_the_same_default_everywhere(name):
+    defaults = {"copy": False, "rng": 0, "show": None, "save": None, "ax": None, "use_rep": "X_ssl"}
+    found = parameters(name)
+    for parameter, default in defaults.items():
+        if parameter in found:
+            assert found[parameter].default == default
+            assert found[parameter].kind is inspect.Parameter.KEYWORD_ONLY or parameter == "use_rep"
+
+
+@every_function
+def test_expected_parameters_are_there(name):
+    found = parameters(name)
+    space = name.split(".")[0]
+    if space == "pl":
+        assert {"show", "save", "ax"} <= set(found)
+        assert "copy" not in found
+    elif name in MEASURES:
+        assert "key_added" in found
+        assert "copy" not in found
+    else:
+        assert {"copy", "key_added"} <= set(found)
+
+
+@every_function
+def test_return_annotation(name):
+    expected = "AnnData | None"
+    if name in MEASURES:
+        expected = "pd.DataFrame"
+    elif name.startswith("pl."):
+        expected = "Axes | list[Axes] | None"
+    assert FUNCTIONS[name].__annotations__["return"] == expected
+
+
+@every_function
+def test_docstring(name):
+    assert {"Parameters", "Returns", "Raises", "Examples"} <= set(sections(name))
+    assert ">>> " in sections(name)["Examples"]
+    expected = [
+        ("**" if p.kind is p.VAR_KEYWORD else "") + p.name for p in parameters(name).values()
+    ]
+    assert documented(name, "Parameters") == expected
+    for line in sections(name)["Parameters"].splitlines():
+        assert not re.match(r"\w+ : ", line), "types belong in the signature"
+
+
+# --- behaviour ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def data():
+    """Counts of two cell types, with what an analysis usually leaves beside them."""
+    generator = np.random.default_rng(0)
+    labels = np.repeat(["B", "T"], 30)
+    rate = np.where((labels == "B")[:, None], np.linspace(0.2, 3, 40), np.linspace(3, 0.2, 40))
+    adata = ad.AnnData(generator.poisson(rate).astype(np.float32))
+    adata.var_names = [f"GENE{i}" for i in range(40)]
+    adata.obs_names = [f"cell{i}" for i in range(60)]
+    adata.obs["label"] = pd.Categorical(labels)
+    adata.layers["other"] = adata.X.copy()
+    adata.obsm["X_ssl"] = generator.normal(size=(60, 4)).astype(np.float32)
+    adata.obsm["X_umap"] = np.zeros((60, 2), dtype=np.float32)
+    adata.uns["neighbors"] = {"mine": 1}
+    return adata
+
+
+@pytest.fixture(scope="module")
+def model(data):
+    adata = data.copy()
+    scssl.model.MaskedAutoencoder.setup_anndata(adata)
+    model = scssl.model.MaskedAutoencoder(adata, hidden_dims=[16], n_latent=4)
+    model.train(max_epochs=2, progress=False)
+    return model
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    plt.close("all")
+
+
+def call(name, adata, model, **kwargs):
+    arguments = {key: model if value == "model" else value for key, value in CALLS[name].items()}
+    if name.startswith("pl."):
+        kwargs = {"show": False, **kwargs}
+    first = model if next(iter(parameters(name))) == "model" else adata
+    return FUNCTIONS[name](first, **arguments, **kwargs)
+
+
+def assert_untouched(adata, before, *, except_key=None):
+    """Nothing but ``obsm``/``uns`` entries of one key, and colours, differ from before."""
+    np.testing.assert_array_equal(adata.X, before.X)
+    np.testing.assert_array_equal(adata.layers["other"], before.layers["other"])
+    pd.testing.assert_frame_equal(adata.obs, before.obs)
+    pd.testing.assert_frame_equal(adata.var, before.var)
+    assert not adata.obsp
+    assert not adata.varm
+    for slot in ("obsm", "uns"):
+        now, then = getattr(adata, slot), getattr(before, slot)
+        new = {key for key in set(now) - set(then) if not key.endswith("_colors")}
+        assert new <= {except_key}
+        for key in set(then) - {except_key}:
+            np.testing.assert_equal(now[key], then[key])
+
+
+adata_functions = pytest.mark.parametrize(
+    "name", [n for n in FUNCTIONS if "adata" in parameters(n)]
+)
+
+
+@adata_functions
+def test_only_the_documented_key_is_written(name, data, model):
+    adata = data.copy()
+    call(name, adata, model, key_added="mine")
+    assert_untouched(adata, data, except_key="mine")
+    assert "mine" in adata.uns
+
+
+@pytest.mark.parametrize("name", [n for n in FUNCTIONS if "copy" in parameters(n)])
+def test_copy(name, data, model):
+    adata = data.copy()
+    assert call(name, adata, model, key_added="mine") is None
+    untouched = data.copy()
+    result = call(name, untouched, model, key_added="mine", copy=True)
+    assert isinstance(result, ad.AnnData)
+    assert result is not untouched
+    assert_untouched(untouched, data)
+    np.testing.assert_array_equal(result.obsm["mine"], adata.obsm["mine"])
+    np.testing.assert_equal(result.uns["mine"], adata.uns["mine"])
+
+
+@pytest.mark.parametrize("name", MEASURES)
+def test_measures_return_a_row_and_write_it(name, data, model):
+    adata = data.copy()
+    result = call(name, adata, model, key_added="mine")
+    assert isinstance(result, pd.DataFrame)
+    assert len(result) == 1
+    assert {key: adata.uns["mine"][key] for key in result} == result.iloc[0].to_dict()
+
+
+@pytest.mark.parametrize("name", [n for n in FUNCTIONS if n.startswith("pl.")])
+def test_plots_return_axes_unless_shown(name, data, model, monkeypatch):
+    adata = data.copy()
+    drawn = call(name, adata, model)
+    assert all(isinstance(ax, plt.Axes) for ax in (drawn if isinstance(drawn, list) else [drawn]))
+    monkeypatch.setattr(plt, "show", lambda: None)
+    assert call(name, adata, model, show=True) is None
+
+
+@pytest.mark.parametrize("name", [n for n in FUNCTIONS if "rng" in parameters(n)])
+def test_same_seed_same_result(name, data, model):
+    results = []
+    for rng in (3, 3):
+        adata = data.copy()
+        call(name, adata, model, key_added="mine", rng=rng)
+        results.append((dict(adata.uns["mine"]), adata.obsm.get("mine")))
+    np.testing.assert_equal(results[0], results[1])
+
+
+@adata_functions
+def test_results_can_be_written_and_read(name, data, model, tmp_path):
+    adata = data.copy()
+    call(name, adata, model, key_added="mine")
+    adata.write_h5ad(tmp_path / "adata.h5ad")
+    assert set(ad.read_h5ad(tmp_path / "adata.h5ad").uns["mine"]) == set(adata.uns["mine"])
+
+
+@adata_functions
+def test_what_is_not_an_anndata_is_refused(name, model):
+    with pytest.raises(TypeError, match="`adata` must be an AnnData, found DataFrame"):
+        call(name, pd.DataFrame(), model)
