@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 _OWN_KEYS = ("X", "library", "indices")
 
+# glibc maps blocks above a threshold anew each time, and the page faults cost three times as much
+# as reading a batch. Freeing one large block, never touched, raises the threshold of the process.
+np.empty(31 * 2**20, dtype=np.uint8)
+
 with warnings.catch_warnings():
     # torch says once per process that CSR support is in beta. It is all we need from it.
     warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")

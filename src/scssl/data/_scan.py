@@ -20,7 +20,9 @@ from scssl.data._storage import (
     open_storage,
 )
 
-_BLOCK_VALUES = 2**22
+# In memory a block should stay in the cache through several passes; on disk, be worth a call.
+_BLOCK_VALUES = 2**17
+_STORED_BLOCK_VALUES = 2**22
 _CONSTANT = 1e-3  # relative spread of row sums below which they count as one value
 
 
@@ -161,7 +163,7 @@ class _Scan:
         self.n_stored += values.size
         with np.errstate(invalid="ignore", over="ignore"):
             low, high = values.min(), values.max()
-            sums = block_sums(block, values)
+            sums = _block_sums(block, values)
         if not (np.isfinite(low) and np.isfinite(high)):
             finite = np.isfinite(values)
             self.n_nonfinite += int(values.size - np.count_nonzero(finite))
@@ -180,7 +182,7 @@ class _Scan:
         rows = slice(block.first_row, block.first_row + block.n_rows)
         self.sums[rows] += sums
         # Sums of non-negative values vanish only for empty rows; others may cancel.
-        self.filled[rows] |= sums != 0 if low >= 0 else block_sums(block, block.values != 0) != 0
+        self.filled[rows] |= sums != 0 if low >= 0 else _block_sums(block, block.values != 0) != 0
 
     def _find_fraction(self, block: _Block) -> None:
         fraction = np.rint(block.values) != block.values
@@ -218,7 +220,7 @@ class _Scan:
         )
 
 
-def block_sums(block: _Block, values: np.ndarray) -> np.ndarray:
+def _block_sums(block: _Block, values: np.ndarray) -> np.ndarray:
     """Sum of `values` per row of the block, in float64."""
     if block.rows is not None:
         return np.bincount(block.rows, weights=values, minlength=block.n_rows)
@@ -244,7 +246,7 @@ def _blocks(storage: Storage, first_row: int = 0, first_column: int = 0) -> Iter
 
 
 def _compressed_blocks(storage: Compressed, row0: int, column0: int) -> Iterator[_Block]:
-    for first, last in major_ranges(storage.indptr, _BLOCK_VALUES):
+    for first, last in major_ranges(storage.indptr, _limit(storage)):
         start, stop = int(storage.indptr[first]), int(storage.indptr[last])
         values, minor = storage.data[start:stop], storage.indices[start:stop]
         indptr = storage.indptr[first : last + 1] - start
@@ -266,7 +268,7 @@ def _dense_blocks(storage: Dense, row0: int, column0: int) -> Iterator[_Block]:
     if not n_columns:
         return
     by_column = not storage.on_disk and storage.array.flags.f_contiguous
-    step = _BLOCK_VALUES // max(1, n_rows if by_column else n_columns)
+    step = _limit(storage) // max(1, n_rows if by_column else n_columns)
     for first, last in even_ranges(n_columns if by_column else n_rows, step):
         part = storage.array[:, first:last] if by_column else storage.array[first:last]
         r0, c0 = (row0, column0 + first) if by_column else (row0 + first, column0)
@@ -280,12 +282,20 @@ def _dense_blocks(storage: Dense, row0: int, column0: int) -> Iterator[_Block]:
         yield _Block(np.ascontiguousarray(part).ravel(), r0, shape[0], indptr, None, locate)
 
 
+def _limit(storage: Compressed | Dense) -> int:
+    return _STORED_BLOCK_VALUES if storage.on_disk else _BLOCK_VALUES
+
+
 def _first(known: Entry | None, block: _Block, hit: np.ndarray) -> Entry:
+    """Lowest of the known entry and those `hit` marks, by row and column."""
+    if known is not None and known.row < block.first_row:
+        return known
     found = np.flatnonzero(hit)
     rows, columns = block.locate(found)
-    best = np.lexsort((columns, rows))[0]
+    in_row = np.flatnonzero(rows == rows.min())
+    best = in_row[np.argmin(columns[in_row])]
     entry = Entry(int(rows[best]), int(columns[best]), float(block.values[found[best]]))
-    return entry if known is None else min(known, entry)
+    return entry if known is None else min(known, entry, key=lambda place: place[:2])
 
 
 def _is_constant(sums: np.ndarray) -> bool:

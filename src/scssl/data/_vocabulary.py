@@ -15,7 +15,7 @@ import pandas as pd
 
 from scssl._errors import GeneMismatchError
 from scssl.data._gene_hints import mismatch_hint
-from scssl.data._rows import csr_from_parts, sort_rows
+from scssl.data._rows import remap_columns
 
 if TYPE_CHECKING:
     from scipy import sparse
@@ -337,17 +337,13 @@ class GeneAlignment:
             raise ValueError(msg)
         if self.is_identity:
             return csr
-        # "clip" skips the bounds check, which the shape of a CSR matrix already guarantees.
-        indices = np.take(self._columns32, csr.indices, mode="clip")
-        data, indptr = csr.data, csr.indptr
-        if self.n_extra:
-            known = indices >= 0
-            counts = np.concatenate(([0], np.cumsum(known)))
-            indptr = counts[indptr].astype(np.int32)
-            indices, data = indices[known], data[known]
-        if not self._keeps_order:
-            indices, data = sort_rows(indptr, indices, data)
-        return csr_from_parts(data, indices, indptr, (csr.shape[0], len(self.model_names)))
+        return remap_columns(
+            csr,
+            self._columns32,
+            len(self.model_names),
+            drops=self.n_extra > 0,
+            sorts=not self._keeps_order,
+        )
 
 
 def _checked_index(names: Any, what: str, *, fix: str) -> pd.Index:
