@@ -8,6 +8,9 @@ from datetime import datetime
 from importlib.metadata import metadata
 from typing import Any
 
+from docutils import nodes
+from docutils.utils.math.latex2mathml import tex2mathml
+
 # -- Project ---------------------------------------------------------------------------------
 
 info = metadata("scssl")
@@ -22,7 +25,6 @@ extensions = [
     "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
-    "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
     "sphinx_autodoc_typehints",
     "sphinx_copybutton",
@@ -103,6 +105,7 @@ nitpick_ignore_regex = [
 # -- HTML --------------------------------------------------------------------------------------
 
 html_theme = "sphinx_book_theme"
+html_math_renderer = "mathml"
 html_title = f"scssl {version}"
 html_static_path = ["_static"]
 html_show_sourcelink = False
@@ -113,7 +116,9 @@ def _is_inherited_from_upstream(
     app: Any, what: str, name: str, obj: Any, skip: bool, options: Any
 ) -> bool | None:
     """Leave out what a class inherits from other packages: their documentation has it."""
-    function = getattr(obj, "fget", None) or getattr(obj, "__func__", obj)
+    function = next(
+        (getattr(obj, name) for name in ("fget", "func", "__func__") if hasattr(obj, name)), obj
+    )
     module = getattr(function, "__module__", None)
     if what == "class" and module is not None and not module.startswith("scssl"):
         return True
@@ -138,6 +143,14 @@ def _resolve_by_last_name(app: Any, env: Any, node: Any, contnode: Any) -> Any:
     )
 
 
+def _math(self: Any, node: Any) -> None:
+    """Equations as MathML, which browsers draw by themselves: no script to fetch when reading."""
+    block = isinstance(node, nodes.math_block)
+    self.body.append(tex2mathml(node.astext(), as_block=block))
+    raise nodes.SkipNode
+
+
 def setup(app: Any) -> None:
+    app.add_html_math_renderer("mathml", (_math, None), (_math, None))
     app.connect("autodoc-skip-member", _is_inherited_from_upstream)
     app.connect("missing-reference", _resolve_by_last_name)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import ast
 import json
+import logging
 import re
 import subprocess
 import sys
@@ -130,11 +131,16 @@ class TestSettings:
     def test_override_is_undone(self, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.delenv("SCSSL_DATA_DIR", raising=False)
         settings = Settings()
-        with pytest.raises(RuntimeError), settings.override(progress=False, data_dir="x"):
+        with (
+            pytest.raises(RuntimeError),
+            settings.override(progress=False, data_dir="x", verbosity="error"),
+        ):
             assert settings.progress is False
+            assert logging.getLogger("scssl").level == logging.ERROR
             raise RuntimeError
         assert settings.progress is True
         assert settings.data_dir is None
+        assert logging.getLogger("scssl").level == logging.INFO
 
     def test_data_dir(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
         settings = Settings()
@@ -145,9 +151,18 @@ class TestSettings:
         settings.data_dir = tmp_path
         assert settings.data_dir == tmp_path
 
+    @pytest.mark.parametrize("own", [True, False])
+    def test_messages_are_seen_once(self, own: bool):
+        """On stderr by themselves; by the program's own handler alone where it has one."""
+        basic = "logging.basicConfig(format='own %(message)s');" if own else ""
+        code = f"import logging, scssl; {basic} logging.getLogger('scssl').info('hello')"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert done.stderr.splitlines() == (["own hello"] if own else ["hello"])
+
     @pytest.mark.parametrize(
         ("name", "value", "error"),
         [
+            ("verbosity", "loud", ValueError),
             ("progress", 1, TypeError),
             ("sead", 0, AttributeError),
         ],

@@ -1,12 +1,35 @@
-"""Settings of the session: whether progress is shown, where data sets are."""
+"""Settings of the session: how much is said, where data sets are."""
 
 from __future__ import annotations
 
+import logging
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TextIO, get_args
+
+Verbosity = Literal["error", "warning", "info", "debug"]
+
+_LOGGER = logging.getLogger("scssl")
+
+
+class _Stderr(logging.StreamHandler[TextIO]):
+    """Messages on stderr, unless the program that uses scssl has set up logging itself."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+        self.setFormatter(logging.Formatter("%(message)s"))
+
+    @property
+    def stream(self) -> TextIO:
+        # Looked up at each message: notebooks and test runners replace it after the import.
+        return sys.stderr
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not logging.getLogger().handlers:
+            super().emit(record)
 
 
 class Settings:
@@ -25,15 +48,29 @@ class Settings:
     True
     """
 
-    _names = ("progress", "data_dir")
+    _names = ("verbosity", "progress", "data_dir")
 
     def __init__(self) -> None:
         self.reset()
 
     def reset(self) -> None:
         """Back to the defaults."""
+        self.verbosity = "info"
         self._progress = True
         self._data_dir: Path | None = None
+
+    @property
+    def verbosity(self) -> Verbosity:
+        """Level of the logger ``scssl``: ``"error"``, ``"warning"``, ``"info"`` or ``"debug"``."""
+        return self._verbosity
+
+    @verbosity.setter
+    def verbosity(self, value: Verbosity) -> None:
+        if value not in get_args(Verbosity):
+            msg = f"`verbosity` must be one of {', '.join(get_args(Verbosity))}; found {value!r}."
+            raise ValueError(msg)
+        self._verbosity: Verbosity = value
+        _LOGGER.setLevel(value.upper())
 
     @property
     def progress(self) -> bool:
@@ -82,16 +119,17 @@ class Settings:
         if unknown:
             msg = f"No setting {unknown[0]!r}; there are {', '.join(self._names)}."
             raise AttributeError(msg)
-        before = self._progress, self._data_dir
+        before = self._verbosity, self._progress, self._data_dir
         try:
             for name, value in values.items():
                 setattr(self, name, value)
             yield self
         finally:
-            self._progress, self._data_dir = before
+            self.verbosity, self._progress, self._data_dir = before
 
     def __repr__(self) -> str:
         return "Settings(" + ", ".join(f"{n}={getattr(self, n)!r}" for n in self._names) + ")"
 
 
+_LOGGER.addHandler(_Stderr())
 settings = Settings()
