@@ -130,7 +130,7 @@ def _refuse_unusable(stats: MatrixStats, where: str, hint: str, name_of: Any) ->
         msg = (
             f"{where} has {stats.n_nonfinite:,} values that are NaN or infinite; the first is "
             f"{name_of(stats.first_nonfinite)}. Find out where they come from; to drop the cells: "
-            f"adata = adata[np.isfinite(adata.to_df()).all(axis=1)].copy()"
+            f"adata = adata[np.isfinite(np.ravel({where}.sum(axis=1)))].copy()"
         )
         raise ValueError(msg)
     if stats.n_negative:
@@ -138,13 +138,14 @@ def _refuse_unusable(stats: MatrixStats, where: str, hint: str, name_of: Any) ->
             f"{where} has {stats.n_negative:,} negative values; the first is "
             f"{name_of(stats.first_negative)}. This looks like scaled or residual data "
             "(sc.pp.scale, Pearson residuals, regress_out), but a model needs raw counts or "
-            f"log-normalised values.{hint or ' Use the matrix from before that step.'}"
+            "log-normalised values. Use those from before that step: a layer (layer=...), or adata.raw "
+            f"(adata = adata.raw.to_adata()).{hint}"
         )
         raise ValueError(msg)
     if stats.n_empty_cells == stats.n_obs:
         msg = f"{where} is all zero: none of its {stats.n_obs:,} cells has a value.{hint}"
         raise ValueError(msg)
-    if stats.max > np.finfo(np.float32).max:
+    if stats.max > float(np.finfo(np.float32).max):
         msg = f"{where} has values up to {stats.max:.3g}, too large for float32."
         raise ValueError(msg)
 
@@ -176,8 +177,9 @@ def _refuse_unlogged(stats: MatrixStats, input: str, where: str, hint: str, name
     else:
         what = f"neither counts (not all whole numbers) nor logarithms ({found})"
         mend = (
-            "If these are estimated or corrected counts, round them: np.rint(adata.X.data, "
-            "out=adata.X.data); if they are normalised, take the logarithm: sc.pp.log1p(adata)"
+            f"If these are estimated or corrected counts, round them: {where} = {where}.rint() where "
+            f"sparse, np.rint({where}) where dense; if they are normalised, take the logarithm: "
+            "sc.pp.log1p(adata)"
         )
     asked = "" if input == "auto" else f', but input="{input}" was given'
     msg = f"{where} looks {what}{asked}. {mend}.{hint}"

@@ -53,8 +53,8 @@ class MatrixStats:
     n_nonfinite, n_negative
         Number of NaN or infinite, and of negative values.
     first_nonfinite, first_negative, first_fraction
-        The first such value (lowest row, then column), ``None`` where there is none; for the
-        fraction, the first in the first block that has one.
+        The first such value (lowest row, then column), ``None`` where there is none. The fraction
+        is any one of them, since most values of most data are fractions.
     empty_cells
         Row numbers of the cells without any non-zero value.
     median_sum, min_sum, max_sum
@@ -156,40 +156,39 @@ class _Scan:
         self.sums = np.zeros(self.n_obs)
         self.filled = np.zeros(self.n_obs, dtype=bool)
 
+    # Infinities and huge values are reported, not warned about.
+    @np.errstate(invalid="ignore", over="ignore")
     def add(self, block: _Block) -> None:
         values = block.values
         if not values.size:
             return
         self.n_stored += values.size
-        with np.errstate(invalid="ignore", over="ignore"):
-            low, high = values.min(), values.max()
-            sums = _block_sums(block, values)
+        low, high = values.min(), values.max()
+        summed = values
         if not (np.isfinite(low) and np.isfinite(high)):
             finite = np.isfinite(values)
             self.n_nonfinite += int(values.size - np.count_nonzero(finite))
             self.nonfinite = _first(self.nonfinite, block, ~finite)
-            values = values[finite]
-            low, high = (values.min(), values.max()) if values.size else (np.inf, -np.inf)
+            low = values.min(initial=np.inf, where=finite)
+            high = values.max(initial=-np.inf, where=finite)
+            summed = np.where(finite, values, 0)
         if low < 0:
-            with np.errstate(invalid="ignore"):
-                below = block.values < 0
-            below &= np.isfinite(block.values)
-            self.n_negative += int(np.count_nonzero(below))
-            self.negative = _first(self.negative, block, below)
-        self.lowest, self.highest = min(self.lowest, float(low)), max(self.highest, float(high))
+            negative = summed < 0
+            self.n_negative += int(np.count_nonzero(negative))
+            self.negative = _first(self.negative, block, negative)
         if self.fraction is None and values.dtype.kind == "f":
-            self._find_fraction(block)
+            fraction = np.rint(summed) != summed
+            if fraction.any():
+                self.fraction = _first(None, block, fraction)
+        self.lowest, self.highest = min(self.lowest, float(low)), max(self.highest, float(high))
         rows = slice(block.first_row, block.first_row + block.n_rows)
+        sums = _block_sums(block, summed)
         self.sums[rows] += sums
         # Sums of non-negative values vanish only for empty rows; others may cancel.
-        self.filled[rows] |= sums != 0 if low >= 0 else _block_sums(block, block.values != 0) != 0
+        certain = low >= 0 and summed is values
+        self.filled[rows] |= (sums if certain else _block_sums(block, values != 0)) != 0
 
-    def _find_fraction(self, block: _Block) -> None:
-        fraction = np.rint(block.values) != block.values
-        fraction &= np.isfinite(block.values)
-        if fraction.any():
-            self.fraction = _first(None, block, fraction)
-
+    @np.errstate(invalid="ignore", over="ignore")
     def finish(self, where: str, storage: Storage) -> MatrixStats:
         if self.n_stored < self.n_obs * self.n_vars or not self.n_stored:
             self.lowest, self.highest = min(self.lowest, 0.0), max(self.highest, 0.0)
