@@ -70,17 +70,29 @@ def test_version(capsys):
 
 
 @pytest.mark.parametrize(
-    ("options", "function"),
+    ("options", "function", "not_typed"),
     [
-        (SETUP_OPTIONS, lambda: scssl.model.MaskedAutoencoder.setup_anndata),
-        (MODEL_OPTIONS, lambda: scssl.model.MaskedAutoencoder.__init__),
-        (TRAIN_OPTIONS, lambda: scssl.model.MaskedAutoencoder.train),
-        (EMBED_OPTIONS, lambda: scssl.tl.embed),
+        (SETUP_OPTIONS, lambda model: model.setup_anndata, {"adata", "kwargs"}),
+        (MODEL_OPTIONS, lambda model: model.__init__, {"self", "adata", "registry", "rng"}),
+        (TRAIN_OPTIONS, lambda model: model.train, {"self", "callbacks"}),
+        (EMBED_OPTIONS, lambda model: scssl.tl.embed, {"adata", "model", "copy"}),
     ],
     ids=["setup", "model", "train", "embed"],
 )
-def test_options_are_parameters_of_the_python_api(options, function):
-    assert set(options) <= set(inspect.signature(function()).parameters)
+def test_options_are_those_of_the_python_api(options, function, not_typed):
+    parameters = inspect.signature(function(scssl.model.MaskedAutoencoder)).parameters
+    assert set(options) == set(parameters) - not_typed
+    for name, settings in options.items():
+        default = parameters[name].default
+        if "(default: " not in settings["help"] or default is None:
+            continue
+        stated = settings["help"].split("(default: ")[1].rstrip(")")
+        if isinstance(default, bool):
+            assert stated == ("yes" if default else "no")
+        elif isinstance(default, str):
+            assert stated == default
+        else:
+            assert float(stated) == default
 
 
 def test_only_what_was_typed_is_passed_on():
@@ -97,7 +109,9 @@ def test_only_what_was_typed_is_passed_on():
     assert typed["hidden_dims"] == [64, 32]
     assert typed["early_stopping"] is False
     assert (typed["devices"], typed["lr"], typed["batch_key"]) == (2, 1e-3, "donor")
-    assert vars(parse(["train", "f", "--out", "d", "--devices", "auto"]))["devices"] == "auto"
+    for text, value in (("auto", "auto"), ("3", 3), ("all", None)):
+        typed = vars(parse(["train", "f", "--out", "d", "--n-output-genes", text]))
+        assert typed["n_output_genes"] == value
 
 
 def test_train_and_embed_equal_the_python_api(file, tmp_path, capsys):
@@ -112,7 +126,7 @@ def test_train_and_embed_equal_the_python_api(file, tmp_path, capsys):
     adata = ad.read_h5ad(file)
     Model = scssl.model.MaskedAutoencoder
     Model.setup_anndata(adata, labels_key="type")
-    model = Model(adata, hidden_dims=[16], n_latent=4)
+    model = Model(adata, hidden_dims=[16], n_latent=4, rng=1)
     model.train(max_epochs=2, progress=False, rng=1)
     expected = model.get_latent_representation()
     embedded = ad.read_h5ad(out)

@@ -17,8 +17,8 @@ class Sums:
         self.genes = GeneVocabulary(genes)
         self.calls = []
 
-    def get_latent_representation(self, adata, *, batch_size=None):
-        self.calls.append(batch_size)
+    def get_latent_representation(self, adata, *, batch_size, min_overlap):
+        self.calls.append((batch_size, min_overlap))
         known = [gene for gene in self.genes.names if gene in adata.var_names]
         total = np.asarray(adata[:, known].X.sum(axis=1)).reshape(-1, 1)
         return np.repeat(total, 3, axis=1).astype(np.float32)
@@ -34,9 +34,9 @@ def adata():
 
 def test_results(adata):
     model = Sums(["LYZ", "CD3D", "NKG7"])
-    assert scssl.tl.embed(adata, model, batch_size=2) is None
+    assert scssl.tl.embed(adata, model, batch_size=2, min_overlap=0.4) is None
     np.testing.assert_array_equal(adata.obsm["X_ssl"][:, 0], adata.X[:, 0] + adata.X[:, 2])
-    assert model.calls == [2]
+    assert model.calls == [(2, 0.4)]
     assert adata.uns["X_ssl"] == {
         "model": "Sums",
         "scssl_version": scssl.__version__,
@@ -52,7 +52,7 @@ def test_copy_of_backed_data_is_in_memory(adata, tmp_path):
     adata.write_h5ad(tmp_path / "cells.h5ad")
     backed = ad.read_h5ad(tmp_path / "cells.h5ad", backed="r")
     model = Sums(["CD3D", "LYZ"])
-    model.get_latent_representation = lambda adata, batch_size: np.ones((6, 2), np.float32)
+    model.get_latent_representation = lambda adata, **_: np.ones((6, 2), np.float32)
     result = scssl.tl.embed(backed, model, copy=True)
     assert not result.isbacked
     assert result.obsm["X_ssl"].shape == (6, 2)

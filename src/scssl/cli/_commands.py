@@ -27,7 +27,7 @@ def train(
     check_target(Path(out), overwrite=overwrite)
     adata = _read(path, backed=backed)
     MaskedAutoencoder.setup_anndata(adata, **_pick(options, SETUP_OPTIONS))
-    model = MaskedAutoencoder(adata, **_pick(options, MODEL_OPTIONS))
+    model = MaskedAutoencoder(adata, **_pick(options, [*MODEL_OPTIONS, "rng"]))
     model.train(**_pick(options, TRAIN_OPTIONS))
     model.save(out, overwrite=overwrite)
     print(

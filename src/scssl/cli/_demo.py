@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,8 +36,11 @@ def demo(out: str = "scssl_demo", *, rng: int = 0) -> None:
 
     Model = scssl.model.MaskedAutoencoder
     Model.setup_anndata(adata, labels_key=LABELS)
-    model = Model(adata)
-    scssl.tl.embed(adata, model, key_added="X_untrained")
+    model = Model(adata, rng=rng)
+    with warnings.catch_warnings():
+        # That the model is not trained yet is the point here.
+        warnings.simplefilter("ignore", scssl.ScsslWarning)
+        scssl.tl.embed(adata, model, key_added="X_untrained")
     model.train(rng=rng)
     scssl.tl.embed(adata, model)
     sc.pp.pca(adata, n_comps=50, random_state=rng)

@@ -164,6 +164,10 @@ def _int_or_text(text: str) -> int | str:
     return int(text) if text.lstrip("-").isdigit() else text
 
 
+def _number_of_genes(text: str) -> int | str | None:
+    return None if text == "all" else _int_or_text(text)
+
+
 SETUP_OPTIONS: dict[str, dict[str, Any]] = {
     "layer": {"metavar": "NAME", "help": "layer with the values (default: X)"},
     "batch_key": {"metavar": "COLUMN", "help": "column of obs with the batch"},
@@ -183,7 +187,12 @@ SETUP_OPTIONS: dict[str, dict[str, Any]] = {
     },
     "input": {
         "choices": ["auto", "counts", "lognorm"],
-        "help": "kind of values: raw counts or log-normalised (default: detected)",
+        "help": "kind of values: raw counts, log-normalised, or detected (default: auto)",
+    },
+    "target_sum": {
+        "metavar": "N",
+        "type": float,
+        "help": "sum of a cell before the logarithm, for counts (default: 10000)",
     },
 }
 MODEL_OPTIONS: dict[str, dict[str, Any]] = {
@@ -193,50 +202,91 @@ MODEL_OPTIONS: dict[str, dict[str, Any]] = {
         "type": int,
         "help": "widths of the encoder's hidden layers (default: by number of genes)",
     },
-    "n_latent": {"metavar": "N", "type": int, "help": "dimensions of the embedding"},
+    "n_latent": {"metavar": "N", "type": int, "help": "dimensions of the embedding (default: 64)"},
     "dropout": {
         "metavar": "RATE",
         "type": float,
-        "help": "share of hidden units left out in training",
+        "help": "share of hidden units dropped in training (default: 0.1)",
     },
     "activation": {
         "metavar": "NAME",
-        "help": "activation between layers, such as selu, relu or gelu",
+        "help": "selu, gelu, relu, silu or leaky_relu (default: selu)",
     },
+    "masking": {"metavar": "NAME", "help": "what is hidden from the encoder (default: random)"},
     "mask_rate": {
         "metavar": "RATE",
         "type": float,
-        "help": "share of values hidden from the encoder",
+        "help": "share of the values that is hidden (default: 0.5)",
+    },
+    "mask_signal": {
+        "choices": ["rescale", "indicator"],
+        "help": "how the encoder learns what is hidden (default: it does not)",
     },
 }
 TRAIN_OPTIONS: dict[str, dict[str, Any]] = {
-    "max_epochs": {"metavar": "N", "type": int, "help": "most passes over the cells"},
-    "batch_size": {"metavar": "N", "type": int, "help": "cells per step"},
+    "max_epochs": {
+        "metavar": "N",
+        "type": int,
+        "help": "passes over the cells at most (default: by number of cells)",
+    },
+    "batch_size": {
+        "metavar": "N",
+        "type": int,
+        "help": "cells per step (default: by number of cells)",
+    },
     "lr": {"metavar": "RATE", "type": float, "help": "learning rate"},
     "weight_decay": {"metavar": "RATE", "type": float, "help": "weight decay"},
-    "lr_schedule": {"metavar": "NAME", "help": "course of the learning rate"},
+    "lr_schedule": {"choices": ["constant", "cosine"], "help": "course of the learning rate"},
     "train_size": {
         "metavar": "SHARE",
         "type": float,
-        "help": "share of the cells to learn from; the rest validates",
+        "help": "share of the cells to learn from; the rest validates (default: 0.9)",
     },
     "early_stopping": {
         "action": argparse.BooleanOptionalAction,
-        "help": "stop when the validation loss no longer falls",
+        "help": "stop when the validation loss no longer falls (default: yes)",
     },
-    "rng": {"metavar": "SEED", "type": int, "help": "seed of every random choice"},
-    "accelerator": {"metavar": "NAME", "help": "auto, cpu or gpu"},
-    "devices": {"metavar": "N", "type": _int_or_text, "help": "number of devices"},
-    "precision": {"metavar": "NAME", "help": "such as bf16-mixed"},
+    "patience": {"metavar": "N", "type": int, "help": "epochs without improvement before it stops"},
+    "gradient_clip": {"metavar": "NORM", "type": float, "help": "largest norm of the gradient"},
+    "n_output_genes": {
+        "metavar": "N",
+        "type": _number_of_genes,
+        "help": "genes predicted per step: a number, all or auto (default: auto)",
+    },
+    "accelerator": {"metavar": "NAME", "help": "cpu, gpu or auto (default: auto)"},
+    "devices": {
+        "metavar": "N",
+        "type": _int_or_text,
+        "help": "number of devices; auto is one (default: auto)",
+    },
+    "strategy": {"metavar": "NAME", "help": "how several devices share the work, such as ddp"},
+    "precision": {"metavar": "NAME", "help": "such as bf16-mixed (default: float32)"},
+    "compile": {
+        "action": argparse.BooleanOptionalAction,
+        "help": "compile the hidden layers with torch.compile (default: no)",
+    },
     "checkpoint_dir": {"metavar": "DIR", "help": "folder to keep the state of training in"},
     "resume_from": {"metavar": "DIR", "help": "go on with the training kept in this folder"},
-    "progress": {"action": argparse.BooleanOptionalAction, "help": "show progress"},
+    "rng": {
+        "metavar": "SEED",
+        "type": int,
+        "help": "seed of every random choice, the initial weights included (default: 0)",
+    },
+    "progress": {
+        "action": argparse.BooleanOptionalAction,
+        "help": "show progress (default: yes)",
+    },
 }
 EMBED_OPTIONS: dict[str, dict[str, Any]] = {
     "key_added": {"metavar": "KEY", "help": "name of the embedding (default: X_ssl)"},
     "batch_size": {
         "metavar": "N",
         "type": int,
-        "help": "cells per batch; the embedding does not depend on it",
+        "help": "cells to read at a time; the embedding does not depend on it",
+    },
+    "min_overlap": {
+        "metavar": "SHARE",
+        "type": float,
+        "help": "share of the model's genes that the file must have (default: 0.5)",
     },
 }

@@ -19,6 +19,7 @@ def embed(
     *,
     key_added: str = "X_ssl",
     batch_size: int | None = None,
+    min_overlap: float = 0.5,
     copy: bool = False,
 ) -> AnnData | None:
     """Embed cells with a trained model.
@@ -35,7 +36,9 @@ def embed(
     key_added
         Where the results go in `adata.obsm` and `adata.uns`.
     batch_size
-        Cells per batch; changes speed and memory, not the embedding. The model's own by default.
+        Cells to read at a time, 2,048 by default; changes speed and memory, not the embedding.
+    min_overlap
+        Share of the model's genes that `adata` must have.
     copy
         Leave `adata` as it is and return a copy with the results.
 
@@ -73,13 +76,15 @@ def embed(
     check_adata(adata)
     check_key(key_added, "key_added")
     if isinstance(model, (str, Path)):
-        from scssl.model import load_model
+        from scssl.model import SSLModel
 
-        model = load_model(model)
+        model = SSLModel.load(model)
     elif not hasattr(model, "get_latent_representation"):
         msg = f"`model` must be a scssl model or the folder of one, found {type(model).__name__}."
         raise TypeError(msg)
-    embedding = model.get_latent_representation(adata, batch_size=batch_size)
+    embedding = model.get_latent_representation(
+        adata, batch_size=batch_size, min_overlap=min_overlap
+    )
     if copy:
         adata = adata.to_memory() if adata.isbacked else adata.copy()
     genes = model.genes.align(adata.var_names, min_overlap=0)
