@@ -1,1 +1,10 @@
-"""Training: plan, callbacks, checkpoints, progress."""
+"""Training: plan, optimiser, callbacks, checkpoints, progress."""
+
+from __future__ import annotations
+
+from ._checkpoint_io import SafeCheckpointIO
+from ._fit import FitOptions, FitResult, fit
+from ._optim import RowAdamW
+from ._plan import SSLTrainingPlan
+
+__all__ = ["FitOptions", "FitResult", "RowAdamW", "SSLTrainingPlan", "SafeCheckpointIO", "fit"]

@@ -1,0 +1,156 @@
+"""Pretext masks: which entries the encoder does not see, and which ones the loss counts."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from scssl.nn import SparseRows
+
+
+@dataclass(frozen=True)
+class Hidden:
+    """One draw of a mask for a batch of sparse cells.
+
+    Zeros that are not stored look the same to an encoder whether they are hidden or not, so a mask
+    has to say of them only how much they count in the loss.
+
+    Parameters
+    ----------
+    visible
+        Which stored values the encoder sees; boolean, shape ``(n_stored,)``.
+    loss_weight
+        Weight of each stored value in the loss; shape ``(n_stored,)``.
+    zero_weight
+        Weight in the loss of the entries that are not stored: a scalar, or shape
+        ``(n_cells, n_genes)`` of which the positions of stored values are not read.
+    hidden_share
+        Expected share of the entries that are hidden.
+    indicator
+        1 where an entry is hidden; shape ``(n_cells, n_genes)``. Only where it was asked for.
+    """
+
+    visible: Tensor
+    loss_weight: Tensor
+    zero_weight: Tensor
+    hidden_share: float
+    indicator: Tensor | None = None
+
+    def normalizer(self, x: SparseRows) -> Tensor:
+        """Weight of all entries of the batch together."""
+        stored = self.loss_weight.sum()
+        if self.zero_weight.ndim == 0:
+            zeros = self.zero_weight * (x.n_cells * x.n_genes - x.n_stored)
+        else:
+            at_stored = self.zero_weight[x.rows, x.columns.long()].sum(dtype=torch.float32)
+            zeros = self.zero_weight.sum(dtype=torch.float32) - at_stored
+        # A batch of which nothing is hidden has loss 0 and not 0/0.
+        return (stored + zeros).clamp(min=torch.finfo(torch.float32).tiny)
+
+
+class Masking(ABC):
+    """A pretext task by masking: draws what is hidden for each batch.
+
+    A subclass says in :meth:`draw` which stored values the encoder sees and what the loss counts;
+    nothing else in the package needs to know the strategy.
+    """
+
+    @abstractmethod
+    def draw(self, x: SparseRows, rng: torch.Generator, *, indicator: bool = False) -> Hidden:
+        """Draw a mask.
+
+        Parameters
+        ----------
+        x
+            Batch of cells.
+        rng
+            Generator on the device of the batch.
+        indicator
+            Whether the dense mask itself is needed.
+        """
+
+    @abstractmethod
+    def config(self) -> dict[str, object]:
+        """What to store in a checkpoint to build the same mask again, JSON only."""
+
+
+class RandomMask(Masking):
+    r"""Hide each entry with the same probability, independently per cell and gene.
+
+    :math:`M_{ng} \sim \mathrm{Bernoulli}(r)`, drawn anew at each step :cite:p:`Richter2025`. Every
+    entry can be hidden, zeros included. Of the zeros that are not stored the loss takes the
+    expectation over :math:`M` instead of a draw, weight :math:`r` each: the encoder's input does not
+    depend on that draw, so the expected loss and gradient are those of the draw, with less variance
+    and without a random number per zero.
+
+    Parameters
+    ----------
+    rate
+        Probability :math:`r` to hide an entry, 0.5 in :cite:p:`Richter2025`.
+
+    Raises
+    ------
+    ValueError
+        If ``rate`` is not strictly between 0 and 1.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from scssl.augment import RandomMask
+    >>> from scssl.nn import SparseRows
+    >>> x = SparseRows.from_tensor(torch.ones(100, 50))
+    >>> hidden = RandomMask(0.2).draw(x, torch.Generator().manual_seed(0))
+    >>> round(1 - hidden.visible.float().mean().item(), 1)
+    0.2
+    """
+
+    def __init__(self, rate: float = 0.5) -> None:
+        if not 0 < rate < 1:
+            msg = f"`mask_rate` must be between 0 and 1, both excluded; found {rate}."
+            raise ValueError(msg)
+        self.rate = float(rate)
+
+    def draw(self, x: SparseRows, rng: torch.Generator, *, indicator: bool = False) -> Hidden:
+        device = x.values.device
+        if indicator:
+            dense = torch.rand(x.n_cells, x.n_genes, generator=rng, device=device) < self.rate
+            hidden = dense[x.rows, x.columns.long()]
+            return Hidden(~hidden, hidden.float(), dense, self.rate, dense)
+        hidden = torch.rand(x.n_stored, generator=rng, device=device) < self.rate
+        rate = torch.tensor(self.rate, device=device)
+        return Hidden(~hidden, hidden.float(), rate, self.rate)
+
+    def config(self) -> dict[str, object]:
+        return {"name": "random", "rate": self.rate}
+
+    def __repr__(self) -> str:
+        return f"RandomMask(rate={self.rate})"
+
+
+_MASKS: dict[str, type[RandomMask]] = {"random": RandomMask}
+
+
+def masking(name: str | Masking, *, rate: float) -> Masking:
+    """Mask called ``name``, or ``name`` itself if it is one.
+
+    Parameters
+    ----------
+    name
+        ``"random"`` or a :class:`Masking`.
+    rate
+        Share to hide, where a name is given.
+    """
+    if isinstance(name, Masking):
+        return name
+    if name not in _MASKS:
+        msg = (
+            f"`masking` must be one of {', '.join(map(repr, _MASKS))} or a scssl.augment.Masking; "
+            f"found {name!r}."
+        )
+        raise ValueError(msg)
+    return _MASKS[name](rate)

@@ -1,0 +1,9 @@
+"""Models: AnnData in, embeddings out."""
+
+from __future__ import annotations
+
+from ._base import SSLModel
+from ._masked_autoencoder import MaskedAutoencoder
+from ._registry import get_model_class, list_models
+
+__all__ = ["MaskedAutoencoder", "SSLModel", "get_model_class", "list_models"]

@@ -1,0 +1,251 @@
+"""Masked autoencoder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from anndata import AnnData
+from torch import Tensor
+
+from scssl._random import RNG, as_seed, derive_seed
+from scssl.augment import Masking, RandomMask, masking as make_masking
+from scssl.module import MaskedAutoencoderModule
+from scssl.module._masked_autoencoder import default_hidden_dims
+
+from ._base import SSLModel
+from ._registry import register_model
+
+
+@register_model
+class MaskedAutoencoder(SSLModel):
+    """Learn embeddings by predicting hidden genes from visible ones :cite:p:`Richter2025`.
+
+    Part of each cell's expression values is hidden; an encoder turns the rest into an embedding,
+    from which a decoder predicts the hidden values. The loss is the mean squared error of
+    log1p-normalised expression over the hidden entries.
+
+    Parameters
+    ----------
+    adata
+        Data that were set up with :meth:`setup_anndata`.
+    registry
+        Setup of a model that is loaded without data; not for users.
+    hidden_dims
+        Widths of the encoder's hidden layers; the decoder mirrors them. By default (256, 128) for
+        up to 5,000 genes and (512, 512, 256, 256), as in :cite:p:`Richter2025`, for more.
+    n_latent
+        Width of the embedding, 64 as in :cite:p:`Richter2025`.
+    dropout
+        Share of hidden units dropped in training.
+    activation
+        ``"selu"`` (default, as in :cite:p:`Richter2025`), ``"gelu"``, ``"relu"``, ``"silu"`` or
+        ``"leaky_relu"``.
+    masking
+        What is hidden: ``"random"``, or a :class:`scssl.augment.Masking`.
+    mask_rate
+        Share of the entries to hide, 0.5 as in :cite:p:`Richter2025`.
+    mask_signal
+        `None`: hidden entries look like zeros. ``"rescale"``: visible values are divided by the
+        visible share. ``"indicator"``: the encoder also sees which entries are hidden; its first
+        layer then costs as much as a dense one.
+    rng
+        Seed of the initial weights.
+
+    Examples
+    --------
+    >>> import scssl
+    >>> adata = scssl.datasets.pbmc68k_reduced()
+    >>> scssl.model.MaskedAutoencoder.setup_anndata(adata)
+    >>> model = scssl.model.MaskedAutoencoder(adata)
+    >>> model.train(max_epochs=2, progress=False)
+    >>> model.get_latent_representation().shape
+    (700, 64)
+    """
+
+    module: MaskedAutoencoderModule
+
+    def __init__(
+        self,
+        adata: AnnData | None = None,
+        registry: dict[str, Any] | None = None,
+        *,
+        hidden_dims: Sequence[int] | None = None,
+        n_latent: int = 64,
+        dropout: float = 0.1,
+        activation: str = "selu",
+        masking: str | Masking = "random",
+        mask_rate: float = 0.5,
+        mask_signal: Literal["rescale", "indicator"] | None = None,
+        rng: RNG = 0,
+    ) -> None:
+        super().__init__(adata, registry)
+        n_genes = len(self.genes)
+        hidden = tuple(hidden_dims) if hidden_dims is not None else default_hidden_dims(n_genes)
+        _check_architecture(hidden, n_latent, dropout, mask_signal)
+        mask = make_masking(masking, rate=mask_rate)
+        self._arguments: dict[str, Any] = {
+            "hidden_dims": [int(width) for width in hidden],
+            "n_latent": int(n_latent),
+            "dropout": float(dropout),
+            "activation": activation,
+            "masking": mask.config(),
+            "mask_signal": mask_signal,
+        }
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(as_seed(rng), "weights"))
+            self.module = MaskedAutoencoderModule(
+                n_genes,
+                hidden_dims=hidden,
+                n_latent=n_latent,
+                dropout=dropout,
+                activation=activation,
+                masking=mask,
+                mask_signal=mask_signal,
+                n_categories={k: len(self.setup.categories[k]) for k in self.setup.covariate_keys()},
+                n_continuous=len(self.setup.continuous_keys),
+            )
+        sizes = "-".join(map(str, [n_genes, *hidden, n_latent]))
+        self._model_summary_string = (
+            f"{sizes} encoder with mirrored decoder, {activation}, dropout {dropout:g}, {mask}"
+        )
+        self.init_params_ = self._get_init_params(locals())
+
+    def _config(self) -> dict[str, Any]:
+        return self._arguments
+
+    @classmethod
+    def _from_config(cls, registry: dict[str, Any], config: Any) -> MaskedAutoencoder:
+        mask = dict(config["masking"])
+        name = mask.pop("name")
+        if name != "random":
+            msg = f"unknown masking {name!r}"
+            raise KeyError(msg)
+        return cls(registry=registry, **{**config, "masking": RandomMask(**mask)})
+
+    def _train_defaults(self, n_cells: int) -> dict[str, Any]:
+        return {
+            "max_epochs": int(np.clip(round(80_000 / max(n_cells, 1)), 5, 100)),
+            "batch_size": 256 if n_cells < 50_000 else 1024,
+            "lr": 1e-3,
+            "weight_decay": 1e-2,
+            "lr_schedule": "constant",
+            "patience": 10,
+        }
+
+    @torch.inference_mode()
+    def get_reconstruction(
+        self,
+        adata: AnnData | None = None,
+        indices: Sequence[int] | np.ndarray | None = None,
+        batch_size: int | None = None,
+        *,
+        genes: Sequence[str] | None = None,
+        min_overlap: float = 0.5,
+    ) -> np.ndarray:
+        """Reconstruct expression from the embedding: a denoised profile of each cell.
+
+        Parameters
+        ----------
+        adata
+            Cells, the model's own by default. Covariates that the model was set up with must be in
+            ``adata.obs``.
+        indices
+            Rows, a boolean mask or cell names; all by default.
+        batch_size
+            Cells to read at a time, 2,048 by default.
+        genes
+            Names of the genes to reconstruct; all of the model by default, in the order of
+            ``model.genes.names``. The result is dense: for many cells, name the genes you need.
+        min_overlap
+            Share of the model's genes that `adata` must have.
+
+        Returns
+        -------
+        log1p-normalised expression, float32, shape ``(n_cells, n_genes)``. Genes that `adata` does
+        not have are predicted as well.
+
+        Raises
+        ------
+        KeyError
+            If the model does not know a gene.
+        """
+        data = self._read(adata, min_overlap=min_overlap).with_covariates()
+        columns = self._gene_columns(genes)
+
+        def reconstruct(batch: dict[str, Tensor]) -> Tensor:
+            z = self.module.embed(batch)
+            return self.module.generative(batch, z, genes=columns)["x_hat"]
+
+        width = len(self.genes) if columns is None else len(columns)
+        return self._apply(data, data.rows(indices), batch_size, reconstruct, width)
+
+    @torch.inference_mode()
+    def get_reconstruction_error(
+        self,
+        adata: AnnData | None = None,
+        indices: Sequence[int] | np.ndarray | None = None,
+        batch_size: int | None = None,
+        *,
+        min_overlap: float = 0.5,
+    ) -> np.ndarray:
+        """Mean squared error of the reconstruction of each cell, nothing hidden.
+
+        High values are cells unlike those the model was trained on, or of low quality.
+
+        Parameters
+        ----------
+        adata, indices, batch_size, min_overlap
+            As in :meth:`get_reconstruction`.
+
+        Returns
+        -------
+        Float32, shape ``(n_cells,)``, of log1p-normalised expression, over the genes of the model
+        that `adata` has.
+        """
+        data = self._read(adata, min_overlap=min_overlap).with_covariates()
+        present = None
+        if data.alignment is not None and data.alignment.n_missing:
+            present = torch.from_numpy(np.flatnonzero(data.alignment.present)).to(self.module.device)
+
+        def error(batch: dict[str, Tensor]) -> Tensor:
+            x_hat = self.module.generative(batch, self.module.embed(batch))["x_hat"]
+            x = self.module._rows(batch)
+            x_hat.view(-1).index_add_(0, x.rows * x.n_genes + x.columns, x.values, alpha=-1)
+            if present is not None:
+                x_hat = x_hat.index_select(1, present)
+            return x_hat.square_().mean(dim=1)
+
+        return self._apply(data, data.rows(indices), batch_size or 512, error, None)
+
+    def _gene_columns(self, genes: Sequence[str] | None) -> Tensor | None:
+        if genes is None:
+            return None
+        if isinstance(genes, str):
+            genes = [genes]
+        position = {name: i for i, name in enumerate(self.genes.names)}
+        unknown = [name for name in genes if name not in position]
+        if unknown:
+            msg = (
+                f"{len(unknown)} genes are not genes of the model, such as {unknown[0]!r}; its genes "
+                f"are like {', '.join(map(repr, self.genes.names[:3]))} (model.genes.names)."
+            )
+            raise KeyError(msg)
+        columns = torch.tensor([position[name] for name in genes], dtype=torch.int64)
+        return columns.to(self.module.device)
+
+
+def _check_architecture(
+    hidden: Sequence[int], n_latent: int, dropout: float, mask_signal: str | None
+) -> None:
+    if not hidden or any(width < 1 for width in hidden) or n_latent < 1:
+        msg = f"Layers need at least one unit, found hidden_dims={hidden}, n_latent={n_latent}."
+        raise ValueError(msg)
+    if not 0 <= dropout < 1:
+        msg = f"`dropout` must be in [0, 1), found {dropout}."
+        raise ValueError(msg)
+    if mask_signal not in (None, "rescale", "indicator"):
+        msg = f"`mask_signal` must be None, 'rescale' or 'indicator', found {mask_signal!r}."
+        raise ValueError(msg)

@@ -1,0 +1,201 @@
+"""Save and load models as folders of safetensors and JSON."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import pandas as pd
+import torch
+from scvi import REGISTRY_KEYS
+
+from scssl._errors import BundleError
+from scssl.data import GeneVocabulary
+from scssl.hub import read_bundle, write_bundle
+
+from ._registry import get_model_class
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+
+class PersistenceMixin:
+    """The parts of a model that write and read folders."""
+
+    def _config(self) -> dict[str, Any]:
+        """Arguments to build the model again, JSON only."""
+        raise TypeError(type(self).__name__)
+
+    @classmethod
+    def _from_config(cls, registry: dict[str, Any], config: Mapping[str, Any]) -> Self:
+        """Model without data from what :meth:`_config` gave."""
+        return cls(registry=registry, **config)  # type: ignore[call-arg]
+
+    def save(  # type: ignore[override]
+        self, dir_path: str | Path, overwrite: bool = False, save_anndata: bool = False
+    ) -> None:
+        """Save the model as a folder.
+
+        The folder holds ``model.safetensors``, ``config.json`` and ``genes.json``: weights,
+        arguments, how data are read, versions, training summary and history, and the genes. It is
+        written as a whole or not at all.
+
+        Parameters
+        ----------
+        dir_path
+            Folder to write.
+        overwrite
+            Replace a model that is there.
+        save_anndata
+            Also write the model's AnnData, to ``adata.h5ad`` in the folder.
+
+        Raises
+        ------
+        ValueError
+            If the folder exists and may not be replaced, or there is no AnnData to save.
+
+        Examples
+        --------
+        >>> import scssl, tempfile
+        >>> adata = scssl.datasets.pbmc68k_reduced()
+        >>> scssl.model.MaskedAutoencoder.setup_anndata(adata)
+        >>> model = scssl.model.MaskedAutoencoder(adata)
+        >>> model.train(max_epochs=1, progress=False)
+        >>> folder = tempfile.mkdtemp() + "/model"
+        >>> model.save(folder)
+        >>> loaded = scssl.model.MaskedAutoencoder.load(folder)
+        >>> bool((loaded.get_latent_representation(adata) == model.get_latent_representation()).all())
+        True
+        """
+        model: Any = self
+        if save_anndata and model.adata is None:
+            msg = "The model has no AnnData to save. Pass save_anndata=False."
+            raise ValueError(msg)
+        history = model.history_ or {}
+        config = {
+            "class": type(self).__name__,
+            "arguments": self._config(),
+            "input": model.setup.input_kind,
+            "registry": _without_arrays(model.registry_),
+            "trained": bool(model.is_trained_),
+            "training": model.training_,
+            "history": {name: frame.iloc[:, 0].tolist() for name, frame in history.items()},
+            "versions": {
+                "python": platform.python_version(),
+                **{name: version(name) for name in ("scssl", "torch", "scvi-tools", "anndata")},
+            },
+        }
+        tensors = {name: t.detach().cpu() for name, t in model.module.state_dict().items()}
+        write_bundle(
+            dir_path,
+            tensors=tensors,
+            config=config,
+            genes=model.genes.to_dict(),
+            overwrite=overwrite,
+        )
+        if save_anndata:
+            model.adata.write_h5ad(Path(dir_path) / "adata.h5ad")
+
+    @classmethod
+    def load(  # type: ignore[override]
+        cls,
+        dir_path: str | Path,
+        adata: AnnData | None = None,
+        *,
+        device: str | torch.device = "cpu",
+    ) -> Self:
+        """Load a model from a folder.
+
+        Nothing in the folder is executed or unpickled.
+
+        Parameters
+        ----------
+        dir_path
+            Folder written by :meth:`save`.
+        adata
+            Data to attach to the model; it need not be set up. Without it, pass data when embedding.
+        device
+            Where to put the weights.
+
+        Raises
+        ------
+        BundleError
+            If the folder is missing, incomplete, altered, from another program, from a newer
+            version, or holds a model of another class.
+        """
+        bundle = read_bundle(dir_path)
+        config = bundle.config
+        name = config.get("class")
+        try:
+            model_class: Any = get_model_class(str(name))
+        except ValueError as error:
+            msg = f"{dir_path} holds a model that this version of scssl does not have. {error}"
+            raise BundleError(msg) from error
+        if not issubclass(model_class, cls):
+            msg = (
+                f"{dir_path} holds a {name}, not a {cls.__name__}. Load it with "
+                f'scssl.model.{name}.load("{dir_path}")'
+            )
+            raise BundleError(msg)
+        genes = GeneVocabulary.from_dict(bundle.genes)
+        try:
+            model = model_class._from_config(_with_genes(config["registry"], genes), config["arguments"])
+            model.genes = genes
+            model.module.load_state_dict(bundle.tensors, strict=True)
+            model.is_trained_ = bool(config["trained"])
+            model.training_ = dict(config["training"])
+            model.history_ = {
+                name: pd.DataFrame({name: values}).rename_axis("epoch")
+                for name, values in config["history"].items()
+            } or None
+        except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+            msg = f"{dir_path} does not fit the model it says it holds ({name}): {error}"
+            raise BundleError(msg) from error
+        model.module.to(device).eval()
+        if adata is not None:
+            model.attach(adata)
+        loaded: Self = model
+        return loaded
+
+    def attach(self, adata: AnnData) -> None:
+        """Make an AnnData the model's own, to embed it or to go on training.
+
+        Parameters
+        ----------
+        adata
+            Data with the genes and columns that the model was set up with; it is not changed.
+        """
+        model: Any = self
+        model._read(adata)
+        model._adata = adata
+        # What was recorded at setup was of other data.
+        model.registry_["scssl_setup"].pop("fingerprint", None)
+
+
+def _without_arrays(registry: Any) -> Any:
+    """A registry of scvi-tools as JSON; the gene names are stored once, in their own file."""
+    if isinstance(registry, Mapping):
+        return {
+            str(name): _without_arrays(value)
+            for name, value in registry.items()
+            if name not in ("column_names", "_scvi_uuid")
+        }
+    if isinstance(registry, np.ndarray):
+        return [_without_arrays(value) for value in registry.tolist()]
+    if isinstance(registry, (list, tuple)):
+        return [_without_arrays(value) for value in registry]
+    return registry.item() if isinstance(registry, np.generic) else registry
+
+
+def _with_genes(registry: dict[str, Any], genes: GeneVocabulary) -> dict[str, Any]:
+    fields = registry["field_registries"]
+    fields[REGISTRY_KEYS.X_KEY]["state_registry"]["column_names"] = genes.names
+    for content in fields.values():
+        state = content["state_registry"]
+        if "categorical_mapping" in state:
+            state["categorical_mapping"] = np.asarray(state["categorical_mapping"], dtype=object)
+    return registry

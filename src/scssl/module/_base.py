@@ -1,0 +1,113 @@
+"""What every module of the package can do."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from scvi.module.base import BaseModuleClass, LossOutput
+from torch import Tensor
+
+from scssl.nn import SparseRows
+
+#: Rows that go through a dense layer at a time when embedding. Matrix products of another height
+#: may sum in another order, so a fixed height is what makes the bits of a cell's embedding
+#: independent of the cells beside it and of the batch size.
+BLOCK = 256
+
+
+def blockwise(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Apply a row-wise function in blocks of a fixed height, the last one filled with zeros."""
+    n = len(x)
+    if n == 0:
+        return function(x.new_zeros(BLOCK, x.shape[1]))[:0]
+    parts = []
+    for start in range(0, n, BLOCK):
+        block = x[start : start + BLOCK]
+        short = BLOCK - len(block)
+        if short:
+            block = torch.nn.functional.pad(block, (0, 0, 0, short))
+        parts.append(function(block.contiguous())[: BLOCK - short])
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+class SSLModule(BaseModuleClass):
+    """Base of all modules.
+
+    A subclass implements :meth:`embed`, :meth:`loss` and, where it can decode, :meth:`generative`.
+    A batch is the dict of tensors of :class:`scssl.data.CellLoader`.
+    """
+
+    @abstractmethod
+    def embed(self, tensors: Mapping[str, Tensor]) -> Tensor:
+        """Embeddings of a batch in evaluation mode.
+
+        Deterministic, and the same for a cell whatever batch it is in.
+
+        Returns
+        -------
+        Shape ``(n_cells, n_latent)``, float32.
+        """
+
+    @abstractmethod
+    def loss(  # type: ignore[override]
+        self,
+        tensors: Mapping[str, Tensor],
+        inference_outputs: Any = None,
+        generative_outputs: Any = None,
+        *,
+        rng: torch.Generator | None = None,
+        full: bool = True,
+    ) -> LossOutput:
+        """Loss of a batch.
+
+        Parameters
+        ----------
+        tensors
+            The batch.
+        inference_outputs, generative_outputs
+            Not used: the objectives here see other views of the batch than inference does. The
+            arguments are those of scvi-tools.
+        rng
+            Randomness of masks and views; a fixed seed where `None`.
+        full
+            Whether to evaluate the whole loss, or an unbiased estimate where the module has one
+            and was told to use it.
+        """
+
+    def begin_training(
+        self, mean: np.ndarray, spread: np.ndarray, *, fresh: bool, n_output_genes: int | None
+    ) -> None:
+        """Take in what the training cells look like, before the first step.
+
+        Parameters
+        ----------
+        mean, spread
+            Mean and standard deviation of each gene.
+        fresh
+            Whether the weights are untrained.
+        n_output_genes
+            Genes to decode per training step, `None` for all.
+        """
+
+    def inference(self, tensors: Mapping[str, Tensor], **_: Any) -> dict[str, Tensor]:
+        """Embeddings under scvi-tools' name."""
+        return {"z": self.embed(tensors)}
+
+    def _get_inference_input(self, tensors: Mapping[str, Tensor], **_: Any) -> dict[str, Any]:
+        return {"tensors": tensors}
+
+    def _get_generative_input(
+        self, tensors: Mapping[str, Tensor], inference_outputs: Mapping[str, Tensor], **_: Any
+    ) -> dict[str, Any]:
+        return {"tensors": tensors, "z": inference_outputs["z"]}
+
+    @staticmethod
+    def _rows(tensors: Mapping[str, Tensor]) -> SparseRows:
+        return SparseRows.from_tensor(tensors["X"])
+
+    def _generator(self, rng: torch.Generator | None) -> torch.Generator:
+        return torch.Generator(self.device).manual_seed(0) if rng is None else rng

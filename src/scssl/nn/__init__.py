@@ -1,0 +1,11 @@
+"""Layers: tensors in, tensors out. Nothing here knows of AnnData."""
+
+from __future__ import annotations
+
+from ._activation import SELU, activation
+from ._gene_layers import GeneDecoder, GeneEncoder
+from ._gene_sampler import GeneSampler
+from ._mlp import MLP
+from ._sparse_rows import SparseRows
+
+__all__ = ["MLP", "SELU", "GeneDecoder", "GeneEncoder", "GeneSampler", "SparseRows", "activation"]

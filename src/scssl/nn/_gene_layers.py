@@ -1,0 +1,148 @@
+"""The two layers as wide as the transcriptome, at a cost that hardly grows with it."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from scipy import sparse
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ._sparse_rows import SparseRows
+
+
+def _bag(columns: Tensor, table: Tensor, pointers: Tensor, values: Tensor) -> Tensor:
+    """Weighted sums of rows of ``table``: a sparse matrix in compressed rows times ``table``."""
+    product: Tensor = functional.embedding_bag(
+        columns, table, pointers, mode="sum", per_sample_weights=values, include_last_offset=True
+    )
+    return product
+
+
+class _SparseProduct(torch.autograd.Function):
+    """``X @ weight`` for sparse X on the CPU, in float32 also under autocast."""
+
+    @staticmethod
+    @torch.amp.custom_fwd(device_type="cpu", cast_inputs=torch.float32)
+    def forward(
+        ctx: Any, weight: Tensor, pointers: Tensor, columns: Tensor, values: Tensor
+    ) -> Tensor:
+        ctx.save_for_backward(pointers, columns, values)
+        ctx.n_genes = len(weight)
+        return _bag(columns, weight, pointers, values)
+
+    @staticmethod
+    @torch.amp.custom_bwd(device_type="cpu")
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        # The gradient X.T @ grad is a product of the same kind once X is compressed by gene. The
+        # batch of gradients stays in cache while each gene's row is written once: several times
+        # quicker than PyTorch's own backward, and the result does not depend on the threads.
+        pointers, columns, values = (t.numpy() for t in ctx.saved_tensors)
+        shape = (len(pointers) - 1, ctx.n_genes)
+        by_gene = sparse.csr_matrix((values, columns, pointers), shape=shape).tocsc()
+        cells, starts = torch.from_numpy(by_gene.indices), torch.from_numpy(by_gene.indptr)
+        transposed = _bag(cells, grad.contiguous(), starts, torch.from_numpy(by_gene.data))
+        return transposed, None, None, None
+
+
+class _TakeRows(torch.autograd.Function):
+    """Some rows of a parameter, whose gradient is sparse and stays so."""
+
+    @staticmethod
+    def forward(ctx: Any, parameter: Tensor, rows: Tensor) -> Tensor:
+        ctx.save_for_backward(rows)
+        ctx.shape = parameter.shape
+        return parameter.index_select(0, rows)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (rows,) = ctx.saved_tensors
+        sparse_grad = torch.sparse_coo_tensor(
+            rows.unsqueeze(0), grad, ctx.shape, is_coalesced=True, check_invariants=False
+        )
+        return sparse_grad, None
+
+
+class GeneEncoder(nn.Module):
+    """First layer of an encoder: ``x @ weight + bias`` for a sparse batch of cells.
+
+    On the CPU only the stored values are multiplied, forward and backward, which equals the dense
+    layer to rounding. On other devices the batch is made dense there, where dense products are
+    cheap.
+
+    Parameters
+    ----------
+    n_genes
+        Number of genes.
+    n_out
+        Width of the output.
+    """
+
+    def __init__(self, n_genes: int, n_out: int) -> None:
+        super().__init__()
+        # Stored by gene, so that the row of an expressed gene is one piece of memory.
+        self.weight = nn.Parameter(torch.empty(n_genes, n_out))
+        self.bias = nn.Parameter(torch.empty(n_out))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """PyTorch's default for a linear layer: uniform within ``1 / sqrt(n_genes)``."""
+        bound = 1 / math.sqrt(self.weight.shape[0])
+        nn.init.uniform_(self.weight, -bound, bound)
+        nn.init.uniform_(self.bias, -bound, bound)
+
+    def forward(self, x: SparseRows) -> Tensor:
+        if x.values.device.type == "cpu":
+            product: Tensor = _SparseProduct.apply(self.weight, x.pointers, x.columns, x.values)
+            return product + self.bias
+        return x.to_dense() @ self.weight + self.bias
+
+
+class GeneDecoder(nn.Linear):
+    """Last layer of a decoder: all genes, or only some of them.
+
+    Parameters
+    ----------
+    n_in
+        Width of the input.
+    n_genes
+        Number of genes.
+    """
+
+    def __init__(self, n_in: int, n_genes: int) -> None:
+        super().__init__(n_in, n_genes)
+
+    @torch.no_grad()
+    def start_at(self, mean: Tensor, scale: float) -> None:
+        """Start from the mean expression of each gene.
+
+        An output layer that starts at random spends its first epochs unlearning noise on every
+        gene, which hurts most where a gene is decoded in few steps.
+
+        Parameters
+        ----------
+        mean
+            Mean of each gene, which becomes the bias.
+        scale
+            Factor on the initial weights.
+        """
+        self.bias.copy_(mean)
+        self.weight.mul_(scale)
+
+    def forward(self, hidden: Tensor, genes: Tensor | None = None) -> Tensor:
+        """Decode.
+
+        Parameters
+        ----------
+        hidden
+            Shape ``(n_cells, n_in)``.
+        genes
+            Genes to decode, ascending, all by default. The gradient of the weights is then sparse,
+            rows of these genes only, as :class:`scssl.train.RowAdamW` takes it.
+        """
+        if genes is None:
+            return super().forward(hidden)
+        weight, bias = _TakeRows.apply(self.weight, genes), _TakeRows.apply(self.bias, genes)
+        return functional.linear(hidden, weight, bias)

@@ -1,0 +1,79 @@
+"""Which genes a training step decodes."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class GeneSampler:
+    r"""Draw part of the genes so that a sum over the part estimates the sum over all without bias.
+
+    Gene :math:`g` is drawn with probability :math:`\pi_g = \min(1, c\,q_g)`,
+    :math:`q_g = (1-\epsilon)\,\sigma_g / \sum_h \sigma_h + \epsilon / G`, and a drawn gene counts
+    :math:`1/\pi_g` (Horvitz-Thompson). :math:`\sigma_g` is the standard deviation of the gene: its
+    square is what the gene adds to the loss at the start of training, and sampling in proportion to
+    its root keeps both the variance of the loss and the largest weight low. :math:`c` is set so that
+    exactly ``n_draw`` genes are drawn each time; the draw is systematic (Madow) over a random order
+    of the genes.
+
+    Parameters
+    ----------
+    spread
+        Standard deviation of each gene, shape ``(n_genes,)``.
+    n_draw
+        Genes per draw.
+    floor
+        Share :math:`\epsilon` of the draws that is spread evenly over all genes, so that no gene
+        is without updates.
+
+    Raises
+    ------
+    ValueError
+        If ``n_draw`` is not between 1 and the number of genes.
+    """
+
+    def __init__(self, spread: np.ndarray, n_draw: int, *, floor: float = 0.1) -> None:
+        n_genes = len(spread)
+        if not 1 <= n_draw <= n_genes:
+            msg = f"`n_output_genes` must be between 1 and the number of genes {n_genes}; found {n_draw}."
+            raise ValueError(msg)
+        spread = np.asarray(spread, dtype=np.float64)
+        total = spread.sum()
+        share = spread / total if total > 0 else np.full(n_genes, 1 / n_genes)
+        self.probability = _inclusion(share * (1 - floor) + floor / n_genes, n_draw)
+        self.n_draw = n_draw
+
+    def draw(self, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Drawn genes, ascending, and what each counts; int64 and float32."""
+        device, n_genes = rng.device, len(self.probability)
+        if self.n_draw == n_genes:
+            return torch.arange(n_genes, device=device), torch.ones(n_genes, device=device)
+        probability = torch.from_numpy(self.probability).to(device)
+        order = torch.randperm(n_genes, generator=rng, device=device)
+        ends = probability[order].cumsum(0)
+        ends *= self.n_draw / ends[-1]
+        start = torch.rand(1, generator=rng, device=device, dtype=torch.float64)
+        ticks = start + torch.arange(self.n_draw, device=device, dtype=torch.float64)
+        # Rounding could put the last tick past the last gene, or two ticks in one gene.
+        at = torch.searchsorted(ends, ticks, right=True).clamp_(max=n_genes - 1)
+        drawn = order[at].unique()
+        return drawn, (1 / probability[drawn]).float()
+
+
+def _inclusion(share: np.ndarray, n_draw: int) -> np.ndarray:
+    """``min(1, c * share)`` with the ``c`` that makes the sum ``n_draw``."""
+    probability = np.ones_like(share)
+    free = np.ones(len(share), dtype=bool)
+    left = n_draw
+    # Genes whose probability would pass 1 are always in; the others share what is left.
+    while left > 0 and free.any():
+        scaled = share[free] * (left / share[free].sum())
+        if scaled.max() <= 1:
+            probability[free] = scaled
+            break
+        newly = np.flatnonzero(free)[scaled >= 1]
+        free[newly] = False
+        left -= len(newly)
+    return probability

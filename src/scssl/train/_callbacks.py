@@ -1,0 +1,243 @@
+"""What happens beside the steps: history, best weights, collapse monitor, progress, interrupts."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+import warnings
+from typing import Any
+
+import lightning.pytorch as lightning
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Callback
+
+from scssl._errors import ScsslWarning
+from scssl.nn._mlp import effective_rank
+
+_MONITORED_CELLS = 2048
+
+
+class Monitor(Callback):
+    """Record the history of a run: losses, speed, learning rate, and whether embeddings collapse.
+
+    The effective rank and the standard deviation are those of the embeddings of the first 2,048
+    validation cells (training cells where there is no validation set).
+    """
+
+    def __init__(self) -> None:
+        self.history: dict[str, list[float]] = {}
+        self.last: dict[str, float] = {}
+        self._start = 0.0
+        self._cells = 0
+
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        self._start, self._cells = time.perf_counter(), 0
+
+    def on_train_batch_end(
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self._cells += len(batch["indices"])
+        if batch_idx + 1 == trainer.num_training_batches:
+            # Before validation starts, which is not training.
+            self._seconds = time.perf_counter() - self._start
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        if trainer.should_stop and _interrupted(trainer):
+            return
+        spread, rank = _embedding_spread(trainer, pl_module)
+        self.last = {"train_loss": float(pl_module.take_mean_loss("train"))}
+        if "validation_loss" in trainer.callback_metrics:
+            self.last["validation_loss"] = float(trainer.callback_metrics["validation_loss"])
+        self.last |= {
+            "effective_rank": rank,
+            "latent_std": spread,
+            "lr": trainer.optimizers[0].param_groups[0]["lr"],
+            "cells_per_second": self._cells * trainer.world_size / max(self._seconds, 1e-9),
+        }
+        for name, value in self.last.items():
+            self.history.setdefault(name, []).append(value)
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        rank, spread = self.history.get("effective_rank"), self.history.get("latent_std")
+        if rank and spread and (rank[-1] < 1.5 or spread[-1] < 1e-4):
+            msg = (
+                f"The embeddings have collapsed: effective rank {rank[-1]:.2f}, standard deviation "
+                f"{spread[-1]:.2g}. Downstream results will be poor; try a smaller learning rate, "
+                "less weight decay or another activation, and look at scssl.pl.history(model)."
+            )
+            warnings.warn(msg, ScsslWarning, stacklevel=2)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"history": self.history}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.history = {name: list(values) for name, values in state_dict["history"].items()}
+
+
+@torch.no_grad()
+def _embedding_spread(trainer: Any, plan: Any) -> tuple[float, float]:
+    loader = trainer.val_dataloaders or trainer.train_dataloader
+    training = plan.module.training
+    plan.module.eval()
+    parts: list[torch.Tensor] = []
+    for batch in loader:
+        moved = {name: value.to(plan.device) for name, value in batch.items()}
+        parts.append(plan.module.embed(moved))
+        if sum(map(len, parts)) >= _MONITORED_CELLS:
+            break
+    plan.module.train(training)
+    z = torch.cat(parts)[:_MONITORED_CELLS]
+    return float(z.std(0, correction=0).mean()), effective_rank(z)
+
+
+class BestWeights(Callback):
+    """Keep a copy of the weights of the epoch with the lowest validation loss."""
+
+    def __init__(self) -> None:
+        self.loss = float("inf")
+        self.epoch = -1
+        self.weights: dict[str, torch.Tensor] = {}
+
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+        loss = float(trainer.callback_metrics["validation_loss"])
+        if loss < self.loss:
+            self.loss, self.epoch = loss, trainer.current_epoch
+            for name, value in pl_module.module.state_dict().items():
+                if name in self.weights:
+                    self.weights[name].copy_(value)
+                else:
+                    self.weights[name] = value.detach().cpu().clone()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"loss": self.loss, "epoch": self.epoch, "weights": self.weights}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.loss, self.epoch = state_dict["loss"], state_dict["epoch"]
+        self.weights = dict(state_dict["weights"])
+
+
+class EpochOrder(Callback):
+    """Tell the loader the epoch, on which the order of the cells depends."""
+
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        trainer.train_dataloader.set_epoch(trainer.current_epoch)
+
+
+class Interrupt(Callback):
+    """Ctrl-C ends training after the current step, with a usable model; twice, at once."""
+
+    def __init__(self) -> None:
+        self.interrupted = False
+        self._previous: Any = None
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            return
+
+        def handle(number: int, frame: Any) -> None:
+            if self.interrupted:
+                raise KeyboardInterrupt
+            self.interrupted = True
+            trainer.should_stop = True
+
+        self._previous = signal.signal(signal.SIGINT, handle)
+
+    def restore(self) -> None:
+        """Give SIGINT back to whom it belonged."""
+        if self._previous is not None:
+            signal.signal(signal.SIGINT, self._previous)
+            self._previous = None
+
+
+def _interrupted(trainer: lightning.Trainer) -> bool:
+    return any(isinstance(c, Interrupt) and c.interrupted for c in trainer.callbacks)  # type: ignore[attr-defined]
+
+
+class Progress(Callback):
+    """A bar over the epochs: losses, cells per second, time left."""
+
+    def __init__(self, monitor: Monitor) -> None:
+        self._monitor = monitor
+        self._bar: Any = None
+        self._shown = 0.0
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        if not trainer.is_global_zero:
+            return
+        from tqdm.auto import tqdm
+
+        self._bar = tqdm(
+            total=trainer.max_epochs,
+            initial=trainer.current_epoch,
+            desc="Training",
+            unit="epoch",
+            bar_format="{desc}: {n:.1f}/{total} epochs |{bar:20}| {elapsed} < {remaining}{postfix}",
+        )
+        self._shown = float(trainer.current_epoch)
+        self._start, self._cells = time.perf_counter(), 0
+        self._post: dict[str, str] = {}
+
+    def on_train_batch_end(
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if self._bar is None:
+            return
+        self._cells += len(batch["indices"])
+        now = time.perf_counter()
+        if now - self._start > 0.5:
+            rate = self._cells * trainer.world_size / (now - self._start)
+            self._post["cells/s"] = f"{rate:,.0f}"
+            self._start, self._cells = now, 0
+            self._advance(trainer.current_epoch + (batch_idx + 1) / trainer.num_training_batches)
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        if self._bar is None:
+            return
+        for name, shown in (("train_loss", "loss"), ("validation_loss", "validation")):
+            if name in self._monitor.last:
+                self._post[shown] = f"{self._monitor.last[name]:.4g}"
+        self._advance(trainer.current_epoch + 1)
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        self.close()
+
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Leave the bar as it is."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def _advance(self, epoch: float) -> None:
+        self._bar.set_postfix(self._post, refresh=False)
+        self._bar.update(epoch - self._shown)
+        self._shown = epoch
+
+
+def gene_statistics(loader: Any, *, max_cells: int = 20_000) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each gene over the cells of a loader.
+
+    Parameters
+    ----------
+    loader
+        Batches of cells in random order.
+    max_cells
+        Cells to look at.
+    """
+    total = np.zeros(loader.n_genes)
+    square = np.zeros(loader.n_genes)
+    n = 0
+    for batch in loader:
+        x = batch["X"]
+        columns, values = x.col_indices().numpy(), x.values().numpy().astype(np.float64)
+        total += np.bincount(columns, values, loader.n_genes)
+        square += np.bincount(columns, values * values, loader.n_genes)
+        n += len(batch["indices"])
+        if n >= max_cells:
+            break
+    mean = total / max(n, 1)
+    return mean, np.sqrt(np.maximum(square / max(n, 1) - mean**2, 0))

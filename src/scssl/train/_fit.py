@@ -1,0 +1,261 @@
+"""Run a training plan on a loader of cells."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as lightning
+import torch
+from lightning.pytorch.callbacks import Callback, Checkpoint, EarlyStopping
+
+from scssl._errors import BundleError
+from scssl.data import CellLoader
+from scssl.module import SSLModule
+
+from ._callbacks import (
+    BestWeights,
+    EpochOrder,
+    Interrupt,
+    Monitor,
+    Progress,
+    _interrupted,
+    gene_statistics,
+)
+from ._checkpoint_io import SafeCheckpointIO
+from ._plan import Schedule, SSLTrainingPlan
+
+CHECKPOINT_NAME = "last.ckpt"
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """How to train. See :meth:`scssl.model.SSLModel.train` for what each means."""
+
+    max_epochs: int
+    seed: int
+    lr: float
+    weight_decay: float
+    lr_schedule: Schedule = "constant"
+    accelerator: str = "auto"
+    devices: Any = "auto"
+    strategy: str = "auto"
+    precision: Any = None
+    early_stopping: bool = True
+    patience: int = 10
+    min_delta: float = 0.0
+    gradient_clip: float | None = None
+    n_output_genes: int | None = None
+    compile: bool = False
+    fresh: bool = True
+    checkpoint_dir: Path | None = None
+    resume_from: Path | None = None
+    progress: bool = True
+    run: Mapping[str, Any] = field(default_factory=dict)
+    callbacks: tuple[Callback, ...] = ()
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What a run left behind beside the trained weights.
+
+    Parameters
+    ----------
+    history
+        Values per epoch, by name.
+    best_epoch
+        Epoch whose weights the module has; the last one where there is no validation set.
+    stopped_by
+        ``"max_epochs"``, ``"early_stopping"`` or ``"interrupt"``.
+    """
+
+    history: dict[str, list[float]]
+    best_epoch: int
+    stopped_by: str
+
+
+class _LastCheckpoint(Checkpoint):
+    """Write the state after each full epoch, replacing that of the epoch before."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = Path(folder) / CHECKPOINT_NAME
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        # Half an epoch cannot be resumed exactly: what is there already can.
+        if not _interrupted(trainer):
+            trainer.save_checkpoint(self.path)
+
+
+class _Loaders(lightning.LightningDataModule):
+    def __init__(self, training: CellLoader, validation: CellLoader | None) -> None:
+        super().__init__()
+        self.training, self.validation = training, validation
+
+    def _of_this_process(self, loader: CellLoader) -> CellLoader:
+        assert self.trainer is not None
+        loader.rank, loader.world_size = self.trainer.global_rank, self.trainer.world_size
+        return loader
+
+    def train_dataloader(self) -> CellLoader:
+        return self._of_this_process(self.training)
+
+    def val_dataloader(self) -> Any:
+        return [] if self.validation is None else self._of_this_process(self.validation)
+
+
+def fit(
+    module: SSLModule,
+    training: CellLoader,
+    validation: CellLoader | None,
+    options: FitOptions,
+) -> FitResult:
+    """Train a module; it ends with the best weights, in evaluation mode, on its device.
+
+    Parameters
+    ----------
+    module
+        Trained in place.
+    training, validation
+        Batches of cells; without validation there is no early stopping and the last weights stay.
+    options
+        How.
+    """
+    monitor, best, interrupt = Monitor(), BestWeights(), Interrupt()
+    callbacks: list[Callback] = [EpochOrder(), interrupt, monitor, *options.callbacks]
+    if options.progress:
+        callbacks.append(Progress(monitor))
+    stopper = None
+    if validation is not None:
+        callbacks.append(best)
+        if options.early_stopping:
+            stopper = EarlyStopping(
+                "validation_loss", patience=options.patience, min_delta=options.min_delta
+            )
+            callbacks.append(stopper)
+    if options.checkpoint_dir is not None:
+        callbacks.append(_LastCheckpoint(options.checkpoint_dir))
+
+    precision = options.precision or "32-true"
+    accelerator = options.accelerator
+    if accelerator == "auto":
+        # Not "mps", which has no sparse tensors.
+        accelerator = "gpu" if torch.cuda.is_available() else "cpu"
+    _check_precision(precision, accelerator)
+    mean, spread = gene_statistics(training)
+    module.begin_training(
+        mean, spread, fresh=options.fresh, n_output_genes=options.n_output_genes
+    )
+    plan = SSLTrainingPlan(
+        module,
+        seed=options.seed,
+        lr=options.lr,
+        weight_decay=options.weight_decay,
+        lr_schedule=options.lr_schedule,
+        n_steps=options.max_epochs * len(training),
+        run=options.run,
+    )
+    if options.compile:
+        for part in (module.encoder, module.decoder):  # type: ignore[union-attr]
+            part.compile()
+    with _quiet(), torch.random.fork_rng():
+        trainer = lightning.Trainer(
+            max_epochs=options.max_epochs,
+            accelerator=accelerator,
+            devices=1 if options.devices == "auto" else options.devices,
+            strategy=options.strategy,
+            precision=precision,
+            callbacks=callbacks,
+            plugins=[SafeCheckpointIO()],
+            gradient_clip_val=options.gradient_clip,
+            logger=False,
+            enable_checkpointing=True,
+            enable_model_summary=False,
+            enable_progress_bar=False,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+            # Convolutions only; leave the process-wide switch alone.
+            benchmark=None,
+        )
+        try:
+            trainer.fit(
+                plan,
+                datamodule=_Loaders(training, validation),
+                ckpt_path=options.resume_from and _checkpoint_path(options.resume_from),
+            )
+        finally:
+            interrupt.restore()
+    device = plan.device
+    if best.weights:
+        module.load_state_dict(best.weights)
+    module.to(device).eval()
+    for parameter in module.parameters():
+        parameter.grad = None
+    n_epochs = len(monitor.history.get("train_loss", []))
+    if interrupt.interrupted:
+        stopped_by = "interrupt"
+    elif stopper is not None and stopper.stopped_epoch:
+        stopped_by = "early_stopping"
+    else:
+        stopped_by = "max_epochs"
+    return FitResult(monitor.history, best.epoch if best.weights else n_epochs - 1, stopped_by)
+
+
+def _checkpoint_path(path: Path) -> Path:
+    path = Path(path)
+    inside = path / CHECKPOINT_NAME
+    if path.name != CHECKPOINT_NAME and not inside.exists():
+        found = sorted(p.name for p in path.iterdir())[:5] if path.is_dir() else "no such folder"
+        msg = (
+            f"There is no {CHECKPOINT_NAME} in {path} ({found}). Pass the `checkpoint_dir` of the "
+            "run to resume."
+        )
+        raise BundleError(msg)
+    return inside if inside.exists() else path
+
+
+def _check_precision(precision: Any, accelerator: str) -> None:
+    if accelerator != "cpu" or str(precision) in {"32", "32-true"}:
+        return
+    if not str(precision).startswith("bf16"):
+        msg = f'`precision` on the CPU can be "32-true" or "bf16-mixed"; found {precision!r}.'
+        raise ValueError(msg)
+    try:
+        probe = torch.ones(64, 64, dtype=torch.bfloat16)
+        _ = probe @ probe
+    except RuntimeError as error:
+        msg = (
+            f"bfloat16 products fail on this processor ({error}). Pass precision=None, or set the "
+            "environment variable ONEDNN_MAX_CPU_ISA=AVX512_CORE before Python starts."
+        )
+        raise ValueError(msg) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Lightning says which devices it found and gives tips; a bar and a history say more."""
+    loggers = [logging.getLogger(f"lightning.{n}") for n in ("pytorch", "fabric")]
+    loggers.append(logging.getLogger("lightning.pytorch.utilities.rank_zero"))
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            for message in (
+                ".*does not have many workers",
+                ".*GPU available but not used",
+                "No `.*_dataloader` ",
+                ".*you defined a `validation_step` but have no `val_dataloader`",
+                "Detected call of `lr_scheduler.step",
+                ".*isinstance.treespec, LeafSpec",
+                ".*number of training batches .* is smaller than the logging interval",
+            ):
+                warnings.filterwarnings("ignore", message=message)
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,164 @@
+"""One training step, for every module of the package."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import lightning.pytorch as lightning
+import torch
+from torch import Tensor
+
+from scssl._random import derive_seed
+from scssl.module import SSLModule
+
+from ._optim import RowAdamW
+
+Schedule = Literal["constant", "cosine"]
+
+
+class SSLTrainingPlan(lightning.LightningModule):
+    """Optimisation of a module's loss.
+
+    All randomness of a step is a function of the seed, the epoch and the number of the step, so
+    that a run that was stopped and resumed draws what the straight run would have drawn.
+
+    Parameters
+    ----------
+    module
+        What is trained.
+    seed
+        Seed of masks, views and dropout.
+    lr, weight_decay
+        Of AdamW.
+    lr_schedule
+        ``"constant"`` or ``"cosine"``: linear warm-up over the first 5 % of the steps, then half a
+        cosine down to 1 % of `lr`.
+    n_steps
+        Steps in total, for the schedule.
+    optimizer_kwargs
+        Further arguments of :class:`RowAdamW`.
+    run
+        What identifies the run; stored in checkpoints and compared when one is resumed.
+    """
+
+    def __init__(
+        self,
+        module: SSLModule,
+        *,
+        seed: int,
+        lr: float,
+        weight_decay: float,
+        lr_schedule: Schedule,
+        n_steps: int,
+        optimizer_kwargs: Mapping[str, Any] | None = None,
+        run: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.module = module
+        self.seed, self.lr, self.weight_decay = seed, lr, weight_decay
+        self.lr_schedule, self.n_steps = lr_schedule, n_steps
+        self.optimizer_kwargs = dict(optimizer_kwargs or {})
+        self.run = dict(run or {})
+        self._sums: dict[str, list[Tensor]] = {"train": [], "validation": []}
+        self._weights: dict[str, int] = {"train": 0, "validation": 0}
+
+    def configure_optimizers(self) -> Any:
+        optimizer = RowAdamW(
+            self.module.parameters(),
+            lr=self.lr,
+            weight_decay=self.weight_decay,
+            **self.optimizer_kwargs,
+        )
+        if self.lr_schedule == "constant":
+            return optimizer
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._factor)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    def _factor(self, step: int) -> float:
+        warmup = max(1, round(0.05 * self.n_steps))
+        if step < warmup:
+            return (step + 1) / warmup
+        done = min(1.0, (step - warmup) / max(1, self.n_steps - warmup))
+        return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done))
+
+    def on_train_epoch_start(self) -> None:
+        self._sums["train"], self._weights["train"] = [], 0
+        # Dropout draws from the global generators; fit() gives the user's state of them back.
+        torch.manual_seed(derive_seed(self.seed, "dropout", self.current_epoch, self.global_rank))
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        rng = self._generator("train", self.current_epoch, batch_idx, self.global_rank)
+        output = self.module.loss(batch, rng=rng, full=False)
+        self._collect("train", output.loss, output.n_obs_minibatch)
+        loss: Tensor = output.loss
+        return loss
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        # The masks of a validation batch are the same in every epoch, or the loss would be noisy.
+        rng = self._generator("validation", batch_idx, self.global_rank)
+        output = self.module.loss(batch, rng=rng, full=True)
+        self._collect("validation", output.loss, output.n_obs_minibatch)
+
+    def on_validation_epoch_end(self) -> None:
+        self.log("validation_loss", self.take_mean_loss("validation"))
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        if not gradient_clip_val:
+            return
+        # Sparse gradients have no place in torch's own clipping.
+        found = [p.grad for p in self.module.parameters() if p.grad is not None]
+        parts = [g.coalesce().values() if g.is_sparse else g for g in found]
+        norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in parts]))
+        factor = (gradient_clip_val / (norm + 1e-6)).clamp(max=1.0)
+        for gradient in found:
+            gradient.mul_(factor)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["scssl_run"] = self.run
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        before = checkpoint.get("scssl_run", {})
+        for key, value in self.run.items():
+            if before.get(key) != value:
+                msg = (
+                    f"`resume_from` is a checkpoint of another run: its {key} is "
+                    f"{before.get(key)!r}, of this run it is {value!r}. Pass the same data and "
+                    "arguments, or start anew without `resume_from`."
+                )
+                raise ValueError(msg)
+
+    def _generator(self, *names: int | str) -> torch.Generator:
+        return torch.Generator(self.device).manual_seed(derive_seed(self.seed, *names))
+
+    def _collect(self, kind: str, loss: Tensor, n: int) -> None:
+        self._sums[kind].append(loss.detach() * n)
+        self._weights[kind] += n
+
+    def take_mean_loss(self, kind: Literal["train", "validation"]) -> Tensor:
+        """Mean over the cells since it was last taken, of all processes.
+
+        Raises
+        ------
+        FloatingPointError
+            If it is not finite.
+        """
+        total = torch.stack(self._sums[kind]).double().sum()
+        mean = self.trainer.strategy.reduce((total / self._weights[kind]).float(), reduce_op="mean")
+        self._sums[kind], self._weights[kind] = [], 0
+        if not torch.isfinite(mean):
+            msg = (
+                f"The {kind} loss is {mean.item()} in epoch {self.current_epoch}: training "
+                f"diverged. Try a smaller learning rate: model.train(lr={self.lr / 10:g})."
+            )
+            raise FloatingPointError(msg)
+        return mean
