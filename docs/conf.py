@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import os
+import re
 from datetime import datetime
 from importlib.metadata import metadata
 from typing import Any
@@ -108,6 +109,7 @@ html_theme = "sphinx_book_theme"
 html_math_renderer = "mathml"
 html_title = f"scssl {version}"
 html_static_path = ["_static"]
+html_css_files = ["scssl.css"]
 html_show_sourcelink = False
 html_theme_options = {"show_navbar_depth": 1, "home_page_in_toc": False}
 
@@ -143,10 +145,17 @@ def _resolve_by_last_name(app: Any, env: Any, node: Any, contnode: Any) -> Any:
     )
 
 
+_ACCENT = re.compile(r"\\(hat|tilde|bar)\s*(\{[^{}]*\}|\w)")
+
+
 def _math(self: Any, node: Any) -> None:
     """Equations as MathML, which browsers draw by themselves: no script to fetch when reading."""
-    block = isinstance(node, nodes.math_block)
-    self.body.append(tex2mathml(node.astext(), as_block=block))
+    # An accented letter in braces of its own, or its index would be set below it.
+    tex = _ACCENT.sub(r"{\\\1{\2}{}}", node.astext())
+    if isinstance(node, nodes.math_block):
+        self.body.append(f'<div class="equation">{tex2mathml(tex, as_block=True)}</div>')
+    else:
+        self.body.append(tex2mathml(tex))
     raise nodes.SkipNode
 
 

@@ -23,7 +23,7 @@ class _Stderr(logging.StreamHandler[TextIO]):
         self.setFormatter(logging.Formatter("%(message)s"))
 
     @property
-    def stream(self) -> TextIO:
+    def stream(self) -> TextIO:  # type: ignore[override]
         # Looked up at each message: notebooks and test runners replace it after the import.
         return sys.stderr
 
