@@ -30,6 +30,7 @@ def train(
     model = MaskedAutoencoder(adata, **_pick(options, [*MODEL_OPTIONS, "rng"]))
     model.train(**_pick(options, TRAIN_OPTIONS))
     model.save(out, overwrite=overwrite)
+    print(model)
     print(
         f"The model is in {out}. To embed cells with it:\n"
         f"  scssl embed {file} --model {out} --out embedded.h5ad"
