@@ -482,7 +482,7 @@ class CellReader:
             found = self.adata.obs_names.get_indexer(indices.astype(str))
             if (found < 0).any():
                 absent = indices[found < 0]
-                msg = f"{len(absent)} names are not in adata.obs_names, such as {absent[0]!r}."
+                msg = f"{len(absent)} names are not in adata.obs_names, such as {str(absent[0])!r}."
                 raise KeyError(msg)
             return found
         if indices.dtype.kind not in "iu":

@@ -229,8 +229,8 @@ class MaskedAutoencoder(SSLModel):
         unknown = [name for name in genes if name not in position]
         if unknown:
             msg = (
-                f"{len(unknown)} genes are not genes of the model, such as {unknown[0]!r}; its genes "
-                f"are like {', '.join(map(repr, self.genes.names[:3]))} (model.genes.names)."
+                f"{len(unknown)} genes are not genes of the model, such as {str(unknown[0])!r}; its genes "
+                f"are like {', '.join(map(str, self.genes.names[:3]))} (model.genes.names)."
             )
             raise KeyError(msg)
         columns = torch.tensor([position[name] for name in genes], dtype=torch.int64)

@@ -60,7 +60,7 @@ class _SparseMaskedError(torch.autograd.Function):
         at = flat.index_select(0, stored).float()
         error = at - target
         if zero_weight.ndim == 2:
-            background = (prediction.float().square_() * zero_weight).sum()
+            background = (prediction.float().square() * zero_weight).sum()
         else:
             # One pass without a temporary of the size of the prediction.
             per_gene = torch.linalg.vector_norm(prediction, dim=0, dtype=torch.float32).square_()

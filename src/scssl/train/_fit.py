@@ -105,7 +105,7 @@ class _Loaders(lightning.LightningDataModule):
         return self._of_this_process(self.training)
 
     def val_dataloader(self) -> Any:
-        return [] if self.validation is None else self._of_this_process(self.validation)
+        return () if self.validation is None else self._of_this_process(self.validation)
 
 
 def fit(
@@ -162,6 +162,8 @@ def fit(
     if options.compile:
         for part in (module.encoder, module.decoder):  # type: ignore[union-attr]
             part.compile()
+    # Embedding leaves it in evaluation mode, in which Lightning would train it.
+    module.train()
     with _quiet(), torch.random.fork_rng():
         trainer = lightning.Trainer(
             max_epochs=options.max_epochs,
@@ -173,10 +175,12 @@ def fit(
             plugins=[SafeCheckpointIO()],
             gradient_clip_val=options.gradient_clip,
             logger=False,
-            enable_checkpointing=True,
+            # Otherwise Lightning adds a checkpoint of its own, in the working directory.
+            enable_checkpointing=options.checkpoint_dir is not None,
             enable_model_summary=False,
             enable_progress_bar=False,
             num_sanity_val_steps=0,
+            limit_val_batches=0 if validation is None else 1.0,
             use_distributed_sampler=False,
             # Convolutions only; leave the process-wide switch alone.
             benchmark=None,

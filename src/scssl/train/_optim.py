@@ -56,6 +56,8 @@ class RowAdamW(torch.optim.AdamW):
     def _step_rows(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         state = self.state[parameter]
         if "row_steps" not in state:
+            # PyTorch looks for it in the state of every parameter when an optimiser is restored.
+            state["step"] = torch.zeros(())
             # Float, because restoring an optimiser casts its state to the type of the parameter.
             state["row_steps"] = torch.zeros(len(parameter), device=parameter.device)
             state["row_exp_avg"] = torch.zeros_like(parameter)

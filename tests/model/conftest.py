@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import sparse
+
+import scssl
+
+# Every model of the registry goes through the contract; a new one gets all of it for free.
+MODELS = scssl.model.list_models()
+SMALL = {"MaskedAutoencoder": {"hidden_dims": (32, 16), "n_latent": 8}}
+TRAIN = {"max_epochs": 2, "batch_size": 32, "progress": False}
+
+
+def make_counts(n_cells=150, n_genes=60, seed=0):
+    """Counts of three cell types in two batches."""
+    rng = np.random.default_rng(seed)
+    kind = np.arange(n_cells) % 3
+    mean = rng.gamma(0.5, 2.0, (3, n_genes)) * rng.gamma(5.0, 0.2, (n_cells, 1))[:, :1].mean()
+    counts = rng.poisson(mean[kind] * rng.gamma(5.0, 0.2, (n_cells, 1))).astype(np.float32)
+    obs = pd.DataFrame(
+        {
+            "cell_type": pd.Categorical([f"type {k}" for k in kind]),
+            "batch": np.where(np.arange(n_cells) % 2, "a", "b"),
+            "age": rng.normal(size=n_cells),
+        },
+        index=[f"cell{i}" for i in range(n_cells)],
+    )
+    var = pd.DataFrame(index=[f"GENE{i}" for i in range(n_genes)])
+    return anndata.AnnData(sparse.csr_matrix(counts), obs=obs, var=var)
+
+
+@pytest.fixture
+def adata():
+    return make_counts()
+
+
+@pytest.fixture(params=MODELS)
+def model_class(request):
+    return scssl.model.get_model_class(request.param)
+
+
+@pytest.fixture
+def build(model_class):
+    """Build a small model of the class on an AnnData, set up and not trained."""
+
+    def make(adata, *, setup=None, **kwargs):
+        model_class.setup_anndata(adata, **(setup or {}))
+        return model_class(adata, **{**SMALL[model_class.__name__], **kwargs})
+
+    return make
+
+
+@pytest.fixture
+def trained(build, adata):
+    model = build(adata, setup={"labels_key": "cell_type"})
+    model.train(**TRAIN)
+    return model

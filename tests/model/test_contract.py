@@ -1,0 +1,338 @@
+"""What holds for every model."""
+
+from __future__ import annotations
+
+import anndata
+import numpy as np
+import pytest
+import torch
+from scipy import sparse
+
+import scssl
+from scssl._errors import BundleError, GeneMismatchError, ScsslWarning
+
+from .conftest import SMALL, TRAIN, make_counts
+
+
+def test_embedding(trained, adata):
+    z = trained.get_latent_representation()
+    assert z.shape == (adata.n_obs, trained.n_latent)
+    assert z.dtype == np.float32
+    assert np.isfinite(z).all()
+    assert z.std(0).min() > 0
+
+
+def test_deterministic_embedding(trained):
+    z = trained.get_latent_representation()
+    torch.manual_seed(5)
+    np.testing.assert_array_equal(trained.get_latent_representation(), z)
+
+
+def test_same_seed_same_bits(build):
+    def run(seed):
+        model = build(make_counts(), rng=seed)
+        model.train(**TRAIN, rng=seed)
+        return model.get_latent_representation(), model.history["validation_loss"].to_numpy()
+
+    (z, loss), (again, loss_again), (other, _) = run(3), run(3), run(4)
+    np.testing.assert_array_equal(z, again)
+    np.testing.assert_array_equal(loss, loss_again)
+    assert not np.array_equal(z, other)
+
+
+def test_training_leaves_the_users_random_state(build, adata):
+    model = build(adata)
+    torch.manual_seed(1)
+    np.random.seed(1)  # noqa: NPY002
+    expected = torch.rand(3)
+    state = np.random.get_state()[1].copy()  # noqa: NPY002
+    torch.manual_seed(1)
+    model.train(**TRAIN)
+    assert torch.equal(torch.rand(3), expected)
+    np.testing.assert_array_equal(np.random.get_state()[1], state)  # noqa: NPY002
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 64, 1000])
+def test_embedding_does_not_depend_on_the_batch_size(trained, batch_size):
+    z = trained.get_latent_representation()
+    np.testing.assert_array_equal(trained.get_latent_representation(batch_size=batch_size), z)
+
+
+def test_indices(trained, adata):
+    z = trained.get_latent_representation()
+    mask = np.zeros(adata.n_obs, dtype=bool)
+    mask[[2, 9]] = True
+    for indices, rows in (
+        ([9, 2, 2], [9, 2, 2]),
+        ([-1], [adata.n_obs - 1]),
+        (mask, [2, 9]),
+        (["cell9", "cell2"], [9, 2]),
+        ([], []),
+    ):
+        np.testing.assert_array_equal(trained.get_latent_representation(indices=indices), z[rows])
+    with pytest.raises(IndexError, match="has 150, but `adata` has 150 cells"):
+        trained.get_latent_representation(indices=[150])
+    with pytest.raises(KeyError, match="nobody"):
+        trained.get_latent_representation(indices=["nobody"])
+    with pytest.raises(ValueError, match=r"mask needs one value per cell \(150\)"):
+        trained.get_latent_representation(indices=mask[:3])
+
+
+def test_gene_order_makes_no_difference(trained, adata):
+    z = trained.get_latent_representation()
+    order = np.random.default_rng(0).permutation(adata.n_vars)
+    np.testing.assert_array_equal(trained.get_latent_representation(adata[:, order].copy()), z)
+
+
+def test_extra_genes_make_no_difference(trained, adata):
+    more = make_counts(n_genes=80, seed=1)
+    more.X = sparse.hstack([adata.X, more.X[:, 60:]]).tocsr()
+    np.testing.assert_array_equal(
+        trained.get_latent_representation(more), trained.get_latent_representation()
+    )
+
+
+def test_missing_genes_are_zero(trained, adata):
+    fewer = adata[:, 5:].copy()
+    zeroed = adata.copy()
+    zeroed.X.data[zeroed.X.indices < 5] = 0
+    np.testing.assert_array_equal(
+        trained.get_latent_representation(fewer), trained.get_latent_representation(zeroed)
+    )
+
+
+def test_missing_genes_are_reported(trained, adata, caplog):
+    with caplog.at_level("INFO", logger="scssl"):
+        trained.get_latent_representation(adata[:, 5:].copy())
+    assert "5" in caplog.text
+    assert "GENE0" in caplog.text
+
+
+def test_foreign_genes_are_refused(trained, adata):
+    adata.var_names = [f"ENSG{i:011d}" for i in range(adata.n_vars)]
+    with pytest.raises(GeneMismatchError, match=r"(?s)GENE0.*ENSG00000000000|ENSG.*GENE"):
+        trained.get_latent_representation(adata.copy())
+
+
+@pytest.mark.parametrize(
+    "store",
+    [
+        sparse.csr_array,
+        sparse.csc_matrix,
+        lambda x: x.toarray(),
+        lambda x: np.asfortranarray(x.toarray()),
+        lambda x: x.astype(np.int32),
+        lambda x: x.toarray().astype(np.float16),
+    ],
+    ids=["csr_array", "csc", "dense", "fortran", "int32", "float16"],
+)
+def test_storage_makes_no_difference(trained, adata, store):
+    other = anndata.AnnData(store(adata.X), obs=adata.obs, var=adata.var)
+    np.testing.assert_array_equal(
+        trained.get_latent_representation(other), trained.get_latent_representation()
+    )
+
+
+@pytest.mark.parametrize("store", [lambda x: x.toarray(), sparse.csc_matrix], ids=["dense", "csc"])
+def test_training_on_other_storage_gives_the_same_bits(build, store):
+    def run(x):
+        model = build(anndata.AnnData(x, obs=make_counts().obs))
+        model.train(**TRAIN)
+        return model.get_latent_representation()
+
+    x = make_counts().X
+    np.testing.assert_array_equal(run(x), run(store(x)))
+
+
+def test_backed(trained, adata, tmp_path):
+    adata.write_h5ad(tmp_path / "cells.h5ad")
+    backed = anndata.read_h5ad(tmp_path / "cells.h5ad", backed="r")
+    z = trained.get_latent_representation()
+    np.testing.assert_array_equal(trained.get_latent_representation(backed), z)
+    rows = [5, 3, 1]
+    np.testing.assert_array_equal(trained.get_latent_representation(backed, indices=rows), z[rows])
+    backed.file.close()
+
+
+def test_views_are_read_without_becoming_copies(trained, adata):
+    z = trained.get_latent_representation()
+    view = adata[10:20]
+    np.testing.assert_array_equal(trained.get_latent_representation(view), z[10:20])
+    assert view.is_view
+
+
+def test_user_data_stay_as_they_are(build, adata):
+    before = adata.copy()
+    model = build(
+        adata, setup={"labels_key": "cell_type", "batch_key": "batch", "layer": None}
+    )
+    model.train(**TRAIN)
+    model.get_latent_representation()
+    assert (adata.X != before.X).nnz == 0
+    assert adata.X.dtype == before.X.dtype
+    assert set(adata.obs) - set(before.obs) == {"_scvi_batch", "_scvi_labels"}
+    assert set(adata.obsm) == set(before.obsm)
+    assert set(adata.var) == set(before.var)
+    assert set(adata.uns) == {"_scvi_uuid", "_scvi_manager_uuid", "scssl_split"}
+    for column in before.obs:
+        assert (adata.obs[column] == before.obs[column]).all()
+
+
+def test_fortran_order_is_not_rewritten(build, adata):
+    dense = anndata.AnnData(np.asfortranarray(adata.X.toarray()), obs=adata.obs, var=adata.var)
+    build(dense)
+    assert dense.X.flags.f_contiguous
+
+
+def test_split(trained, adata):
+    split = adata.uns["scssl_split"]
+    train, validation = split["train"], split["validation"]
+    assert sorted([*train, *validation]) == list(range(adata.n_obs))
+    assert len(validation) == 15
+    assert adata.obs["cell_type"].iloc[validation].value_counts().tolist() == [5, 5, 5]
+    np.testing.assert_array_equal(trained.validation_indices_, validation)
+
+
+def test_history(trained):
+    history = trained.history
+    expected = {
+        "train_loss",
+        "validation_loss",
+        "effective_rank",
+        "latent_std",
+        "lr",
+        "cells_per_second",
+    }
+    assert set(history) == expected
+    for name, frame in history.items():
+        assert frame.columns.tolist() == [name]
+        assert frame.index.tolist() == [0, 1]
+        assert frame.index.name == "epoch"
+        assert np.isfinite(frame.to_numpy()).all()
+    assert (history["cells_per_second"] > 0).all().all()
+
+
+def test_training_improves_the_loss(build):
+    model = build(make_counts(n_cells=300))
+    model.train(max_epochs=15, batch_size=32, progress=False)
+    loss = model.history["validation_loss"]["validation_loss"]
+    assert loss.min() < 0.9 * loss.iloc[0]
+
+
+def test_training_again_goes_on(trained):
+    z = trained.get_latent_representation()
+    trained.train(**TRAIN)
+    assert trained.history["train_loss"].index.tolist() == [0, 1, 2, 3]
+    assert not np.array_equal(trained.get_latent_representation(), z)
+
+
+def test_without_validation(build, adata):
+    model = build(adata)
+    model.train(**TRAIN, train_size=1.0)
+    assert "validation_loss" not in model.history
+    assert len(adata.uns["scssl_split"]["validation"]) == 0
+    assert model.get_latent_representation().shape[0] == adata.n_obs
+
+
+def test_repr(build, adata):
+    model = build(adata)
+    name = type(model).__name__
+    assert name in repr(model)
+    assert "60" in repr(model)
+    assert "input counts" in repr(model)
+    assert "not trained" in repr(model)
+    model.train(**TRAIN)
+    assert "trained: 2 epochs on 150 cells" in repr(model)
+
+
+def test_untrained_warns(build, adata):
+    model = build(adata)
+    with pytest.warns(ScsslWarning, match="not trained"):
+        model.get_latent_representation()
+
+
+def test_save_and_load(trained, adata, tmp_path):
+    trained.save(tmp_path / "model")
+    assert sorted(p.name for p in (tmp_path / "model").iterdir()) == [
+        "config.json",
+        "genes.json",
+        "model.safetensors",
+    ]
+    z = trained.get_latent_representation()
+    loaded = type(trained).load(tmp_path / "model")
+    np.testing.assert_array_equal(loaded.get_latent_representation(adata), z)
+    assert repr(loaded) == repr(trained)
+    assert loaded.genes == trained.genes
+    for name, frame in trained.history.items():
+        np.testing.assert_array_equal(loaded.history[name], frame)
+    # What is saved again is the same.
+    loaded.save(tmp_path / "again")
+    again = scssl.model.SSLModel.load(tmp_path / "again")
+    assert type(again) is type(trained)
+    np.testing.assert_array_equal(again.get_latent_representation(adata), z)
+
+
+def test_load_with_data(trained, adata, tmp_path):
+    trained.save(tmp_path / "model", save_anndata=True)
+    other = anndata.read_h5ad(tmp_path / "model" / "adata.h5ad")
+    loaded = type(trained).load(tmp_path / "model", other)
+    z = loaded.get_latent_representation()
+    np.testing.assert_array_equal(z, trained.get_latent_representation())
+    loaded.train(**TRAIN)
+    assert loaded.history["train_loss"].index.tolist() == [0, 1, 2, 3]
+
+
+def test_loaded_without_data(trained, tmp_path):
+    trained.save(tmp_path / "model")
+    loaded = type(trained).load(tmp_path / "model")
+    with pytest.raises(ValueError, match="loaded without an AnnData"):
+        loaded.get_latent_representation()
+    with pytest.raises(ValueError, match="loaded without an AnnData"):
+        loaded.train()
+
+
+def test_existing_folder_is_kept(trained, tmp_path):
+    trained.save(tmp_path / "model")
+    with pytest.raises(ValueError, match="overwrite=True"):
+        trained.save(tmp_path / "model")
+    trained.save(tmp_path / "model", overwrite=True)
+
+
+def test_another_class_is_refused(trained, tmp_path):
+    trained.save(tmp_path / "model")
+    other = type("OtherModel", (scssl.model.SSLModel,), {"_train_defaults": None})
+    with pytest.raises(BundleError, match=f"holds a {type(trained).__name__}, not a OtherModel"):
+        other.load(tmp_path / "model")
+
+
+def test_foreign_folder_is_refused(trained, tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "model.pt").write_bytes(b"pickle")
+    with pytest.raises(BundleError, match=r"model\.pt"):
+        type(trained).load(tmp_path / "model")
+    with pytest.raises(BundleError):
+        type(trained).load(tmp_path / "nothing")
+
+
+def test_architecture_that_does_not_fit_is_refused(trained, tmp_path):
+    from scssl.hub import read_bundle, write_bundle
+
+    trained.save(tmp_path / "model")
+    bundle = read_bundle(tmp_path / "model")
+    tensors = {name: t for i, (name, t) in enumerate(bundle.tensors.items()) if i}
+    write_bundle(tmp_path / "cut", tensors=tensors, config=bundle.config, genes=bundle.genes)
+    with pytest.raises(BundleError, match="does not fit the model it says it holds"):
+        type(trained).load(tmp_path / "cut")
+
+
+def test_scvi_tools_surface(trained, adata):
+    assert trained.is_trained
+    assert trained.adata is adata
+    assert trained.registry["model_name"] == type(trained).__name__
+    assert trained.summary_stats["n_vars"] == adata.n_vars
+    trained.to_device("cpu")
+    assert str(trained.device) == "cpu"
+
+
+def test_every_model_has_a_small_form():
+    assert set(SMALL) == set(scssl.model.list_models())
