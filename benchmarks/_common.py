@@ -27,7 +27,9 @@ def data_dir() -> Path:
     return Path(folder)
 
 
-def synthetic_counts(n_cells: int, n_genes: int, density: float, seed: int = 0) -> sparse.csr_matrix:
+def synthetic_counts(
+    n_cells: int, n_genes: int, density: float, seed: int = 0
+) -> sparse.csr_matrix:
     """Counts with the sparsity of an atlas: few genes everywhere, most of them rare."""
     rng = np.random.default_rng(seed)
     rate = rng.gamma(0.3, 1.0, n_genes)
@@ -122,5 +124,9 @@ def table(rows: list[dict[str, object]]) -> str:
     names = list(rows[0])
     text = [[str(row.get(name, "")) for name in names] for row in rows]
     width = [max(len(n), *(len(r[i]) for r in text)) for i, n in enumerate(names)]
-    line = lambda cells: "| " + " | ".join(c.ljust(w) for c, w in zip(cells, width)) + " |"  # noqa: E731
+
+    def line(cells: list[str]) -> str:
+        padded = (c.ljust(w) for c, w in zip(cells, width, strict=True))
+        return "| " + " | ".join(padded) + " |"
+
     return "\n".join([line(names), line(["-" * w for w in width]), *map(line, text)])

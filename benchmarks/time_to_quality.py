@@ -19,10 +19,10 @@ import warnings
 import anndata
 import numpy as np
 import torch
+from _common import DenseAutoencoder, data_dir, dense_step, lognorm, machine, table
 from lightning.pytorch.callbacks import Callback
 
 import scssl
-from _common import DenseAutoencoder, data_dir, dense_step, lognorm, machine, table
 from scssl.data import train_validation_split
 
 EPOCHS, BATCH, LR, DECAY = 30, 256, 1e-3, 1e-2
@@ -67,7 +67,7 @@ def run_dense(adata, seed: int, rows, held_out, hidden) -> Measure:
     measure.start()
     net = DenseAutoencoder(adata.n_vars, hidden)
     optimizer = torch.optim.AdamW(net.parameters(), lr=LR, weight_decay=DECAY, fused=True)
-    everything = lambda: np.concatenate(  # noqa: E731
+    everything = lambda: np.concatenate(
         [
             net.encoder(torch.from_numpy(x[i : i + 512].toarray())).numpy()
             for i in range(0, len(adata), 512)

@@ -163,9 +163,7 @@ def test_views_are_read_without_becoming_copies(trained, adata):
 
 def test_user_data_stay_as_they_are(build, adata):
     before = adata.copy()
-    model = build(
-        adata, setup={"labels_key": "cell_type", "batch_key": "batch", "layer": None}
-    )
+    model = build(adata, setup={"labels_key": "cell_type", "batch_key": "batch", "layer": None})
     model.train(**TRAIN)
     model.get_latent_representation()
     assert (adata.X != before.X).nnz == 0

@@ -18,7 +18,9 @@ class FixedMask(Masking):
 
     def draw(self, x, rng, *, indicator=False):
         hidden = self.dense[x.rows, x.columns]
-        return Hidden(~hidden, hidden.float(), self.dense, self.dense.float().mean().item(), self.dense)
+        return Hidden(
+            ~hidden, hidden.float(), self.dense, self.dense.float().mean().item(), self.dense
+        )
 
     def config(self):
         return {"name": "fixed"}

@@ -6,7 +6,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scssl.nn import MLP, SELU, GeneDecoder, GeneEncoder, GeneSampler, SparseRows, activation
+from scssl.nn import (
+    MLP,
+    SELU,
+    Dropout,
+    GeneDecoder,
+    GeneEncoder,
+    GeneSampler,
+    SparseRows,
+    activation,
+)
 from scssl.nn._mlp import effective_rank
 
 
@@ -130,3 +139,21 @@ def test_effective_rank():
     assert effective_rank(line) == pytest.approx(1, abs=1e-3)
     assert effective_rank(torch.ones(20, 6)) == 0
     assert effective_rank(torch.full((20, 6), 0.1) + 1e-9 * torch.randn(20, 6)) == 0
+
+
+def test_dropout():
+    layer, x = Dropout(0.3), torch.ones(501, 403, requires_grad=True)
+    torch.manual_seed(0)
+    y = layer(x)
+    torch.testing.assert_close(torch.autograd.grad(y.sum(), x)[0], y.detach())
+    y = y.detach()
+    assert (y == 0).float().mean().item() == pytest.approx(0.3, abs=0.005)
+    assert y[y != 0].unique().numpy() == pytest.approx(1 / 0.7, rel=1e-4)
+    # Neighbouring units share a random word, but no fate.
+    dropped = (y == 0).float().flatten()[: 4 * 50_000].view(-1, 4)
+    correlation = np.corrcoef(dropped.T) - np.eye(4)
+    assert np.abs(correlation).max() < 0.02
+    torch.manual_seed(0)
+    assert torch.equal(layer(x), y)
+    assert layer.eval()(x) is x
+    assert Dropout(0.0)(x) is x

@@ -42,11 +42,13 @@ _SPLIT = "scssl_split"
 class SSLModel(PersistenceMixin, BaseModelClass):
     """Base of all models: set up an AnnData, train, embed, save.
 
-    Subclasses build :attr:`module` and say in :meth:`_train_defaults` how they are trained where
+    Subclasses build ``module`` and say in :meth:`_train_defaults` how they are trained where
     the user leaves it open. Everything else is shared.
     """
 
     module: SSLModule
+    is_trained_: bool
+    history_: dict[str, pd.DataFrame] | None
 
     def __init__(
         self, adata: AnnData | None = None, registry: dict[str, Any] | None = None
@@ -58,7 +60,7 @@ class SSLModel(PersistenceMixin, BaseModelClass):
         self.training_: dict[str, Any] = {}
 
     @classmethod
-    def setup_anndata(  # type: ignore[override]
+    def setup_anndata(
         cls,
         adata: AnnData,
         layer: str | None = None,
@@ -130,9 +132,7 @@ class SSLModel(PersistenceMixin, BaseModelClass):
             target_sum=target_sum,
         )
         fields: list[Any] = [
-            LayerField(
-                REGISTRY_KEYS.X_KEY, layer, is_count_data=False, correct_data_format=False
-            ),
+            LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=False, correct_data_format=False),
             CategoricalObsField(REGISTRY_KEYS.BATCH_KEY, batch_key),
             CategoricalJointObsField(REGISTRY_KEYS.CAT_COVS_KEY, categorical),
             NumericalJointObsField(REGISTRY_KEYS.CONT_COVS_KEY, continuous),
@@ -141,7 +141,10 @@ class SSLModel(PersistenceMixin, BaseModelClass):
             # Labels may be missing for some cells, which scvi-tools' field does not allow.
             fields.insert(2, CategoricalObsField(REGISTRY_KEYS.LABELS_KEY, labels_key))
         manager = AnnDataManager(fields=fields, setup_method_args=setup_method_args)
-        manager.register_fields(adata, **kwargs)
+        with warnings.catch_warnings():
+            # Of small categories: nothing is estimated per category here.
+            warnings.filterwarnings("ignore", message="Category .* has fewer than 3 cells")
+            manager.register_fields(adata, **kwargs)
         manager.registry[_SETUP] = {
             "setup": setup.to_dict(),
             "fingerprint": fingerprint(adata, stats),
@@ -422,7 +425,8 @@ class SSLModel(PersistenceMixin, BaseModelClass):
         ]
         if self.is_trained_:
             done = self.training_
-            loss = self.history_.get("validation_loss", self.history_.get("train_loss"))
+            history = self.history_ or {}
+            loss = history.get("validation_loss", history.get("train_loss"))
             best = float(loss.iloc[:, 0].min()) if loss is not None and len(loss) else float("nan")
             lines.append(
                 f"  trained: {done['epochs']} epochs on {done['n_cells']:,} cells "
@@ -477,7 +481,9 @@ class CellReader:
             return np.flatnonzero(indices)
         if indices.dtype.kind in "OUST":
             if not self.adata.obs_names.is_unique:
-                msg = "Cell names are not unique: pass row numbers, or adata.obs_names_make_unique()"
+                msg = (
+                    "Cell names are not unique: pass row numbers, or adata.obs_names_make_unique()"
+                )
                 raise ValueError(msg)
             found = self.adata.obs_names.get_indexer(indices.astype(str))
             if (found < 0).any():

@@ -11,7 +11,8 @@ from anndata import AnnData
 from torch import Tensor
 
 from scssl._random import RNG, as_seed, derive_seed
-from scssl.augment import Masking, RandomMask, masking as make_masking
+from scssl.augment import Masking, RandomMask
+from scssl.augment import masking as make_masking
 from scssl.module import MaskedAutoencoderModule
 from scssl.module._masked_autoencoder import default_hidden_dims
 
@@ -104,7 +105,9 @@ class MaskedAutoencoder(SSLModel):
                 activation=activation,
                 masking=mask,
                 mask_signal=mask_signal,
-                n_categories={k: len(self.setup.categories[k]) for k in self.setup.covariate_keys()},
+                n_categories={
+                    k: len(self.setup.categories[k]) for k in self.setup.covariate_keys()
+                },
                 n_continuous=len(self.setup.continuous_keys),
             )
         sizes = "-".join(map(str, [n_genes, *hidden, n_latent]))
@@ -208,7 +211,9 @@ class MaskedAutoencoder(SSLModel):
         data = self._read(adata, min_overlap=min_overlap).with_covariates()
         present = None
         if data.alignment is not None and data.alignment.n_missing:
-            present = torch.from_numpy(np.flatnonzero(data.alignment.present)).to(self.module.device)
+            present = torch.from_numpy(np.flatnonzero(data.alignment.present)).to(
+                self.module.device
+            )
 
         def error(batch: dict[str, Tensor]) -> Tensor:
             x_hat = self.module.generative(batch, self.module.embed(batch))["x_hat"]

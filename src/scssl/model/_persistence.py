@@ -35,7 +35,7 @@ class PersistenceMixin:
         """Model without data from what :meth:`_config` gave."""
         return cls(registry=registry, **config)  # type: ignore[call-arg]
 
-    def save(  # type: ignore[override]
+    def save(
         self, dir_path: str | Path, overwrite: bool = False, save_anndata: bool = False
     ) -> None:
         """Save the model as a folder.
@@ -68,7 +68,9 @@ class PersistenceMixin:
         >>> folder = tempfile.mkdtemp() + "/model"
         >>> model.save(folder)
         >>> loaded = scssl.model.MaskedAutoencoder.load(folder)
-        >>> bool((loaded.get_latent_representation(adata) == model.get_latent_representation()).all())
+        >>> bool(
+        ...     (loaded.get_latent_representation(adata) == model.get_latent_representation()).all()
+        ... )
         True
         """
         model: Any = self
@@ -101,7 +103,7 @@ class PersistenceMixin:
             model.adata.write_h5ad(Path(dir_path) / "adata.h5ad")
 
     @classmethod
-    def load(  # type: ignore[override]
+    def load(
         cls,
         dir_path: str | Path,
         adata: AnnData | None = None,
@@ -143,7 +145,9 @@ class PersistenceMixin:
             raise BundleError(msg)
         genes = GeneVocabulary.from_dict(bundle.genes)
         try:
-            model = model_class._from_config(_with_genes(config["registry"], genes), config["arguments"])
+            model = model_class._from_config(
+                _with_genes(config["registry"], genes), config["arguments"]
+            )
             model.genes = genes
             model.module.load_state_dict(bundle.tensors, strict=True)
             model.is_trained_ = bool(config["trained"])

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ._base import SSLModel
 
 _MODELS: dict[str, type[SSLModel]] = {}
 
-Model = TypeVar("Model", bound="type[SSLModel]")
 
-
-def register_model(cls: Model) -> Model:
+def register_model[Model: type[SSLModel]](cls: Model) -> Model:
     """Class decorator: make a model known by the name of its class."""
     _MODELS[cls.__name__] = cls
     return cls

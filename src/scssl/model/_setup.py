@@ -102,6 +102,11 @@ class DataSetup:
         return np.stack(columns, axis=1)
 
 
+def _layers(adata: AnnData) -> list[str]:
+    # anndata lists X among the layers, under None.
+    return [name for name in adata.layers if name is not None]
+
+
 def matrix_of(adata: AnnData, layer: str | None) -> Any:
     """The matrix in X or a layer.
 
@@ -114,12 +119,12 @@ def matrix_of(adata: AnnData, layer: str | None) -> Any:
     """
     if layer is not None:
         if layer not in adata.layers:
-            there = ", ".join(map(repr, adata.layers)) or "none"
+            there = ", ".join(map(repr, _layers(adata))) or "none"
             msg = f"There is no layer {layer!r} in adata.layers; there are: {there}."
             raise KeyError(msg)
         return adata.layers[layer]
     if adata.X is None:
-        there = ", ".join(map(repr, adata.layers)) or "none"
+        there = ", ".join(map(repr, _layers(adata))) or "none"
         msg = f"adata.X is None. Say which layer to use: layer=...; there are: {there}."
         raise ValueError(msg)
     return adata.X

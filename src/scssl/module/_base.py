@@ -53,7 +53,7 @@ class SSLModule(BaseModuleClass):
         """
 
     @abstractmethod
-    def loss(  # type: ignore[override]
+    def loss(
         self,
         tensors: Mapping[str, Tensor],
         inference_outputs: Any = None,

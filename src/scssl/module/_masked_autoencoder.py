@@ -11,7 +11,7 @@ from scvi.module.base import LossOutput
 from torch import Tensor, nn
 
 from scssl.augment import Hidden, Masking
-from scssl.nn import MLP, GeneDecoder, GeneEncoder, GeneSampler, SparseRows
+from scssl.nn import MLP, Dropout, GeneDecoder, GeneEncoder, GeneSampler, SparseRows
 from scssl.nn import activation as make_activation
 from scssl.objective import sparse_masked_mse
 
@@ -71,7 +71,7 @@ class MaskedAutoencoderModule(SSLModule):
         mlp: dict[str, Any] = {"activation": activation, "dropout": dropout}
         self.gene_encoder = GeneEncoder(n_genes, first)
         self.encoder = nn.Sequential(
-            make_activation(activation), nn.Dropout(dropout), MLP([first, *rest, n_latent], **mlp)
+            make_activation(activation), Dropout(dropout), MLP([first, *rest, n_latent], **mlp)
         )
         n_covariates = sum(self.n_categories.values()) + n_continuous
         self.decoder = MLP(
@@ -93,7 +93,7 @@ class MaskedAutoencoderModule(SSLModule):
                 torch.from_numpy(mean).float().to(device), scale=_OUTPUT_SCALE
             )
         sampled = n_output_genes is not None and n_output_genes < self.n_genes
-        self.sampler = GeneSampler(spread, n_output_genes) if sampled else None  # type: ignore[arg-type]
+        self.sampler = GeneSampler(spread, n_output_genes) if sampled else None
 
     def embed(self, tensors: Mapping[str, Tensor]) -> Tensor:
         return blockwise(self.encoder, self.gene_encoder(self._rows(tensors))).float()
@@ -122,7 +122,7 @@ class MaskedAutoencoderModule(SSLModule):
 
         return {"x_hat": blockwise(decode, self._with_covariates(z, tensors)).float()}
 
-    def loss(  # type: ignore[override]
+    def loss(
         self,
         tensors: Mapping[str, Tensor],
         inference_outputs: Any = None,
@@ -191,7 +191,6 @@ class MaskedAutoencoderModule(SSLModule):
         if self.n_continuous:
             parts.append(tensors["continuous"].to(z.dtype))
         return z if len(parts) == 1 else torch.cat(parts, dim=1)
-
 
 
 def default_hidden_dims(n_genes: int) -> tuple[int, ...]:

@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 from ._activation import SELU, activation
+from ._dropout import Dropout
 from ._gene_layers import GeneDecoder, GeneEncoder
 from ._gene_sampler import GeneSampler
 from ._mlp import MLP
 from ._sparse_rows import SparseRows
 
-__all__ = ["MLP", "SELU", "GeneDecoder", "GeneEncoder", "GeneSampler", "SparseRows", "activation"]
+__all__ = [
+    "MLP",
+    "SELU",
+    "Dropout",
+    "GeneDecoder",
+    "GeneEncoder",
+    "GeneSampler",
+    "SparseRows",
+    "activation",
+]

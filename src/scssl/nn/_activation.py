@@ -23,9 +23,9 @@ class _SELU(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         (y,) = ctx.saved_tensors
-        # On the negative side the slope is y + alpha * scale, on the positive one it is scale.
-        slope = (y + _SELU.alpha * _SELU.scale).masked_fill_(y > 0, _SELU.scale)
-        return slope.mul_(grad)
+        # From the result: the slope is y + alpha * scale where y < 0, and scale elsewhere.
+        slope: Tensor = torch.ops.aten.elu_backward(grad, _SELU.alpha, _SELU.scale, 1.0, True, y)
+        return slope
 
 
 class SELU(nn.Module):

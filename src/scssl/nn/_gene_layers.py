@@ -13,14 +13,6 @@ from torch.nn import functional
 from ._sparse_rows import SparseRows
 
 
-def _bag(columns: Tensor, table: Tensor, pointers: Tensor, values: Tensor) -> Tensor:
-    """Weighted sums of rows of ``table``: a sparse matrix in compressed rows times ``table``."""
-    product: Tensor = functional.embedding_bag(
-        columns, table, pointers, mode="sum", per_sample_weights=values, include_last_offset=True
-    )
-    return product
-
-
 class _SparseProduct(torch.autograd.Function):
     """``X @ weight`` for sparse X on the CPU, in float32 also under autocast."""
 
@@ -31,20 +23,31 @@ class _SparseProduct(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(pointers, columns, values)
         ctx.n_genes = len(weight)
-        return _bag(columns, weight, pointers, values)
+        product: Tensor = functional.embedding_bag(
+            columns,
+            weight,
+            pointers,
+            mode="sum",
+            per_sample_weights=values,
+            include_last_offset=True,
+        )
+        return product
 
     @staticmethod
     @torch.amp.custom_bwd(device_type="cpu")
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
-        # The gradient X.T @ grad is a product of the same kind once X is compressed by gene. The
-        # batch of gradients stays in cache while each gene's row is written once: several times
-        # quicker than PyTorch's own backward, and the result does not depend on the threads.
+        from ._kernels import transposed_product
+
+        # Compressed by gene, each row of the gradient is written once while the batch of
+        # gradients stays in cache; PyTorch's own backward takes about ten times as long.
         pointers, columns, values = (t.numpy() for t in ctx.saved_tensors)
         shape = (len(pointers) - 1, ctx.n_genes)
         by_gene = sparse.csr_matrix((values, columns, pointers), shape=shape).tocsc()
-        cells, starts = torch.from_numpy(by_gene.indices), torch.from_numpy(by_gene.indptr)
-        transposed = _bag(cells, grad.contiguous(), starts, torch.from_numpy(by_gene.data))
-        return transposed, None, None, None
+        out = grad.new_empty(ctx.n_genes, grad.shape[1])
+        transposed_product(
+            by_gene.indptr, by_gene.indices, by_gene.data, grad.contiguous().numpy(), out.numpy()
+        )
+        return out, None, None, None
 
 
 class _TakeRows(torch.autograd.Function):

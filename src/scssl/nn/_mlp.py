@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ._activation import activation as make_activation
+from ._dropout import Dropout
 
 
 class MLP(nn.Module):
@@ -40,7 +41,7 @@ class MLP(nn.Module):
             layers.append(nn.Linear(sizes[i], sizes[i + 1]))
             if i < n_layers - 1 or last_activation:
                 layers.append(make_activation(activation))
-                layers.append(nn.Dropout(dropout))
+                layers.append(Dropout(dropout))
         self.layers = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -49,11 +50,11 @@ class MLP(nn.Module):
 
 
 def effective_rank(z: Tensor) -> float:
-    """Effective rank of embeddings: the exponential of the entropy of the singular values.
+    r"""Effective rank of embeddings: the exponential of the entropy of the singular values.
 
-    .. math:: \\exp\\Big(-\\sum_i p_i \\log p_i\\Big), \\quad p_i = \\sigma_i / \\sum_j \\sigma_j
+    .. math:: \exp\Big(-\sum_i p_i \log p_i\Big), \quad p_i = \sigma_i / \sum_j \sigma_j
 
-    with :math:`\\sigma_i` the singular values of the centred embeddings :cite:p:`Roy2007`. It is the
+    with :math:`\sigma_i` the singular values of the centred embeddings :cite:p:`Roy2007`. It is the
     number of latent dimensions in use: 1 when all cells lie on a line, ``n_latent`` when the cloud
     is round, and 0 when all embeddings are equal.
 

@@ -17,13 +17,14 @@ from scssl._errors import ScsslWarning
 from scssl.nn._mlp import effective_rank
 
 _MONITORED_CELLS = 2048
+_FEW_CELLS = 100
 
 
 class Monitor(Callback):
     """Record the history of a run: losses, speed, learning rate, and whether embeddings collapse.
 
     The effective rank and the standard deviation are those of the embeddings of the first 2,048
-    validation cells (training cells where there is no validation set).
+    validation cells, or of training cells where there are fewer than 100 validation cells.
     """
 
     def __init__(self) -> None:
@@ -78,7 +79,9 @@ class Monitor(Callback):
 
 @torch.no_grad()
 def _embedding_spread(trainer: Any, plan: Any) -> tuple[float, float]:
-    loader = trainer.val_dataloaders or trainer.train_dataloader
+    loader = trainer.val_dataloaders
+    if not loader or loader.n_cells < _FEW_CELLS:
+        loader = trainer.train_dataloader
     training = plan.module.training
     plan.module.eval()
     parts: list[torch.Tensor] = []

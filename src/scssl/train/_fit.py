@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import logging
+import subprocess
+import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -140,16 +143,14 @@ def fit(
     if options.checkpoint_dir is not None:
         callbacks.append(_LastCheckpoint(options.checkpoint_dir))
 
-    precision = options.precision or "32-true"
+    precision: Any = options.precision or "32-true"
     accelerator = options.accelerator
     if accelerator == "auto":
         # Not "mps", which has no sparse tensors.
         accelerator = "gpu" if torch.cuda.is_available() else "cpu"
     _check_precision(precision, accelerator)
     mean, spread = gene_statistics(training)
-    module.begin_training(
-        mean, spread, fresh=options.fresh, n_output_genes=options.n_output_genes
-    )
+    module.begin_training(mean, spread, fresh=options.fresh, n_output_genes=options.n_output_genes)
     plan = SSLTrainingPlan(
         module,
         seed=options.seed,
@@ -160,7 +161,7 @@ def fit(
         run=options.run,
     )
     if options.compile:
-        for part in (module.encoder, module.decoder):  # type: ignore[union-attr]
+        for part in (module.encoder, module.decoder):
             part.compile()
     # Embedding leaves it in evaluation mode, in which Lightning would train it.
     module.train()
@@ -228,15 +229,27 @@ def _check_precision(precision: Any, accelerator: str) -> None:
     if not str(precision).startswith("bf16"):
         msg = f'`precision` on the CPU can be "32-true" or "bf16-mixed"; found {precision!r}.'
         raise ValueError(msg)
-    try:
-        probe = torch.ones(64, 64, dtype=torch.bfloat16)
-        _ = probe @ probe
-    except RuntimeError as error:
+    if not bfloat16_works():
         msg = (
-            f"bfloat16 products fail on this processor ({error}). Pass precision=None, or set the "
-            "environment variable ONEDNN_MAX_CPU_ISA=AVX512_CORE before Python starts."
+            "bfloat16 products fail on this processor: it offers instructions that this machine does "
+            "not let programs use. Pass precision=None, or set the environment variable "
+            "ONEDNN_MAX_CPU_ISA=AVX512_CORE before Python starts."
         )
-        raise ValueError(msg) from error
+        raise ValueError(msg)
+
+
+@functools.cache
+def bfloat16_works() -> bool:
+    """Whether bfloat16 matrix products run on this CPU.
+
+    Tried in a process of its own, because some virtual machines announce instructions (AMX) on
+    which a program then dies.
+    """
+    code = (
+        "import torch; x = torch.ones(256, 256, dtype=torch.bfloat16); print((x @ x)[0, 0].item())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    return done.returncode == 0 and done.stdout.strip() == "256.0"
 
 
 @contextmanager

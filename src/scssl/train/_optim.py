@@ -35,7 +35,7 @@ class RowAdamW(torch.optim.AdamW):
         super().__init__(params, lr=lr, weight_decay=weight_decay, **{"fused": True, **kwargs})
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         result = None
         if closure is not None:
             with torch.enable_grad():
@@ -47,7 +47,7 @@ class RowAdamW(torch.optim.AdamW):
                 if gradient is not None and gradient.is_sparse:
                     sparse.append((parameter, gradient))
                     parameter.grad = None
-                    self._step_rows(parameter, gradient.coalesce(), group)
+                    self._step_rows(parameter, gradient, group)
         super().step()
         for parameter, gradient in sparse:
             parameter.grad = gradient
@@ -62,10 +62,23 @@ class RowAdamW(torch.optim.AdamW):
             state["row_steps"] = torch.zeros(len(parameter), device=parameter.device)
             state["row_exp_avg"] = torch.zeros_like(parameter)
             state["row_exp_avg_sq"] = torch.zeros_like(parameter)
-        rows, values = gradient.indices()[0], gradient.values()
+        rows, values = gradient._indices()[0], gradient._values()
+        if not bool((rows.diff() > 0).all()):  # cheaper than coalescing what is in order already
+            gradient = gradient.coalesce()
+            rows, values = gradient.indices()[0], gradient.values()
         beta1, beta2 = group["betas"]
         lr, eps, decay = float(group["lr"]), group["eps"], group["weight_decay"]
         steps, first, second = state["row_steps"], state["row_exp_avg"], state["row_exp_avg_sq"]
+        if parameter.device.type == "cpu" and parameter.dtype == torch.float32:
+            from scssl.nn._kernels import adamw_rows
+
+            wide = (
+                t.view(len(t), -1).numpy() for t in (values.contiguous(), parameter, first, second)
+            )
+            grad, weight, m, v = wide
+            hyper = {"lr": lr, "betas": group["betas"], "eps": eps, "weight_decay": decay}
+            adamw_rows(rows.numpy(), grad, weight, m, v, steps.numpy(), **hyper)
+            return
         count = steps.index_select(0, rows).add_(1)
         m = first.index_select(0, rows).lerp_(values, 1 - beta1)
         v = second.index_select(0, rows).mul_(beta2).addcmul_(values, values, value=1 - beta2)

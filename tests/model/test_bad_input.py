@@ -1,0 +1,305 @@
+"""What a user can get wrong, and what the message says."""
+
+from __future__ import annotations
+
+import re
+
+import anndata
+import numpy as np
+import pytest
+from scipy import sparse
+
+import scssl
+from scssl._errors import GeneMismatchError, ScsslWarning
+
+from .conftest import SMALL, TRAIN, make_counts
+
+MODEL = scssl.model.MaskedAutoencoder
+
+
+def setup(adata, **kwargs):
+    MODEL.setup_anndata(adata, **kwargs)
+    return MODEL(adata, **SMALL["MaskedAutoencoder"])
+
+
+def log1p(adata):
+    adata = adata.copy()
+    x = adata.X
+    x.data = (x.data * np.repeat(1e4 / np.asarray(x.sum(1)).ravel(), np.diff(x.indptr))).astype(
+        "f4"
+    )
+    np.log1p(x.data, out=x.data)
+    return adata
+
+
+@pytest.mark.parametrize(
+    ("value", "what"), [(np.nan, "NaN or infinite"), (np.inf, "NaN or infinite")]
+)
+def test_not_finite(adata, value, what):
+    adata.X.data[7] = value
+    gene = adata.var_names[adata.X.indices[7]]
+    with pytest.raises(ValueError, match=rf"adata\.X has 1 values that are {what}.*{gene}"):
+        setup(adata)
+
+
+def test_negative(adata):
+    adata.X.data[7] = -1
+    with pytest.raises(ValueError, match=r"1 negative values; the first is -1 in cell 'cell0'"):
+        setup(adata)
+
+
+def test_fractions_as_counts(adata):
+    adata.X.data[7] = 0.5
+    with pytest.raises(ValueError, match=r'input="counts" was given'):
+        setup(adata, input="counts")
+
+
+def test_lognorm_as_counts_names_where_counts_are(adata):
+    normalised = log1p(adata)
+    normalised.layers["raw counts"] = adata.X.copy()
+    with pytest.raises(ValueError, match=r'Counts were found in.*layer="raw counts"'):
+        setup(normalised, input="counts")
+    del normalised.layers["raw counts"]
+    normalised.raw = adata
+    with pytest.raises(ValueError, match=r"adata = adata\.raw\.to_adata\(\)"):
+        setup(normalised, input="counts")
+
+
+def test_counts_as_lognorm(adata):
+    with pytest.raises(ValueError, match=r'Pass input="counts"'):
+        setup(adata, input="lognorm")
+
+
+def test_auto_says_what_and_why(adata, caplog):
+    with caplog.at_level("INFO", logger="scssl"):
+        assert setup(adata).setup.input_kind == "counts"
+        assert setup(log1p(adata)).setup.input_kind == "lognorm"
+    assert re.search("whole numbers.*counts, normalised when read", caplog.text)
+    assert "log-normalised, used as it is" in caplog.text
+
+
+def test_counts_and_lognorm_give_the_same_embedding(adata):
+    a, b = setup(adata), setup(log1p(adata))
+    for model in (a, b):
+        model.train(**TRAIN)
+    np.testing.assert_allclose(
+        a.get_latent_representation(), b.get_latent_representation(), rtol=1e-3, atol=1e-4
+    )
+
+
+def test_unknown_input(adata):
+    with pytest.raises(ValueError, match="must be 'auto', 'counts' or 'lognorm', found 'raw'"):
+        setup(adata, input="raw")
+
+
+def test_empty_cells_are_kept_and_flagged(adata):
+    adata = adata.copy()
+    adata.X = sparse.vstack([adata.X, sparse.csr_matrix((0, 60))]).tocsr()
+    lil = adata.X.tolil()
+    lil[4] = 0
+    lil[9] = 0
+    adata.X = lil.tocsr()
+    with pytest.warns(ScsslWarning, match=r"2 of 150 cells have no value.*cell4.*filter_cells"):
+        model = setup(adata)
+    with pytest.warns(ScsslWarning, match="2 of 150 cells"):
+        model.train(**TRAIN)
+    with pytest.warns(ScsslWarning, match="2 of 150 cells"):
+        z = model.get_latent_representation()
+    assert len(z) == 150
+    assert np.isfinite(z).all()
+    np.testing.assert_array_equal(z[4], z[9])
+
+
+def test_no_genes_and_no_cells(adata):
+    with pytest.raises(ValueError, match=r"no genes \(shape 150 × 0\)"):
+        MODEL.setup_anndata(adata[:, :0].copy())
+    with pytest.raises(ValueError, match=r"no cells \(shape 0 × 60\)"):
+        MODEL.setup_anndata(adata[:0].copy())
+
+
+def test_all_zero(adata):
+    adata.X = sparse.csr_matrix(adata.shape, dtype=np.float32)
+    with pytest.raises(ValueError, match="all zero"):
+        setup(adata)
+
+
+def test_fewer_cells_than_a_batch():
+    few = make_counts(n_cells=12)
+    model = setup(few)
+    model.train(max_epochs=2, batch_size=128, progress=False)
+    assert model.get_latent_representation().shape == (12, 8)
+    assert model.training_["batch_size"] == 11
+
+
+def test_too_few_cells():
+    model = setup(make_counts(n_cells=2))
+    with pytest.raises(ValueError, match="at least 3 cells, `adata` has 2"):
+        model.train(progress=False)
+
+
+def test_missing_layer_and_columns(adata):
+    adata.layers["spliced"] = adata.X
+    with pytest.raises(KeyError, match="no layer 'counts'.*there are: 'spliced'"):
+        setup(adata, layer="counts")
+    for argument in ("batch_key", "labels_key"):
+        with pytest.raises(
+            KeyError, match="no column 'donor' in adata.obs; there are: 'cell_type'"
+        ):
+            setup(adata, **{argument: "donor"})
+    with pytest.raises(KeyError, match="no column 'n'"):
+        setup(adata, continuous_covariate_keys=["n"])
+
+
+def test_no_matrix(adata):
+    empty = anndata.AnnData(obs=adata.obs, var=adata.var, layers={"counts": adata.X})
+    with pytest.raises(ValueError, match=r"adata\.X is None.*'counts'"):
+        setup(empty)
+    setup(empty, layer="counts").train(**TRAIN)
+
+
+def test_views_must_be_copied(adata):
+    with pytest.raises(ValueError, match=r"is a view.*adata = adata\.copy\(\)"):
+        MODEL.setup_anndata(adata[:100])
+
+
+def test_duplicated_cell_names(adata):
+    adata.obs_names = ["a"] * 2 + list(adata.obs_names[2:])
+    with pytest.warns(ScsslWarning, match=r"1 cell names occur more than once.*'a'"):
+        model = setup(adata)
+    model.train(**TRAIN)
+    with pytest.raises(ValueError, match="names are not unique"):
+        model.get_latent_representation(indices=["a"])
+
+
+def test_duplicated_gene_names(adata):
+    adata.var_names = ["GENE0"] * 2 + list(adata.var_names[2:])
+    with pytest.raises(
+        GeneMismatchError, match=r"GENE0.*var_names_make_unique|var_names_make_unique"
+    ):
+        setup(adata)
+
+
+def test_not_an_anndata():
+    with pytest.raises(TypeError, match="must be an AnnData, found ndarray"):
+        MODEL.setup_anndata(np.ones((3, 3)))
+
+
+def test_missing_values_in_batch(adata):
+    adata.obs["batch"] = adata.obs["batch"].astype(object)
+    adata.obs.loc["cell3", "batch"] = None
+    with pytest.raises(ValueError, match=r"1 missing values, the first for cell 'cell3'"):
+        setup(adata, batch_key="batch")
+
+
+def test_missing_labels_are_allowed(adata):
+    adata.obs["cell_type"] = adata.obs["cell_type"].astype(object)
+    adata.obs.loc["cell3", "cell_type"] = None
+    setup(adata, labels_key="cell_type").train(**TRAIN)
+
+
+def test_continuous_column_as_batch(adata):
+    with pytest.raises(ValueError, match="holds fractions.*continuous_covariate_keys"):
+        setup(adata, batch_key="age")
+
+
+def test_words_as_continuous(adata):
+    with pytest.raises(ValueError, match="not finite numbers.*categorical_covariate_keys"):
+        setup(adata, continuous_covariate_keys=["batch"])
+
+
+def test_unused_categories_do_not_count(adata):
+    adata.obs["batch"] = adata.obs["batch"].astype("category").cat.add_categories(["c", "d"])
+    assert setup(adata, batch_key="batch").setup.categories["batch"] == ["a", "b"]
+
+
+def test_unknown_category_at_query(adata):
+    adata.obs["lane"] = np.arange(adata.n_obs) % 2 + 1
+    model = setup(
+        adata,
+        batch_key="batch",
+        categorical_covariate_keys=["lane"],
+        continuous_covariate_keys=["age"],
+    )
+    model.train(**TRAIN)
+    query = adata.copy()
+    np.testing.assert_array_equal(model.get_reconstruction(query), model.get_reconstruction())
+    for column, value in (("batch", "c"), ("batch", ""), ("lane", 0)):
+        other = query.copy()
+        other.obs[column] = other.obs[column].astype(object)
+        other.obs.loc["cell5", column] = value
+        with pytest.raises(
+            ValueError, match=rf'adata.obs\["{column}"\] has 1 categories.*{value!r}'
+        ):
+            model.get_reconstruction(other)
+        # The encoder does not use it.
+        model.get_latent_representation(other)
+    del query.obs["batch"]
+    model.get_latent_representation(query)
+    with pytest.raises(KeyError, match="no column 'batch'"):
+        model.get_reconstruction(query)
+
+
+def test_integer_category_that_was_never_there(adata):
+    adata.obs["batch"] = np.arange(adata.n_obs) % 2 + 1
+    model = setup(adata, batch_key="batch")
+    model.train(**TRAIN)
+    adata = adata.copy()
+    adata.obs["batch"] = 0
+    with pytest.raises(ValueError, match="'0'"):
+        model.get_reconstruction(adata)
+
+
+def test_query_of_the_other_kind(adata):
+    model = setup(adata)
+    model.train(**TRAIN)
+    with pytest.raises(ValueError, match="looks log-normalised"):
+        model.get_latent_representation(log1p(adata))
+    broken = adata.copy()
+    broken.X.data[3] = np.nan
+    with pytest.raises(ValueError, match="NaN"):
+        model.get_latent_representation(broken)
+
+
+def test_data_changed_since_setup(adata):
+    model = setup(adata)
+    adata.X = log1p(adata).X
+    with pytest.raises(ValueError, match="looks log-normalised"):
+        model.train(**TRAIN)
+    adata = make_counts()
+    model = setup(adata)
+    adata.X.data *= 2
+    with pytest.raises(ValueError, match=r"changed since setup_anndata \(largest value"):
+        model.train(**TRAIN)
+    adata = make_counts()
+    model = setup(adata)
+    adata._inplace_subset_obs(np.arange(100))
+    with pytest.raises(ValueError, match=r"cells: 150 then, 100 now"):
+        model.train(**TRAIN)
+    adata = make_counts()
+    model = setup(adata)
+    adata.var_names = adata.var_names[::-1]
+    with pytest.raises(ValueError, match="gene names"):
+        model.train(**TRAIN)
+
+
+def test_not_set_up(adata):
+    with pytest.raises(ValueError, match="setup_anndata"):
+        MODEL(adata)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"hidden_dims": ()}, "at least one unit"),
+        ({"n_latent": 0}, "at least one unit"),
+        ({"dropout": 1.0}, r"`dropout` must be in \[0, 1\)"),
+        ({"activation": "tanhh"}, "`activation` must be one of"),
+        ({"masking": "gp"}, "`masking` must be one of"),
+        ({"mask_rate": 0}, "`mask_rate` must be between"),
+        ({"mask_signal": "token"}, "`mask_signal` must be"),
+    ],
+)
+def test_bad_arguments(adata, kwargs, message):
+    MODEL.setup_anndata(adata)
+    with pytest.raises(ValueError, match=message):
+        MODEL(adata, **kwargs)

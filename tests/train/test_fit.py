@@ -1,0 +1,256 @@
+"""Runs that are stopped, resumed, interrupted, or go wrong."""
+
+from __future__ import annotations
+
+import json
+import signal
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch.callbacks import Callback
+
+import scssl
+from scssl._errors import BundleError, ScsslWarning
+from scssl.train import SafeCheckpointIO
+from scssl.train._fit import bfloat16_works
+
+from ..model.conftest import make_counts  # noqa: TID252
+
+OPTIONS = {"batch_size": 32, "progress": False, "early_stopping": False}
+
+
+def build(**kwargs):
+    adata = make_counts()
+    model_class = scssl.model.MaskedAutoencoder
+    model_class.setup_anndata(adata)
+    return model_class(adata, **{"hidden_dims": (32, 16), "n_latent": 8, **kwargs})
+
+
+class At(Callback):
+    """Do something at the end of a training batch."""
+
+    def __init__(self, epoch, batch, action):
+        self.at, self.action = (epoch, batch), action
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if (trainer.current_epoch, batch_idx) == self.at:
+            self.action()
+
+
+def same(a, b):
+    for name in a.history:
+        if name != "cells_per_second":
+            np.testing.assert_array_equal(a.history[name], b.history[name], err_msg=name)
+    for (name, x), y in zip(
+        a.module.state_dict().items(), b.module.state_dict().values(), strict=True
+    ):
+        assert torch.equal(x, y), name
+
+
+@pytest.mark.parametrize("n_output_genes", [None, 20])
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+@pytest.mark.parametrize("killed_at", [(1, 3), (3, 0)])
+def test_resumed_equals_straight(tmp_path, n_output_genes, schedule, killed_at):
+    options = {**OPTIONS, "n_output_genes": n_output_genes, "lr_schedule": schedule}
+    straight = build()
+    straight.train(5, **options)
+
+    def crash():
+        raise RuntimeError("the machine went down")
+
+    stopped = build()
+    with pytest.raises(RuntimeError, match="went down"):
+        stopped.train(5, **options, checkpoint_dir=tmp_path, callbacks=[At(*killed_at, crash)])
+    resumed = build()
+    resumed.train(5, **options, checkpoint_dir=tmp_path, resume_from=tmp_path)
+    same(straight, resumed)
+    assert resumed.training_["best_epoch"] == straight.training_["best_epoch"]
+
+
+def test_longer_run_from_a_finished_one(tmp_path):
+    straight, first, longer = build(), build(), build()
+    straight.train(4, **OPTIONS)
+    first.train(2, **OPTIONS, checkpoint_dir=tmp_path)
+    longer.train(4, **OPTIONS, resume_from=tmp_path)
+    same(straight, longer)
+
+
+def test_interrupt_keeps_a_usable_model_and_can_be_resumed(tmp_path):
+    straight = build()
+    straight.train(5, **OPTIONS)
+    before = signal.getsignal(signal.SIGINT)
+    model = build()
+    model.train(
+        5,
+        **OPTIONS,
+        checkpoint_dir=tmp_path,
+        callbacks=[At(2, 1, lambda: signal.raise_signal(signal.SIGINT))],
+    )
+    assert signal.getsignal(signal.SIGINT) is before
+    assert model.training_["stopped_by"] == "interrupt"
+    assert model.is_trained
+    assert len(model.history["train_loss"]) == 2
+    assert np.isfinite(model.get_latent_representation()).all()
+    resumed = build()
+    resumed.train(5, **OPTIONS, resume_from=tmp_path)
+    same(straight, resumed)
+
+
+def test_two_interrupts_stop_at_once():
+    def twice():
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    model, before = build(), signal.getsignal(signal.SIGINT)
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        model.train(5, **OPTIONS, callbacks=[At(0, 1, twice)])
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_best_weights_are_restored():
+    model = build()
+    model.train(8, **OPTIONS, lr=0.02)
+    loss = model.history["validation_loss"]["validation_loss"]
+    best = int(loss.idxmin())
+    assert model.training_["best_epoch"] == best
+    shorter = build()
+    shorter.train(best + 1, **OPTIONS, lr=0.02)
+    np.testing.assert_array_equal(
+        shorter.get_latent_representation(), model.get_latent_representation()
+    )
+
+
+def test_early_stopping():
+    model = build()
+    model.train(200, batch_size=32, progress=False, lr=0.05, patience=2)
+    assert model.training_["stopped_by"] == "early_stopping"
+    loss = model.history["validation_loss"]["validation_loss"]
+    assert len(loss) < 200
+    assert len(loss) - 1 - loss.idxmin() == 2
+
+
+def test_checkpoint_holds_no_pickle(tmp_path):
+    build().train(1, **OPTIONS, checkpoint_dir=tmp_path)
+    (folder,) = tmp_path.iterdir()
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "checkpoint.json",
+        "checkpoint.safetensors",
+    ]
+    json.loads((folder / "checkpoint.json").read_text())
+
+
+def test_no_checkpoint_unless_asked(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    build().train(1, **OPTIONS)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_resuming_another_run_is_refused(tmp_path):
+    build().train(1, **OPTIONS, checkpoint_dir=tmp_path)
+    with pytest.raises(ValueError, match="its seed is 0, of this run it is 7"):
+        build().train(2, **OPTIONS, rng=7, resume_from=tmp_path)
+    with pytest.raises(ValueError, match="its model is"):
+        build(n_latent=4).train(2, **OPTIONS, resume_from=tmp_path)
+    with pytest.raises(BundleError, match=r"no last\.ckpt"):
+        build().train(2, **OPTIONS, resume_from=tmp_path / "elsewhere")
+
+
+def test_altered_checkpoint_is_refused(tmp_path):
+    build().train(1, **OPTIONS, checkpoint_dir=tmp_path)
+    path = tmp_path / "last.ckpt" / "checkpoint.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(bytes(content))
+    with pytest.raises(BundleError):
+        SafeCheckpointIO().load_checkpoint(tmp_path / "last.ckpt")
+
+
+def test_divergence_is_an_error():
+    with pytest.raises(FloatingPointError, match=r"smaller learning rate: model\.train\(lr="):
+        build().train(5, **OPTIONS, lr=1e20)
+
+
+def test_collapse_is_noticed():
+    model = build()
+    with torch.no_grad():
+        for parameter in model.module.encoder.parameters():
+            parameter.zero_()
+    with pytest.warns(ScsslWarning, match="collapsed: effective rank 0"):
+        model.train(1, **OPTIONS, lr=1e-12)
+    assert model.history["effective_rank"]["effective_rank"].iloc[-1] < 1.5
+
+
+def test_healthy_training_is_not_called_a_collapse(recwarn):
+    build().train(3, **OPTIONS)
+    assert not [w for w in recwarn if issubclass(w.category, ScsslWarning)]
+
+
+def test_gradient_clipping_counts_sparse_gradients():
+    free, clipped = build(), build()
+    free.train(1, **OPTIONS, n_output_genes=20)
+    clipped.train(1, **OPTIONS, n_output_genes=20, gradient_clip=1e-9)
+    module = build().module
+    module.begin_training(np.zeros(60), np.ones(60), fresh=True, n_output_genes=None)
+    start = module.gene_decoder.weight
+    # Adam's steps do not depend on the scale of the gradient until it nears eps.
+    moved_free = (free.module.gene_decoder.weight - start).abs().sum()
+    moved_clipped = (clipped.module.gene_decoder.weight - start).abs().sum()
+    assert moved_clipped < 0.9 * moved_free
+
+
+def test_cosine_schedule():
+    model = build()
+    model.train(10, **OPTIONS, lr=0.01, lr_schedule="cosine")
+    lr = model.history["lr"]["lr"].to_numpy()
+    assert lr.max() <= 0.01
+    assert lr[-1] == pytest.approx(1e-4, rel=0.2)
+    assert (np.diff(lr[1:]) < 0).all()
+
+
+def test_bf16():
+    model = build()
+    if not bfloat16_works():
+        # oneDNN offers instructions that some virtual machines then refuse.
+        with pytest.raises(ValueError, match="ONEDNN_MAX_CPU_ISA"):
+            model.train(2, **OPTIONS, precision="bf16-mixed")
+        return
+    model.train(2, **OPTIONS, precision="bf16-mixed")
+    exact = build()
+    exact.train(2, **OPTIONS)
+    a, b = (m.history["validation_loss"].to_numpy() for m in (model, exact))
+    np.testing.assert_allclose(a, b, rtol=0.02)
+    assert model.get_latent_representation().dtype == np.float32
+
+
+def test_precision_that_the_cpu_has_not():
+    with pytest.raises(ValueError, match="bf16-mixed"):
+        build().train(1, **OPTIONS, precision="16-mixed", accelerator="cpu")
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"max_epochs": 0}, "`max_epochs` must be a whole number of at least 1, found 0"),
+        ({"batch_size": 0}, "`batch_size` must be a whole number"),
+        ({"lr": -1}, "`lr` must be positive"),
+        ({"lr_schedule": "linear"}, "`lr_schedule` must be 'constant' or 'cosine'"),
+        ({"n_output_genes": 61}, "`n_output_genes` must be"),
+        ({"train_size": 1.5}, "train_size"),
+    ],
+)
+def test_bad_arguments(kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        build().train(**kwargs)
+
+
+def test_misspelt_argument():
+    with pytest.raises(TypeError, match="learning_rate"):
+        build().train(learning_rate=0.1)
+
+
+def test_progress(capsys):
+    build().train(2, batch_size=32, progress=True)
+    shown = capsys.readouterr().err
+    for part in ("2.0/2 epochs", "loss=", "validation="):
+        assert part in shown
