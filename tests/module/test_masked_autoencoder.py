@@ -128,12 +128,15 @@ def test_starts_at_the_mean_expression():
 
 
 def test_the_decoder_is_told_the_covariates():
-    m = module(n_categories={"batch": 3}, n_continuous=2)
+    m = module(n_categories={"category:batch": 3}, n_continuous=2)
     _, tensors = batch()
-    tensors |= {"batch": torch.arange(12).view(-1, 1) % 3, "continuous": torch.zeros(12, 2)}
+    tensors |= {
+        "category:batch": torch.arange(12).view(-1, 1) % 3,
+        "covariates:continuous": torch.zeros(12, 2),
+    }
     z = m.embed(tensors)
     a = m.generative(tensors, z)["x_hat"]
-    tensors["batch"] = (tensors["batch"] + 1) % 3
+    tensors["category:batch"] = (tensors["category:batch"] + 1) % 3
     assert torch.equal(m.embed(tensors), z)
     assert not torch.allclose(m.generative(tensors, z)["x_hat"], a)
 

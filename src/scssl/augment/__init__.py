@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from ._mask import Hidden, Masking, RandomMask, masking
+from ._mask import Hidden, Masking, RandomMask, masking, masking_from_config
 
-__all__ = ["Hidden", "Masking", "RandomMask", "masking"]
+__all__ = ["Hidden", "Masking", "RandomMask", "masking", "masking_from_config"]

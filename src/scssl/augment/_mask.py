@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -154,3 +155,22 @@ def masking(name: str | Masking, *, rate: float) -> Masking:
         )
         raise ValueError(msg)
     return _MASKS[name](rate)
+
+
+def masking_from_config(config: Mapping[str, Any]) -> Masking:
+    """Mask from what :meth:`Masking.config` gave.
+
+    Raises
+    ------
+    ValueError
+        If it is not a mask of this package.
+    """
+    arguments = dict(config)
+    name = arguments.pop("name", None)
+    if name not in _MASKS:
+        msg = (
+            f"The mask {name!r} is not one of scssl ({', '.join(_MASKS)}): a model with it can be "
+            "trained but not saved, because nothing that is loaded may bring code along."
+        )
+        raise ValueError(msg)
+    return _MASKS[name](**arguments)

@@ -9,7 +9,7 @@ from typing import Any
 
 from scssl.cli._parser import build_parser
 
-EXPECTED = (ValueError, KeyError, TypeError, OSError)
+EXPECTED = (FloatingPointError, ValueError, KeyError, TypeError, OSError)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

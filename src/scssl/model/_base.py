@@ -6,9 +6,9 @@ import logging
 import time
 import warnings
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -27,16 +27,25 @@ from scvi.model.base import BaseModelClass
 from scssl._errors import ScsslWarning
 from scssl._random import RNG, as_seed, derive_seed
 from scssl._settings import settings
-from scssl.data import CellLoader, GeneVocabulary, open_rows, train_validation_split
+from scssl.data import GeneVocabulary, train_validation_split
 from scssl.module import SSLModule
 from scssl.train import FitOptions, fit
 
 from ._persistence import PersistenceMixin
-from ._setup import DataSetup, check_anndata, fingerprint, inspect, make_setup, matrix_of
+from ._reader import CellReader, check_shape, check_unchanged
+from ._setup import DataSetup, check_anndata, fingerprint, inspect, make_setup, obs_column
+from ._training import (
+    append_history,
+    check_distributed,
+    check_training,
+    is_distributed,
+    resolve_output_genes,
+)
 
 _LOGGER = logging.getLogger("scssl")
 _SETUP = "scssl_setup"
 _SPLIT = "scssl_split"
+_OF_A_RUN = ("lr", "weight_decay", "lr_schedule", "gradient_clip")
 
 
 class SSLModel(PersistenceMixin, BaseModelClass):
@@ -119,6 +128,17 @@ class SSLModel(PersistenceMixin, BaseModelClass):
         >>> scssl.model.MaskedAutoencoder.setup_anndata(adata, input="counts")
         """
         setup_method_args = cls._get_setup_method_args(**locals())
+        unknown = set(kwargs) - {"source_registry", "extend_categories", "allow_missing_labels"}
+        if unknown:
+            msg = f"setup_anndata() has no argument {sorted(unknown)[0]!r}."
+            raise TypeError(msg)
+        for keys in (categorical_covariate_keys, continuous_covariate_keys):
+            if isinstance(keys, str):
+                msg = f"Covariate keys are a list of columns, found {keys!r}. Pass [{keys!r}]."
+                raise TypeError(msg)
+        if not 0 < target_sum < float("inf"):
+            msg = f"`target_sum` must be a positive number, found {target_sum!r}."
+            raise ValueError(msg)
         categorical = list(categorical_covariate_keys or [])
         continuous = list(continuous_covariate_keys or [])
         setup, stats = make_setup(
@@ -243,7 +263,17 @@ class SSLModel(PersistenceMixin, BaseModelClass):
             msg = f"Training needs at least 3 cells, `adata` has {data.n_cells}."
             raise ValueError(msg)
         seed = as_seed(rng)
-        labels = None if self.setup.labels_key is None else data.adata.obs[self.setup.labels_key]
+        if data.alignment is not None and data.alignment.n_missing:
+            msg = (
+                f"{data.alignment.n_missing:,} genes of the model are not in `adata`, and would be "
+                "learnt as zeros. Train on data that has them, or build a new model on this data. "
+                f"{data.alignment.report()}"
+            )
+            raise ValueError(msg)
+        if is_distributed(devices):
+            check_distributed(strategy, n_output_genes, rng)
+        key = self.setup.labels_key
+        labels = None if key is None else obs_column(data.adata, key)
         rows, held_out = train_validation_split(
             data.n_cells, train_size=train_size, labels=labels, seed=derive_seed(seed, "split")
         )
@@ -254,29 +284,34 @@ class SSLModel(PersistenceMixin, BaseModelClass):
             "weight_decay": weight_decay,
             "lr_schedule": lr_schedule,
             "patience": patience,
+            "gradient_clip": gradient_clip,
         }
-        chosen = self._train_defaults(len(rows)) | {k: v for k, v in given.items() if v is not None}
-        _check_training(chosen)
-        chosen["batch_size"] = min(chosen["batch_size"], len(rows))
-        n_output = _n_output_genes(n_output_genes, len(self.genes), accelerator)
+        defaults = {"gradient_clip": None, **self._train_defaults(len(rows))}
+        chosen = defaults | {k: v for k, v in given.items() if v is not None}
+        check_training(chosen)
+        # Batches of equal size, or up to half of a small data set would be left out of each epoch.
+        n_batches = -(-len(rows) // chosen["batch_size"])
+        chosen["batch_size"] = -(-len(rows) // n_batches)
+        n_output = resolve_output_genes(n_output_genes, len(self.genes), accelerator, devices)
         size = chosen.pop("batch_size")
-        training = data.loader(
-            rows, size, shuffle=True, seed=derive_seed(seed, "order"), drop_last=True
-        )
-        validation = data.loader(held_out, max(size, 256)) if len(held_out) else None
+        training = data.loader(rows, size, shuffle=True, seed=derive_seed(seed, "order"))
+        validation = data.loader(held_out, max(size, 512)) if len(held_out) else None
         run = {
             "seed": seed,
             "batch_size": size,
-            "number of cells": data.n_cells,
+            "data": data.fingerprint,
+            "setup": self.setup.to_dict(),
             "genes": self.genes.hash,
             "train_size": train_size,
+            "precision": precision,
+            "devices": str(devices),
             "n_output_genes": n_output,
             "model": f"{type(self).__name__}({self._config()})",
-            **{k: v for k, v in chosen.items() if k in ("lr", "weight_decay", "lr_schedule")},
+            **{k: v for k, v in chosen.items() if k in _OF_A_RUN},
         }
         if chosen["lr_schedule"] == "cosine":
             run["max_epochs"] = chosen["max_epochs"]
-        started = time.perf_counter()
+        started, n_before = time.perf_counter(), self._n_epochs()
         result = fit(
             self.module,
             training,
@@ -286,22 +321,21 @@ class SSLModel(PersistenceMixin, BaseModelClass):
                 seed=seed,
                 early_stopping=early_stopping,
                 n_output_genes=n_output,
-                gradient_clip=gradient_clip,
                 accelerator=accelerator,
                 devices=devices,
                 strategy=strategy,
                 precision=precision,
                 compile=compile,
                 fresh=not self.is_trained_,
-                checkpoint_dir=None if checkpoint_dir is None else Path(checkpoint_dir),
-                resume_from=None if resume_from is None else Path(resume_from),
+                checkpoint_dir=_path(resume_from if checkpoint_dir is None else checkpoint_dir),
+                resume_from=_path(resume_from),
+                n_epochs_before=n_before,
                 progress=settings.progress if progress is None else progress,
                 run=run,
                 callbacks=tuple(callbacks),
             ),
         )
-        new = {k: pd.DataFrame({k: v}) for k, v in result.history.items()}
-        self.history_ = _append(self.history_ if resume_from is None else None, new)
+        self.history_ = append_history(self.history_, result.n_epochs_before, result.history)
         self.is_trained_ = True
         self.train_indices_, self.validation_indices_ = rows, held_out
         data.adata.uns[_SPLIT] = {
@@ -317,16 +351,21 @@ class SSLModel(PersistenceMixin, BaseModelClass):
             "seed": seed,
             "train_size": train_size,
             "n_cells": data.n_cells,
-            "epochs": len(next(iter(new.values()))) if new else 0,
-            "best_epoch": result.best_epoch,
+            "epochs": self._n_epochs(),
+            "best_epoch": result.best_epoch + result.n_epochs_before,
+            "best_loss": result.best_loss,
             "stopped_by": result.stopped_by,
             "seconds": round(time.perf_counter() - started, 1),
         }
         if result.stopped_by == "interrupt":
+            done = self.training_["epochs"]
+            weights = f"those of epoch {self.training_['best_epoch']}" if done else "unfinished"
             _LOGGER.warning(
-                "Training was interrupted in epoch %d; the model has its best weights so far.",
-                self.training_["epochs"],
+                "Training was interrupted after %d full epochs; the weights are %s.", done, weights
             )
+
+    def _n_epochs(self) -> int:
+        return len(next(iter(self.history_.values()))) if self.history_ else 0
 
     @torch.inference_mode()
     def get_latent_representation(
@@ -391,11 +430,18 @@ class SSLModel(PersistenceMixin, BaseModelClass):
             raise ValueError(msg)
         out = np.empty((len(rows),) if width is None else (len(rows), width), dtype=np.float32)
         self.module.eval()
-        device, start = self.module.device, 0
+        device, start, n_empty = self.module.device, 0, 0
         for batch in data.loader(rows, batch_size or 2048) if len(rows) else ():
             found = function({name: value.to(device) for name, value in batch.items()})
             out[start : start + len(found)] = found.float().cpu().numpy()
             start += len(found)
+            n_empty += int((batch["library"] == 0).sum())
+        if n_empty and data.alignment is not None:
+            msg = (
+                f"{n_empty:,} of {len(rows):,} cells have no value in any gene of the model: all get "
+                "the same result."
+            )
+            warnings.warn(msg, ScsslWarning, stacklevel=4)
         return out
 
     def _read(self, adata: AnnData | None, *, min_overlap: float = 0.5) -> CellReader:
@@ -409,14 +455,17 @@ class SSLModel(PersistenceMixin, BaseModelClass):
         check_anndata(adata)
         recorded = self.registry_[_SETUP].get("fingerprint")
         if own and recorded is not None:
-            _check_shape(adata, recorded)
+            check_shape(adata, recorded)
         alignment = self.genes.align(adata.var_names, min_overlap=min_overlap)
-        stats, _ = inspect(adata, self.setup.layer, self.setup.input_kind)
+        matrix, stats, _ = inspect(adata, self.setup.layer, self.setup.input_kind)
+        found = fingerprint(adata, stats)
         if own and recorded is not None:
-            _check_unchanged(fingerprint(adata, stats), recorded)
+            check_unchanged(found, recorded)
         if alignment.n_missing:
             _LOGGER.info(alignment.report())
-        return CellReader(self.setup, adata, None if alignment.is_identity else alignment)
+        reader = CellReader(self.setup, adata, matrix, None if alignment.is_identity else alignment)
+        reader.fingerprint = found
+        return reader
 
     def __repr__(self) -> str:
         lines = [
@@ -425,142 +474,15 @@ class SSLModel(PersistenceMixin, BaseModelClass):
         ]
         if self.is_trained_:
             done = self.training_
-            history = self.history_ or {}
-            loss = history.get("validation_loss", history.get("train_loss"))
-            best = float(loss.iloc[:, 0].min()) if loss is not None and len(loss) else float("nan")
             lines.append(
                 f"  trained: {done['epochs']} epochs on {done['n_cells']:,} cells "
-                f"(best epoch {done['best_epoch']}, loss {best:.4g}, by {done['stopped_by']})"
+                f"(best epoch {done['best_epoch']}, loss {done['best_loss']:.4g}, "
+                f"ended by {done['stopped_by']})"
             )
         else:
             lines.append("  not trained")
         return "\n".join(lines)
 
 
-class CellReader:
-    """The cells of one AnnData as a model wants them."""
-
-    def __init__(self, setup: DataSetup, adata: AnnData, alignment: Any) -> None:
-        self.setup, self.adata, self.alignment = setup, adata, alignment
-        self.n_cells = adata.n_obs
-        self._source = open_rows(matrix_of(adata, setup.layer), where=setup.where)
-        self.obs: dict[str, np.ndarray] = {}
-
-    def with_covariates(self) -> Self:
-        """Read the columns too that a decoder is told."""
-        for key in self.setup.covariate_keys():
-            self.obs[key] = self.setup.codes(self.adata, key)
-        if self.setup.continuous_keys:
-            self.obs["continuous"] = self.setup.continuous(self.adata)
-        return self
-
-    def loader(self, rows: np.ndarray, batch_size: int, **kwargs: Any) -> CellLoader:
-        """Batches of these cells."""
-        return CellLoader(
-            self._source,
-            rows,
-            batch_size=batch_size,
-            alignment=self.alignment,
-            input_kind=self.setup.input_kind,
-            target_sum=self.setup.target_sum,
-            obs=self.obs,
-            **kwargs,
-        )
-
-    def rows(self, indices: Any) -> np.ndarray:
-        """Row numbers of `indices`: numbers, a mask or cell names."""
-        if indices is None:
-            return np.arange(self.n_cells)
-        indices = np.asarray(indices)
-        if not indices.size:
-            return np.zeros(0, dtype=np.int64)
-        if indices.dtype.kind == "b":
-            if indices.shape != (self.n_cells,):
-                msg = f"A mask needs one value per cell ({self.n_cells:,}), found {indices.shape}."
-                raise ValueError(msg)
-            return np.flatnonzero(indices)
-        if indices.dtype.kind in "OUST":
-            if not self.adata.obs_names.is_unique:
-                msg = (
-                    "Cell names are not unique: pass row numbers, or adata.obs_names_make_unique()"
-                )
-                raise ValueError(msg)
-            found = self.adata.obs_names.get_indexer(indices.astype(str))
-            if (found < 0).any():
-                absent = indices[found < 0]
-                msg = f"{len(absent)} names are not in adata.obs_names, such as {str(absent[0])!r}."
-                raise KeyError(msg)
-            return found
-        if indices.dtype.kind not in "iu":
-            msg = f"`indices` must be row numbers, a mask or names, found {indices.dtype}."
-            raise TypeError(msg)
-        if indices.min() < -self.n_cells or indices.max() >= self.n_cells:
-            worst = indices.max() if indices.max() >= self.n_cells else indices.min()
-            msg = f"`indices` has {worst}, but `adata` has {self.n_cells:,} cells."
-            raise IndexError(msg)
-        return np.where(indices < 0, indices + self.n_cells, indices)
-
-
-def _check_shape(adata: AnnData, recorded: Mapping[str, Any]) -> None:
-    _check_unchanged({"cells": adata.n_obs, "genes": adata.n_vars}, recorded)
-
-
-def _check_unchanged(now: Mapping[str, Any], recorded: Mapping[str, Any]) -> None:
-    changed = [
-        name
-        for name, value in now.items()
-        if value != recorded[name]
-        # Sums depend a little on how a matrix is stored.
-        and not (isinstance(value, float) and np.isclose(value, recorded[name], rtol=1e-4))
-    ]
-    if changed:
-        what = "; ".join(f"{name}: {recorded[name]} then, {now[name]} now" for name in changed)
-        msg = (
-            f"`adata` has changed since setup_anndata ({what}). Set it up again and make a new "
-            "model, or pass the changed data as adata=... to embed it."
-        )
-        raise ValueError(msg)
-
-
-def _check_training(chosen: Mapping[str, Any]) -> None:
-    for name in ("max_epochs", "batch_size", "patience"):
-        value = chosen[name]
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-            msg = f"`{name}` must be a whole number of at least 1, found {value!r}."
-            raise ValueError(msg)
-    if not chosen["lr"] > 0 or not chosen["weight_decay"] >= 0:
-        msg = (
-            f"`lr` must be positive and `weight_decay` not negative, found {chosen['lr']} and "
-            f"{chosen['weight_decay']}."
-        )
-        raise ValueError(msg)
-    if chosen["lr_schedule"] not in ("constant", "cosine"):
-        msg = f"`lr_schedule` must be 'constant' or 'cosine', found {chosen['lr_schedule']!r}."
-        raise ValueError(msg)
-
-
-def _n_output_genes(asked: Any, n_genes: int, accelerator: str) -> int | None:
-    if asked is None or (not isinstance(asked, str) and asked == n_genes):
-        return None
-    if asked == "auto":
-        on_cpu = accelerator == "cpu" or (accelerator == "auto" and not torch.cuda.is_available())
-        return _AUTO_OUTPUT_GENES if on_cpu and n_genes >= 2 * _AUTO_OUTPUT_GENES else None
-    if isinstance(asked, (bool, str)) or not 1 <= asked <= n_genes:
-        msg = f'`n_output_genes` must be "auto", None or 1 to {n_genes:,}, found {asked!r}.'
-        raise ValueError(msg)
-    return int(asked)
-
-
-_AUTO_OUTPUT_GENES = 2048
-
-
-def _append(
-    before: Mapping[str, pd.DataFrame] | None, new: Mapping[str, pd.DataFrame]
-) -> dict[str, pd.DataFrame]:
-    """History of a run after that of the runs before it, epochs numbered through."""
-    out = {}
-    for name, frame in new.items():
-        parts = [before[name], frame] if before is not None and name in before else [frame]
-        out[name] = pd.concat(parts, ignore_index=True)
-        out[name].index.name = "epoch"
-    return out
+def _path(path: str | Path | None) -> Path | None:
+    return None if path is None else Path(path)

@@ -11,12 +11,13 @@ from anndata import AnnData
 from torch import Tensor
 
 from scssl._random import RNG, as_seed, derive_seed
-from scssl.augment import Masking, RandomMask
+from scssl.augment import Masking, masking_from_config
 from scssl.augment import masking as make_masking
 from scssl.module import MaskedAutoencoderModule
 from scssl.module._masked_autoencoder import default_hidden_dims
 
 from ._base import SSLModel
+from ._reader import category_key
 from ._registry import register_model
 
 
@@ -106,7 +107,8 @@ class MaskedAutoencoder(SSLModel):
                 masking=mask,
                 mask_signal=mask_signal,
                 n_categories={
-                    k: len(self.setup.categories[k]) for k in self.setup.covariate_keys()
+                    category_key(key): len(self.setup.categories[key])
+                    for key in self.setup.covariate_keys()
                 },
                 n_continuous=len(self.setup.continuous_keys),
             )
@@ -121,12 +123,12 @@ class MaskedAutoencoder(SSLModel):
 
     @classmethod
     def _from_config(cls, registry: dict[str, Any], config: Any) -> MaskedAutoencoder:
-        mask = dict(config["masking"])
-        name = mask.pop("name")
-        if name != "random":
-            msg = f"unknown masking {name!r}"
-            raise KeyError(msg)
-        return cls(registry=registry, **{**config, "masking": RandomMask(**mask)})
+        return cls(
+            registry=registry, **{**config, "masking": masking_from_config(config["masking"])}
+        )
+
+    def _check_savable(self) -> None:
+        masking_from_config(self._arguments["masking"])
 
     def _train_defaults(self, n_cells: int) -> dict[str, Any]:
         return {

@@ -18,6 +18,7 @@ from scssl.data import GeneVocabulary
 from scssl.hub import read_bundle, write_bundle
 
 from ._registry import get_model_class
+from ._setup import obs_column
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -29,6 +30,48 @@ class PersistenceMixin:
     def _config(self) -> dict[str, Any]:
         """Arguments to build the model again, JSON only."""
         raise TypeError(type(self).__name__)
+
+    def _check_savable(self) -> None:
+        """Refuse to save what could not be loaded."""
+
+    @classmethod
+    def load_registry(cls, dir_path: str | Path, prefix: str | None = None) -> dict[str, Any]:
+        """Setup of a saved model, as scvi-tools records it.
+
+        Parameters
+        ----------
+        dir_path
+            Folder written by :meth:`save`.
+        prefix
+            Not used.
+        """
+        registry: dict[str, Any] = read_bundle(dir_path).config["registry"]
+        return registry
+
+    @staticmethod
+    def view_setup_args(dir_path: str | Path, prefix: str | None = None) -> None:
+        """Print the setup of a saved model.
+
+        Parameters
+        ----------
+        dir_path
+            Folder written by :meth:`save`.
+        prefix
+            Not used.
+        """
+        print(read_bundle(dir_path).config["registry"]["setup_args"])
+
+    @classmethod
+    def convert_legacy_save(cls, *args: Any, **kwargs: Any) -> None:
+        """Not offered: it would unpickle a file.
+
+        Raises
+        ------
+        BundleError
+            Always.
+        """
+        msg = "scssl reads no pickles. Load the model with the program that saved it."
+        raise BundleError(msg)
 
     @classmethod
     def _from_config(cls, registry: dict[str, Any], config: Mapping[str, Any]) -> Self:
@@ -74,6 +117,7 @@ class PersistenceMixin:
         True
         """
         model: Any = self
+        model._check_savable()
         if save_anndata and model.adata is None:
             msg = "The model has no AnnData to save. Pass save_anndata=False."
             raise ValueError(msg)
@@ -82,7 +126,7 @@ class PersistenceMixin:
             "class": type(self).__name__,
             "arguments": self._config(),
             "input": model.setup.input_kind,
-            "registry": _without_arrays(model.registry_),
+            "registry": _without_genes(model.registry_),
             "trained": bool(model.is_trained_),
             "training": model.training_,
             "history": {name: frame.iloc[:, 0].tolist() for name, frame in history.items()},
@@ -143,8 +187,14 @@ class PersistenceMixin:
                 f'scssl.model.{name}.load("{dir_path}")'
             )
             raise BundleError(msg)
-        genes = GeneVocabulary.from_dict(bundle.genes)
         try:
+            genes = GeneVocabulary.from_dict(bundle.genes)
+            if config["input"] not in ("counts", "lognorm"):
+                msg = f"unknown input {config['input']!r}"
+                raise ValueError(msg)
+            if not all(t.isfinite().all() for t in bundle.tensors.values()):
+                msg = "there are weights that are not finite"
+                raise ValueError(msg)
             model = model_class._from_config(
                 _with_genes(config["registry"], genes), config["arguments"]
             )
@@ -156,7 +206,7 @@ class PersistenceMixin:
                 name: pd.DataFrame({name: values}).rename_axis("epoch")
                 for name, values in config["history"].items()
             } or None
-        except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             msg = f"{dir_path} does not fit the model it says it holds ({name}): {error}"
             raise BundleError(msg) from error
         model.module.to(device).eval()
@@ -174,19 +224,26 @@ class PersistenceMixin:
             Data with the genes and columns that the model was set up with; it is not changed.
         """
         model: Any = self
-        model._read(adata)
+        data = model._read(adata).with_covariates()
+        if model.setup.labels_key is not None:
+            obs_column(adata, model.setup.labels_key)
         model._adata = adata
-        # What was recorded at setup was of other data.
-        model.registry_["scssl_setup"].pop("fingerprint", None)
+        model.registry_["scssl_setup"]["fingerprint"] = data.fingerprint
+
+
+def _without_genes(registry: Mapping[str, Any]) -> Any:
+    """A registry of scvi-tools as JSON; the gene names are stored once, in their own file."""
+    plain = _without_arrays(registry)
+    del plain["field_registries"][REGISTRY_KEYS.X_KEY]["state_registry"]["column_names"]
+    return plain
 
 
 def _without_arrays(registry: Any) -> Any:
-    """A registry of scvi-tools as JSON; the gene names are stored once, in their own file."""
     if isinstance(registry, Mapping):
         return {
             str(name): _without_arrays(value)
             for name, value in registry.items()
-            if name not in ("column_names", "_scvi_uuid")
+            if name != "_scvi_uuid"
         }
     if isinstance(registry, np.ndarray):
         return [_without_arrays(value) for value in registry.tolist()]

@@ -83,22 +83,23 @@ class DataSetup:
         ValueError
             If there are categories that were not there at setup, or missing values.
         """
-        values = _obs_column(adata, key)
-        known = self.categories[key]
-        codes = pd.Index(known).get_indexer(_as_strings(values, key))
+        values = obs_column(adata, key)
+        _refuse_missing(adata, values, key)
+        names, known = _as_strings(values), self.categories[key]
+        codes = pd.Index(known).get_indexer(names)
         if (codes < 0).any():
-            new = sorted(set(_as_strings(values, key)[codes < 0]))
+            new = sorted(set(names[codes < 0]))
             msg = (
                 f'adata.obs["{key}"] has {len(new)} categories that the model was not trained with: '
                 f"{_some(new)}. It knows {_some(known)}. Rename them, or leave these cells out: "
-                f'adata = adata[adata.obs["{key}"].isin({known[:3]}...)].copy()'
+                f'adata = adata[~adata.obs["{key}"].astype(str).isin({new[:5]})].copy()'
             )
             raise ValueError(msg)
         return codes.astype(np.int64)
 
     def continuous(self, adata: AnnData) -> np.ndarray:
         """Continuous covariates; float32, shape ``(n_cells, n_covariates)``."""
-        columns = [_numbers(_obs_column(adata, key), key) for key in self.continuous_keys]
+        columns = [_numbers(obs_column(adata, key), key) for key in self.continuous_keys]
         return np.stack(columns, axis=1)
 
 
@@ -144,7 +145,9 @@ def check_anndata(adata: Any) -> None:
         raise ValueError(msg)
 
 
-def inspect(adata: AnnData, layer: str | None, input: str) -> tuple[MatrixStats, InputDecision]:
+def inspect(
+    adata: AnnData, layer: str | None, input: str
+) -> tuple[Any, MatrixStats, InputDecision]:
     """Scan the matrix and decide what it holds; flag cells without a count."""
     where = DataSetup(layer, "", 0).where
     matrix = matrix_of(adata, layer)
@@ -163,7 +166,7 @@ def inspect(adata: AnnData, layer: str | None, input: str) -> tuple[MatrixStats,
             "sc.pp.filter_cells(adata, min_counts=1)"
         )
         warnings.warn(msg, ScsslWarning, stacklevel=4)
-    return stats, decision
+    return matrix, stats, decision
 
 
 def make_setup(
@@ -193,8 +196,8 @@ def make_setup(
     keys = [k for k in (batch_key, labels_key) if k is not None] + list(categorical_keys)
     categories = {key: _categories(adata, key, labels=key == labels_key) for key in keys}
     for key in continuous_keys:
-        _numbers(_obs_column(adata, key), key)
-    stats, decision = inspect(adata, layer, input)
+        _numbers(obs_column(adata, key), key)
+    _, stats, decision = inspect(adata, layer, input)
     if input == "auto":
         _LOGGER.info("Input: %s.", decision.reason)
     setup = DataSetup(
@@ -223,24 +226,17 @@ def fingerprint(adata: AnnData, stats: MatrixStats) -> dict[str, Any]:
 
 
 def _categories(adata: AnnData, key: str, *, labels: bool) -> list[str]:
-    values = _obs_column(adata, key)
-    missing = values.isna()
-    if missing.any() and not labels:
-        cell = adata.obs_names[np.flatnonzero(missing)[0]]
-        msg = (
-            f'adata.obs["{key}"] has {int(missing.sum()):,} missing values, the first for cell '
-            f'{cell!r}. Fill them: adata.obs["{key}"] = '
-            f'adata.obs["{key}"].astype("object").fillna("unknown")'
-        )
-        raise ValueError(msg)
-    values = values[~missing]
+    values = obs_column(adata, key)
+    if not labels:
+        _refuse_missing(adata, values, key)
+    values = values[values.notna()]
     if pd.api.types.is_float_dtype(values.dtype) and not (values == values.round()).all():
         msg = (
             f'adata.obs["{key}"] holds fractions ({values.iloc[0]:g}, ...), which are no categories. '
             "Pass it in `continuous_covariate_keys`, or name another column."
         )
         raise ValueError(msg)
-    found = _as_strings(values, key).unique().sort_values()
+    found = _as_strings(values).unique().sort_values()
     if len(found) > _MAX_CATEGORIES and not labels:
         msg = (
             f'adata.obs["{key}"] has {len(found):,} categories for {len(values):,} cells. Is it the '
@@ -250,7 +246,20 @@ def _categories(adata: AnnData, key: str, *, labels: bool) -> list[str]:
     return [str(name) for name in found]
 
 
-def _obs_column(adata: AnnData, key: str) -> pd.Series:
+def _refuse_missing(adata: AnnData, values: pd.Series, key: str) -> None:
+    missing = values.isna()
+    if missing.any():
+        cell = adata.obs_names[np.flatnonzero(missing)[0]]
+        msg = (
+            f'adata.obs["{key}"] has {int(missing.sum()):,} missing values, the first for cell '
+            f'{cell!r}. Fill them: adata.obs["{key}"] = '
+            f'adata.obs["{key}"].astype("object").fillna("unknown")'
+        )
+        raise ValueError(msg)
+
+
+def obs_column(adata: AnnData, key: str) -> pd.Series:
+    """Column of ``adata.obs``, or an error that says which there are."""
     if key not in adata.obs.columns:
         there = ", ".join(map(repr, adata.obs.columns[:20])) or "none"
         msg = f"There is no column {key!r} in adata.obs; there are: {there}."
@@ -258,8 +267,8 @@ def _obs_column(adata: AnnData, key: str) -> pd.Series:
     return adata.obs[key]
 
 
-def _as_strings(values: pd.Series, key: str) -> pd.Index:
-    if pd.api.types.is_float_dtype(values.dtype) and values.notna().all():
+def _as_strings(values: pd.Series) -> pd.Index:
+    if pd.api.types.is_float_dtype(values.dtype) and (values == values.round()).all():
         values = values.astype(np.int64)
     return pd.Index(values.astype(str))
 

@@ -93,6 +93,10 @@ class SSLModule(BaseModuleClass):
             Genes to decode per training step, `None` for all.
         """
 
+    def compilable(self) -> tuple[torch.nn.Module, ...]:
+        """Parts that :func:`torch.compile` can take."""
+        return ()
+
     def inference(self, tensors: Mapping[str, Tensor], **_: Any) -> dict[str, Tensor]:
         """Embeddings under scvi-tools' name."""
         return {"z": self.embed(tensors)}

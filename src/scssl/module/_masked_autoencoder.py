@@ -15,7 +15,7 @@ from scssl.nn import MLP, Dropout, GeneDecoder, GeneEncoder, GeneSampler, Sparse
 from scssl.nn import activation as make_activation
 from scssl.objective import sparse_masked_mse
 
-from ._base import SSLModule, blockwise
+from ._base import BLOCK, SSLModule, blockwise
 
 MaskSignal = Literal["rescale", "indicator"]
 
@@ -92,11 +92,25 @@ class MaskedAutoencoderModule(SSLModule):
             self.gene_decoder.start_at(
                 torch.from_numpy(mean).float().to(device), scale=_OUTPUT_SCALE
             )
-        sampled = n_output_genes is not None and n_output_genes < self.n_genes
-        self.sampler = GeneSampler(spread, n_output_genes) if sampled else None
+        self.sampler = None
+        if n_output_genes is not None and n_output_genes < self.n_genes:
+            self.sampler = GeneSampler(spread, n_output_genes)
+
+    def compilable(self) -> tuple[nn.Module, ...]:
+        return self.encoder, self.decoder
 
     def embed(self, tensors: Mapping[str, Tensor]) -> Tensor:
-        return blockwise(self.encoder, self.gene_encoder(self._rows(tensors))).float()
+        x = self._rows(tensors)
+        if x.values.device.type == "cpu":
+            return blockwise(self.encoder, self.gene_encoder(x)).float()
+        # Elsewhere the first layer is a dense product too, so its height has to be fixed as well.
+        starts = range(0, max(x.n_cells, 1), BLOCK)
+        dense = (x.slice(start, start + BLOCK).to_dense() for start in starts)
+        parts = [
+            blockwise(lambda block: self.encoder(self.gene_encoder.dense(block)), block)
+            for block in dense
+        ]
+        return torch.cat(parts).float()
 
     def generative(
         self, tensors: Mapping[str, Tensor], z: Tensor, genes: Tensor | None = None
@@ -189,7 +203,7 @@ class MaskedAutoencoderModule(SSLModule):
         for key, n in self.n_categories.items():
             parts.append(nn.functional.one_hot(tensors[key].squeeze(-1).long(), n).to(z.dtype))
         if self.n_continuous:
-            parts.append(tensors["continuous"].to(z.dtype))
+            parts.append(tensors["covariates:continuous"].to(z.dtype))
         return z if len(parts) == 1 else torch.cat(parts, dim=1)
 
 

@@ -37,6 +37,9 @@ class SELU(nn.Module):
     """
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.dtype in (torch.bfloat16, torch.float16):
+            # exp(x) - 1 would lose the digits that half precision has near zero.
+            return nn.functional.selu(x)
         y: Tensor = _SELU.apply(x)
         return y
 

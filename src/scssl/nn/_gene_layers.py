@@ -100,7 +100,11 @@ class GeneEncoder(nn.Module):
         if x.values.device.type == "cpu":
             product: Tensor = _SparseProduct.apply(self.weight, x.pointers, x.columns, x.values)
             return product + self.bias
-        return x.to_dense() @ self.weight + self.bias
+        return self.dense(x.to_dense())
+
+    def dense(self, x: Tensor) -> Tensor:
+        """The same for a dense batch."""
+        return x @ self.weight + self.bias
 
 
 class GeneDecoder(nn.Linear):

@@ -27,9 +27,11 @@ class Monitor(Callback):
     validation cells, or of training cells where there are fewer than 100 validation cells.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, n_epochs_before: int = 0) -> None:
+        self.n_epochs_before = n_epochs_before
         self.history: dict[str, list[float]] = {}
         self.last: dict[str, float] = {}
+        self._n_latent = 0
         self._start = 0.0
         self._cells = 0
 
@@ -47,13 +49,14 @@ class Monitor(Callback):
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         if trainer.should_stop and _interrupted(trainer):
             return
-        spread, rank = _embedding_spread(trainer, pl_module)
+        z = _monitored_embeddings(trainer, pl_module)
+        self._n_latent = z.shape[1]
         self.last = {"train_loss": float(pl_module.take_mean_loss("train"))}
         if "validation_loss" in trainer.callback_metrics:
             self.last["validation_loss"] = float(trainer.callback_metrics["validation_loss"])
         self.last |= {
-            "effective_rank": rank,
-            "latent_std": spread,
+            "effective_rank": effective_rank(z),
+            "latent_std": float(z.std(0, correction=0).mean()),
             "lr": trainer.optimizers[0].param_groups[0]["lr"],
             "cells_per_second": self._cells * trainer.world_size / max(self._seconds, 1e-9),
         }
@@ -62,7 +65,10 @@ class Monitor(Callback):
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         rank, spread = self.history.get("effective_rank"), self.history.get("latent_std")
-        if rank and spread and (rank[-1] < 1.5 or spread[-1] < 1e-4):
+        if not rank or not spread:
+            return
+        narrow = self._n_latent > 2 and rank[-1] < 1.5
+        if narrow or spread[-1] < 1e-4:
             msg = (
                 f"The embeddings have collapsed: effective rank {rank[-1]:.2f}, standard deviation "
                 f"{spread[-1]:.2g}. Downstream results will be poor; try a smaller learning rate, "
@@ -71,14 +77,15 @@ class Monitor(Callback):
             warnings.warn(msg, ScsslWarning, stacklevel=2)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"history": self.history}
+        return {"history": self.history, "n_epochs_before": self.n_epochs_before}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.history = {name: list(values) for name, values in state_dict["history"].items()}
+        self.n_epochs_before = state_dict["n_epochs_before"]
 
 
 @torch.no_grad()
-def _embedding_spread(trainer: Any, plan: Any) -> tuple[float, float]:
+def _monitored_embeddings(trainer: Any, plan: Any) -> torch.Tensor:
     loader = trainer.val_dataloaders
     if not loader or loader.n_cells < _FEW_CELLS:
         loader = trainer.train_dataloader
@@ -91,8 +98,7 @@ def _embedding_spread(trainer: Any, plan: Any) -> tuple[float, float]:
         if sum(map(len, parts)) >= _MONITORED_CELLS:
             break
     plan.module.train(training)
-    z = torch.cat(parts)[:_MONITORED_CELLS]
-    return float(z.std(0, correction=0).mean()), effective_rank(z)
+    return torch.cat(parts)[:_MONITORED_CELLS]
 
 
 class BestWeights(Callback):
@@ -104,6 +110,9 @@ class BestWeights(Callback):
         self.weights: dict[str, torch.Tensor] = {}
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+        if _interrupted(trainer) and self.weights:
+            # Lightning validates once more; half an epoch is no epoch.
+            return
         loss = float(trainer.callback_metrics["validation_loss"])
         if loss < self.loss:
             self.loss, self.epoch = loss, trainer.current_epoch
@@ -146,6 +155,15 @@ class Interrupt(Callback):
             trainer.should_stop = True
 
         self._previous = signal.signal(signal.SIGINT, handle)
+
+    def on_train_batch_end(
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.world_size > 1:
+            # All processes have to stop after the same step.
+            decide = trainer.strategy.reduce_boolean_decision
+            self.interrupted = bool(decide(self.interrupted, all=False))
+            trainer.should_stop = trainer.should_stop or self.interrupted
 
     def restore(self) -> None:
         """Give SIGINT back to whom it belonged."""

@@ -51,13 +51,13 @@ class FitOptions:
     precision: Any = None
     early_stopping: bool = True
     patience: int = 10
-    min_delta: float = 0.0
     gradient_clip: float | None = None
     n_output_genes: int | None = None
     compile: bool = False
     fresh: bool = True
     checkpoint_dir: Path | None = None
     resume_from: Path | None = None
+    n_epochs_before: int = 0
     progress: bool = True
     run: Mapping[str, Any] = field(default_factory=dict)
     callbacks: tuple[Callback, ...] = ()
@@ -75,11 +75,17 @@ class FitResult:
         Epoch whose weights the module has; the last one where there is no validation set.
     stopped_by
         ``"max_epochs"``, ``"early_stopping"`` or ``"interrupt"``.
+    best_loss
+        Its validation loss, or training loss where there is no validation set.
+    n_epochs_before
+        Epochs that the model had been trained for when this run was first started.
     """
 
     history: dict[str, list[float]]
     best_epoch: int
+    best_loss: float
     stopped_by: str
+    n_epochs_before: int
 
 
 class _LastCheckpoint(Checkpoint):
@@ -94,6 +100,19 @@ class _LastCheckpoint(Checkpoint):
             trainer.save_checkpoint(self.path)
 
 
+class _EarlyStopping(EarlyStopping):
+    """Early stopping whose patience is that of this run, also when it is resumed."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict({**state_dict, "patience": self.patience, "stopped_epoch": 0})
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        if self.wait_count >= self.patience:
+            # The run to resume had stopped already.
+            self.stopped_epoch = trainer.current_epoch
+            trainer.should_stop = True
+
+
 class _Loaders(lightning.LightningDataModule):
     def __init__(self, training: CellLoader, validation: CellLoader | None) -> None:
         super().__init__()
@@ -102,6 +121,12 @@ class _Loaders(lightning.LightningDataModule):
     def _of_this_process(self, loader: CellLoader) -> CellLoader:
         assert self.trainer is not None
         loader.rank, loader.world_size = self.trainer.global_rank, self.trainer.world_size
+        if len(loader) == 0:
+            msg = (
+                f"{loader.n_cells} cells are less than a batch of {loader.batch_size} for each of "
+                f"{loader.world_size} processes. Pass a smaller batch_size."
+            )
+            raise ValueError(msg)
         return loader
 
     def train_dataloader(self) -> CellLoader:
@@ -128,7 +153,9 @@ def fit(
     options
         How.
     """
-    monitor, best, interrupt = Monitor(), BestWeights(), Interrupt()
+    if options.checkpoint_dir is not None and options.resume_from is None:
+        _refuse_other_checkpoint(options.checkpoint_dir)
+    monitor, best, interrupt = Monitor(options.n_epochs_before), BestWeights(), Interrupt()
     callbacks: list[Callback] = [EpochOrder(), interrupt, monitor, *options.callbacks]
     if options.progress:
         callbacks.append(Progress(monitor))
@@ -136,15 +163,16 @@ def fit(
     if validation is not None:
         callbacks.append(best)
         if options.early_stopping:
-            stopper = EarlyStopping(
-                "validation_loss", patience=options.patience, min_delta=options.min_delta
-            )
+            stopper = _EarlyStopping("validation_loss", patience=options.patience)
             callbacks.append(stopper)
     if options.checkpoint_dir is not None:
         callbacks.append(_LastCheckpoint(options.checkpoint_dir))
 
     precision: Any = options.precision or "32-true"
     accelerator = options.accelerator
+    if accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
+        msg = f'accelerator="{accelerator}" was given, but PyTorch finds no GPU. Pass "cpu" or "auto".'
+        raise ValueError(msg)
     if accelerator == "auto":
         # Not "mps", which has no sparse tensors.
         accelerator = "gpu" if torch.cuda.is_available() else "cpu"
@@ -160,12 +188,17 @@ def fit(
         n_steps=options.max_epochs * len(training),
         run=options.run,
     )
-    if options.compile:
-        for part in (module.encoder, module.decoder):
-            part.compile()
+    compiled = module.compilable() if options.compile else ()
+    for part in compiled:
+        part.compile()
     # Embedding leaves it in evaluation mode, in which Lightning would train it.
     module.train()
-    with _quiet(), torch.random.fork_rng():
+    with (
+        _quiet(),
+        torch.random.fork_rng(
+            devices=[torch.cuda.current_device()] if accelerator == "gpu" else []
+        ),
+    ):
         trainer = lightning.Trainer(
             max_epochs=options.max_epochs,
             accelerator=accelerator,
@@ -194,10 +227,14 @@ def fit(
             )
         finally:
             interrupt.restore()
-    device = plan.device
+    # Lightning has moved the module to the CPU.
+    device = trainer.strategy.root_device
     if best.weights:
         module.load_state_dict(best.weights)
     module.to(device).eval()
+    for part in compiled:
+        # Embeddings come from the same kernels as those of the model once loaded.
+        part._compiled_call_impl = None
     for parameter in module.parameters():
         parameter.grad = None
     n_epochs = len(monitor.history.get("train_loss", []))
@@ -207,7 +244,23 @@ def fit(
         stopped_by = "early_stopping"
     else:
         stopped_by = "max_epochs"
-    return FitResult(monitor.history, best.epoch if best.weights else n_epochs - 1, stopped_by)
+    train_loss = monitor.history.get("train_loss", [float("nan")])
+    return FitResult(
+        monitor.history,
+        best_epoch=best.epoch if best.weights else n_epochs - 1,
+        best_loss=best.loss if best.weights else train_loss[-1],
+        stopped_by=stopped_by,
+        n_epochs_before=monitor.n_epochs_before,
+    )
+
+
+def _refuse_other_checkpoint(folder: Path) -> None:
+    if (folder / CHECKPOINT_NAME).exists():
+        msg = (
+            f"{folder} holds the checkpoint of another run. To go on with that run pass "
+            f'resume_from="{folder}"; for a new one, another checkpoint_dir.'
+        )
+        raise ValueError(msg)
 
 
 def _checkpoint_path(path: Path) -> Path:
@@ -226,7 +279,7 @@ def _checkpoint_path(path: Path) -> Path:
 def _check_precision(precision: Any, accelerator: str) -> None:
     if accelerator != "cpu" or str(precision) in {"32", "32-true"}:
         return
-    if not str(precision).startswith("bf16"):
+    if precision not in ("bf16", "bf16-mixed"):
         msg = f'`precision` on the CPU can be "32-true" or "bf16-mixed"; found {precision!r}.'
         raise ValueError(msg)
     if not bfloat16_works():
@@ -248,7 +301,9 @@ def bfloat16_works() -> bool:
     code = (
         "import torch; x = torch.ones(256, 256, dtype=torch.bfloat16); print((x @ x)[0, 0].item())"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code], capture_output=True, text=True, check=False
+    )
     return done.returncode == 0 and done.stdout.strip() == "256.0"
 
 

@@ -37,8 +37,6 @@ class SSLTrainingPlan(lightning.LightningModule):
         cosine down to 1 % of `lr`.
     n_steps
         Steps in total, for the schedule.
-    optimizer_kwargs
-        Further arguments of :class:`RowAdamW`.
     run
         What identifies the run; stored in checkpoints and compared when one is resumed.
     """
@@ -52,14 +50,12 @@ class SSLTrainingPlan(lightning.LightningModule):
         weight_decay: float,
         lr_schedule: Schedule,
         n_steps: int,
-        optimizer_kwargs: Mapping[str, Any] | None = None,
         run: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.module = module
         self.seed, self.lr, self.weight_decay = seed, lr, weight_decay
         self.lr_schedule, self.n_steps = lr_schedule, n_steps
-        self.optimizer_kwargs = dict(optimizer_kwargs or {})
         self.run = dict(run or {})
         self._sums: dict[str, list[Tensor]] = {"train": [], "validation": []}
         self._weights: dict[str, int] = {"train": 0, "validation": 0}
@@ -69,7 +65,6 @@ class SSLTrainingPlan(lightning.LightningModule):
             self.module.parameters(),
             lr=self.lr,
             weight_decay=self.weight_decay,
-            **self.optimizer_kwargs,
         )
         if self.lr_schedule == "constant":
             return optimizer

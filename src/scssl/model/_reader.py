@@ -1,0 +1,106 @@
+"""The cells of an AnnData as a model wants them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+import numpy as np
+from anndata import AnnData
+
+from scssl.data import CellLoader, open_rows
+
+from ._setup import DataSetup
+
+CONTINUOUS = "covariates:continuous"
+
+
+def category_key(column: str) -> str:
+    """Key in a batch of a categorical column; no column can be called like a key of the loader."""
+    return f"category:{column}"
+
+
+class CellReader:
+    """The cells of one AnnData as a model wants them."""
+
+    def __init__(self, setup: DataSetup, adata: AnnData, matrix: Any, alignment: Any) -> None:
+        self.setup, self.adata, self.alignment = setup, adata, alignment
+        self.n_cells = adata.n_obs
+        self._source = open_rows(matrix, where=setup.where)
+        self.obs: dict[str, np.ndarray] = {}
+        self.fingerprint: dict[str, Any] = {}
+
+    def with_covariates(self) -> Self:
+        """Read the columns too that a decoder is told."""
+        for key in self.setup.covariate_keys():
+            self.obs[category_key(key)] = self.setup.codes(self.adata, key)
+        if self.setup.continuous_keys:
+            self.obs[CONTINUOUS] = self.setup.continuous(self.adata)
+        return self
+
+    def loader(self, rows: np.ndarray, batch_size: int, **kwargs: Any) -> CellLoader:
+        """Batches of these cells."""
+        return CellLoader(
+            self._source,
+            rows,
+            batch_size=batch_size,
+            alignment=self.alignment,
+            input_kind=self.setup.input_kind,
+            target_sum=self.setup.target_sum,
+            obs=self.obs,
+            **kwargs,
+        )
+
+    def rows(self, indices: Any) -> np.ndarray:
+        """Row numbers of `indices`: numbers, a mask or cell names."""
+        if indices is None:
+            return np.arange(self.n_cells)
+        indices = np.asarray(indices)
+        if not indices.size:
+            return np.zeros(0, dtype=np.int64)
+        if indices.dtype.kind == "b":
+            if indices.shape != (self.n_cells,):
+                msg = f"A mask needs one value per cell ({self.n_cells:,}), found {indices.shape}."
+                raise ValueError(msg)
+            return np.flatnonzero(indices)
+        if indices.dtype.kind in "OUST":
+            if not self.adata.obs_names.is_unique:
+                msg = (
+                    "Cell names are not unique: pass row numbers, or adata.obs_names_make_unique()"
+                )
+                raise ValueError(msg)
+            found = self.adata.obs_names.get_indexer(indices.astype(str))
+            if (found < 0).any():
+                absent = indices[found < 0]
+                msg = f"{len(absent)} names are not in adata.obs_names, such as {str(absent[0])!r}."
+                raise KeyError(msg)
+            return found
+        if indices.dtype.kind not in "iu":
+            msg = f"`indices` must be row numbers, a mask or names, found {indices.dtype}."
+            raise TypeError(msg)
+        if indices.min() < -self.n_cells or indices.max() >= self.n_cells:
+            worst = indices.max() if indices.max() >= self.n_cells else indices.min()
+            msg = f"`indices` has {worst}, but `adata` has {self.n_cells:,} cells."
+            raise IndexError(msg)
+        return np.where(indices < 0, indices + self.n_cells, indices)
+
+
+def check_shape(adata: AnnData, recorded: Mapping[str, Any]) -> None:
+    check_unchanged({"cells": adata.n_obs, "genes": adata.n_vars}, recorded)
+
+
+def check_unchanged(now: Mapping[str, Any], recorded: Mapping[str, Any]) -> None:
+    changed = [
+        name
+        for name, value in now.items()
+        if value != recorded[name]
+        # Sums depend a little on how a matrix is stored.
+        and not (isinstance(value, float) and np.isclose(value, recorded[name], rtol=1e-4))
+    ]
+    if changed:
+        what = "; ".join(f"{name}: {recorded[name]} then, {now[name]} now" for name in changed)
+        msg = (
+            f"`adata` has changed since setup_anndata ({what}). Set it up again and make a new "
+            "model, or pass the changed data as adata=... to embed it."
+        )
+        raise ValueError(msg)
