@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 import scssl
+from scssl.model._training import resolve_output_genes
+from scssl.module._masked_autoencoder import default_hidden_dims
 
 from .conftest import TRAIN, make_counts
 
@@ -26,13 +28,26 @@ def normalised(adata):
     return np.log1p(x / x.sum(1, keepdims=True) * 1e4)
 
 
-def test_default_architecture_by_gene_count():
-    few, many = make_counts(n_cells=10), make_counts(n_cells=10, n_genes=5001)
-    for adata, hidden in ((few, [256, 128]), (many, [512, 512, 256, 256])):
-        MODEL.setup_anndata(adata)
-        model = MODEL(adata)
-        assert model._config()["hidden_dims"] == hidden
-        assert model.n_latent == 64
+def test_default_architecture():
+    small, large = (256, 128), (512, 512, 256, 256)
+    assert default_hidden_dims(5000, 10**6) == small
+    assert default_hidden_dims(20_000, 19_999) == small
+    assert default_hidden_dims(5001, 20_000) == large
+    adata = make_counts(n_cells=10)
+    MODEL.setup_anndata(adata)
+    assert MODEL(adata)._config()["hidden_dims"] == list(small)
+    assert MODEL(adata).n_latent == 64
+
+
+def test_part_of_the_genes_is_decoded_where_it_pays():
+    resolve = resolve_output_genes
+    assert resolve("auto", 19_331, 512, "cpu", "auto") == 2048
+    assert resolve("auto", 19_331, 256, "cpu", "auto") is None
+    assert resolve("auto", 2000, 512, "cpu", "auto") is None
+    assert resolve("auto", 19_331, 512, "cpu", 2) is None
+    assert resolve("auto", 19_331, 512, "gpu", "auto") is None
+    assert resolve(19_331, 19_331, 512, "cpu", "auto") is None
+    assert resolve(100, 19_331, 512, "cpu", "auto") == 100
 
 
 def test_reconstruction_denoises(model):
@@ -86,7 +101,7 @@ def test_embedding_separates_types(model):
     assert fitted.score(z[200:], y[200:]) > 0.8
 
 
-@pytest.mark.parametrize("signal", ["rescale", "indicator"])
+@pytest.mark.parametrize("signal", [None, "rescale", "indicator"])
 def test_mask_signals_train_and_survive_saving(signal, tmp_path):
     adata = make_counts()
     MODEL.setup_anndata(adata)

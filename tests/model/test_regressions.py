@@ -129,9 +129,7 @@ def test_a_resumed_second_run_keeps_the_first(tmp_path):
     loaded = MODEL.load(tmp_path / "model", make_counts())
     loaded.train(max_epochs=3, batch_size=32, progress=False, resume_from=tmp_path / "run")
     assert len(loaded.history["train_loss"]) == 5
-    np.testing.assert_array_equal(
-        loaded.history["train_loss"][:4], model.history["train_loss"]
-    )
+    np.testing.assert_array_equal(loaded.history["train_loss"][:4], model.history["train_loss"])
 
 
 @pytest.mark.parametrize("column", ["library", "indices", "continuous", "column_names", "X"])

@@ -168,6 +168,10 @@ def _number_of_genes(text: str) -> int | str | None:
     return None if text == "all" else _int_or_text(text)
 
 
+def _mask_signal(text: str) -> str | None:
+    return None if text == "none" else text
+
+
 SETUP_OPTIONS: dict[str, dict[str, Any]] = {
     "layer": {"metavar": "NAME", "help": "layer with the values (default: X)"},
     "batch_key": {"metavar": "COLUMN", "help": "column of obs with the batch"},
@@ -200,7 +204,7 @@ MODEL_OPTIONS: dict[str, dict[str, Any]] = {
         "metavar": "N",
         "nargs": "+",
         "type": int,
-        "help": "widths of the encoder's hidden layers (default: by number of genes)",
+        "help": "widths of the encoder's hidden layers (default: by number of genes and cells)",
     },
     "n_latent": {"metavar": "N", "type": int, "help": "dimensions of the embedding (default: 64)"},
     "dropout": {
@@ -219,8 +223,10 @@ MODEL_OPTIONS: dict[str, dict[str, Any]] = {
         "help": "share of the values that is hidden (default: 0.5)",
     },
     "mask_signal": {
-        "choices": ["rescale", "indicator"],
-        "help": "how the encoder learns what is hidden (default: it does not)",
+        "metavar": "NAME",
+        "type": _mask_signal,
+        "help": "rescale what is visible, give an indicator of what is hidden, or none "
+        "(default: rescale)",
     },
 }
 TRAIN_OPTIONS: dict[str, dict[str, Any]] = {

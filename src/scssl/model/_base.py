@@ -225,8 +225,9 @@ class SSLModel(PersistenceMixin, BaseModelClass):
             validation set, no early stopping, and the last weights are kept.
         n_output_genes
             Genes that the decoder predicts per step: `None` for all, a number for an unbiased
-            sample of them that is drawn anew each step, ``"auto"`` for 2,048 where there are at
-            least twice as many genes and training is on the CPU. Validation is always on all genes.
+            sample of them that is drawn anew each step, ``"auto"`` for 2,048 where training is on
+            one CPU and the output layer has at least 6 million weights (below that, a step on all
+            genes teaches more than it costs). Validation is always on all genes.
         gradient_clip
             Largest norm of the gradient.
         accelerator
@@ -292,7 +293,9 @@ class SSLModel(PersistenceMixin, BaseModelClass):
         # Batches of equal size, or up to half of a small data set would be left out of each epoch.
         n_batches = -(-len(rows) // chosen["batch_size"])
         chosen["batch_size"] = -(-len(rows) // n_batches)
-        n_output = resolve_output_genes(n_output_genes, len(self.genes), accelerator, devices)
+        n_output = resolve_output_genes(
+            n_output_genes, len(self.genes), self.module.output_width, accelerator, devices
+        )
         size = chosen.pop("batch_size")
         training = data.loader(rows, size, shuffle=True, seed=derive_seed(seed, "order"))
         validation = data.loader(held_out, max(size, 512)) if len(held_out) else None

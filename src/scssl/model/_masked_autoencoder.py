@@ -37,7 +37,8 @@ class MaskedAutoencoder(SSLModel):
         Setup of a model that is loaded without data; not for users.
     hidden_dims
         Widths of the encoder's hidden layers; the decoder mirrors them. By default (256, 128) for
-        up to 5,000 genes and (512, 512, 256, 256), as in :cite:p:`Richter2025`, for more.
+        up to 5,000 genes or fewer than 20,000 cells, and (512, 512, 256, 256), as in
+        :cite:p:`Richter2025`, beyond.
     n_latent
         Width of the embedding, 64 as in :cite:p:`Richter2025`.
     dropout
@@ -50,8 +51,9 @@ class MaskedAutoencoder(SSLModel):
     mask_rate
         Share of the entries to hide, 0.5 as in :cite:p:`Richter2025`.
     mask_signal
-        `None`: hidden entries look like zeros. ``"rescale"``: visible values are divided by the
-        visible share. ``"indicator"``: the encoder also sees which entries are hidden; its first
+        ``"rescale"`` (default): visible values are divided by the visible share, so that a cell
+        weighs as much in training as when it is embedded. `None`: hidden entries only look like
+        zeros, as in :cite:p:`Richter2025`. ``"indicator"``: the encoder also sees which entries are hidden; its first
         layer then costs as much as a dense one.
     rng
         Seed of the initial weights.
@@ -80,12 +82,14 @@ class MaskedAutoencoder(SSLModel):
         activation: str = "selu",
         masking: str | Masking = "random",
         mask_rate: float = 0.5,
-        mask_signal: Literal["rescale", "indicator"] | None = None,
+        mask_signal: Literal["rescale", "indicator"] | None = "rescale",
         rng: RNG = 0,
     ) -> None:
         super().__init__(adata, registry)
         n_genes = len(self.genes)
-        hidden = tuple(hidden_dims) if hidden_dims is not None else default_hidden_dims(n_genes)
+        if hidden_dims is None:
+            hidden_dims = default_hidden_dims(n_genes, int(self.summary_stats["n_cells"]))
+        hidden = tuple(hidden_dims)
         _check_architecture(hidden, n_latent, dropout, mask_signal)
         mask = make_masking(masking, rate=mask_rate)
         self._arguments: dict[str, Any] = {
@@ -132,12 +136,12 @@ class MaskedAutoencoder(SSLModel):
 
     def _train_defaults(self, n_cells: int) -> dict[str, Any]:
         return {
-            "max_epochs": int(np.clip(round(80_000 / max(n_cells, 1)), 5, 100)),
+            "max_epochs": int(np.clip(round(160_000 / max(n_cells, 1)), 10, 100)),
             "batch_size": 256 if n_cells < 50_000 else 1024,
             "lr": 1e-3,
             "weight_decay": 1e-2,
             "lr_schedule": "constant",
-            "patience": 10,
+            "patience": 15,
         }
 
     @torch.inference_mode()

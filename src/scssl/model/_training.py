@@ -12,6 +12,9 @@ import torch
 from scssl._random import RNG
 
 _AUTO_OUTPUT_GENES = 2048
+# Weights of the output layer from which a step on part of the genes saves more than it costs in
+# what a step teaches.
+_AUTO_OUTPUT_WEIGHTS = 6_000_000
 
 
 def check_training(chosen: Mapping[str, Any]) -> None:
@@ -59,13 +62,15 @@ def check_distributed(strategy: str, n_output_genes: Any, rng: RNG) -> None:
         raise ValueError(msg)
 
 
-def resolve_output_genes(asked: Any, n_genes: int, accelerator: str, devices: Any) -> int | None:
-    """Number of genes to decode per step, `None` for all."""
+def resolve_output_genes(
+    asked: Any, n_genes: int, width: int, accelerator: str, devices: Any
+) -> int | None:
+    """Number of genes to decode per step, `None` for all; `width` is that of the last layer."""
     if asked is None:
         return None
     if isinstance(asked, str) and asked == "auto":
         on_cpu = accelerator == "cpu" or (accelerator == "auto" and not torch.cuda.is_available())
-        worth = n_genes >= 2 * _AUTO_OUTPUT_GENES
+        worth = n_genes >= 2 * _AUTO_OUTPUT_GENES and n_genes * width >= _AUTO_OUTPUT_WEIGHTS
         return _AUTO_OUTPUT_GENES if on_cpu and worth and not is_distributed(devices) else None
     if isinstance(asked, bool) or not isinstance(asked, (int, np.integer)):
         msg = f'`n_output_genes` must be "auto", None or 1 to {n_genes:,}, found {asked!r}.'

@@ -93,6 +93,11 @@ class SSLModule(BaseModuleClass):
             Genes to decode per training step, `None` for all.
         """
 
+    @property
+    def output_width(self) -> int:
+        """Width of the layer before the output of all genes; 0 where there is none."""
+        return 0
+
     def compilable(self) -> tuple[torch.nn.Module, ...]:
         """Parts that :func:`torch.compile` can take."""
         return ()
