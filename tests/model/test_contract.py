@@ -133,7 +133,27 @@ def test_storage_makes_no_difference(trained, adata, store):
     )
 
 
-@pytest.mark.parametrize("store", [lambda x: x.toarray(), sparse.csc_matrix], ids=["dense", "csc"])
+def as_int64_indices(x):
+    x = x.copy()
+    x.indices, x.indptr = x.indices.astype(np.int64), x.indptr.astype(np.int64)
+    return x
+
+
+def as_dask(x):
+    return pytest.importorskip("dask.array").from_array(x.toarray(), chunks=(40, 30))
+
+
+@pytest.mark.parametrize(
+    "store",
+    [
+        lambda x: x.toarray(),
+        sparse.csc_matrix,
+        as_int64_indices,
+        lambda x: x.toarray().astype(np.float16),
+        as_dask,
+    ],
+    ids=["dense", "csc", "int64", "float16", "dask"],
+)
 def test_training_on_other_storage_gives_the_same_bits(build, store):
     def run(x):
         model = build(anndata.AnnData(x, obs=make_counts().obs))
@@ -151,6 +171,18 @@ def test_backed(trained, adata, tmp_path):
     np.testing.assert_array_equal(trained.get_latent_representation(backed), z)
     rows = [5, 3, 1]
     np.testing.assert_array_equal(trained.get_latent_representation(backed, indices=rows), z[rows])
+    backed.file.close()
+
+
+def test_training_on_a_file(build, tmp_path):
+    make_counts().write_h5ad(tmp_path / "cells.h5ad")
+    backed = anndata.read_h5ad(tmp_path / "cells.h5ad", backed="r")
+    on_disk, in_memory = build(backed), build(make_counts())
+    for model in (on_disk, in_memory):
+        model.train(**TRAIN)
+    np.testing.assert_array_equal(
+        on_disk.get_latent_representation(), in_memory.get_latent_representation()
+    )
     backed.file.close()
 
 

@@ -42,7 +42,7 @@ def test_default_architecture():
 def test_part_of_the_genes_is_decoded_where_it_pays():
     resolve = resolve_output_genes
     assert resolve("auto", 19_331, 512, "cpu", "auto") == 2048
-    assert resolve("auto", 19_331, 256, "cpu", "auto") is None
+    assert resolve("auto", 10_000, 256, "cpu", "auto") is None
     assert resolve("auto", 2000, 512, "cpu", "auto") is None
     assert resolve("auto", 19_331, 512, "cpu", 2) is None
     assert resolve("auto", 19_331, 512, "gpu", "auto") is None

@@ -228,6 +228,7 @@ MODEL_OPTIONS: dict[str, dict[str, Any]] = {
         "help": "rescale what is visible, give an indicator of what is hidden, or none "
         "(default: rescale)",
     },
+    "loss": {"choices": ["mse"], "help": "loss on the hidden values (default: mse)"},
 }
 TRAIN_OPTIONS: dict[str, dict[str, Any]] = {
     "max_epochs": {

@@ -226,8 +226,8 @@ class SSLModel(PersistenceMixin, BaseModelClass):
         n_output_genes
             Genes that the decoder predicts per step: `None` for all, a number for an unbiased
             sample of them that is drawn anew each step, ``"auto"`` for 2,048 where training is on
-            one CPU and the output layer has at least 6 million weights (below that, a step on all
-            genes teaches more than it costs). Validation is always on all genes.
+            one CPU and the output layer has at least 3 million weights (below that, a step on all
+            genes is cheap). Validation is always on all genes.
         gradient_clip
             Largest norm of the gradient.
         accelerator

@@ -55,6 +55,9 @@ class MaskedAutoencoder(SSLModel):
         weighs as much in training as when it is embedded. `None`: hidden entries only look like
         zeros, as in :cite:p:`Richter2025`. ``"indicator"``: the encoder also sees which entries are hidden; its first
         layer then costs as much as a dense one.
+    loss
+        ``"mse"``: mean squared error of log1p-normalised expression, with a linear output (the
+        sigmoid of the published code cannot exceed 1, where the data reach 9).
     rng
         Seed of the initial weights.
 
@@ -83,6 +86,7 @@ class MaskedAutoencoder(SSLModel):
         masking: str | Masking = "random",
         mask_rate: float = 0.5,
         mask_signal: Literal["rescale", "indicator"] | None = "rescale",
+        loss: Literal["mse"] = "mse",
         rng: RNG = 0,
     ) -> None:
         super().__init__(adata, registry)
@@ -91,6 +95,9 @@ class MaskedAutoencoder(SSLModel):
             hidden_dims = default_hidden_dims(n_genes, int(self.summary_stats["n_cells"]))
         hidden = tuple(hidden_dims)
         _check_architecture(hidden, n_latent, dropout, mask_signal)
+        if loss != "mse":
+            msg = f"`loss` must be 'mse', found {loss!r}."
+            raise ValueError(msg)
         mask = make_masking(masking, rate=mask_rate)
         self._arguments: dict[str, Any] = {
             "hidden_dims": [int(width) for width in hidden],
@@ -99,6 +106,7 @@ class MaskedAutoencoder(SSLModel):
             "activation": activation,
             "masking": mask.config(),
             "mask_signal": mask_signal,
+            "loss": loss,
         }
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(as_seed(rng), "weights"))
@@ -137,11 +145,11 @@ class MaskedAutoencoder(SSLModel):
     def _train_defaults(self, n_cells: int) -> dict[str, Any]:
         return {
             "max_epochs": int(np.clip(round(160_000 / max(n_cells, 1)), 10, 100)),
-            "batch_size": 256 if n_cells < 50_000 else 1024,
-            "lr": 1e-3,
+            "batch_size": 128 if n_cells < 20_000 else 1024,
+            "lr": 5e-4 if n_cells < 20_000 else 1e-3,
             "weight_decay": 1e-2,
             "lr_schedule": "constant",
-            "patience": 15,
+            "patience": 20,
         }
 
     @torch.inference_mode()

@@ -12,9 +12,8 @@ import torch
 from scssl._random import RNG
 
 _AUTO_OUTPUT_GENES = 2048
-# Weights of the output layer from which a step on part of the genes saves more than it costs in
-# what a step teaches.
-_AUTO_OUTPUT_WEIGHTS = 6_000_000
+# Below this many weights of the output layer a step on all genes is cheap anyway.
+_AUTO_OUTPUT_WEIGHTS = 3_000_000
 
 
 def check_training(chosen: Mapping[str, Any]) -> None:
