@@ -68,7 +68,10 @@ def test_impossible_rates(rate):
 def test_by_name():
     assert masking("random", rate=0.2).rate == 0.2
     own = RandomMask(0.1)
-    assert masking(own, rate=0.9) is own
+    assert masking(own) is own
+    assert masking("random").rate == 0.5
+    with pytest.raises(ValueError, match="give its arguments there"):
+        masking(own, rate=0.9)
     with pytest.raises(ValueError, match="must be one of 'random'"):
         masking("gene_programme", rate=0.5)
     assert isinstance(own, Masking)

@@ -73,7 +73,11 @@ def test_version(capsys):
     ("options", "function", "not_typed"),
     [
         (SETUP_OPTIONS, lambda model: model.setup_anndata, {"adata", "kwargs"}),
-        (MODEL_OPTIONS, lambda model: model.__init__, {"self", "adata", "registry", "rng"}),
+        (
+            MODEL_OPTIONS,
+            lambda model: model.__init__,
+            {"self", "adata", "registry", "rng", "decoder"},
+        ),
         (TRAIN_OPTIONS, lambda model: model.train, {"self", "callbacks"}),
         (EMBED_OPTIONS, lambda model: scssl.tl.embed, {"adata", "model", "copy"}),
     ],

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from scssl.augment import Hidden, Masking, RandomMask
+from scssl.data._statistics import GeneStatistics
 from scssl.module import MaskedAutoencoderModule
 from scssl.module._base import BLOCK, blockwise
 from scssl.objective import masked_mse
@@ -30,6 +31,10 @@ def batch(n=12, g=40, seed=0):
     generator = torch.Generator().manual_seed(seed)
     x = torch.rand(n, g, generator=generator) * (torch.rand(n, g, generator=generator) < 0.4)
     return x, {"X": x.to_sparse_csr(), "indices": torch.arange(n)}
+
+
+def statistics(mean, spread):
+    return GeneStatistics(mean, spread, np.full(len(mean), 1 / len(mean)), np.full(len(mean), 0.3))
 
 
 def module(g=40, masking=None, **kwargs):
@@ -90,7 +95,7 @@ def test_sampled_loss_is_unbiased():
     mask = torch.rand(12, 60, generator=torch.Generator().manual_seed(1)) < 0.5
     m = module(g=60, masking=FixedMask(mask))
     spread = np.random.default_rng(0).random(60)
-    m.begin_training(np.zeros(60), spread, fresh=False, n_output_genes=15)
+    m.begin_training(statistics(np.zeros(60), spread), fresh=False, n_output_genes=15)
     rng = torch.Generator().manual_seed(0)
     full = m.loss(tensors, rng=rng, full=True).loss
     weight = m.encoder[2].layers[0].weight
@@ -120,10 +125,10 @@ def test_indicator_reaches_the_encoder_only_in_training():
 def test_starts_at_the_mean_expression():
     m = module()
     mean = np.random.default_rng(0).random(40)
-    m.begin_training(mean, np.ones(40), fresh=True, n_output_genes=None)
+    m.begin_training(statistics(mean, np.ones(40)), fresh=True, n_output_genes=None)
     decoded = m.gene_decoder(torch.zeros(1, 16)).detach()
     np.testing.assert_allclose(decoded[0], mean, rtol=1e-6)
-    m.begin_training(mean + 1, np.ones(40), fresh=False, n_output_genes=None)
+    m.begin_training(statistics(mean + 1, np.ones(40)), fresh=False, n_output_genes=None)
     assert torch.equal(m.gene_decoder(torch.zeros(1, 16)), decoded)
 
 

@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import Callback
 
 import scssl
 from scssl._errors import BundleError, ScsslWarning
+from scssl.data._statistics import GeneStatistics
 from scssl.train import SafeCheckpointIO
 from scssl.train._fit import bfloat16_works
 
@@ -191,7 +192,7 @@ def test_gradient_clipping_counts_sparse_gradients():
     free.train(1, **OPTIONS, n_output_genes=20)
     clipped.train(1, **OPTIONS, n_output_genes=20, gradient_clip=1e-9)
     module = build().module
-    module.begin_training(np.zeros(60), np.ones(60), fresh=True, n_output_genes=None)
+    module.begin_training(GeneStatistics(*np.ones((4, 60))), fresh=True, n_output_genes=None)
     start = module.gene_decoder.weight
     # Adam's steps do not depend on the scale of the gradient until it nears eps.
     moved_free = (free.module.gene_decoder.weight - start).abs().sum()
@@ -234,7 +235,7 @@ def test_precision_that_the_cpu_has_not():
         ({"max_epochs": 0}, "`max_epochs` must be a whole number of at least 1, found 0"),
         ({"batch_size": 0}, "`batch_size` must be a whole number"),
         ({"lr": -1}, "`lr` must be positive"),
-        ({"lr_schedule": "linear"}, "`lr_schedule` must be 'constant' or 'cosine'"),
+        ({"lr_schedule": "linear"}, "`lr_schedule` must be 'constant', 'cosine' or 'step'"),
         ({"n_output_genes": 61}, "`n_output_genes` must be"),
         ({"train_size": 1.5}, "train_size"),
     ],

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -28,10 +27,11 @@ class Hidden:
     loss_weight
         Weight of each stored value in the loss; shape ``(n_stored,)``.
     zero_weight
-        Weight in the loss of the entries that are not stored: a scalar, or shape
+        Weight in the loss of the entries that are not stored: a scalar, one per gene, or shape
         ``(n_cells, n_genes)`` of which the positions of stored values are not read.
     hidden_share
-        Expected share of the entries that are hidden.
+        Share of the entries that are hidden, expected or, with shape ``(n_cells, 1)``, of each cell.
+        0 where what is visible is no thinned copy of the cell.
     indicator
         1 where an entry is hidden; shape ``(n_cells, n_genes)``. Only where it was asked for.
     """
@@ -39,7 +39,7 @@ class Hidden:
     visible: Tensor
     loss_weight: Tensor
     zero_weight: Tensor
-    hidden_share: float
+    hidden_share: float | Tensor
     indicator: Tensor | None = None
 
     def normalizer(self, x: SparseRows) -> Tensor:
@@ -47,6 +47,9 @@ class Hidden:
         stored = self.loss_weight.sum()
         if self.zero_weight.ndim == 0:
             zeros = self.zero_weight * (x.n_cells * x.n_genes - x.n_stored)
+        elif self.zero_weight.ndim == 1:
+            at_stored = self.zero_weight.index_select(0, x.columns.long()).sum(dtype=torch.float32)
+            zeros = x.n_cells * self.zero_weight.sum(dtype=torch.float32) - at_stored
         else:
             at_stored = self.zero_weight[x.rows, x.columns.long()].sum(dtype=torch.float32)
             zeros = self.zero_weight.sum(dtype=torch.float32) - at_stored
@@ -78,6 +81,21 @@ class Masking(ABC):
     @abstractmethod
     def config(self) -> dict[str, object]:
         """What to store in a checkpoint to build the same mask again, JSON only."""
+
+    def target_genes(self) -> Tensor | None:
+        """Positions of the genes that the loss can ever count, ascending; `None` for all.
+
+        Where these are few, a training step decodes no others.
+        """
+        return None
+
+
+def check_rate(rate: float) -> float:
+    """Refuse a rate that hides nothing or all."""
+    if not 0 < rate < 1:
+        msg = f"`mask_rate` must be between 0 and 1, both excluded; found {rate}."
+        raise ValueError(msg)
+    return float(rate)
 
 
 class RandomMask(Masking):
@@ -111,10 +129,7 @@ class RandomMask(Masking):
     """
 
     def __init__(self, rate: float = 0.5) -> None:
-        if not 0 < rate < 1:
-            msg = f"`mask_rate` must be between 0 and 1, both excluded; found {rate}."
-            raise ValueError(msg)
-        self.rate = float(rate)
+        self.rate = check_rate(rate)
 
     def draw(self, x: SparseRows, rng: torch.Generator, *, indicator: bool = False) -> Hidden:
         device = x.values.device
@@ -131,46 +146,3 @@ class RandomMask(Masking):
 
     def __repr__(self) -> str:
         return f"RandomMask(rate={self.rate})"
-
-
-_MASKS: dict[str, type[RandomMask]] = {"random": RandomMask}
-
-
-def masking(name: str | Masking, *, rate: float) -> Masking:
-    """Mask called ``name``, or ``name`` itself if it is one.
-
-    Parameters
-    ----------
-    name
-        ``"random"`` or a :class:`Masking`.
-    rate
-        Share to hide, where a name is given.
-    """
-    if isinstance(name, Masking):
-        return name
-    if name not in _MASKS:
-        msg = (
-            f"`masking` must be one of {', '.join(map(repr, _MASKS))} or a scssl.augment.Masking; "
-            f"found {name!r}."
-        )
-        raise ValueError(msg)
-    return _MASKS[name](rate)
-
-
-def masking_from_config(config: Mapping[str, Any]) -> Masking:
-    """Mask from what :meth:`Masking.config` gave.
-
-    Raises
-    ------
-    ValueError
-        If it is not a mask of this package.
-    """
-    arguments = dict(config)
-    name = arguments.pop("name", None)
-    if name not in _MASKS:
-        msg = (
-            f"The mask {name!r} is not one of scssl ({', '.join(_MASKS)}): a model with it can be "
-            "trained but not saved, because nothing that is loaded may bring code along."
-        )
-        raise ValueError(msg)
-    return _MASKS[name](**arguments)

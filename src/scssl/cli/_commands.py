@@ -27,7 +27,13 @@ def train(
     check_target(Path(out), overwrite=overwrite)
     adata = _read(path, backed=backed)
     MaskedAutoencoder.setup_anndata(adata, **_pick(options, SETUP_OPTIONS))
-    model = MaskedAutoencoder(adata, **_pick(options, [*MODEL_OPTIONS, "rng"]))
+    arguments = _pick(options, [*MODEL_OPTIONS, "rng"])
+    if "mask_options" in arguments:
+        arguments["mask_options"] = dict(arguments["mask_options"])
+    if "preset" in arguments:
+        model = MaskedAutoencoder.from_preset(arguments.pop("preset"), adata, **arguments)
+    else:
+        model = MaskedAutoencoder(adata, **arguments)
     model.train(**_pick(options, TRAIN_OPTIONS))
     model.save(out, overwrite=overwrite)
     print(model)

@@ -168,6 +168,17 @@ def _number_of_genes(text: str) -> int | str | None:
     return None if text == "all" else _int_or_text(text)
 
 
+def _key_value(text: str) -> tuple[str, str | float]:
+    key, found, value = text.partition("=")
+    if not found:
+        msg = f"expected NAME=VALUE, found {text}"
+        raise argparse.ArgumentTypeError(msg)
+    try:
+        return key, float(value)
+    except ValueError:
+        return key, value
+
+
 def _mask_signal(text: str) -> str | None:
     return None if text == "none" else text
 
@@ -216,11 +227,25 @@ MODEL_OPTIONS: dict[str, dict[str, Any]] = {
         "metavar": "NAME",
         "help": "selu, gelu, relu, silu or leaky_relu (default: selu)",
     },
-    "masking": {"metavar": "NAME", "help": "what is hidden from the encoder (default: random)"},
+    "masking": {
+        "choices": ["random", "gene_program", "gp_to_gp", "gp_to_tf"],
+        "help": "what is hidden from the encoder; the last three need gene programmes in the file, as "
+        "scssl.pp.gene_programs or scssl.pp.tf_targets write them (default: random)",
+    },
     "mask_rate": {
         "metavar": "RATE",
         "type": float,
-        "help": "share of the values that is hidden (default: 0.5)",
+        "help": "share that is hidden (default: 0.5 of the values, or 0.25 of the programmes)",
+    },
+    "mask_options": {
+        "metavar": "NAME=VALUE",
+        "nargs": "+",
+        "type": _key_value,
+        "help": "further arguments of the mask, such as per=batch or hide_fraction=0.5",
+    },
+    "programs_key": {
+        "metavar": "KEY",
+        "help": "where the gene programmes are in varm and uns (default: gene_programs or tf_targets)",
     },
     "mask_signal": {
         "metavar": "NAME",
@@ -228,7 +253,26 @@ MODEL_OPTIONS: dict[str, dict[str, Any]] = {
         "help": "rescale what is visible, give an indicator of what is hidden, or none "
         "(default: rescale)",
     },
-    "loss": {"choices": ["mse"], "help": "loss on the hidden values (default: mse)"},
+    "loss": {
+        "choices": ["mse", "nb", "zinb", "bce"],
+        "help": "squared error, likelihood of the counts, or detection (default: mse)",
+    },
+    "latent_activation": {
+        "action": argparse.BooleanOptionalAction,
+        "help": "activation after the embedding layer too (default: no)",
+    },
+    "output_activation": {
+        "choices": ["sigmoid"],
+        "help": "sigmoid only to reproduce the published code (default: none)",
+    },
+    "encode_covariates": {
+        "action": argparse.BooleanOptionalAction,
+        "help": "tell the encoder too the batch and the covariates (default: no)",
+    },
+    "preset": {
+        "metavar": "NAME",
+        "help": "a published recipe, such as ssl_in_scg.random_mask; options given here win",
+    },
 }
 TRAIN_OPTIONS: dict[str, dict[str, Any]] = {
     "max_epochs": {
@@ -243,7 +287,10 @@ TRAIN_OPTIONS: dict[str, dict[str, Any]] = {
     },
     "lr": {"metavar": "RATE", "type": float, "help": "learning rate"},
     "weight_decay": {"metavar": "RATE", "type": float, "help": "weight decay"},
-    "lr_schedule": {"choices": ["constant", "cosine"], "help": "course of the learning rate"},
+    "lr_schedule": {
+        "choices": ["constant", "cosine", "step"],
+        "help": "course of the learning rate; step is times 0.9 every two epochs",
+    },
     "train_size": {
         "metavar": "SHARE",
         "type": float,

@@ -37,7 +37,8 @@ class CellLoader:
     A batch is a dict of tensors with ``n`` cells: ``"X"``, sparse CSR float32 ``(n, n_genes)``,
     normalised; ``"library"``, float32 ``(n, 1)``, sum of each cell over these genes before
     normalisation; ``"indices"``, int64 ``(n,)``, row numbers in the source; and every entry of
-    `obs` as ``(n, k)``, int64 for whole numbers and booleans, float32 for floats.
+    `obs` as ``(n, k)``, int64 for whole numbers and booleans, float32 for floats. With `counts`,
+    ``"counts"`` has the values of ``"X"`` before normalisation, float32 ``(n_stored,)``.
 
     The bits of a cell do not depend on the batch it is in, nor on how the source is read.
 
@@ -63,6 +64,8 @@ class CellLoader:
         Sum of each cell before the logarithm, for counts.
     obs
         Arrays of one row per cell of the source, ``(n_cells,)`` or ``(n_cells, k)``.
+    counts
+        Whether to give the counts as well; only where the input is counts.
     rank, world_size
         Number of this process and of all. Each process gets every `world_size`-th cell of the
         order and the same number of batches; where the cells do not divide, the first ones are
@@ -98,6 +101,7 @@ class CellLoader:
         input_kind: InputKind,
         target_sum: float = 1e4,
         obs: Mapping[str, Any] | None = None,
+        counts: bool = False,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
@@ -115,6 +119,10 @@ class CellLoader:
             msg = f"`input_kind` must be 'counts' or 'lognorm', found {input_kind!r}."
             raise ValueError(msg)
         self.input_kind = input_kind
+        if counts and input_kind != "counts":
+            msg = f"`counts` needs counts, the input is {input_kind!r}."
+            raise ValueError(msg)
+        self.counts = counts
         if not 0 <= rank < world_size:
             msg = f"`rank` must be in [0, {world_size}), found {rank}."
             raise ValueError(msg)
@@ -189,12 +197,15 @@ class CellLoader:
     def _batch(self, rows: np.ndarray, csr: sparse.csr_matrix) -> dict[str, torch.Tensor]:
         if self.alignment is not None:
             csr = self.alignment.apply(csr)
+        counts = torch.from_numpy(csr.data.copy()) if self.counts else None
         csr, library = normalize_rows(csr, input_kind=self.input_kind, target_sum=self.target_sum)
         batch = {
             "X": _sparse_tensor(csr),
             "library": torch.from_numpy(library),
             "indices": torch.from_numpy(rows.copy()),
         }
+        if counts is not None:
+            batch["counts"] = counts
         for name, values in self._obs.items():
             batch[name] = torch.from_numpy(_gather_obs(values, rows))
         return batch

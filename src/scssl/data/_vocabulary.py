@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,6 +15,8 @@ import pandas as pd
 
 from scssl._errors import GeneMismatchError
 from scssl.data._gene_hints import mismatch_hint
+from scssl.data._gene_names import ENSEMBL, checked_aliases, checked_index, match_names
+from scssl.data._gene_names import some_names as _examples
 from scssl.data._rows import remap_columns
 
 if TYPE_CHECKING:
@@ -22,8 +24,6 @@ if TYPE_CHECKING:
 
 IdType = Literal["ensembl", "symbol", "unknown"]
 
-# Stable ids of Ensembl genomes; fly and worm keep those of their own data bases.
-_ENSEMBL = re.compile(r"(ENS[A-Z]{0,6}G\d{11}|FBgn\d{7}|WBGene\d{8})(\.\d+)?")
 _PLACEHOLDER = re.compile(r"(?i)(gene|var|feature|g)?[_-]?\d+")
 
 
@@ -36,6 +36,11 @@ class GeneVocabulary:
         Gene names in the order of the columns, for instance ``adata.var_names``.
     species
         Free text such as ``"human"``, kept with the names.
+    aliases
+        Another name of each gene, such as the symbols where `names` are Ensembl ids; empty where a
+        gene has none. With aliases, a gene of a data set is looked up by name first, then as an
+        Ensembl id without version, then by alias. They do not have to be unique: an alias of
+        several genes is not used, and reported.
 
     Raises
     ------
@@ -43,6 +48,8 @@ class GeneVocabulary:
         If there are no names, or names are duplicated, missing or empty.
     TypeError
         If a name is not a string.
+    ValueError
+        If there is not one alias per name.
 
     Examples
     --------
@@ -54,13 +61,20 @@ class GeneVocabulary:
     2 of 3 genes of the model found (66.7 %); 1 missing, taken as zero (MS4A1); 1 extra, not used (GNLY).
     """
 
-    __slots__ = ("__dict__", "_index", "_names", "_species")
+    __slots__ = ("__dict__", "_aliases", "_index", "_names", "_species")
 
-    def __init__(self, names: Sequence[str] | np.ndarray | pd.Index, *, species: str | None = None):
-        self._index = _checked_index(names, "The gene names", fix="adata.var_names")
+    def __init__(
+        self,
+        names: Sequence[str] | np.ndarray | pd.Index,
+        *,
+        species: str | None = None,
+        aliases: Sequence[str] | np.ndarray | None = None,
+    ):
+        self._index = checked_index(names, "The gene names", fix="adata.var_names")
         self._names = self._index.to_numpy(copy=True)
         self._names.flags.writeable = False
         self._species = species
+        self._aliases = checked_aliases(aliases, len(self._names))
 
     @property
     def names(self) -> np.ndarray:
@@ -71,6 +85,11 @@ class GeneVocabulary:
     def species(self) -> str | None:
         """Species the names belong to, if it was given."""
         return self._species
+
+    @property
+    def aliases(self) -> np.ndarray | None:
+        """Another name of each gene, empty where there is none; `None` if none are known."""
+        return self._aliases
 
     @cached_property
     def id_type(self) -> IdType:
@@ -109,12 +128,15 @@ class GeneVocabulary:
         >>> GeneVocabulary.from_dict(genes.to_dict()) == genes
         True
         """
-        return {
+        content = {
             "names": self._names.tolist(),
             "id_type": self.id_type,
             "species": self.species,
             "hash": self.hash,
         }
+        if self._aliases is not None:
+            content["aliases"] = self._aliases.tolist()
+        return content
 
     @classmethod
     def from_dict(cls, content: Any) -> GeneVocabulary:
@@ -123,7 +145,7 @@ class GeneVocabulary:
         Parameters
         ----------
         content
-            Mapping with ``names`` and ``hash``; ``species`` is optional.
+            Mapping with ``names`` and ``hash``; ``species`` and ``aliases`` are optional.
 
         Raises
         ------
@@ -148,7 +170,11 @@ class GeneVocabulary:
         if not isinstance(digest, str) or not (species is None or isinstance(species, str)):
             msg = "`hash` and `species` of a gene vocabulary must be strings."
             raise TypeError(msg)
-        vocabulary = cls(names, species=species)
+        aliases = content.get("aliases")
+        if not (aliases is None or isinstance(aliases, list)):
+            msg = f"`aliases` of a gene vocabulary must be a list, found {type(aliases).__name__}."
+            raise TypeError(msg)
+        vocabulary = cls(names, species=species, aliases=aliases)
         if vocabulary.hash != digest:
             msg = (
                 f"The {len(names):,} gene names do not have the hash stored with them "
@@ -188,16 +214,17 @@ class GeneVocabulary:
         if isinstance(min_overlap, bool) or not 0 <= min_overlap <= 1:
             msg = f"`min_overlap` must be between 0 and 1, found {min_overlap!r}."
             raise ValueError(msg)
-        query = _checked_index(var_names, "The gene names of the data", fix="adata.var_names")
-        columns = self._index.get_indexer(query).astype(np.int64)
-        alignment = GeneAlignment(self._names, query.to_numpy(), columns)
+        query = checked_index(var_names, "The gene names of the data", fix="adata.var_names")
+        match = match_names(self._index, self._aliases, query)
+        alignment = GeneAlignment(
+            self._names, query.to_numpy(), match.columns, match.ambiguous, match.n_by_alias
+        )
         if alignment.overlap < min_overlap:
-            hint = mismatch_hint(
-                self._names,
-                query.to_numpy(),
-                alignment.n_matched,
-                id_types=(self.id_type, _detect_id_type(query.to_numpy())),
-            )
+            names, id_types = self._names, (self.id_type, _detect_id_type(query.to_numpy()))
+            if self._aliases is not None and id_types[0] != id_types[1]:
+                # Names of the other kind were compared with the aliases.
+                names, id_types = self._aliases, (id_types[1], id_types[1])
+            hint = mismatch_hint(names, query.to_numpy(), alignment.n_matched, id_types=id_types)
             msg = (
                 f"Only {alignment.n_matched:,} of the {len(self):,} genes of the model "
                 f"({alignment.overlap:.1%}) are in the data; min_overlap={min_overlap:g} asks for "
@@ -224,11 +251,18 @@ class GeneAlignment:
     columns
         Column of the model for every gene of the data set, −1 where the model does not know it;
         int64 of shape ``(n_query,)``.
+    ambiguous
+        Names of the data set that fit several genes of the model, or a gene that another name fits;
+        they are not used.
+    n_by_alias
+        Number of genes found by an alias or without the version of their id.
     """
 
     model_names: np.ndarray
     query_names: np.ndarray
     columns: np.ndarray
+    ambiguous: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=object))
+    n_by_alias: int = 0
 
     @cached_property
     def present(self) -> np.ndarray:
@@ -296,10 +330,15 @@ class GeneAlignment:
             f"{self.n_matched:,} of {len(self.model_names):,} genes of the model found "
             f"({self.overlap:.1%})".replace("%", " %")
         ]
+        if self.n_by_alias:
+            parts.append(f"{self.n_by_alias:,} of these by symbol or without the version of the id")
         if self.n_missing:
             parts.append(f"{self.n_missing:,} missing, taken as zero ({_examples(self.missing)})")
         if self.n_extra:
             parts.append(f"{self.n_extra:,} extra, not used ({_examples(self.extra)})")
+        if len(self.ambiguous):
+            which = _examples(self.ambiguous)
+            parts.append(f"{len(self.ambiguous):,} of these fit no gene alone ({which})")
         return "; ".join(parts) + "."
 
     def apply(self, csr: sparse.csr_matrix) -> sparse.csr_matrix:
@@ -346,52 +385,10 @@ class GeneAlignment:
         )
 
 
-def _checked_index(names: Any, what: str, *, fix: str) -> pd.Index:
-    """Unique, non-empty string names as an object index."""
-    if isinstance(names, str):
-        msg = f"{what} must be a sequence of strings, found the single string {names!r}."
-        raise TypeError(msg)
-    index = pd.Index(names, dtype=object)
-    if not len(index):
-        msg = f"{what} are empty: there are no genes."
-        raise GeneMismatchError(msg)
-    for position, name in enumerate(index):
-        if isinstance(name, str) and name.strip():
-            continue
-        if name is None or isinstance(name, str) or pd.isna(name):
-            msg = (
-                f"{what} contain a missing or empty name at position {position:,} ({name!r}). "
-                f"Drop such genes first: adata = adata[:, {fix}.notna() & ({fix} != '')].copy()"
-            )
-            raise GeneMismatchError(msg)
-        msg = (
-            f"{what} must be strings, found {type(name).__name__} {name!r} at position "
-            f"{position:,}: {fix} = {fix}.astype(str)"
-        )
-        raise TypeError(msg)
-    if not index.is_unique:
-        repeated = index[index.duplicated()].unique()
-        msg = (
-            f"{what} are not unique: {len(repeated):,} occur more than once "
-            f"({_examples(repeated.to_numpy())}), and genes are matched by name. "
-            "Sum or drop the repeated columns, or run adata.var_names_make_unique(): it keeps the "
-            "first under its name and calls the others 'NAME-1', 'NAME-2', which will match no "
-            "other data set."
-        )
-        raise GeneMismatchError(msg)
-    return index
-
-
 def _detect_id_type(names: np.ndarray) -> IdType:
     sample = names[:: max(1, len(names) // 1000)]
-    if np.mean([_ENSEMBL.fullmatch(name) is not None for name in sample]) > 0.5:
+    if np.mean([ENSEMBL.fullmatch(name) is not None for name in sample]) > 0.5:
         return "ensembl"
     if np.mean([_PLACEHOLDER.fullmatch(name) is not None for name in sample]) > 0.5:
         return "unknown"
     return "symbol"
-
-
-def _examples(names: np.ndarray, limit: int = 5) -> str:
-    if not len(names):
-        return "none"
-    return ", ".join(map(str, names[:limit])) + (", …" if len(names) > limit else "")

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import logging
-import time
 import warnings
 from abc import abstractmethod
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -25,30 +23,19 @@ from scvi.data.fields import (
 from scvi.model.base import BaseModelClass
 
 from scssl._errors import ScsslWarning
-from scssl._random import RNG, as_seed, derive_seed
-from scssl._settings import settings
-from scssl.data import GeneVocabulary, train_validation_split
+from scssl.data import GeneVocabulary
 from scssl.module import SSLModule
-from scssl.train import FitOptions, fit
 
 from ._persistence import PersistenceMixin
 from ._reader import CellReader, check_shape, check_unchanged
-from ._setup import DataSetup, check_anndata, fingerprint, inspect, make_setup, obs_column
-from ._training import (
-    append_history,
-    check_distributed,
-    check_training,
-    is_distributed,
-    resolve_output_genes,
-)
+from ._setup import DataSetup, check_anndata, fingerprint, inspect, make_setup
+from ._train import TrainingMixin
 
 _LOGGER = logging.getLogger("scssl")
 _SETUP = "scssl_setup"
-_SPLIT = "scssl_split"
-_OF_A_RUN = ("lr", "weight_decay", "lr_schedule", "gradient_clip")
 
 
-class SSLModel(PersistenceMixin, BaseModelClass):
+class SSLModel(TrainingMixin, PersistenceMixin, BaseModelClass):
     """Base of all models: set up an AnnData, train, embed, save.
 
     Subclasses build ``module`` and say in :meth:`_train_defaults` how they are trained where
@@ -171,204 +158,12 @@ class SSLModel(PersistenceMixin, BaseModelClass):
         }
         cls.register_manager(manager)
 
+    @classmethod
     @abstractmethod
-    def _train_defaults(self, n_cells: int) -> dict[str, Any]:
-        """Arguments of :meth:`train` where the user leaves them open."""
-
-    def train(
-        self,
-        max_epochs: int | None = None,
-        *,
-        batch_size: int | None = None,
-        lr: float | None = None,
-        weight_decay: float | None = None,
-        lr_schedule: Literal["constant", "cosine"] | None = None,
-        early_stopping: bool = True,
-        patience: int | None = None,
-        train_size: float = 0.9,
-        n_output_genes: int | Literal["auto"] | None = "auto",
-        gradient_clip: float | None = None,
-        accelerator: str = "auto",
-        devices: int | list[int] | str = "auto",
-        strategy: str = "auto",
-        precision: str | None = None,
-        compile: bool = False,
-        rng: RNG = 0,
-        checkpoint_dir: str | Path | None = None,
-        resume_from: str | Path | None = None,
-        progress: bool | None = None,
-        callbacks: Sequence[Any] = (),
-    ) -> None:
-        """Train on the cells of the model's AnnData.
-
-        Ends with the weights of the epoch with the lowest validation loss. Ctrl-C ends training
-        after the current step and keeps the best weights so far; pressed twice, it stops at once.
-        Called again, it goes on from the present weights with a new optimiser. The split is written
-        to ``adata.uns["scssl_split"]``.
-
-        Parameters
-        ----------
-        max_epochs
-            Passes over the training cells at most; by default from the number of cells.
-        batch_size
-            Cells per step; by default from the number of cells.
-        lr, weight_decay
-            Of AdamW; defaults by model.
-        lr_schedule
-            ``"constant"``, or ``"cosine"`` with linear warm-up over 5 % of the steps.
-        early_stopping
-            Stop when the validation loss has not improved for `patience` epochs.
-        patience
-            Epochs without improvement before training stops.
-        train_size
-            Share of the cells to train on; the others are the validation set. With 1 there is no
-            validation set, no early stopping, and the last weights are kept.
-        n_output_genes
-            Genes that the decoder predicts per step: `None` for all, a number for an unbiased
-            sample of them that is drawn anew each step, ``"auto"`` for 2,048 where training is on
-            one CPU and the output layer has at least 3 million weights (below that, a step on all
-            genes is cheap). Validation is always on all genes.
-        gradient_clip
-            Largest norm of the gradient.
-        accelerator
-            ``"cpu"``, ``"gpu"``, or ``"auto"`` for a GPU where there is one.
-        devices
-            Number or list of devices; one by default.
-        strategy
-            Of Lightning's trainer, such as ``"ddp"``.
-        precision
-            `None` for float32, ``"bf16-mixed"`` for bfloat16 products.
-        compile
-            Whether to compile the hidden layers with :func:`torch.compile`.
-        rng
-            Seed of the split, the order of the cells, masks and dropout.
-        checkpoint_dir
-            Folder to which the state of training is written after each epoch, to resume from.
-        resume_from
-            Folder of an interrupted run. It goes on with the next epoch, exactly as it would have.
-        progress
-            Whether to show progress; by default as in ``scssl.settings``.
-        callbacks
-            Further Lightning callbacks.
-
-        Raises
-        ------
-        ValueError
-            If an argument is out of range, the data have changed since they were set up, or
-            `resume_from` belongs to another run.
-        FloatingPointError
-            If the loss stops being finite.
-        """
-        data = self._read(None).with_covariates()
-        if data.n_cells < 3:
-            msg = f"Training needs at least 3 cells, `adata` has {data.n_cells}."
-            raise ValueError(msg)
-        seed = as_seed(rng)
-        if data.alignment is not None and data.alignment.n_missing:
-            msg = (
-                f"{data.alignment.n_missing:,} genes of the model are not in `adata`, and would be "
-                "learnt as zeros. Train on data that has them, or build a new model on this data. "
-                f"{data.alignment.report()}"
-            )
-            raise ValueError(msg)
-        if is_distributed(devices):
-            check_distributed(strategy, n_output_genes, rng)
-        key = self.setup.labels_key
-        labels = None if key is None else obs_column(data.adata, key)
-        rows, held_out = train_validation_split(
-            data.n_cells, train_size=train_size, labels=labels, seed=derive_seed(seed, "split")
-        )
-        given = {
-            "max_epochs": max_epochs,
-            "batch_size": batch_size,
-            "lr": lr,
-            "weight_decay": weight_decay,
-            "lr_schedule": lr_schedule,
-            "patience": patience,
-            "gradient_clip": gradient_clip,
-        }
-        defaults = {"gradient_clip": None, **self._train_defaults(len(rows))}
-        chosen = defaults | {k: v for k, v in given.items() if v is not None}
-        check_training(chosen)
-        # Batches of equal size, or up to half of a small data set would be left out of each epoch.
-        n_batches = -(-len(rows) // chosen["batch_size"])
-        chosen["batch_size"] = -(-len(rows) // n_batches)
-        n_output = resolve_output_genes(
-            n_output_genes, len(self.genes), self.module.output_width, accelerator, devices
-        )
-        size = chosen.pop("batch_size")
-        training = data.loader(rows, size, shuffle=True, seed=derive_seed(seed, "order"))
-        validation = data.loader(held_out, max(size, 512)) if len(held_out) else None
-        run = {
-            "seed": seed,
-            "batch_size": size,
-            "data": data.fingerprint,
-            "setup": self.setup.to_dict(),
-            "genes": self.genes.hash,
-            "train_size": train_size,
-            "precision": precision,
-            "devices": str(devices),
-            "n_output_genes": n_output,
-            "model": f"{type(self).__name__}({self._config()})",
-            **{k: v for k, v in chosen.items() if k in _OF_A_RUN},
-        }
-        if chosen["lr_schedule"] == "cosine":
-            run["max_epochs"] = chosen["max_epochs"]
-        started, n_before = time.perf_counter(), self._n_epochs()
-        result = fit(
-            self.module,
-            training,
-            validation,
-            FitOptions(
-                **chosen,
-                seed=seed,
-                early_stopping=early_stopping,
-                n_output_genes=n_output,
-                accelerator=accelerator,
-                devices=devices,
-                strategy=strategy,
-                precision=precision,
-                compile=compile,
-                fresh=not self.is_trained_,
-                checkpoint_dir=_path(resume_from if checkpoint_dir is None else checkpoint_dir),
-                resume_from=_path(resume_from),
-                n_epochs_before=n_before,
-                progress=settings.progress if progress is None else progress,
-                run=run,
-                callbacks=tuple(callbacks),
-            ),
-        )
-        self.history_ = append_history(self.history_, result.n_epochs_before, result.history)
-        self.is_trained_ = True
-        self.train_indices_, self.validation_indices_ = rows, held_out
-        data.adata.uns[_SPLIT] = {
-            "train": rows,
-            "validation": held_out,
-            "train_size": train_size,
-            "seed": seed,
-        }
-        self.training_ = {
-            **chosen,
-            "batch_size": size,
-            "n_output_genes": n_output,
-            "seed": seed,
-            "train_size": train_size,
-            "n_cells": data.n_cells,
-            "epochs": self._n_epochs(),
-            "best_epoch": result.best_epoch + result.n_epochs_before,
-            "best_loss": result.best_loss,
-            "stopped_by": result.stopped_by,
-            "seconds": round(time.perf_counter() - started, 1),
-        }
-        if result.stopped_by == "interrupt":
-            done = self.training_["epochs"]
-            weights = f"those of epoch {self.training_['best_epoch']}" if done else "unfinished"
-            _LOGGER.warning(
-                "Training was interrupted after %d full epochs; the weights are %s.", done, weights
-            )
-
-    def _n_epochs(self) -> int:
-        return len(next(iter(self.history_.values()))) if self.history_ else 0
+    def _build_module(
+        cls, arguments: Mapping[str, Any], *, genes: GeneVocabulary, setup: DataSetup
+    ) -> SSLModule:
+        """Untrained module of a model with these arguments, as :meth:`_config` gives them."""
 
     @torch.inference_mode()
     def get_latent_representation(
@@ -408,6 +203,8 @@ class SSLModel(PersistenceMixin, BaseModelClass):
             If the values are not of the kind that the model was trained on.
         """
         data = self._read(adata, min_overlap=min_overlap)
+        if self.module.encodes_covariates:
+            data = data.with_covariates()
         if not self.is_trained_:
             msg = "The model is not trained: embeddings are random projections. Call model.train()."
             warnings.warn(msg, ScsslWarning, stacklevel=3)
@@ -485,7 +282,3 @@ class SSLModel(PersistenceMixin, BaseModelClass):
         else:
             lines.append("  not trained")
         return "\n".join(lines)
-
-
-def _path(path: str | Path | None) -> Path | None:
-    return None if path is None else Path(path)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -11,14 +11,18 @@ from anndata import AnnData
 from torch import Tensor
 
 from scssl._random import RNG, as_seed, derive_seed
-from scssl.augment import Masking, masking_from_config
+from scssl.augment import Masking, mask_needs, masking_from_config
 from scssl.augment import masking as make_masking
+from scssl.data import GeneVocabulary
 from scssl.module import MaskedAutoencoderModule
-from scssl.module._masked_autoencoder import default_hidden_dims
+from scssl.module._masked_autoencoder import LOSSES, default_hidden_dims
 
 from ._base import SSLModel
-from ._reader import category_key
+from ._presets import PRESETS, get_preset
+from ._programs import read_programs
+from ._reader import CellReader, category_key
 from ._registry import register_model
+from ._setup import DataSetup
 
 
 @register_model
@@ -26,8 +30,7 @@ class MaskedAutoencoder(SSLModel):
     """Learn embeddings by predicting hidden genes from visible ones :cite:p:`Richter2025`.
 
     Part of each cell's expression values is hidden; an encoder turns the rest into an embedding,
-    from which a decoder predicts the hidden values. The loss is the mean squared error of
-    log1p-normalised expression over the hidden entries.
+    from which a decoder predicts the hidden values. The loss is over the hidden entries only.
 
     Parameters
     ----------
@@ -47,17 +50,43 @@ class MaskedAutoencoder(SSLModel):
         ``"selu"`` (default, as in :cite:p:`Richter2025`), ``"gelu"``, ``"relu"``, ``"silu"`` or
         ``"leaky_relu"``.
     masking
-        What is hidden: ``"random"``, or a :class:`scssl.augment.Masking`.
+        What is hidden: ``"random"`` entries, whole gene programmes (``"gene_program"``), one
+        programme at a time (``"gp_to_gp"``), the targets of a transcription factor to predict the
+        factor (``"gp_to_tf"``), or a :class:`scssl.augment.Masking`.
     mask_rate
-        Share of the entries to hide, 0.5 as in :cite:p:`Richter2025`.
+        Share to hide, by default as in :cite:p:`Richter2025`: 0.5 of the entries for ``"random"``,
+        0.25 of the programmes for ``"gene_program"``. The other two have none.
+    mask_options
+        Further arguments of the mask: ``per``, ``rate_of``, ``hide_fraction``, ``mode``; see
+        :class:`scssl.augment.GeneProgramMask`, :class:`scssl.augment.GPToGPMask` and
+        :class:`scssl.augment.GPToTFMask`.
+    programs_key
+        Where the gene programmes are in ``adata.varm`` and ``adata.uns``: by default
+        ``"gene_programs"`` (:func:`scssl.pp.gene_programs`) or, for ``"gp_to_tf"``,
+        ``"tf_targets"`` (:func:`scssl.pp.tf_targets`).
     mask_signal
         ``"rescale"`` (default): visible values are divided by the visible share, so that a cell
-        weighs as much in training as when it is embedded. `None`: hidden entries only look like
-        zeros, as in :cite:p:`Richter2025`. ``"indicator"``: the encoder also sees which entries are hidden; its first
-        layer then costs as much as a dense one.
+        weighs as much in training as when it is embedded; isolated masks are not scaled. `None`:
+        hidden entries only look like zeros, as in :cite:p:`Richter2025`. ``"indicator"``: the encoder
+        also sees which entries are hidden; its first layer then costs as much as a dense one.
     loss
         ``"mse"``: mean squared error of log1p-normalised expression, with a linear output (the
-        sigmoid of the published code cannot exceed 1, where the data reach 9).
+        sigmoid of the published code cannot exceed 1, where the data reach 9). ``"nb"``, ``"zinb"``:
+        negative log-likelihood of the counts, whose mean is the cell's library size times the
+        exponential of the output, as in :cite:p:`Eraslan2019`. ``"bce"``: binary cross-entropy of
+        whether a gene is detected.
+    latent_activation
+        Whether the activation also follows the embedding layer.
+    output_activation
+        ``"sigmoid"`` only to reproduce the published code.
+    decoder
+        Whether there is a decoder. A model without one embeds and can be fine-tuned, no more.
+    encode_covariates
+        Whether the encoder too is told the batch and the covariates of :meth:`setup_anndata`. Cells
+        can then be embedded only with these columns, of known categories.
+    preset
+        Name of the published recipe whose training defaults :meth:`train` takes; set by
+        :meth:`from_preset`.
     rng
         Seed of the initial weights.
 
@@ -84,9 +113,16 @@ class MaskedAutoencoder(SSLModel):
         dropout: float = 0.1,
         activation: str = "selu",
         masking: str | Masking = "random",
-        mask_rate: float = 0.5,
+        mask_rate: float | None = None,
+        mask_options: Mapping[str, Any] | None = None,
+        programs_key: str | None = None,
         mask_signal: Literal["rescale", "indicator"] | None = "rescale",
-        loss: Literal["mse"] = "mse",
+        loss: Literal["mse", "nb", "zinb", "bce"] = "mse",
+        latent_activation: bool = False,
+        output_activation: Literal["sigmoid"] | None = None,
+        decoder: bool = True,
+        encode_covariates: bool = False,
+        preset: str | None = None,
         rng: RNG = 0,
     ) -> None:
         super().__init__(adata, registry)
@@ -95,10 +131,10 @@ class MaskedAutoencoder(SSLModel):
             hidden_dims = default_hidden_dims(n_genes, int(self.summary_stats["n_cells"]))
         hidden = tuple(hidden_dims)
         _check_architecture(hidden, n_latent, dropout, mask_signal)
-        if loss != "mse":
-            msg = f"`loss` must be 'mse', found {loss!r}."
-            raise ValueError(msg)
-        mask = make_masking(masking, rate=mask_rate)
+        self._check_loss(loss, output_activation)
+        if preset is not None:
+            get_preset(preset)
+        mask = self._make_mask(masking, mask_rate, mask_options, programs_key)
         self._arguments: dict[str, Any] = {
             "hidden_dims": [int(width) for width in hidden],
             "n_latent": int(n_latent),
@@ -107,28 +143,126 @@ class MaskedAutoencoder(SSLModel):
             "masking": mask.config(),
             "mask_signal": mask_signal,
             "loss": loss,
+            "latent_activation": bool(latent_activation),
+            "output_activation": output_activation,
+            "decoder": bool(decoder),
+            "encode_covariates": bool(encode_covariates),
+            "preset": preset,
         }
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(as_seed(rng), "weights"))
-            self.module = MaskedAutoencoderModule(
-                n_genes,
-                hidden_dims=hidden,
-                n_latent=n_latent,
-                dropout=dropout,
-                activation=activation,
-                masking=mask,
-                mask_signal=mask_signal,
-                n_categories={
-                    category_key(key): len(self.setup.categories[key])
-                    for key in self.setup.covariate_keys()
-                },
-                n_continuous=len(self.setup.continuous_keys),
+            self.module = self._build_module(
+                {**self._arguments, "masking": mask}, genes=self.genes, setup=self.setup
             )
         sizes = "-".join(map(str, [n_genes, *hidden, n_latent]))
         self._model_summary_string = (
-            f"{sizes} encoder with mirrored decoder, {activation}, dropout {dropout:g}, {mask}"
+            f"{sizes} encoder {'with mirrored' if decoder else 'without'} decoder, {activation}, "
+            f"dropout {dropout:g}, {mask}, loss {loss}"
         )
         self.init_params_ = self._get_init_params(locals())
+
+    @classmethod
+    def from_preset(cls, name: str, adata: AnnData, **kwargs: Any) -> Self:
+        """Model with the architecture, mask and training of a published recipe.
+
+        Parameters
+        ----------
+        name
+            One of :meth:`list_presets`.
+        adata
+            Data that were set up with :meth:`setup_anndata`; for masks by gene programmes also with
+            :func:`scssl.pp.gene_programs` or :func:`scssl.pp.tf_targets`.
+        **kwargs
+            Arguments of the model that differ from the recipe. Those of :meth:`train` can differ
+            too: the recipe only gives their defaults.
+
+        Raises
+        ------
+        ValueError
+            If there is no such recipe.
+
+        Examples
+        --------
+        >>> import scssl
+        >>> adata = scssl.datasets.pbmc68k_reduced()
+        >>> scssl.model.MaskedAutoencoder.setup_anndata(adata)
+        >>> scssl.model.MaskedAutoencoder.from_preset("ssl_in_scg.random_mask", adata).n_latent
+        64
+        """
+        return cls(adata, **{**get_preset(name).model, **kwargs, "preset": name})
+
+    @staticmethod
+    def list_presets() -> dict[str, str]:
+        """Published recipes and where they are from.
+
+        Examples
+        --------
+        >>> import scssl
+        >>> "sc_mae" in scssl.model.MaskedAutoencoder.list_presets()
+        True
+        """
+        return {name: preset.source for name, preset in PRESETS.items()}
+
+    def _make_mask(
+        self,
+        masking: str | Masking,
+        rate: float | None,
+        options: Mapping[str, Any] | None,
+        key: str | None,
+    ) -> Masking:
+        needs = mask_needs(masking)
+        programs = None
+        if needs is None:
+            if key is not None:
+                msg = f"masking={masking!r} uses no gene programmes; found programs_key={key!r}."
+                raise ValueError(msg)
+        elif self._adata is None:
+            msg = f"masking={masking!r} reads gene programmes from an AnnData. Pass `adata`."
+            raise ValueError(msg)
+        else:
+            programs = read_programs(self._adata, key, needs=needs)
+        if isinstance(masking, Masking):
+            return make_masking(masking, rate=rate, **(options or {}))
+        return make_masking(masking, rate=rate, programs=programs, **(options or {}))
+
+    def _check_loss(self, loss: str, output_activation: str | None) -> None:
+        if loss not in LOSSES:
+            msg = f"`loss` must be one of {', '.join(map(repr, LOSSES))}; found {loss!r}."
+            raise ValueError(msg)
+        if loss in ("nb", "zinb") and self.setup.input_kind != "counts":
+            msg = (
+                f"loss={loss!r} needs counts, but {self.setup.where} was set up as log-normalised. Set "
+                'up a layer with counts: setup_anndata(adata, layer="counts"), or take loss="mse".'
+            )
+            raise ValueError(msg)
+        if output_activation not in (None, "sigmoid") or (output_activation and loss != "mse"):
+            msg = (
+                '`output_activation` must be None or, with loss="mse", "sigmoid"; found '
+                f"{output_activation!r} with loss={loss!r}."
+            )
+            raise ValueError(msg)
+
+    def _training_data(self) -> CellReader:
+        data = super()._training_data()
+        data.counts = self._arguments["loss"] in ("nb", "zinb")
+        return data
+
+    @classmethod
+    def _build_module(
+        cls, arguments: Mapping[str, Any], *, genes: GeneVocabulary, setup: DataSetup
+    ) -> MaskedAutoencoderModule:
+        options = {name: value for name, value in arguments.items() if name != "preset"}
+        mask = arguments["masking"]
+        if not isinstance(mask, Masking):
+            options["masking"] = masking_from_config(mask)
+        return MaskedAutoencoderModule(
+            len(genes),
+            **options,
+            n_categories={
+                category_key(key): len(setup.categories[key]) for key in setup.covariate_keys()
+            },
+            n_continuous=len(setup.continuous_keys),
+        )
 
     def _config(self) -> dict[str, Any]:
         return self._arguments
@@ -143,6 +277,7 @@ class MaskedAutoencoder(SSLModel):
         masking_from_config(self._arguments["masking"])
 
     def _train_defaults(self, n_cells: int) -> dict[str, Any]:
+        preset = self._arguments["preset"]
         return {
             "max_epochs": int(np.clip(round(160_000 / max(n_cells, 1)), 10, 100)),
             "batch_size": 128 if n_cells < 20_000 else 1024,
@@ -150,6 +285,7 @@ class MaskedAutoencoder(SSLModel):
             "weight_decay": 1e-2,
             "lr_schedule": "constant",
             "patience": 20,
+            **({} if preset is None else get_preset(preset).train),
         }
 
     @torch.inference_mode()
@@ -163,6 +299,9 @@ class MaskedAutoencoder(SSLModel):
         min_overlap: float = 0.5,
     ) -> np.ndarray:
         """Reconstruct expression from the embedding: a denoised profile of each cell.
+
+        With ``loss="nb"`` or ``"zinb"`` it is the log1p of expected counts per 10,000 (without the
+        additional zeros), with ``"bce"`` the probability that a gene is detected.
 
         Parameters
         ----------
@@ -210,7 +349,7 @@ class MaskedAutoencoder(SSLModel):
     ) -> np.ndarray:
         """Mean squared error of the reconstruction of each cell, nothing hidden.
 
-        High values are cells unlike those the model was trained on, or of low quality.
+        With ``loss="bce"`` it is the squared error of the probability of detection. High values are cells unlike those the model was trained on, or of low quality.
 
         Parameters
         ----------
@@ -232,7 +371,8 @@ class MaskedAutoencoder(SSLModel):
         def error(batch: dict[str, Tensor]) -> Tensor:
             x_hat = self.module.generative(batch, self.module.embed(batch))["x_hat"]
             x = self.module._rows(batch)
-            x_hat.view(-1).index_add_(0, x.rows * x.n_genes + x.columns, x.values, alpha=-1)
+            values = (x.values > 0).float() if self._arguments["loss"] == "bce" else x.values
+            x_hat.view(-1).index_add_(0, x.rows * x.n_genes + x.columns, values, alpha=-1)
             if present is not None:
                 x_hat = x_hat.index_select(1, present)
             return x_hat.square_().mean(dim=1)

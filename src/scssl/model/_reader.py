@@ -28,6 +28,8 @@ class CellReader:
         self.n_cells = adata.n_obs
         self._source = open_rows(matrix, where=setup.where)
         self.obs: dict[str, np.ndarray] = {}
+        #: Whether batches have the counts beside the normalised values.
+        self.counts = False
         self.fingerprint: dict[str, Any] = {}
 
     def with_covariates(self) -> Self:
@@ -48,6 +50,7 @@ class CellReader:
             input_kind=self.setup.input_kind,
             target_sum=self.setup.target_sum,
             obs=self.obs,
+            counts=self.counts,
             **kwargs,
         )
 

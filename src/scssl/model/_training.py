@@ -33,8 +33,11 @@ def check_training(chosen: Mapping[str, Any]) -> None:
     if clip is not None and not 0 < clip < np.inf:
         msg = f"`gradient_clip` must be positive or None, found {clip}."
         raise ValueError(msg)
-    if chosen["lr_schedule"] not in ("constant", "cosine"):
-        msg = f"`lr_schedule` must be 'constant' or 'cosine', found {chosen['lr_schedule']!r}."
+    if chosen["lr_schedule"] not in ("constant", "cosine", "step"):
+        msg = (
+            "`lr_schedule` must be 'constant', 'cosine' or 'step', found "
+            f"{chosen['lr_schedule']!r}."
+        )
         raise ValueError(msg)
 
 

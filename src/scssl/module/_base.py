@@ -6,11 +6,11 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from scvi.module.base import BaseModuleClass, LossOutput
 from torch import Tensor
 
+from scssl.data._statistics import GeneStatistics
 from scssl.nn import SparseRows
 
 #: Rows that go through a dense layer at a time when embedding. Matrix products of another height
@@ -53,6 +53,26 @@ class SSLModule(BaseModuleClass):
         """
 
     @abstractmethod
+    def encode(self, tensors: Mapping[str, Tensor]) -> Tensor:
+        """Embeddings of a batch in the mode that the module is in, nothing hidden.
+
+        What fine-tuning trains: it has a gradient, and dropout where the module is in training.
+
+        Returns
+        -------
+        Shape ``(n_cells, n_latent)``.
+        """
+
+    @property
+    def encodes_covariates(self) -> bool:
+        """Whether the encoder is told the covariates."""
+        return False
+
+    def encoder_parts(self) -> list[torch.nn.Module]:
+        """Layers of the encoder, from the genes to the embedding; what can be frozen."""
+        raise NotImplementedError
+
+    @abstractmethod
     def loss(
         self,
         tensors: Mapping[str, Tensor],
@@ -79,14 +99,14 @@ class SSLModule(BaseModuleClass):
         """
 
     def begin_training(
-        self, mean: np.ndarray, spread: np.ndarray, *, fresh: bool, n_output_genes: int | None
+        self, statistics: GeneStatistics, *, fresh: bool, n_output_genes: int | None
     ) -> None:
         """Take in what the training cells look like, before the first step.
 
         Parameters
         ----------
-        mean, spread
-            Mean and standard deviation of each gene.
+        statistics
+            Of each gene.
         fresh
             Whether the weights are untrained.
         n_output_genes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ._activation import SELU, activation
 from ._dropout import Dropout
-from ._gene_layers import GeneDecoder, GeneEncoder
+from ._gene_layers import GeneDecoder, GeneEncoder, take_rows
 from ._gene_sampler import GeneSampler
 from ._mlp import MLP
 from ._sparse_rows import SparseRows
@@ -18,4 +18,5 @@ __all__ = [
     "GeneSampler",
     "SparseRows",
     "activation",
+    "take_rows",
 ]

@@ -68,6 +68,20 @@ class _TakeRows(torch.autograd.Function):
         return sparse_grad, None
 
 
+def take_rows(parameter: Tensor, rows: Tensor) -> Tensor:
+    """Rows of a parameter, whose gradient is of these rows only, as :class:`RowAdamW` takes it.
+
+    Parameters
+    ----------
+    parameter
+        Any number of dimensions.
+    rows
+        Row numbers, ascending, each once.
+    """
+    taken: Tensor = _TakeRows.apply(parameter, rows)
+    return taken
+
+
 class GeneEncoder(nn.Module):
     """First layer of an encoder: ``x @ weight + bias`` for a sparse batch of cells.
 
@@ -151,5 +165,4 @@ class GeneDecoder(nn.Linear):
         """
         if genes is None:
             return super().forward(hidden)
-        weight, bias = _TakeRows.apply(self.weight, genes), _TakeRows.apply(self.bias, genes)
-        return functional.linear(hidden, weight, bias)
+        return functional.linear(hidden, take_rows(self.weight, genes), take_rows(self.bias, genes))

@@ -27,6 +27,8 @@ class GeneSampler:
     floor
         Share :math:`\epsilon` of the draws that is spread evenly over all genes, so that no gene
         is without updates.
+    eligible
+        Positions of the genes that count at all, ascending; all by default. No other is drawn.
 
     Raises
     ------
@@ -34,7 +36,18 @@ class GeneSampler:
         If ``n_draw`` is not between 1 and the number of genes.
     """
 
-    def __init__(self, spread: np.ndarray, n_draw: int, *, floor: float = 0.1) -> None:
+    def __init__(
+        self,
+        spread: np.ndarray,
+        n_draw: int,
+        *,
+        floor: float = 0.1,
+        eligible: np.ndarray | None = None,
+    ) -> None:
+        self.eligible = None if eligible is None else torch.from_numpy(np.asarray(eligible))
+        if eligible is not None:
+            spread = np.asarray(spread)[eligible]
+            n_draw = min(n_draw, len(spread))
         n_genes = len(spread)
         if not 1 <= n_draw <= n_genes:
             msg = f"`n_output_genes` must be between 1 and the number of genes {n_genes}; found {n_draw}."
@@ -43,14 +56,19 @@ class GeneSampler:
         total = spread.sum()
         share = spread / total if total > 0 else np.full(n_genes, 1 / n_genes)
         self.probability = _inclusion(share * (1 - floor) + floor / n_genes, n_draw)
+        self._probability = torch.from_numpy(self.probability)
         self.n_draw = n_draw
 
     def draw(self, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """Drawn genes, ascending, and what each counts; int64 and float32."""
         device, n_genes = rng.device, len(self.probability)
         if self.n_draw == n_genes:
-            return torch.arange(n_genes, device=device), torch.ones(n_genes, device=device)
-        probability = torch.from_numpy(self.probability).to(device)
+            return self._genes(torch.arange(n_genes, device=device)), torch.ones(
+                n_genes, device=device
+            )
+        if self._probability.device != device:
+            self._probability = self._probability.to(device)
+        probability = self._probability
         order = torch.randperm(n_genes, generator=rng, device=device)
         ends = probability[order].cumsum(0)
         ends *= self.n_draw / ends[-1]
@@ -59,7 +77,12 @@ class GeneSampler:
         # Rounding could put the last tick past the last gene, or two ticks in one gene.
         at = torch.searchsorted(ends, ticks, right=True).clamp_(max=n_genes - 1)
         drawn = order[at].unique()
-        return drawn, (1 / probability[drawn]).float()
+        return self._genes(drawn), (1 / probability[drawn]).float()
+
+    def _genes(self, drawn: Tensor) -> Tensor:
+        if self.eligible is None:
+            return drawn
+        return self.eligible.to(drawn.device).index_select(0, drawn)
 
 
 def _inclusion(share: np.ndarray, n_draw: int) -> np.ndarray:

@@ -1,6 +1,5 @@
-"""Preparation of data beyond what the models do themselves: nothing is needed so far.
+"""Prepare data, in the way of scanpy's ``pp``."""
 
-Models normalise and align genes on their own; hand them counts or log-normalised values.
-"""
+from scssl.pp._programs import gene_programs, tf_targets
 
-__all__: list[str] = []
+__all__ = ["gene_programs", "tf_targets"]

@@ -9,7 +9,6 @@ import warnings
 from typing import Any
 
 import lightning.pytorch as lightning
-import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
 
@@ -237,28 +236,3 @@ class Progress(Callback):
         self._bar.set_postfix(self._post, refresh=False)
         self._bar.update(epoch - self._shown)
         self._shown = epoch
-
-
-def gene_statistics(loader: Any, *, max_cells: int = 20_000) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of each gene over the cells of a loader.
-
-    Parameters
-    ----------
-    loader
-        Batches of cells in random order.
-    max_cells
-        Cells to look at.
-    """
-    total = np.zeros(loader.n_genes)
-    square = np.zeros(loader.n_genes)
-    n = 0
-    for batch in loader:
-        x = batch["X"]
-        columns, values = x.col_indices().numpy(), x.values().numpy().astype(np.float64)
-        total += np.bincount(columns, values, loader.n_genes)
-        square += np.bincount(columns, values * values, loader.n_genes)
-        n += len(batch["indices"])
-        if n >= max_cells:
-            break
-    mean = total / max(n, 1)
-    return mean, np.sqrt(np.maximum(square / max(n, 1) - mean**2, 0))

@@ -19,6 +19,7 @@ from lightning.pytorch.callbacks import Callback, Checkpoint, EarlyStopping
 
 from scssl._errors import BundleError
 from scssl.data import CellLoader
+from scssl.data._statistics import gene_statistics
 from scssl.module import SSLModule
 
 from ._callbacks import (
@@ -28,7 +29,6 @@ from ._callbacks import (
     Monitor,
     Progress,
     _interrupted,
-    gene_statistics,
 )
 from ._checkpoint_io import SafeCheckpointIO
 from ._plan import Schedule, SSLTrainingPlan
@@ -177,8 +177,9 @@ def fit(
         # Not "mps", which has no sparse tensors.
         accelerator = "gpu" if torch.cuda.is_available() else "cpu"
     _check_precision(precision, accelerator)
-    mean, spread = gene_statistics(training)
-    module.begin_training(mean, spread, fresh=options.fresh, n_output_genes=options.n_output_genes)
+    module.begin_training(
+        gene_statistics(training), fresh=options.fresh, n_output_genes=options.n_output_genes
+    )
     plan = SSLTrainingPlan(
         module,
         seed=options.seed,

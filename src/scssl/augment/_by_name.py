@@ -1,0 +1,127 @@
+"""Masks by name, and from what a checkpoint says of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ._mask import Masking, RandomMask
+from ._program_masks import GeneProgramMask, GPToGPMask, GPToTFMask
+from ._programs import GenePrograms
+
+_MASKS: dict[str, type[Masking]] = {
+    "random": RandomMask,
+    "gene_program": GeneProgramMask,
+    "gp_to_gp": GPToGPMask,
+    "gp_to_tf": GPToTFMask,
+}
+# Rates of the paper; isolated masks have none.
+_RATES = {"random": 0.5, "gene_program": 0.25}
+
+
+def mask_needs(name: str | Masking) -> str | None:
+    """``"programs"`` or ``"targets"`` where a named mask needs gene programmes; else `None`.
+
+    Parameters
+    ----------
+    name
+        Name of a mask, or a mask.
+
+    Raises
+    ------
+    ValueError
+        If there is no mask of this name.
+    """
+    if isinstance(name, Masking):
+        return None
+    if name not in _MASKS:
+        msg = (
+            f"`masking` must be one of {', '.join(map(repr, _MASKS))} or a scssl.augment.Masking; "
+            f"found {name!r}."
+        )
+        raise ValueError(msg)
+    if name == "random":
+        return None
+    return "targets" if name == "gp_to_tf" else "programs"
+
+
+def masking(
+    name: str | Masking,
+    *,
+    rate: float | None = None,
+    programs: GenePrograms | None = None,
+    **options: Any,
+) -> Masking:
+    """Mask called ``name``, or ``name`` itself if it is one.
+
+    Parameters
+    ----------
+    name
+        ``"random"``, ``"gene_program"``, ``"gp_to_gp"``, ``"gp_to_tf"`` or a :class:`Masking`.
+    rate
+        Share to hide, where a name is given and its mask has a rate; by default 0.5 of the entries
+        (random) or 0.25 of the programmes.
+    programs
+        Gene programmes of the masks that need them.
+    **options
+        Further arguments of the mask.
+
+    Raises
+    ------
+    ValueError
+        If there is no such mask, or it takes no such arguments.
+
+    Examples
+    --------
+    >>> from scssl.augment import masking
+    >>> masking("random", rate=0.3)
+    RandomMask(rate=0.3)
+    """
+    if isinstance(name, Masking):
+        if options or rate is not None or programs is not None:
+            msg = f"`masking` is {name!r} already: give its arguments there."
+            raise ValueError(msg)
+        return name
+    needs = mask_needs(name)
+    arguments: dict[str, Any] = dict(options)
+    if needs is not None:
+        if programs is None:
+            msg = f"masking={name!r} needs gene programmes: programs=GenePrograms(...)."
+            raise ValueError(msg)
+        arguments["programs"] = programs
+    if name in _RATES:
+        arguments["rate"] = _RATES[name] if rate is None else rate
+    elif rate is not None:
+        msg = f"masking={name!r} has no `mask_rate`; found {rate}."
+        raise ValueError(msg)
+    try:
+        return _MASKS[name](**arguments)
+    except TypeError as error:
+        msg = f"masking={name!r} does not take these options ({options}): {error}"
+        raise ValueError(msg) from error
+
+
+def masking_from_config(config: Mapping[str, Any]) -> Masking:
+    """Mask from what :meth:`Masking.config` gave.
+
+    Parameters
+    ----------
+    config
+        Name and arguments.
+
+    Raises
+    ------
+    ValueError
+        If it is not a mask of this package.
+    """
+    arguments = dict(config)
+    name = arguments.pop("name", None)
+    if name not in _MASKS:
+        msg = (
+            f"The mask {name!r} is not one of scssl ({', '.join(_MASKS)}): a model with it can be "
+            "trained but not saved, because nothing that is loaded may bring code along."
+        )
+        raise ValueError(msg)
+    if "programs" in arguments:
+        arguments["programs"] = GenePrograms.from_dict(arguments["programs"])
+    return _MASKS[name](**arguments)
