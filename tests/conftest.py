@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.util
 import os
 from pathlib import Path
 
@@ -32,6 +33,18 @@ def data_file(data_dir: Path):
         return path
 
     return find
+
+
+@pytest.fixture(scope="session")
+def published():
+    """Checkpoints in the published layouts: the module ``published_checkpoints.py``."""
+    path = Path(__file__).parent / "published_checkpoints.py"
+    spec = importlib.util.spec_from_file_location("published_checkpoints", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -122,8 +122,8 @@ def match_names(model: pd.Index, aliases: np.ndarray | None, query: pd.Index) ->
         wanted = pd.Index([names[row] for row in open_rows], dtype=object)
         repeated = wanted.isin(keys[keys.duplicated()])
         once = ~keys.duplicated(keep=False)
-        found = keys[once].get_indexer(wanted)
-        found = np.where(found < 0, -1, positions[once][found])
+        found = keys[once].get_indexer(wanted).astype(np.int64)
+        found[found >= 0] = positions[once][found[found >= 0]]
         rivals = (found >= 0) & (np.isin(found, columns) | pd.Index(found).duplicated(keep=False))
         columns[open_rows] = np.where(rivals, -1, found)
         ambiguous[open_rows] = rivals | repeated
