@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 import scssl
+from scssl.model._presets import PRESETS
 from scssl.model._training import resolve_output_genes
 from scssl.module._masked_autoencoder import default_hidden_dims
 
@@ -147,3 +149,181 @@ def test_compile_gives_the_same_embedding():
         eager.get_latent_representation(), compiled.get_latent_representation(), atol=1e-4
     )
     assert list(eager.module.state_dict()) == list(compiled.module.state_dict())
+
+
+# --- masks, losses, presets ------------------------------------------------------------------------
+
+
+def with_programs(n_cells=150):
+    adata = make_counts(n_cells=n_cells)
+    names = list(adata.var_names)
+    programs = {f"p{i}": names[4 * i : 4 * i + 10] for i in range(12)}
+    scssl.pp.gene_programs(adata, programs)
+    scssl.pp.tf_targets(adata, {names[i]: names[i + 1 : i + 12] for i in range(8)})
+    MODEL.setup_anndata(adata)
+    return adata
+
+
+SMALL = {"hidden_dims": (32, 16), "n_latent": 8}
+MASKS = ["random", "gene_program", "gp_to_gp", "gp_to_tf"]
+
+
+@pytest.mark.parametrize("loss", ["mse", "nb", "zinb", "bce"])
+@pytest.mark.parametrize("mask", MASKS)
+@pytest.mark.parametrize("n_output_genes", [None, 20])
+def test_every_mask_with_every_loss(mask, loss, n_output_genes, tmp_path):
+    adata = with_programs()
+    model = MODEL(adata, masking=mask, loss=loss, **SMALL)
+    model.train(6, batch_size=32, lr=3e-3, progress=False, n_output_genes=n_output_genes)
+    history = model.history["validation_loss"]["validation_loss"]
+    assert history.min() < history.iloc[0]
+    z, x_hat = model.get_latent_representation(), model.get_reconstruction()
+    assert np.isfinite(x_hat).all()
+    if loss == "bce":
+        assert 0 <= x_hat.min() <= x_hat.max() <= 1
+    model.save(tmp_path / "model")
+    loaded = MODEL.load(tmp_path / "model")
+    assert repr(loaded) == repr(model)
+    np.testing.assert_array_equal(loaded.get_latent_representation(adata), z)
+    np.testing.assert_array_equal(loaded.get_reconstruction(adata), x_hat)
+    # What the mask needs is in the folder: the loaded model goes on training without programmes.
+    plain = make_counts()
+    loaded.attach(plain)
+    loaded.train(1, batch_size=32, progress=False)
+
+
+@pytest.mark.parametrize("loss", ["nb", "zinb"])
+def test_likelihood_finds_the_rates(loss):
+    rng = np.random.default_rng(0)
+    rate = rng.gamma(1.0, 1.0, (2, 30)) + 0.05
+    kind = np.arange(600) % 2
+    counts = rng.poisson(40 * rate[kind] * rng.gamma(10, 0.1, (600, 1)) / 10)
+    import anndata
+
+    adata = anndata.AnnData(counts.astype(np.float32))
+    MODEL.setup_anndata(adata, input="counts")
+    model = MODEL(adata, loss=loss, **SMALL)
+    model.train(40, batch_size=64, lr=3e-3, progress=False)
+    predicted = np.expm1(model.get_reconstruction()) / 1e4
+    truth = rate / rate.sum(1, keepdims=True)
+    for k in range(2):
+        found = predicted[kind == k].mean(0)
+        assert np.corrcoef(found, truth[k])[0, 1] > 0.98
+        assert np.abs(found - truth[k]).mean() < 0.2 * truth[k].mean()
+        assert np.corrcoef(found, truth[1 - k])[0, 1] < 0.9
+
+
+def test_counts_are_needed_for_their_likelihood():
+    adata = make_counts()
+    adata.X = np.log1p(adata.X.toarray())
+    MODEL.setup_anndata(adata)
+    with pytest.raises(ValueError, match="loss='nb' needs counts, but adata.X was set up as log"):
+        MODEL(adata, loss="nb")
+
+
+def test_programmes_have_to_be_there():
+    adata = make_counts()
+    MODEL.setup_anndata(adata)
+    with pytest.raises(KeyError, match=r"scssl\.pp\.gene_programs\(adata"):
+        MODEL(adata, masking="gene_program")
+    with pytest.raises(KeyError, match=r"scssl\.pp\.tf_targets\(adata"):
+        MODEL(adata, masking="gp_to_tf")
+    with pytest.raises(ValueError, match="uses no gene programmes"):
+        MODEL(adata, programs_key="gene_programs")
+    adata = with_programs()
+    adata.uns["gene_programs"]["names"] = adata.uns["gene_programs"]["names"][:3]
+    with pytest.raises(ValueError, match="has 12 programmes, .* names 3"):
+        MODEL(adata, masking="gene_program")
+
+
+def test_mask_options():
+    adata = with_programs()
+    options = {"per": "batch", "rate_of": "genes"}
+    model = MODEL(adata, masking="gene_program", mask_rate=0.3, mask_options=options, **SMALL)
+    mask = model.module.masking
+    assert (mask.per, mask.rate_of, mask.rate) == ("batch", "genes", 0.3)
+
+
+def test_only_genes_that_can_count_are_decoded():
+    adata = with_programs()
+    model = MODEL(adata, masking="gp_to_tf", **SMALL)
+    model.train(1, batch_size=32, progress=False, n_output_genes=30)
+    genes, count = model.module.sampler.draw(torch.Generator())
+    assert genes.tolist() == list(range(8))
+    assert count.tolist() == [1.0] * 8
+
+
+@pytest.mark.parametrize("name", list(MODEL.list_presets()))
+def test_presets(name, tmp_path):
+    adata = with_programs()
+    model = MODEL.from_preset(name, adata, hidden_dims=(16, 8), n_latent=4)
+    assert model._config()["preset"] == name
+    model.train(3, progress=False)
+    training = model.training_
+    recipe = PRESETS[name].train
+    assert training["lr"] == recipe["lr"]
+    assert training["weight_decay"] == recipe["weight_decay"]
+    if training["lr_schedule"] == "step":
+        np.testing.assert_allclose(model.history["lr"]["lr"], recipe["lr"] * np.array([1, 1, 0.9]))
+    model.save(tmp_path / "model")
+    assert MODEL.load(tmp_path / "model")._train_defaults(10)["lr"] == recipe["lr"]
+
+
+def test_published_architecture_of_the_preset():
+    adata = make_counts()
+    MODEL.setup_anndata(adata)
+    model = MODEL.from_preset("ssl_in_scg.random_mask", adata)
+    config = model._config()
+    assert config["hidden_dims"] == [512, 512, 256, 256]
+    assert (config["n_latent"], config["mask_signal"]) == (64, None)
+    with pytest.raises(ValueError, match=r"no preset 'mae'; there are 'ssl_in_scg\.random_mask'"):
+        MODEL.from_preset("mae", adata)
+
+
+def test_encoder_that_is_told_the_batch():
+    adata = make_counts()
+    MODEL.setup_anndata(adata, batch_key="batch")
+    model = MODEL(adata, encode_covariates=True, **SMALL)
+    model.train(**TRAIN)
+    z = model.get_latent_representation()
+    other = adata.copy()
+    other.obs["batch"] = np.where(adata.obs["batch"] == "a", "b", "a")
+    assert not np.array_equal(model.get_latent_representation(other), z)
+    np.testing.assert_array_equal(model.get_latent_representation(batch_size=7), z)
+    other.obs["batch"] = "c"
+    with pytest.raises(ValueError, match="categories that the model was not trained with"):
+        model.get_latent_representation(other)
+    del other.obs["batch"]
+    with pytest.raises(KeyError, match="no column 'batch'"):
+        model.get_latent_representation(other)
+
+
+def test_without_a_decoder():
+    adata = make_counts()
+    MODEL.setup_anndata(adata)
+    model = MODEL(adata, decoder=False, **SMALL)
+    with pytest.raises(ValueError, match="no decoder, so it cannot be trained"):
+        model.train(**TRAIN)
+    model.is_trained_ = True
+    assert model.get_latent_representation().shape == (150, 8)
+    with pytest.raises(ValueError, match="no decoder"):
+        model.get_reconstruction()
+
+
+def test_activation_of_the_embedding():
+    adata = make_counts()
+    MODEL.setup_anndata(adata)
+    model = MODEL(adata, latent_activation=True, activation="relu", **SMALL)
+    model.train(**TRAIN)
+    z = model.get_latent_representation()
+    assert z.min() == 0 < z.max()
+
+
+def test_sigmoid_output():
+    adata = make_counts()
+    MODEL.setup_anndata(adata)
+    model = MODEL(adata, output_activation="sigmoid", **SMALL)
+    model.train(**TRAIN)
+    assert 0 < model.get_reconstruction().min() < model.get_reconstruction().max() < 1
+    with pytest.raises(ValueError, match="`output_activation` must be None"):
+        MODEL(adata, output_activation="sigmoid", loss="bce")

@@ -33,9 +33,11 @@ class Monitor(Callback):
         self._n_latent = 0
         self._start = 0.0
         self._cells = 0
+        self._seconds = self._lr = 0.0
 
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         self._start, self._cells = time.perf_counter(), 0
+        self._lr = trainer.optimizers[0].param_groups[0]["lr"]
 
     def on_train_batch_end(
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
@@ -51,12 +53,13 @@ class Monitor(Callback):
         z = _monitored_embeddings(trainer, pl_module)
         self._n_latent = z.shape[1]
         self.last = {"train_loss": float(pl_module.take_mean_loss("train"))}
-        if "validation_loss" in trainer.callback_metrics:
-            self.last["validation_loss"] = float(trainer.callback_metrics["validation_loss"])
+        for name, value in trainer.callback_metrics.items():
+            if name.startswith("validation_"):
+                self.last[name] = float(value)
         self.last |= {
             "effective_rank": effective_rank(z),
             "latent_std": float(z.std(0, correction=0).mean()),
-            "lr": trainer.optimizers[0].param_groups[0]["lr"],
+            "lr": self._lr,
             "cells_per_second": self._cells * trainer.world_size / max(self._seconds, 1e-9),
         }
         for name, value in self.last.items():
@@ -64,7 +67,7 @@ class Monitor(Callback):
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         rank, spread = self.history.get("effective_rank"), self.history.get("latent_std")
-        if not rank or not spread:
+        if not rank or not spread or not pl_module.module.collapse_is_failure:
             return
         narrow = self._n_latent > 2 and rank[-1] < 1.5
         if narrow or spread[-1] < 1e-4:
