@@ -27,9 +27,11 @@ class Maker:
         self.state[key] = torch.randn(*shape, generator=self.rng) * scale
 
     def linear(self, key, n_in, n_out, *, bias=True):
-        self.normal(f"{key}.weight", n_out, n_in, scale=n_in**-0.5)
+        # As wide as what PyTorch starts from, and as the published networks did.
+        scale = (3 * n_in) ** -0.5
+        self.normal(f"{key}.weight", n_out, n_in, scale=scale)
         if bias:
-            self.normal(f"{key}.bias", n_out, scale=0.1)
+            self.normal(f"{key}.bias", n_out, scale=scale)
 
     def stack(self, prefix, sizes, *, bias=True):
         for position, n_in, n_out in zip(POSITIONS, sizes, sizes[1:], strict=False):

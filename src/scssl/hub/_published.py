@@ -6,7 +6,7 @@ tensor is used, or set aside for a reason that is written down, or is an error.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -302,6 +302,8 @@ def _byol(ledger: Ledger) -> _Made:
 def _drop_mlp(ledger: Ledger, prefix: str, reason: str, *, simsiam: bool = False) -> None:
     """Leave out a projector or predictor: two layers, or the three without bias of SimSiam."""
     wide, n_out = 4096, 256
+    layers: tuple[tuple[int, int, int], ...]
+    norms: tuple[tuple[int | None, int, tuple[str, ...]], ...]
     if simsiam:
         layers = ((0, wide, n_out), (3, wide, wide), (6, n_out, wide))
         norms = ((1, wide, _BN), (4, wide, _BN), (7, n_out, _BN[2:]))
@@ -315,7 +317,12 @@ def _drop_mlp(ledger: Ledger, prefix: str, reason: str, *, simsiam: bool = False
     _drop_norms(ledger, prefix, norms, reason)
 
 
-def _drop_norms(ledger: Ledger, prefix: str, norms: Any, reason: str) -> None:
+def _drop_norms(
+    ledger: Ledger,
+    prefix: str,
+    norms: Sequence[tuple[int | None, int, tuple[str, ...]]],
+    reason: str,
+) -> None:
     for position, width, parts in norms:
         name = f"{prefix}.{position}" if position is not None else prefix
         for part in parts:
@@ -330,8 +337,7 @@ def _barlow_twins(ledger: Ledger) -> _Made:
     for position, n_out in zip(_POSITIONS[:4], _DECODER, strict=True):
         ledger.drop(f"{outer}projector.{position}.weight", (n_out, n_in), reason)
         n_in = n_out
-    norms = [(1, 256, _BN), (4, 256, _BN), (7, 512, _BN)]
-    _drop_norms(ledger, f"{outer}projector", norms, reason)
+    _drop_norms(ledger, f"{outer}projector", [(1, 256, _BN), (4, 256, _BN), (7, 512, _BN)], reason)
     _drop_norms(ledger, f"{outer}bn", [(None, 512, _BN[2:])], "batch norm of the loss")
     title = "an encoder trained by Barlow Twins"
     return _Made("barlow_twins", title, tensors, _arguments(dropout=0.0), ["There is no decoder."])

@@ -20,13 +20,14 @@ from scssl.module._masked_autoencoder import LOSSES, default_hidden_dims
 from ._base import SSLModel
 from ._presets import PRESETS, get_preset
 from ._programs import read_programs
+from ._published import PublishedMixin
 from ._reader import CellReader, category_key
 from ._registry import register_model
 from ._setup import DataSetup
 
 
 @register_model
-class MaskedAutoencoder(SSLModel):
+class MaskedAutoencoder(PublishedMixin, SSLModel):
     """Learn embeddings by predicting hidden genes from visible ones :cite:p:`Richter2025`.
 
     Part of each cell's expression values is hidden; an encoder turns the rest into an embedding,

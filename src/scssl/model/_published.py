@@ -1,0 +1,366 @@
+"""Models from the checkpoints that :cite:p:`Richter2025` published."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from scipy import sparse
+from scvi import REGISTRY_KEYS
+
+from scssl._errors import BundleError
+from scssl.data import GeneVocabulary
+from scssl.hub._gene_table import SCTAB, GeneOrder, GeneTable, read_gene_table
+from scssl.hub._published import Published, read_published
+from scssl.hub._remote import fetch_file, is_repo_id
+
+if TYPE_CHECKING:
+    import torch
+
+    from ._base import SSLModel
+
+_LOGGER = logging.getLogger("scssl")
+SOURCE = "scssl_source"
+TABLE = "var.parquet"
+# Where the checkpoints of pre-training lie, in the repository and in copies of it.
+_FOLDER = "Pretrained Models/"
+_PRETRAINED = ("RandomMask.ckpt", "GPMask.ckpt", "BYOL.ckpt", "BarlowTwins.ckpt")
+
+
+class PublishedMixin:
+    """The parts of a model that read checkpoints of other programs."""
+
+    @property
+    def source(self) -> dict[str, Any] | None:
+        """Where the weights were taken from, `None` if they were not taken from a checkpoint.
+
+        File, digest, kind of network, what became of each of its tensors, and what to know of it.
+        """
+        model: Any = self
+        found: dict[str, Any] | None = model.registry_.get(SOURCE)
+        return found
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | Path,
+        *,
+        file: str | Path | None = None,
+        genes: str | Path | pd.DataFrame | Sequence[str] | None = None,
+        pretext: str | None = None,
+        legacy_output: bool = False,
+        layer: str | None = None,
+        sha256: str | None = None,
+        revision: str | None = None,
+        adata: AnnData | None = None,
+        device: str | torch.device = "cpu",
+        token: str | bool | None = None,
+    ) -> Self:
+        """Load a model of scssl, or a checkpoint of :cite:p:`Richter2025`.
+
+        With `file`, a checkpoint as published in ``TillR/sc_pretrained`` on the Hugging Face Hub:
+        random mask, gene-programme mask, BYOL, Barlow Twins, reconstruction, or the encoder of a
+        cell-type classifier. Which one it is is told from its tensors; each of them is used, set
+        aside for a reason (``model.source``), or an error. The file is not unpickled: only tensors
+        are read. Input are counts, normalised to 10,000 per cell over the genes of the model.
+
+        Without `file`, a model of scssl on the hub or in a folder.
+
+        Parameters
+        ----------
+        source
+            Repository, ``"owner/name"``, or a folder; or the path of a checkpoint.
+        file
+            Checkpoint in it, such as ``"RandomMask.ckpt"``; or the path of one.
+        genes
+            Table of the 19,331 genes in the order of the network's inputs, which the checkpoints do
+            not hold: a ``.parquet`` (needs pyarrow), ``.csv`` or ``.tsv`` file or a data frame with
+            the columns ``feature_id`` and ``feature_name``; ``"var.parquet"`` in `source` by
+            default. Data are matched by Ensembl id first, then by symbol, never by position.
+        pretext
+            What the network was trained to do, if you know: the file does not tell random masks,
+            gene-programme masks and reconstruction apart. Only recorded.
+        legacy_output
+            Reconstruct with the sigmoid of the published code, to reproduce its numbers. Without it
+            the reconstruction is the linear output before the sigmoid.
+        layer
+            Layer with the counts of the data to embed, ``adata.X`` by default.
+        sha256
+            Digest that the checkpoint must have.
+        revision
+            Branch, tag or commit of the repository; the newest of the main branch by default.
+        adata
+            Data to attach to the model, as in :meth:`load`.
+        device
+            Where to put the weights.
+        token
+            Access token, for private repositories; that of ``hf auth login`` by default.
+
+        Raises
+        ------
+        BundleError
+            If there is no sound model, or the checkpoint holds more than tensors, has a layout that
+            is not known here, or other inputs than the 19,331 genes.
+        GeneMismatchError
+            If `genes` is not the table that belongs to the checkpoint.
+        FileNotFoundError, PermissionError, ConnectionError
+            If a repository or a file of it cannot be had.
+        ValueError
+            If arguments for checkpoints are given without `file`.
+
+        Examples
+        --------
+        >>> import scssl
+        >>> model = scssl.model.MaskedAutoencoder.from_pretrained(
+        ...     "TillR/sc_pretrained", file="RandomMask.ckpt", genes="var.parquet"
+        ... )  # doctest: +SKIP
+        """
+        model_class: Any = cls
+        options: dict[str, Any] = {
+            "pretext": pretext,
+            "legacy_output": legacy_output,
+            "layer": layer,
+            "sha256": sha256,
+        }
+        if file is None and not Path(source).is_file():
+            check_unused(genes=genes, **options)
+            loaded: Self = super().from_pretrained(  # type: ignore[misc]
+                source, revision=revision, adata=adata, device=device, token=token
+            )
+            return loaded
+        model: Any = from_published(
+            model_class,
+            source,
+            file,
+            TABLE if genes is None else genes,
+            revision=revision,
+            token=token,
+            **options,
+        )
+        model.module.to(device).eval()
+        if adata is not None:
+            model.attach(adata)
+        return model
+
+
+def check_unused(**arguments: Any) -> None:
+    """Refuse arguments that mean something for checkpoints only."""
+    for name, value in arguments.items():
+        if value is not None and value is not False:
+            msg = (
+                f"`{name}` is for checkpoints of other programs. Say which one to read: "
+                'file="RandomMask.ckpt"'
+            )
+            raise ValueError(msg)
+
+
+def open_published(
+    source: str | Path,
+    file: str | Path | None,
+    genes: str | Path | pd.DataFrame | Sequence[str],
+    *,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    sha256: str | None = None,
+    legacy_output: bool = False,
+    use_head: bool = False,
+    pretext: str | None = None,
+    order: GeneOrder = SCTAB,
+) -> tuple[Published, GeneTable]:
+    """Find, read and check a published checkpoint and its table of genes.
+
+    Parameters
+    ----------
+    source
+        Repository on the hub, a folder, or the checkpoint itself.
+    file
+        Checkpoint in it, or a path; `None` where `source` is the checkpoint.
+    genes
+        Table of the genes: a file in the repository or folder, a path, or the table itself.
+    revision, token
+        Of the repository.
+    sha256
+        Digest that the checkpoint must have.
+    legacy_output, use_head
+        As in :func:`scssl.hub._published.read_published`.
+    pretext
+        What the network was trained to do, to be kept in the report.
+    order
+        What the table of genes must be.
+    """
+    place = _Place(source, file, revision, token)
+    # The small file first: a wrong table is found before the download of a large one.
+    is_path = isinstance(genes, (str, Path))
+    table = read_gene_table(place.table(genes) if is_path else genes, order=order)  # type: ignore[arg-type]
+    published = read_published(
+        place.checkpoint(sha256),
+        legacy_output=legacy_output,
+        use_head=use_head,
+        expected_sha256=sha256,
+        n_genes=order.n_genes,
+    )
+    published.report.update(
+        {
+            "source": place.name,
+            "revision": revision,
+            "pretext": pretext,
+            "genes": {"source": table.source, "sha256": table.sha256, "n": len(table.ids)},
+        }
+    )
+    return published, table
+
+
+def from_published(
+    cls: type[Any],
+    source: str | Path,
+    file: str | Path | None,
+    genes: str | Path | pd.DataFrame | Sequence[str],
+    *,
+    layer: str | None = None,
+    **options: Any,
+) -> Any:
+    """Model of class `cls` with the weights of a published checkpoint, without data.
+
+    Parameters
+    ----------
+    cls
+        :class:`scssl.model.MaskedAutoencoder`.
+    source, file, genes
+        As in :func:`open_published`.
+    layer
+        Layer with the counts of the data that will be embedded, ``adata.X`` by default.
+    **options
+        Further arguments of :func:`open_published`.
+    """
+    published, table = open_published(source, file, genes, **options)
+    vocabulary = GeneVocabulary(table.ids, species="human", aliases=table.symbols)
+    model = cls(registry=empty_registry(cls, vocabulary, layer=layer), **published.arguments)
+    model.module.load_state_dict(published.tensors, strict=True)
+    adopt(model, vocabulary, published)
+    return model
+
+
+def adopt(model: SSLModel, genes: GeneVocabulary, published: Published) -> None:
+    """Record in a model which checkpoint its weights are from."""
+    report = published.report
+    model.genes = genes
+    model.is_trained_ = True
+    model.registry_[SOURCE] = report
+    _LOGGER.info(
+        "%s is %s: %d tensors used, %d not used. %s",
+        report["file"],
+        report["is"],
+        len(report["used"]),
+        len(report["unused"]),
+        " ".join(report["notes"]),
+    )
+
+
+def empty_registry(
+    cls: type[SSLModel], genes: GeneVocabulary, *, layer: str | None = None, **setup: Any
+) -> dict[str, Any]:
+    """What ``setup_anndata`` of counts of these genes registers, without any data.
+
+    It is taken from a setup of one cell, so that it is what `cls` and scvi-tools write.
+
+    Parameters
+    ----------
+    cls
+        Class of the model.
+    genes
+        Genes of the model.
+    layer
+        Layer with the counts.
+    **setup
+        Further arguments of ``setup_anndata``.
+    """
+    counts = sparse.csr_matrix(np.ones((1, len(genes)), dtype=np.float32))
+    cell = AnnData(counts, layers=None if layer is None else {layer: counts})
+    cell.var_names = genes.names.astype(str)
+    cls.setup_anndata(cell, layer=layer, input="counts", target_sum=1e4, **setup)
+    manager = cls._setup_adata_manager_store.pop(cell.uns["_scvi_uuid"])
+    registry: dict[str, Any] = manager.registry
+    registry["field_registries"][REGISTRY_KEYS.X_KEY]["summary_stats"]["n_cells"] = 0
+    del registry["scssl_setup"]["fingerprint"]
+    return registry
+
+
+class _Place:
+    """Where a checkpoint and the files beside it are: a folder, or a repository on the hub."""
+
+    def __init__(
+        self,
+        source: str | Path,
+        file: str | Path | None,
+        revision: str | None,
+        token: str | bool | None,
+    ) -> None:
+        self.revision, self.token = revision, token
+        self.folder: Path | None = None
+        self.repository = ""
+        path = Path(source)
+        if path.is_file():
+            if file is not None:
+                msg = f"{source} is a file. Pass the folder that {file} is in, or leave out `file`."
+                raise ValueError(msg)
+            self.folder, file = path.parent, path.name
+        elif file is None:
+            msg = f"There is no file {source}."
+            raise BundleError(msg)
+        elif path.is_dir():
+            self.folder = path
+        elif is_repo_id(str(source)):
+            self.repository = str(source)
+        else:
+            msg = (
+                f"There is no folder {source}. Pass a folder, or a repository of the hub such as "
+                '"TillR/sc_pretrained".'
+            )
+            raise BundleError(msg)
+        self.file = str(file)
+        # Not the path: the report is part of the model, and may be published with it.
+        self.name = self.repository or "a folder"
+
+    def checkpoint(self, sha256: str | None) -> Path:
+        """Path of the checkpoint, fetched if need be."""
+        if Path(self.file).is_absolute():
+            return Path(self.file)
+        if self.folder is not None:
+            return _find(self.file, self.folder)
+        folder = _FOLDER if self.file in _PRETRAINED else ""
+        return self._fetch(folder + self.file, sha256)
+
+    def table(self, name: str | Path) -> Path:
+        """Path of the table of genes, fetched if need be."""
+        if self.folder is not None:
+            return _find(name, self.folder)
+        # The usual name means the file in the repository, even if there is one here as well.
+        if str(name) != TABLE and Path(name).is_file():
+            return Path(name)
+        return self._fetch(str(name), None)
+
+    def _fetch(self, name: str, sha256: str | None) -> Path:
+        path: Path = fetch_file(
+            self.repository,
+            name,
+            revision=self.revision,
+            token=self.token,
+            expected_sha256=sha256,
+        )
+        return path
+
+
+def _find(name: str | Path, folder: Path) -> Path:
+    """A file in a folder, in its folder of pre-trained models, or at the path that `name` is."""
+    places = (folder / name, folder / _FOLDER / name, Path(name))
+    found = next((path for path in places if path.is_file()), None)
+    if found is None:
+        here = ", ".join(sorted(path.name for path in folder.iterdir())[:10]) or "nothing"
+        msg = f"There is no file {name} in {folder}, which holds {here}."
+        raise BundleError(msg)
+    return found
