@@ -25,6 +25,8 @@ FUNCTIONS = {
 }
 # The arguments with which to call each, besides the AnnData or the model.
 CALLS = {
+    "pp.gene_programs": {"programs": {"all": [f"GENE{i}" for i in range(10)]}},
+    "pp.tf_targets": {"targets": {"GENE0": [f"GENE{i}" for i in range(20)]}},
     "tl.embed": {"model": "model"},
     "tl.knn_score": {"label_key": "label", "n_permutations": 2},
     "pl.history": {},
@@ -172,14 +174,13 @@ def call(name, adata, model, **kwargs):
 
 
 def assert_untouched(adata, before, *, except_key=None):
-    """Nothing but ``obsm``/``uns`` entries of one key, and colours, differ from before."""
+    """Nothing but ``obsm``, ``varm`` and ``uns`` entries of one key, and colours, are new."""
     np.testing.assert_array_equal(adata.X, before.X)
     np.testing.assert_array_equal(adata.layers["other"], before.layers["other"])
     pd.testing.assert_frame_equal(adata.obs, before.obs)
     pd.testing.assert_frame_equal(adata.var, before.var)
     assert not adata.obsp
-    assert not adata.varm
-    for slot in ("obsm", "uns"):
+    for slot in ("obsm", "varm", "uns"):
         now, then = getattr(adata, slot), getattr(before, slot)
         new = {key for key in set(now) - set(then) if not key.endswith("_colors")}
         assert new <= {except_key}
@@ -209,7 +210,13 @@ def test_copy(name, data, model):
     assert isinstance(result, ad.AnnData)
     assert result is not untouched
     assert_untouched(untouched, data)
-    np.testing.assert_array_equal(result.obsm["mine"], adata.obsm["mine"])
+    for slot in ("obsm", "varm"):
+        assert set(getattr(result, slot)) == set(getattr(adata, slot))
+        if "mine" in getattr(result, slot):
+            one, other = (getattr(a, slot)["mine"] for a in (result, adata))
+            assert type(one) is type(other)
+            dense = (m.toarray() if hasattr(m, "toarray") else m for m in (one, other))
+            np.testing.assert_array_equal(*dense)
     np.testing.assert_equal(result.uns["mine"], adata.uns["mine"])
 
 
