@@ -13,7 +13,7 @@ from scssl._random import RNG
 
 _AUTO_OUTPUT_GENES = 2048
 # Below this many weights of the output layer a step on all genes is cheap anyway.
-_AUTO_OUTPUT_WEIGHTS = 3_000_000
+_AUTO_OUTPUT_WEIGHTS = 6_000_000
 
 
 def check_training(chosen: Mapping[str, Any]) -> None:
