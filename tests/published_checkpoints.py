@@ -68,7 +68,7 @@ def state_dict(family, n_genes, seed=0):
             make.norm("byol.online_encoder.projector.1", 4096)
             make.linear("byol.online_encoder.projector.3", 4096, 256)
             make.copy("byol.online_encoder.", "byol.target_encoder.")
-            for key in [key for key in make.state if key.startswith("byol.target_encoder.net.")]:
+            for key in [key for key in make.state if key.startswith("byol.target_encoder.")]:
                 make.state[key] = make.state[key] + 1
         else:
             projector = "byol.online_encoder.projector"

@@ -38,7 +38,8 @@ def file(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["--version"], ["train", "--help"], ["demo", "--help"]]
+    "arguments",
+    [["--help"], ["--version"], ["train", "--help"], ["demo", "--help"], ["convert", "--help"]],
 )
 def test_help_loads_nothing_heavy(arguments):
     code = (

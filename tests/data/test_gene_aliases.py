@@ -137,3 +137,11 @@ def test_hints_compare_with_the_names_of_the_same_kind(genes):
     assert "The model knows Ensembl ids" not in str(error.value)
     with pytest.raises(GeneMismatchError, match="ENSG in the model and ENSMUSG in the data"):
         genes.align([f"ENSMUSG{i:011d}" for i in range(6)])
+
+
+def test_positions(genes):
+    expected = {name: i for i, name in enumerate(IDS)} | {"CD3D": 0, "MS4A1": 1, "LYZ": 2}
+    assert genes.positions == expected
+    # A name goes before an alias.
+    assert GeneVocabulary(["A", "B"], aliases=["B", "C"]).positions == {"A": 0, "B": 1, "C": 1}
+    assert GeneVocabulary(["A"]).positions == {"A": 0}

@@ -113,11 +113,21 @@ def test_reconstruction(read, published, cells):
     assert_same(found, published.reconstruction(state, x))
     assert found.min() >= 0
     assert found.max() <= 1
+    assert "sigmoid of the published code, which ends at 1" in " ".join(model.source["notes"])
     model, state = read("autoencoder")
     expected = published.reconstruction(state, x, sigmoid=False)
     assert_same(model.get_reconstruction(cells), expected)
     error = ((expected - x) ** 2).mean(axis=1)
     np.testing.assert_allclose(model.get_reconstruction_error(cells), error, rtol=1e-4)
+
+
+def test_genes_to_reconstruct_may_be_symbols(read, cells, ids):
+    model, _ = read("autoencoder", legacy_output=True)
+    expected = model.get_reconstruction(cells, genes=[ids[3], ids[1]])
+    found = model.get_reconstruction(cells, genes=["SYM3", ids[1]])
+    np.testing.assert_array_equal(found, expected)
+    with pytest.raises(KeyError, match="'NEW'"):
+        model.get_reconstruction(cells, genes=["SYM3", "NEW"])
 
 
 @pytest.mark.parametrize("family", [f for f in FAMILIES if f != "autoencoder"])

@@ -45,6 +45,7 @@ Genes are matched by name; how many were found is written to .uns beside the emb
 EMBED_EXAMPLES = """\
 example:
   scssl embed cells.h5ad --model my_model --out embedded.h5ad
+  scssl embed cells.h5ad --model owner/name --out embedded.h5ad     # from the Hugging Face Hub
 """
 DEMO = """\
 Train on 700 real blood cells that come with scanpy, in under a minute and without a network.
@@ -56,6 +57,8 @@ type, and writes the cells, the model, the training curves and a UMAP to a folde
 
 def build_parser() -> argparse.ArgumentParser:
     """Parser of the whole command line."""
+    from scssl.cli._convert import add_convert
+
     parser = argparse.ArgumentParser(
         prog="scssl", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -64,6 +67,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_demo(commands)
     _add_train(commands)
     _add_embed(commands)
+    add_convert(commands)
     return parser
 
 
@@ -115,7 +119,10 @@ def _add_embed(commands: Any) -> None:
     )
     parser.add_argument("file", metavar="FILE.h5ad", help="cells to embed")
     parser.add_argument(
-        "--model", metavar="DIR", required=True, help="folder that `scssl train` wrote"
+        "--model",
+        metavar="MODEL",
+        required=True,
+        help="folder that `scssl train` wrote, or a model on the Hugging Face Hub (owner/name)",
     )
     _add_output(parser, "FILE.h5ad", "file to write: the cells with their embedding")
     options = parser.add_argument_group("options of scssl.tl.embed")

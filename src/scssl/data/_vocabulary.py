@@ -102,6 +102,16 @@ class GeneVocabulary:
         canonical = json.dumps(self._names.tolist(), separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 
+    @cached_property
+    def positions(self) -> dict[str, int]:
+        """Column of each name, and of each alias that is the alias of one gene alone."""
+        positions: dict[str, int] = {}
+        if self._aliases is not None:
+            index = pd.Index(self._aliases)
+            alone = ~index.duplicated(keep=False) & (index != "")
+            positions = {self._aliases[i]: int(i) for i in np.flatnonzero(alone)}
+        return positions | {name: i for i, name in enumerate(self._names)}
+
     def __len__(self) -> int:
         return len(self._names)
 

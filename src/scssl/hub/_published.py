@@ -29,6 +29,14 @@ _ENTRIES = {
     "loops": "state of the trainer",
     "callbacks": "state of the trainer",
 }
+_SIGMOID = (
+    "The output is the sigmoid of the published code, which ends at 1, while log-normalised expression "
+    "reaches 9."
+)
+_NO_SIGMOID = (
+    "Reconstructions are what the published code puts into a sigmoid (legacy_output=True): they rise "
+    "with expression, but are not on its scale."
+)
 
 
 @dataclass(frozen=True)
@@ -97,9 +105,9 @@ def read_published(
             del ledger.used[key]
             ledger.unused[key] = "the head; scssl.model.CellTypeClassifier.from_pretrained reads it"
     ledger.finish()
-    if legacy_output:
-        made.arguments["output_activation"] = "sigmoid"
-        made.notes.append("The output is the sigmoid of the published code, which ends at 1.")
+    if made.family == "autoencoder":
+        made.arguments["output_activation"] = "sigmoid" if legacy_output else None
+        made.notes.append(_SIGMOID if legacy_output else _NO_SIGMOID)
     report = {
         "file": file.name,
         "size": file.size,
@@ -259,9 +267,6 @@ def _autoencoder(ledger: Ledger) -> _Made:
     title = "an autoencoder (random mask, gene-programme mask or reconstruction)"
     notes = [
         "The layout is the same for all pretext tasks, so the file does not tell which it was.",
-        "The published output is a sigmoid, which ends at 1, while log-normalised values reach 9; "
-        "without it (legacy_output=False) the reconstruction is the unbounded value before it, "
-        "monotone in the published one and not on the scale of expression.",
     ]
     return _Made("autoencoder", title, tensors, _arguments(decoder=True), notes)
 

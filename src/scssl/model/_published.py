@@ -32,8 +32,8 @@ _FOLDER = "Pretrained Models/"
 _PRETRAINED = ("RandomMask.ckpt", "GPMask.ckpt", "BYOL.ckpt", "BarlowTwins.ckpt")
 
 
-class PublishedMixin:
-    """The parts of a model that read checkpoints of other programs."""
+class PublishedSource:
+    """The part of a model that knows where its weights are from."""
 
     @property
     def source(self) -> dict[str, Any] | None:
@@ -44,6 +44,10 @@ class PublishedMixin:
         model: Any = self
         found: dict[str, Any] | None = model.registry_.get(SOURCE)
         return found
+
+
+class PublishedMixin(PublishedSource):
+    """The part of a model that reads checkpoints of other programs."""
 
     @classmethod
     def from_pretrained(
@@ -239,9 +243,18 @@ def from_published(
     """
     published, table = open_published(source, file, genes, **options)
     vocabulary = GeneVocabulary(table.ids, species="human", aliases=table.symbols)
-    model = cls(registry=empty_registry(cls, vocabulary, layer=layer), **published.arguments)
-    model.module.load_state_dict(published.tensors, strict=True)
+    model = build_published(cls, vocabulary, published, layer=layer)
     adopt(model, vocabulary, published)
+    return model
+
+
+def build_published(
+    cls: type[Any], genes: GeneVocabulary, published: Published, *, layer: str | None
+) -> Any:
+    """Model of class `cls` with these weights, on these genes."""
+    model = cls(registry=empty_registry(cls, genes, layer=layer), **published.arguments)
+    model.module.load_state_dict(published.tensors, strict=True)
+    model.genes, model.is_trained_ = genes, True
     return model
 
 
@@ -262,11 +275,16 @@ def adopt(model: SSLModel, genes: GeneVocabulary, published: Published) -> None:
 
 
 def empty_registry(
-    cls: type[SSLModel], genes: GeneVocabulary, *, layer: str | None = None, **setup: Any
+    cls: type[SSLModel],
+    genes: GeneVocabulary,
+    *,
+    layer: str | None = None,
+    obs: pd.DataFrame | None = None,
+    **setup: Any,
 ) -> dict[str, Any]:
     """What ``setup_anndata`` of counts of these genes registers, without any data.
 
-    It is taken from a setup of one cell, so that it is what `cls` and scvi-tools write.
+    It is taken from a setup of made-up cells, so that it is what `cls` and scvi-tools write.
 
     Parameters
     ----------
@@ -276,14 +294,18 @@ def empty_registry(
         Genes of the model.
     layer
         Layer with the counts.
+    obs
+        Columns of the cells; one cell without any by default.
     **setup
         Further arguments of ``setup_anndata``.
     """
-    counts = sparse.csr_matrix(np.ones((1, len(genes)), dtype=np.float32))
-    cell = AnnData(counts, layers=None if layer is None else {layer: counts})
-    cell.var_names = genes.names.astype(str)
-    cls.setup_anndata(cell, layer=layer, input="counts", target_sum=1e4, **setup)
-    manager = cls._setup_adata_manager_store.pop(cell.uns["_scvi_uuid"])
+    n_cells = 1 if obs is None else len(obs)
+    one_count = (np.ones(n_cells, np.float32), (np.arange(n_cells), np.zeros(n_cells, np.int64)))
+    counts = sparse.csr_matrix(one_count, shape=(n_cells, len(genes)))
+    cells = AnnData(counts, obs=obs, layers=None if layer is None else {layer: counts})
+    cells.var_names = genes.names.astype(str)
+    cls.setup_anndata(cells, layer=layer, input="counts", target_sum=1e4, **setup)
+    manager = cls._setup_adata_manager_store.pop(cells.uns["_scvi_uuid"])
     registry: dict[str, Any] = manager.registry
     registry["field_registries"][REGISTRY_KEYS.X_KEY]["summary_stats"]["n_cells"] = 0
     del registry["scssl_setup"]["fingerprint"]

@@ -1,0 +1,192 @@
+"""Classifiers from the checkpoints that :cite:p:`Richter2025` published."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import pandas as pd
+from anndata import AnnData
+
+from scssl.data import GeneVocabulary
+
+from ._published import (
+    TABLE,
+    PublishedSource,
+    adopt,
+    build_published,
+    check_unused,
+    empty_registry,
+    open_published,
+)
+
+if TYPE_CHECKING:
+    import torch
+
+
+class PublishedClassifierMixin(PublishedSource):
+    """The part of a classifier that reads checkpoints of other programs."""
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | Path,
+        *,
+        file: str | Path | None = None,
+        genes: str | Path | pd.DataFrame | Sequence[str] | None = None,
+        classes: Sequence[str] | None = None,
+        labels_key: str = "cell_type",
+        layer: str | None = None,
+        sha256: str | None = None,
+        revision: str | None = None,
+        adata: AnnData | None = None,
+        device: str | torch.device = "cpu",
+        token: str | bool | None = None,
+    ) -> Self:
+        """Load a classifier of scssl, or a cell-type classifier of :cite:p:`Richter2025`.
+
+        With `file`, a checkpoint as published in ``TillR/sc_pretrained`` on the Hugging Face Hub,
+        encoder and head; see :meth:`MaskedAutoencoder.from_pretrained` for how it is read. Without
+        `file`, a model of scssl on the hub or in a folder.
+
+        Parameters
+        ----------
+        source
+            Repository, ``"owner/name"``, or a folder; or the path of a checkpoint.
+        file
+            Checkpoint in it, such as ``"Finetuned Models/Cell Type Prediction/HLCA_SSL.ckpt"``; or
+            the path of one.
+        genes
+            Table of the genes, as for :meth:`MaskedAutoencoder.from_pretrained`.
+        classes
+            Names of the classes in the order of the network's outputs, which the checkpoints do not
+            hold.
+        labels_key
+            Name of the column with the classes.
+        layer
+            Layer with the counts of the data to classify, ``adata.X`` by default.
+        sha256
+            Digest that the checkpoint must have.
+        revision
+            Branch, tag or commit of the repository; the newest of the main branch by default.
+        adata
+            Data to attach to the model, as in :meth:`load`.
+        device
+            Where to put the weights.
+        token
+            Access token, for private repositories; that of ``hf auth login`` by default.
+
+        Raises
+        ------
+        BundleError
+            If there is no sound model, or the checkpoint is no classifier of a layout known here.
+        GeneMismatchError
+            If `genes` is not the table that belongs to the checkpoint.
+        FileNotFoundError, PermissionError, ConnectionError
+            If a repository or a file of it cannot be had.
+        ValueError
+            If `classes` are missing, not as many as the network has outputs, or not unique; if
+            arguments for checkpoints are given without `file`.
+
+        Examples
+        --------
+        >>> import scssl
+        >>> model = scssl.model.CellTypeClassifier.from_pretrained(
+        ...     "TillR/sc_pretrained",
+        ...     file="Finetuned Models/Cell Type Prediction/HLCA_SSL.ckpt",
+        ...     classes=names_of_the_classes,
+        ... )  # doctest: +SKIP
+        """
+        model_class: Any = cls
+        if file is None and not Path(source).is_file():
+            check_unused(genes=genes, classes=classes, layer=layer, sha256=sha256)
+            loaded: Self = super().from_pretrained(  # type: ignore[misc]
+                source, revision=revision, adata=adata, device=device, token=token
+            )
+            return loaded
+        model = classifier_from_published(
+            model_class,
+            source,
+            file,
+            TABLE if genes is None else genes,
+            classes=classes,
+            labels_key=labels_key,
+            layer=layer,
+            sha256=sha256,
+            revision=revision,
+            token=token,
+        )
+        model.module.to(device).eval()
+        if adata is not None:
+            model.attach(adata)
+        return model
+
+
+def classifier_from_published(
+    cls: type[Any],
+    source: str | Path,
+    file: str | Path | None,
+    genes: str | Path | pd.DataFrame | Sequence[str],
+    *,
+    classes: Sequence[str] | None,
+    labels_key: str = "cell_type",
+    layer: str | None = None,
+    **options: Any,
+) -> Any:
+    """Classifier with the encoder and the head of a published checkpoint, without data.
+
+    Parameters
+    ----------
+    cls
+        :class:`scssl.model.CellTypeClassifier`.
+    source, file, genes
+        As in :func:`open_published`.
+    classes
+        Names of the classes in the order of the network's outputs.
+    labels_key
+        Name of the column with the classes.
+    layer
+        Layer with the counts of the data that will be classified, ``adata.X`` by default.
+    **options
+        Further arguments of :func:`open_published`.
+    """
+    from ._backbone import Backbone
+    from ._registry import get_model_class
+
+    published, table = open_published(source, file, genes, use_head=True, **options)
+    assert published.head is not None
+    names = _checked_classes(classes, len(published.head["bias"]), published.report["file"])
+    vocabulary = GeneVocabulary(table.ids, species="human", aliases=table.symbols)
+    encoder = build_published(
+        get_model_class("MaskedAutoencoder"), vocabulary, published, layer=layer
+    )
+    obs = pd.DataFrame({labels_key: names}, index=[f"cell{i}" for i in range(len(names))])
+    registry = empty_registry(cls, vocabulary, layer=layer, obs=obs, labels_key=labels_key)
+    model = cls(registry=registry, backbone=Backbone.of(encoder))
+    # The model sorts its classes; the outputs of the network are in an order of their own.
+    order = [names.index(name) for name in model.classes]
+    model.module.head.start_from(published.head["weight"][order], published.head["bias"][order])
+    adopt(model, vocabulary, published)
+    return model
+
+
+def _checked_classes(classes: Sequence[str] | None, n_classes: int, file: str) -> list[str]:
+    if classes is None:
+        msg = (
+            f"{file} has {n_classes} classes and does not name them. Pass their names in the order of "
+            "the network's outputs: classes=[...]; or read the encoder alone: "
+            "scssl.model.MaskedAutoencoder.from_pretrained"
+        )
+        raise ValueError(msg)
+    names = [str(name) for name in classes]
+    if isinstance(classes, str) or len(names) != n_classes:
+        found = repr(classes) if isinstance(classes, str) else f"{len(names)}"
+        msg = f"{file} has {n_classes} classes; `classes` must name as many, found {found}."
+        raise ValueError(msg)
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice or not all(name.strip() for name in names):
+        problem = f"{twice[0]!r} occurs more than once" if twice else "one is empty"
+        msg = f"The names of classes must be unique and not empty; {problem}."
+        raise ValueError(msg)
+    return names
