@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 FORMAT = "scssl"
 FORMAT_VERSION = 1
 TENSORS, CONFIG, GENES = "model.safetensors", "config.json", "genes.json"
-_FILES = (TENSORS, CONFIG, GENES)
+FILES = (TENSORS, CONFIG, GENES)
 _RESERVED = ("format", "format_version", "files", "config_sha256")
 
 
@@ -110,7 +110,7 @@ def write_bundle(
         "files": {TENSORS: describe_bytes(tensors_content), GENES: describe_bytes(genes_content)},
     }
     document["config_sha256"] = json_sha256(document)
-    with replace_folder(path, owned=_FILES) as folder:
+    with replace_folder(path, owned=FILES) as folder:
         write_durably(folder / TENSORS, tensors_content)
         write_durably(folder / GENES, genes_content)
         write_durably(folder / CONFIG, to_json(document))
@@ -137,6 +137,25 @@ def read_bundle(path: str | Path) -> Bundle:
         When the folder is missing, incomplete, truncated, altered, foreign, or of a newer format.
     """
     path = Path(path)
+    document = read_document(path)
+    files = document["files"]
+    genes_content = read_bytes(path / GENES, expected=files[GENES], max_bytes=MAX_JSON_BYTES)
+    tensors_content = read_bytes(path / TENSORS, expected=files[TENSORS])
+    return Bundle(
+        tensors=tensors_from_bytes(tensors_content, path / TENSORS),
+        config=decode({key: value for key, value in document.items() if key not in _RESERVED}),
+        genes=decode(parse_json(genes_content, path / GENES)),
+    )
+
+
+def read_document(path: Path) -> dict[str, Any]:
+    """Checked content of the ``config.json`` of a model folder, as it is in the file.
+
+    Raises
+    ------
+    BundleError
+        When it is missing, malformed, altered, foreign, or of a newer format.
+    """
     _check_is_bundle(path)
     document = parse_json(read_bytes(path / CONFIG, max_bytes=MAX_JSON_BYTES), path / CONFIG)
     if document.get("format") != FORMAT:
@@ -150,13 +169,7 @@ def read_bundle(path: str | Path) -> Bundle:
     if not isinstance(files, dict) or set(files) != {TENSORS, GENES}:
         msg = f"{path / CONFIG} is malformed: it does not list {TENSORS} and {GENES}."
         raise BundleError(msg)
-    genes_content = read_bytes(path / GENES, expected=files[GENES], max_bytes=MAX_JSON_BYTES)
-    tensors_content = read_bytes(path / TENSORS, expected=files[TENSORS])
-    return Bundle(
-        tensors=tensors_from_bytes(tensors_content, path / TENSORS),
-        config=decode({key: value for key, value in document.items() if key not in _RESERVED}),
-        genes=decode(parse_json(genes_content, path / GENES)),
-    )
+    return document
 
 
 def _encode_config(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -32,7 +32,8 @@ def embed(
     adata
         Cells to embed, with the kind of values the model was trained on.
     model
-        A model, or the folder it was saved in.
+        A model, the folder it was saved in, or its name on the Hugging Face Hub, ``"owner/name"``;
+        a folder goes first.
     key_added
         Where the results go in `adata.obsm` and `adata.uns`.
     batch_size
@@ -58,7 +59,9 @@ def embed(
     GeneMismatchError
         If too few genes of the model are in `adata`.
     BundleError
-        If the folder `model` does not hold a sound model.
+        If the folder or repository `model` does not hold a sound model.
+    FileNotFoundError, PermissionError, ConnectionError
+        If `model` is to be fetched from the hub and cannot be.
 
     Examples
     --------
@@ -78,7 +81,7 @@ def embed(
     if isinstance(model, (str, Path)):
         from scssl.model import SSLModel
 
-        model = SSLModel.load(model)
+        model = SSLModel.from_pretrained(model)
     elif not hasattr(model, "get_latent_representation"):
         msg = f"`model` must be a scssl model or the folder of one, found {type(model).__name__}."
         raise TypeError(msg)

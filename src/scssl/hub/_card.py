@@ -1,0 +1,324 @@
+"""Model cards: what a model was trained on, how good it is, and how to use it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    #: What ``card=`` takes.
+    Card = str | Path | Mapping[str, Any] | None
+
+TAG = "scssl"
+FIELDS = ("description", "species", "data", "license", "evaluation", "limits")
+_TAGS = (TAG, "single-cell", "self-supervised-learning", "biology")
+
+
+@dataclass(frozen=True)
+class CardFacts:
+    """What a model says of itself."""
+
+    model: str
+    """Name of its class."""
+    description: str
+    """What it does."""
+    summary: str
+    """Its architecture in a line."""
+    example: Sequence[str]
+    """Lines of Python that use ``model`` on ``adata``."""
+    n_parameters: int
+    """Weights."""
+    n_latent: int
+    """Width of the embedding."""
+    n_genes: int
+    """Genes it reads."""
+    gene_ids: str
+    """``"ensembl"``, ``"symbol"`` or ``"unknown"``."""
+    gene_examples: Sequence[str]
+    """A few of them."""
+    species: str | None
+    """Species of the genes, if it was given."""
+    input: str
+    """``"counts"`` or ``"lognorm"``."""
+    target_sum: float
+    """Sum of a cell before the logarithm, for counts."""
+    where: str
+    """The matrix it reads, such as ``adata.X``."""
+    columns: Sequence[str] = ()
+    """Columns of ``adata.obs`` that embedding needs."""
+    trained_with: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Columns of ``adata.obs`` that training used, by what for."""
+    training: Mapping[str, Any] = field(default_factory=dict)
+    """Summary of the training."""
+    source: str | None = None
+    """Where the weights were taken from, if they were not trained here."""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """Versions of the programs that wrote it."""
+
+
+def make_card(facts: CardFacts, repo_id: str, card: Card = None) -> str:
+    """Text of the ``README.md`` of a published model.
+
+    Parameters
+    ----------
+    facts
+        What the model says of itself.
+    repo_id
+        Where it will be, ``"owner/name"``.
+    card
+        A text or the path of one is taken as it is. A dict fills the generated card; it may have
+        ``description``, ``species`` (one or several), ``data``, ``license`` (an identifier of the
+        hub such as ``"cc-by-4.0"``), ``evaluation`` (a DataFrame or dict) and ``limits`` (one or
+        several).
+
+    Raises
+    ------
+    ValueError
+        If there is an unknown field.
+    TypeError
+        If a field is of the wrong type.
+    """
+    if isinstance(card, Path):
+        return card.read_text(encoding="utf-8")
+    if isinstance(card, str):
+        if "\n" not in card and card.lower().endswith((".md", ".txt")):
+            msg = f'`card` is taken as the text itself. For the file: card=pathlib.Path("{card}")'
+            raise ValueError(msg)
+        return card
+    given = _check_fields(card or {})
+    species = _list(given.get("species")) or _list(facts.species)
+    parts = [
+        f"---\n{_front_matter(facts, given.get('license'), species)}---",
+        f"# {repo_id.split('/')[-1]}",
+        given.get("description") or facts.description,
+        f"## Use\n\n{_use(facts, repo_id)}",
+        f"## Training data\n\n{_data(facts, given.get('data'), species)}",
+        f"## Model and training\n\n{_training(facts)}",
+        f"## Evaluation\n\n{_evaluation(given.get('evaluation'))}",
+        f"## Limits\n\n{_limits(facts, _list(given.get('limits')))}",
+        f"## Licence\n\n{_license(given.get('license'))}",
+    ]
+    return "\n\n".join(part.strip("\n") for part in parts) + "\n"
+
+
+def has_tag(text: str) -> bool:
+    """Whether the metadata of a card have the tag by which ``scssl.hub.list_models`` finds it.
+
+    Raises
+    ------
+    ValueError
+        If they cannot be read: the hub would refuse the card.
+    """
+    import yaml  # type: ignore[import-untyped]
+    from huggingface_hub import ModelCard
+
+    try:
+        data = ModelCard(text, ignore_metadata_errors=True).data
+    except (ValueError, yaml.YAMLError) as error:
+        msg = (
+            f"The metadata of the card, between the lines `---`, are not a mapping in YAML: {error}"
+        )
+        raise ValueError(msg) from error
+    return TAG in (data.get("tags") or ()) or data.get("library_name") == TAG
+
+
+def _check_fields(card: Any) -> dict[str, Any]:
+    if not isinstance(card, Mapping):
+        msg = f"`card` must be a text, a path or a dict of {', '.join(FIELDS)}; found {type(card).__name__}."
+        raise TypeError(msg)
+    unknown = [name for name in card if name not in FIELDS]
+    if unknown:
+        msg = f"`card` has no field {unknown[0]!r}; there are {', '.join(FIELDS)}."
+        raise ValueError(msg)
+    for name in ("description", "data", "license"):
+        if card.get(name) is not None and not isinstance(card[name], str):
+            msg = f"The field {name!r} of `card` must be a text, found {type(card[name]).__name__}."
+            raise TypeError(msg)
+    for name in ("species", "limits"):
+        if not all(isinstance(text, str) for text in _list(card.get(name))):
+            msg = f"The field {name!r} of `card` must be a text or a list of texts."
+            raise TypeError(msg)
+    return dict(card)
+
+
+def _front_matter(facts: CardFacts, license: str | None, species: Sequence[str]) -> str:
+    from huggingface_hub import ModelCardData
+
+    tags = [*_TAGS, _slug(facts.model), *map(_slug, species)]
+    about = {
+        "model": facts.model,
+        "version": facts.versions.get("scssl"),
+        "species": ", ".join(species) or None,
+        "n_cells": facts.training.get("n_cells"),
+        "n_genes": facts.n_genes,
+        "gene_ids": facts.gene_ids,
+        "input": facts.input,
+        "n_latent": facts.n_latent,
+    }
+    known = {name: value for name, value in about.items() if value is not None}
+    data = ModelCardData(
+        license=license, library_name=TAG, tags=list(dict.fromkeys(tags)), scssl=known
+    )
+    return f"{data.to_yaml()}\n"
+
+
+def _use(facts: CardFacts, repo_id: str) -> str:
+    lines = [
+        "import anndata",
+        "import scssl",
+        "",
+        'adata = anndata.read_h5ad("cells.h5ad")',
+        f'model = scssl.model.{facts.model}.from_pretrained("{repo_id}")',
+        *facts.example,
+    ]
+    kinds = {
+        "counts": f"raw counts; the model itself scales each cell to {facts.target_sum:,g} and takes "
+        "log(1 + x)",
+        "lognorm": "values that are already scaled per cell and log-transformed, as by "
+        "`scanpy.pp.normalize_total` and `scanpy.pp.log1p`",
+    }
+    ids = {"ensembl": "Ensembl ids", "symbol": "gene symbols", "unknown": "names"}
+    examples = ", ".join(f"`{name}`" for name in facts.gene_examples)
+    notes = [
+        f"- It reads `{facts.where}`: {kinds[facts.input]}.",
+        f"- Genes are matched by name ({ids[facts.gene_ids]}: {examples}, …), in any order. Genes that "
+        "are absent count as zero; with less than half of them it refuses.",
+    ]
+    if facts.columns:
+        names = ", ".join(f"`{name}`" for name in facts.columns)
+        notes.append(f"- It needs the columns {names} of `adata.obs`, with categories it knows.")
+    shell = f"scssl embed cells.h5ad --model {repo_id} --out embedded.h5ad"
+    code = "\n".join(["```python", *lines, "```"])
+    return "\n".join([code, "", f"Embedding in a shell: `{shell}`", "", *notes])
+
+
+def _data(facts: CardFacts, data: str | None, species: Sequence[str]) -> str:
+    n_cells = facts.training.get("n_cells")
+    kind = {"ensembl": "Ensembl ids", "symbol": "symbols", "unknown": "kind of name not known"}
+    rows = [
+        ("cells", "not recorded" if n_cells is None else f"{n_cells:,}"),
+        ("genes", f"{facts.n_genes:,} ({kind[facts.gene_ids]})"),
+        ("species", ", ".join(species) or "not given"),
+        ("values", "raw counts" if facts.input == "counts" else "log-normalised"),
+        *((what, ", ".join(f"`{n}`" for n in names)) for what, names in facts.trained_with.items()),
+    ]
+    return (f"{data}\n\n" if data else "") + _table([("", ""), *rows])
+
+
+def _training(facts: CardFacts) -> str:
+    rows = [
+        ("architecture", facts.summary),
+        ("parameters", f"{facts.n_parameters:,}"),
+        ("embedding", f"{facts.n_latent} dimensions"),
+    ]
+    if facts.source is not None:
+        rows.append(("weights taken from", facts.source))
+    done = dict(facts.training)
+    if "epochs" in done:
+        best = f", best {done.pop('best_epoch')}" if "best_epoch" in done else ""
+        rows.append(("epochs", f"{done.pop('epochs')}{best}"))
+    if "best_loss" in done:
+        rows.append(("best loss", _cell(done.pop("best_loss"))))
+    done.pop("n_cells", None)
+    rows += [(name.replace("_", " "), _cell(value)) for name, value in done.items()]
+    if facts.versions:
+        rows.append(("versions", ", ".join(f"{n} {v}" for n, v in facts.versions.items())))
+    return _table([("", ""), *rows])
+
+
+def _evaluation(evaluation: Any) -> str:
+    if evaluation is None:
+        return (
+            "None was given. Before you rely on the embedding, compare it on your own cells with "
+            "PCA: `scssl.tl.knn_score(adata, label_key, use_rep=...)`."
+        )
+    frame = _as_frame(evaluation)
+    named = frame.index.name is not None or not frame.index.equals(_range(len(frame)))
+    head = ([str(frame.index.name or "")] if named else []) + [str(name) for name in frame.columns]
+    body = [
+        ([_cell(label)] if named else []) + [_cell(value) for value in row]
+        for label, row in zip(frame.index, frame.itertuples(index=False), strict=True)
+    ]
+    return _table([head, *body])
+
+
+def _limits(facts: CardFacts, limits: Sequence[str]) -> str:
+    own = [
+        "Cells unlike those it was trained on (other tissues, species, protocols) get an embedding "
+        "too, with no warning that it means little.",
+        "Differences between batches, donors and protocols are not removed.",
+        "It is made for research, not for diagnosis.",
+    ]
+    if facts.input == "counts":
+        own.insert(0, "Values that are not raw counts are refused or embedded wrongly.")
+    return "\n".join(f"- {text}" for text in [*limits, *own])
+
+
+def _license(license: str | None) -> str:
+    if license is None:
+        return "None was given. Ask the owner of this repository before you use or share the model."
+    return f"`{license}`. The data it was trained on may have terms of their own."
+
+
+def _as_frame(evaluation: Any) -> pd.DataFrame:
+    import pandas as pd
+
+    if isinstance(evaluation, pd.DataFrame):
+        frame = evaluation
+    elif isinstance(evaluation, Mapping):
+        nested = [isinstance(value, Mapping) for value in evaluation.values()]
+        if any(nested) and not all(nested):
+            msg = "The evaluation must be a dict of numbers or a dict of dicts, not a mixture."
+            raise TypeError(msg)
+        if any(nested):
+            frame = pd.DataFrame.from_dict(dict(evaluation), orient="index")
+        else:
+            frame = pd.DataFrame({"metric": list(evaluation), "value": list(evaluation.values())})
+    else:
+        msg = f"The evaluation must be a DataFrame or a dict, found {type(evaluation).__name__}."
+        raise TypeError(msg)
+    if frame.empty:
+        msg = "The evaluation is empty. Leave it out."
+        raise ValueError(msg)
+    return frame
+
+
+def _range(length: int) -> pd.RangeIndex:
+    import pandas as pd
+
+    return pd.RangeIndex(length)
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    head, *body = [[str(cell).replace("|", "\\|").replace("\n", " ") for cell in r] for r in rows]
+    lines = [head, ["---"] * len(head), *body]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, (Mapping, list, tuple)):
+        return json.dumps(value, default=str)
+    if hasattr(value, "item"):
+        value = value.item()
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return "" if value is None else str(value)
+
+
+def _list(value: Any) -> list[Any]:
+    if value is None:
+        return []
+    return [value] if isinstance(value, str) or not isinstance(value, Sequence) else list(value)
+
+
+def _slug(name: str) -> str:
+    """Tag of a name: ``MaskedAutoencoder`` is ``masked-autoencoder``."""
+    spaced = "".join(
+        f" {c}" if c.isupper() and i and name[i - 1].islower() else c for i, c in enumerate(name)
+    )
+    return "-".join(spaced.lower().replace("_", " ").replace("-", " ").split())
