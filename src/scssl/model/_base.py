@@ -26,6 +26,7 @@ from scssl._errors import ScsslWarning
 from scssl.data import GeneVocabulary
 from scssl.module import SSLModule
 
+from ._hub import HubMixin
 from ._persistence import PersistenceMixin
 from ._reader import CellReader, check_shape, check_unchanged
 from ._setup import DataSetup, check_anndata, fingerprint, inspect, make_setup
@@ -35,7 +36,7 @@ _LOGGER = logging.getLogger("scssl")
 _SETUP = "scssl_setup"
 
 
-class SSLModel(TrainingMixin, PersistenceMixin, BaseModelClass):
+class SSLModel(HubMixin, TrainingMixin, PersistenceMixin, BaseModelClass):
     """Base of all models: set up an AnnData, train, embed, save.
 
     Subclasses build ``module`` and say in :meth:`_train_defaults` how they are trained where
