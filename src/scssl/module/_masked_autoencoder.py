@@ -126,6 +126,8 @@ class MaskedAutoencoderModule(SSLModule):
         if decoder and loss == "zinb":
             self.zero_decoder = GeneDecoder(first, n_genes)
         self.sampler: GeneSampler | None = None
+        #: Whether the weights are those of a trained model, although this one is not trained yet.
+        self.warm = False
         # Output column of each gene of a step, -1 for the genes that are not decoded.
         self.register_buffer("_position", torch.full((n_genes,), -1), persistent=False)
 
@@ -138,7 +140,7 @@ class MaskedAutoencoderModule(SSLModule):
                 "it: scssl.model.CellTypeClassifier.from_ssl_model(model, adata, labels_key=...)"
             )
             raise ValueError(msg)
-        if fresh:
+        if fresh and not self.warm:
             device = self.gene_decoder.bias.device
             start = torch.from_numpy(self._start(statistics)).float().to(device)
             self.gene_decoder.start_at(start, scale=_OUTPUT_SCALE)

@@ -1,0 +1,179 @@
+"""A model on new data that starts from the weights of another model."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+import torch
+from anndata import AnnData
+
+from scssl._errors import GeneMismatchError
+from scssl.data import GeneVocabulary
+from scssl.module import MaskedAutoencoderModule
+
+from ._backbone import Backbone
+
+_LOGGER = logging.getLogger("scssl")
+# Tensors with one row per gene.
+_BY_GENE = (
+    "gene_encoder.weight",
+    "gene_decoder.weight",
+    "gene_decoder.bias",
+    "zero_decoder.weight",
+    "zero_decoder.bias",
+    "log_dispersion",
+    "indicator",
+)
+# The decoder's first layer: its columns are the embedding and, after it, the covariates.
+_AFTER_LATENT = "decoder.layers.0.weight"
+# What a new model takes over from the arguments of the other one.
+_ARCHITECTURE = (
+    "hidden_dims",
+    "n_latent",
+    "dropout",
+    "activation",
+    "mask_signal",
+    "loss",
+    "latent_activation",
+    "output_activation",
+)
+
+
+class TransferMixin:
+    """Start from another masked autoencoder, gene by gene."""
+
+    module: MaskedAutoencoderModule
+    genes: GeneVocabulary
+    is_trained_: bool
+    _warm = False
+
+    @property
+    def _has_learnt(self) -> bool:
+        return self.is_trained_ or self._warm
+
+    @classmethod
+    def from_ssl_model(
+        cls,
+        model: Self | str | Path,
+        adata: AnnData,
+        *,
+        batch_key: str | None = None,
+        labels_key: str | None = None,
+        categorical_covariate_keys: Sequence[str] | None = None,
+        continuous_covariate_keys: Sequence[str] | None = None,
+        layer: str | None = None,
+        freeze: Literal["none", "encoder"] = "none",
+        min_overlap: float = 0.5,
+        **kwargs: Any,
+    ) -> Self:
+        """Model on new data with the weights of a trained one, to adapt it or to integrate batches.
+
+        Weights of genes are taken over by name: genes that the other model does not know start
+        anew, genes that `adata` does not have are left behind. With `batch_key`, and by default, both
+        the encoder and the decoder are told the batch, whose weights start at zero: before
+        training, the embedding is that of the other model.
+
+        Parameters
+        ----------
+        model
+            Trained masked autoencoder, or the folder of one.
+        adata
+            Cells to adapt to. Set up here, with the columns below.
+        batch_key, labels_key, categorical_covariate_keys, continuous_covariate_keys
+            As in :meth:`setup_anndata`.
+        layer
+            Layer with values of the kind that the model was trained on; ``adata.X`` by default.
+        freeze
+            ``"encoder"``: only the decoder learns, and what the encoder is told of batches. It is
+            held until the model is saved: one that is loaded trains all of its weights.
+        min_overlap
+            Share of the genes of `adata` that the other model must know.
+        **kwargs
+            Arguments of the model that differ, such as ``masking``.
+
+        Raises
+        ------
+        GeneMismatchError
+            If the other model knows too few of the genes.
+        TypeError
+            If it is no masked autoencoder.
+        ValueError
+            If the architecture is not the same, or an argument is not what it can be.
+
+        Examples
+        --------
+        >>> import scssl
+        >>> adata = scssl.datasets.pbmc68k_reduced()
+        >>> scssl.model.MaskedAutoencoder.setup_anndata(adata)
+        >>> model = scssl.model.MaskedAutoencoder(adata)
+        >>> model.train(max_epochs=2, progress=False)
+        >>> adapted = scssl.model.MaskedAutoencoder.from_ssl_model(model, adata, batch_key="phase")
+        >>> adapted.train(max_epochs=2, progress=False)
+        """
+        if freeze not in ("none", "encoder"):
+            msg = f'`freeze` must be "none" or "encoder", found {freeze!r}.'
+            raise ValueError(msg)
+        source = Backbone.of(model)
+        if source.model_class != cls.__name__:
+            msg = f"The weights are those of a {source.model_class}, not of a {cls.__name__}."
+            raise TypeError(msg)
+        told: dict[str, Any] = {
+            "batch_key": batch_key,
+            "categorical_covariate_keys": categorical_covariate_keys,
+            "continuous_covariate_keys": continuous_covariate_keys,
+        }
+        read: dict[str, Any] = source.setup_arguments(covariates=False) | {"layer": layer}
+        maker: Any = cls
+        maker.setup_anndata(adata, labels_key=labels_key, **told, **read)
+        arguments = {name: source.arguments[name] for name in _ARCHITECTURE}
+        if any(told.values()):
+            arguments["encode_covariates"] = True
+        new: Self = maker(adata, **{**arguments, **kwargs})
+        new._start_from(source, min_overlap)
+        if freeze == "encoder":
+            for part in new.module.encoder_parts():
+                part.requires_grad_(False)
+        return new
+
+    @torch.no_grad()
+    def _start_from(self, source: Backbone, min_overlap: float) -> None:
+        """Take over the weights of another model."""
+        assert source.weights is not None
+        rows = source.genes.align(self.genes.names, min_overlap=0).columns
+        known = np.flatnonzero(rows >= 0)
+        if len(known) < min_overlap * len(rows):
+            theirs, ours = (", ".join(map(str, g.names[:3])) for g in (source.genes, self.genes))
+            msg = (
+                f"The model knows {len(known):,} of the {len(rows):,} genes of `adata`, fewer than "
+                f"min_overlap={min_overlap:g}. It has genes like {theirs}, `adata` like {ours}. Use the "
+                "same kind of names, or leave out the other genes: "
+                "adata = adata[:, adata.var_names.isin(model.genes.names)].copy()"
+            )
+            raise GeneMismatchError(msg)
+        if len(known) < len(rows):
+            _LOGGER.info("%d of %d genes are new to the model.", len(rows) - len(known), len(rows))
+        here, there = torch.from_numpy(known), torch.from_numpy(rows[known])
+        weights, own = source.weights, self.module.state_dict()
+        for name, tensor in own.items():
+            if name == "covariate_encoder.weight":
+                tensor.zero_()
+            elif name not in weights:
+                continue
+            elif name in _BY_GENE:
+                tensor[here] = weights[name][there]
+            elif name == _AFTER_LATENT and tensor.shape != weights[name].shape:
+                tensor.zero_()
+                tensor[:, : source.n_latent] = weights[name][:, : source.n_latent]
+            elif tensor.shape == weights[name].shape:
+                tensor.copy_(weights[name])
+            else:
+                msg = (
+                    f"{name} has the shape {tuple(tensor.shape)} here and {tuple(weights[name].shape)} "
+                    "in the other model. Leave the architecture as it is there."
+                )
+                raise ValueError(msg)
+        self._warm = self.module.warm = True

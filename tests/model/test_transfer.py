@@ -1,0 +1,90 @@
+"""A masked autoencoder on new data that starts from another one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import scssl
+from scssl._errors import GeneMismatchError, ScsslWarning
+
+from .conftest import TRAIN, make_counts
+
+MODEL = scssl.model.MaskedAutoencoder
+SMALL = {"hidden_dims": (32, 16), "n_latent": 8}
+
+
+@pytest.fixture(scope="module")
+def source():
+    adata = make_counts()
+    MODEL.setup_anndata(adata)
+    model = MODEL(adata, **SMALL)
+    model.train(4, batch_size=32, progress=False)
+    return model
+
+
+@pytest.mark.parametrize("batch_key", [None, "batch"])
+def test_starts_where_the_other_one_ended(source, batch_key):
+    model = MODEL.from_ssl_model(source, make_counts(), batch_key=batch_key)
+    np.testing.assert_allclose(
+        model.get_latent_representation(), source.get_latent_representation(), rtol=1e-5, atol=1e-6
+    )
+    np.testing.assert_allclose(
+        model.get_reconstruction(), source.get_reconstruction(), rtol=1e-4, atol=1e-5
+    )
+    before = source.get_latent_representation()
+    loss = source.history["validation_loss"]["validation_loss"]
+    model.train(**TRAIN)
+    # The output layer did not start anew either.
+    assert model.history["validation_loss"]["validation_loss"].iloc[0] < loss.iloc[0]
+    assert not np.array_equal(model.get_latent_representation(), before)
+    np.testing.assert_array_equal(source.get_latent_representation(), before)
+
+
+def test_genes_by_name(source):
+    other = make_counts()
+    order = np.random.default_rng(0).permutation(60)[:50]
+    other = other[:, order].copy()
+    names = list(other.var_names)
+    names[:5] = [f"NEW{i}" for i in range(5)]
+    other.var_names = names
+    model = MODEL.from_ssl_model(source, other)
+    ours, theirs = model.module.state_dict(), source.module.state_dict()
+    for name in ("gene_encoder.weight", "gene_decoder.weight", "gene_decoder.bias"):
+        assert torch.equal(ours[name][5:], theirs[name][torch.from_numpy(order[5:])])
+        assert not torch.equal(ours[name][:5], theirs[name][torch.from_numpy(order[:5])])
+    with pytest.raises(GeneMismatchError, match=r"knows 45 of the 50 genes.*GENE0.*NEW0"):
+        MODEL.from_ssl_model(source, other, min_overlap=0.95)
+
+
+def test_only_what_is_told_of_the_batch_learns_with_a_frozen_encoder(source):
+    model = MODEL.from_ssl_model(source, make_counts(), batch_key="batch", freeze="encoder")
+    model.train(**TRAIN)
+    ours, theirs = model.module.state_dict(), source.module.state_dict()
+    for name in theirs:
+        if name.startswith(("encoder.", "gene_encoder.")):
+            assert torch.equal(ours[name], theirs[name])
+    assert model.module.covariate_encoder.weight.abs().sum() > 0
+    assert not torch.equal(ours["gene_decoder.weight"], theirs["gene_decoder.weight"])
+
+
+def test_from_a_folder_and_back(source, tmp_path):
+    source.save(tmp_path / "source")
+    model = MODEL.from_ssl_model(tmp_path / "source", make_counts(), batch_key="batch")
+    model.train(**TRAIN)
+    model.save(tmp_path / "adapted")
+    z = model.get_latent_representation()
+    loaded = MODEL.load(tmp_path / "adapted")
+    np.testing.assert_array_equal(loaded.get_latent_representation(make_counts()), z)
+
+
+def test_what_cannot_be_taken_over(source):
+    with pytest.raises(ValueError, match=r"encoder\.2\.layers\.0.* has the shape"):
+        MODEL.from_ssl_model(source, make_counts(), hidden_dims=(32, 8))
+    with pytest.raises(ValueError, match='"none" or "encoder"'):
+        MODEL.from_ssl_model(source, make_counts(), freeze=2)
+    adata = make_counts()
+    MODEL.setup_anndata(adata)
+    with pytest.warns(ScsslWarning, match="not trained"):
+        MODEL.from_ssl_model(MODEL(adata, **SMALL), make_counts())
