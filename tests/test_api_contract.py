@@ -29,11 +29,26 @@ CALLS = {
     "pp.tf_targets": {"targets": {"GENE0": [f"GENE{i}" for i in range(20)]}},
     "tl.embed": {"model": "model"},
     "tl.knn_score": {"label_key": "label", "n_permutations": 2},
+    "tl.knn_probe": {"label_key": "label"},
+    "tl.linear_probe": {"label_key": "label"},
+    "tl.label_transfer": {"label_key": "label"},
+    "tl.score_labels": {"label_key": "label", "pred_key": "predicted"},
+    "tl.reconstruction_metrics": {"model": "model", "mask_rate": 0.5},
     "pl.history": {},
     "pl.embedding": {"color": "label"},
+    "pl.confusion_matrix": {"label_key": "label", "pred_key": "predicted"},
+    "pl.calibration": {"label_key": "label", "pred_key": "predicted"},
 }
 # What a function returns instead of changing the AnnData it is given: a measure.
-MEASURES = {"tl.knn_score"}
+MEASURES = {
+    "tl.knn_score",
+    "tl.knn_probe",
+    "tl.linear_probe",
+    "tl.score_labels",
+    "tl.reconstruction_metrics",
+}
+# What is given first where it is not the AnnData under test.
+FIRST = {"pl.history": "model", "tl.label_transfer": "reference"}
 
 every_function = pytest.mark.parametrize("name", FUNCTIONS)
 
@@ -76,7 +91,7 @@ def test_signature(name):
     positional = [p for p in found.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
     assert len(positional) <= 3
     assert inspect.Parameter.VAR_POSITIONAL not in kinds
-    assert next(iter(found)) == ("model" if name == "pl.history" else "adata")
+    assert next(iter(found)) == FIRST.get(name, "adata")
     assert {"random_state", "seed", "inplace", "key", "obsm_key", "use_obsm"}.isdisjoint(found)
     assert set(function.__annotations__) == {*found, "return"}, "annotated completely"
     assert function.__module__.startswith(f"scssl.{name.split('.')[0]}._"), (
@@ -147,7 +162,16 @@ def data():
     adata.obsm["X_ssl"] = generator.normal(size=(60, 4)).astype(np.float32)
     adata.obsm["X_umap"] = np.zeros((60, 2), dtype=np.float32)
     adata.uns["neighbors"] = {"mine": 1}
+    scssl.tl.label_transfer(reference_of(adata), adata, "label", key_added="predicted")
     return adata
+
+
+def reference_of(adata):
+    """Other cells with the same labels."""
+    other = adata.copy()
+    other.obs_names = [f"reference {name}" for name in adata.obs_names]
+    other.obsm["X_ssl"] = adata.obsm["X_ssl"][:, ::-1].copy()
+    return other
 
 
 @pytest.fixture(scope="module")
@@ -169,15 +193,24 @@ def call(name, adata, model, **kwargs):
     arguments = {key: model if value == "model" else value for key, value in CALLS[name].items()}
     if name.startswith("pl."):
         kwargs = {"show": False, **kwargs}
-    first = model if next(iter(parameters(name))) == "model" else adata
+    if FIRST.get(name) == "reference":
+        reference = reference_of(adata) if isinstance(adata, ad.AnnData) else adata
+        return FUNCTIONS[name](reference, adata, **arguments, **kwargs)
+    first = model if FIRST.get(name) == "model" else adata
     return FUNCTIONS[name](first, **arguments, **kwargs)
 
 
+def is_under(column, key):
+    """Whether a column of ``obs`` belongs to a key: ``key`` itself and ``key_...``."""
+    return key is not None and (column == key or column.startswith(f"{key}_"))
+
+
 def assert_untouched(adata, before, *, except_key=None):
-    """Nothing but ``obsm``, ``varm`` and ``uns`` entries of one key, and colours, are new."""
+    """Nothing but what is written under one key, and colours, is new."""
     np.testing.assert_array_equal(adata.X, before.X)
     np.testing.assert_array_equal(adata.layers["other"], before.layers["other"])
-    pd.testing.assert_frame_equal(adata.obs, before.obs)
+    own = [column for column in adata.obs if is_under(column, except_key)]
+    pd.testing.assert_frame_equal(adata.obs.drop(columns=own), before.obs)
     pd.testing.assert_frame_equal(adata.var, before.var)
     assert not adata.obsp
     for slot in ("obsm", "varm", "uns"):
@@ -188,12 +221,39 @@ def assert_untouched(adata, before, *, except_key=None):
             np.testing.assert_equal(now[key], then[key])
 
 
-adata_functions = pytest.mark.parametrize(
-    "name", [n for n in FUNCTIONS if "adata" in parameters(n)]
-)
+def assert_same(one, other):
+    """Equal, with all that may be written."""
+    if isinstance(one, dict):
+        assert set(one) == set(other)
+        for key in one:
+            assert_same(one[key], other[key])
+    elif isinstance(one, pd.DataFrame):
+        pd.testing.assert_frame_equal(one, other)
+    elif hasattr(one, "toarray"):
+        assert type(one) is type(other)
+        np.testing.assert_array_equal(one.toarray(), other.toarray())
+    else:
+        np.testing.assert_equal(one, other)
 
 
-@adata_functions
+def written(adata, key):
+    """All that was written under a key."""
+    slots = {slot: getattr(adata, slot).get(key) for slot in ("obsm", "varm", "uns")}
+    return {**slots, "obs": adata.obs[[column for column in adata.obs if is_under(column, key)]]}
+
+
+adata_functions = pytest.mark.parametrize("name", [n for n in FUNCTIONS if FIRST.get(n) != "model"])
+writers = pytest.mark.parametrize("name", [n for n in FUNCTIONS if "key_added" in parameters(n)])
+
+
+@pytest.mark.parametrize("name", [n for n in FUNCTIONS if "key_added" not in parameters(n)])
+def test_without_a_key_nothing_is_written(name, data, model):
+    adata = data.copy()
+    call(name, adata, model)
+    assert_untouched(adata, data)
+
+
+@writers
 def test_only_the_documented_key_is_written(name, data, model):
     adata = data.copy()
     call(name, adata, model, key_added="mine")
@@ -210,14 +270,9 @@ def test_copy(name, data, model):
     assert isinstance(result, ad.AnnData)
     assert result is not untouched
     assert_untouched(untouched, data)
-    for slot in ("obsm", "varm"):
+    for slot in ("obs", "obsm", "varm", "uns"):
         assert set(getattr(result, slot)) == set(getattr(adata, slot))
-        if "mine" in getattr(result, slot):
-            one, other = (getattr(a, slot)["mine"] for a in (result, adata))
-            assert type(one) is type(other)
-            dense = (m.toarray() if hasattr(m, "toarray") else m for m in (one, other))
-            np.testing.assert_array_equal(*dense)
-    np.testing.assert_equal(result.uns["mine"], adata.uns["mine"])
+    assert_same(written(result, "mine"), written(adata, "mine"))
 
 
 @pytest.mark.parametrize("name", MEASURES)
@@ -226,7 +281,12 @@ def test_measures_return_a_row_and_write_it(name, data, model):
     result = call(name, adata, model, key_added="mine")
     assert isinstance(result, pd.DataFrame)
     assert len(result) == 1
-    assert {key: adata.uns["mine"][key] for key in result} == result.iloc[0].to_dict()
+    # Measures that also have a table of classes keep the row beside it.
+    found = adata.uns["mine"]
+    if "scores" in found:
+        pd.testing.assert_frame_equal(found["scores"], result)
+    else:
+        assert {key: found[key] for key in result} == result.iloc[0].to_dict()
 
 
 @pytest.mark.parametrize("name", [n for n in FUNCTIONS if n.startswith("pl.")])
@@ -244,11 +304,11 @@ def test_same_seed_same_result(name, data, model):
     for rng in (3, 3):
         adata = data.copy()
         call(name, adata, model, key_added="mine", rng=rng)
-        results.append((dict(adata.uns["mine"]), adata.obsm.get("mine")))
-    np.testing.assert_equal(results[0], results[1])
+        results.append(written(adata, "mine"))
+    assert_same(*results)
 
 
-@adata_functions
+@writers
 def test_results_can_be_written_and_read(name, data, model, tmp_path):
     adata = data.copy()
     call(name, adata, model, key_added="mine")
@@ -258,5 +318,6 @@ def test_results_can_be_written_and_read(name, data, model, tmp_path):
 
 @adata_functions
 def test_what_is_not_an_anndata_is_refused(name, model):
-    with pytest.raises(TypeError, match="`adata` must be an AnnData, found DataFrame"):
+    first = FIRST.get(name, "adata")
+    with pytest.raises(TypeError, match=f"`{first}` must be an AnnData, found DataFrame"):
         call(name, pd.DataFrame(), model)

@@ -1,6 +1,18 @@
-"""Embed cells and measure embeddings, in the way of scanpy's ``tl``."""
+"""Embed cells, label them and measure embeddings, in the way of scanpy's ``tl``."""
 
 from scssl.tl._embed import embed
 from scssl.tl._knn_score import knn_score
+from scssl.tl._label_transfer import label_transfer
+from scssl.tl._probes import knn_probe, linear_probe
+from scssl.tl._reconstruction import reconstruction_metrics
+from scssl.tl._score_labels import score_labels
 
-__all__ = ["embed", "knn_score"]
+__all__ = [
+    "embed",
+    "knn_probe",
+    "knn_score",
+    "label_transfer",
+    "linear_probe",
+    "reconstruction_metrics",
+    "score_labels",
+]

@@ -11,13 +11,30 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
-def check_adata(adata: Any) -> None:
-    """Raise unless ``adata`` is an AnnData."""
+def check_adata(adata: Any, name: str = "adata") -> None:
+    """Raise unless argument ``name`` is an AnnData."""
     from anndata import AnnData
 
     if not isinstance(adata, AnnData):
-        msg = f"`adata` must be an AnnData, found {type(adata).__name__}."
+        msg = f"`{name}` must be an AnnData, found {type(adata).__name__}."
         raise TypeError(msg)
+
+
+def check_integers(**counts: tuple[Any, int]) -> None:
+    """Raise unless every argument, given as value and least value, is a whole number."""
+    for name, (value, least) in counts.items():
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+            msg = f"`{name}` must be an integer of at least {least}, found {value!r}."
+            raise ValueError(msg)
+
+
+def check_share(value: Any, name: str, *, zero: bool = False) -> None:
+    """Raise unless argument ``name`` is above 0 (or, with `zero`, 0) and below 1."""
+    number = isinstance(value, (int, float, np.number)) and not isinstance(value, (bool, np.bool_))
+    if not number or not (0 < value < 1 or (zero and value == 0)):
+        least = "at least 0" if zero else "above 0"
+        msg = f"`{name}` must be a number {least} and below 1, found {value!r}."
+        raise ValueError(msg)
 
 
 def check_key(key: Any, name: str) -> None:
@@ -27,14 +44,14 @@ def check_key(key: Any, name: str) -> None:
         raise TypeError(msg)
 
 
-def get_embedding(adata: AnnData, use_rep: str) -> np.ndarray:
+def get_embedding(adata: AnnData, use_rep: str, name: str = "adata") -> np.ndarray:
     """``adata.obsm[use_rep]`` as a finite matrix of numbers with one row per cell."""
     check_key(use_rep, "use_rep")
     if use_rep not in adata.obsm:
         found = ", ".join(map(repr, adata.obsm)) or "nothing"
         msg = (
-            f"adata.obsm has no {use_rep!r}; it has {found}. "
-            f"To make it: `scssl.tl.embed(adata, model, key_added={use_rep!r})`."
+            f"{name}.obsm has no {use_rep!r}; it has {found}. "
+            f"To make it: `scssl.tl.embed({name}, model, key_added={use_rep!r})`."
         )
         raise KeyError(msg)
     values = adata.obsm[use_rep]
@@ -42,38 +59,82 @@ def get_embedding(adata: AnnData, use_rep: str) -> np.ndarray:
         values = values.to_numpy()
     if not isinstance(values, np.ndarray) or values.dtype.kind not in "fiub":
         msg = (
-            f"adata.obsm[{use_rep!r}] must be a dense matrix of numbers, "
+            f"{name}.obsm[{use_rep!r}] must be a dense matrix of numbers, "
             f"found {type(values).__name__} of dtype {getattr(values, 'dtype', 'unknown')}."
         )
         raise TypeError(msg)
     if values.ndim != 2 or values.shape[1] == 0:
-        msg = f"adata.obsm[{use_rep!r}] must be (cells, dimensions), found shape {values.shape}."
+        msg = f"{name}.obsm[{use_rep!r}] must be (cells, dimensions), found shape {values.shape}."
         raise ValueError(msg)
     broken = ~np.isfinite(values).all(axis=1)
     if broken.any():
         first = adata.obs_names[int(broken.argmax())]
         msg = (
-            f"adata.obsm[{use_rep!r}] is NaN or infinite in {broken.sum():,} of {len(values):,} "
+            f"{name}.obsm[{use_rep!r}] is NaN or infinite in {broken.sum():,} of {len(values):,} "
             f"cells (first: {first!r}). Compute it again, or leave those cells out: "
-            f"`adata = adata[np.isfinite(adata.obsm[{use_rep!r}]).all(axis=1)].copy()`."
+            f"`{name} = {name}[np.isfinite({name}.obsm[{use_rep!r}]).all(axis=1)].copy()`."
         )
         raise ValueError(msg)
     return values
 
 
-def get_labels(adata: AnnData, key: str) -> pd.Series[Any]:
-    """``adata.obs[key]``, known for every cell."""
-    check_key(key, "label_key")
+def get_column(adata: AnnData, key: str, argument: str, name: str = "adata") -> pd.Series[Any]:
+    """``adata.obs[key]``, where `key` was given as `argument`."""
+    check_key(key, argument)
     if key not in adata.obs:
         found = ", ".join(map(repr, adata.obs.columns)) or "no columns"
-        msg = f"adata.obs has no {key!r}; it has {found}."
+        msg = f"{name}.obs has no {key!r}; it has {found}."
         raise KeyError(msg)
-    labels = cast("pd.Series[Any]", adata.obs[key])
+    return cast("pd.Series[Any]", adata.obs[key])
+
+
+def get_labels(
+    adata: AnnData, key: str, argument: str = "label_key", name: str = "adata"
+) -> pd.Series[Any]:
+    """``adata.obs[key]``, known for every cell."""
+    labels = get_column(adata, key, argument, name)
     unknown = int(labels.isna().sum())
     if unknown:
         msg = (
-            f"adata.obs[{key!r}] is missing for {unknown:,} of {len(labels):,} cells. Score the "
-            f"labelled cells: `adata = adata[adata.obs[{key!r}].notna()].copy()`."
+            f"{name}.obs[{key!r}] is missing for {unknown:,} of {len(labels):,} cells. Take the "
+            f"labelled cells: `{name} = {name}[{name}.obs[{key!r}].notna()].copy()`."
         )
         raise ValueError(msg)
     return labels
+
+
+def get_rows(adata: AnnData, cells: Any, where: str) -> np.ndarray:
+    """Row numbers of row numbers, a mask or names, each once; `where` is their name in messages."""
+    cells = np.asarray(cells)
+    rows: np.ndarray
+    if cells.ndim != 1 or not cells.size:
+        msg = f"{where} must be a list of cells that is not empty, found shape {cells.shape}."
+        raise ValueError(msg)
+    if cells.dtype.kind == "b":
+        if len(cells) != adata.n_obs:
+            msg = f"{where} is a mask of {len(cells):,} cells, but `adata` has {adata.n_obs:,}."
+            raise ValueError(msg)
+        rows = np.flatnonzero(cells)
+    elif cells.dtype.kind in "iu":
+        if cells.min() < 0 or cells.max() >= adata.n_obs:
+            worst = cells.max() if cells.max() >= adata.n_obs else cells.min()
+            msg = f"{where} has row {worst}, but `adata` has {adata.n_obs:,} cells."
+            raise ValueError(msg)
+        rows = cells.astype(np.intp)
+    else:
+        if not adata.obs_names.is_unique:
+            msg = "Cell names are not unique: give row numbers, or adata.obs_names_make_unique()."
+            raise ValueError(msg)
+        rows = adata.obs_names.get_indexer(cells.astype(str))
+        if (rows < 0).any():
+            msg = (
+                f"{where} names cells that are not in `adata`, such as {str(cells[rows < 0][0])!r}."
+            )
+            raise KeyError(msg)
+    if len(np.unique(rows)) < len(rows):
+        msg = f"{where} has {len(rows) - len(np.unique(rows)):,} cells more than once."
+        raise ValueError(msg)
+    if not len(rows):
+        msg = f"{where} is empty."
+        raise ValueError(msg)
+    return rows

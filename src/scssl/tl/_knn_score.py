@@ -9,7 +9,7 @@ import numpy as np
 
 from scssl._errors import ScsslWarning
 from scssl._random import RNG, as_seed, derive_generator, derive_seed
-from scssl.tl._checks import check_adata, check_key, get_embedding, get_labels
+from scssl.tl._checks import check_adata, check_integers, check_key, get_embedding, get_labels
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -94,7 +94,7 @@ def knn_score(
     import pandas as pd
 
     check_adata(adata)
-    _check_counts(
+    check_integers(
         n_neighbors=(n_neighbors, 1), n_splits=(n_splits, 2), n_permutations=(n_permutations, 0)
     )
     if key_added is not None:
@@ -158,13 +158,6 @@ def knn_score(
     }
     adata.uns[key_added or f"{use_rep}_knn_score"] = {**row, "left_out": left_out, "params": params}
     return pd.DataFrame([row])
-
-
-def _check_counts(**counts: tuple[int, int]) -> None:
-    for name, (value, least) in counts.items():
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-            msg = f"`{name}` must be an integer of at least {least}, found {value!r}."
-            raise ValueError(msg)
 
 
 def _neighbors(
