@@ -34,6 +34,7 @@ FACTS = CardFacts(
         "best_loss": 0.123456,
         "lr": 1e-3,
         "stopped_by": "max_epochs",
+        "gradient_clip": None,
     },
     versions={"scssl": "1.2.3"},
 )
@@ -96,6 +97,7 @@ def test_sections():
     assert training["best loss"] == "0.1235"
     assert training["stopped by"] == "max_epochs"
     assert training["versions"] == "scssl 1.2.3"
+    assert "gradient clip" not in training
     assert "None was given" in sections["Evaluation"]
     assert "None was given" in sections["Licence"]
     assert "`ENSG1`, `ENSG2`, `ENSG3`" in sections["Use"]

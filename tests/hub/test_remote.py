@@ -360,7 +360,8 @@ def test_file_of_another_size(pushed, tmp_path):
 
 def test_unknown_size(pushed, tmp_path):
     pushed.sizes["config.json"] = None
-    with pytest.raises(BundleError, match="does not say how large lab/cells/config.json is"):
+    # The first versions of the client refuse it themselves.
+    with pytest.raises((BundleError, ConnectionError), match=r"does not say how large|Length"):
         fetch_bundle(REPO, tmp_path / "copy")
     assert pushed.asked("GET") == []
 

@@ -118,3 +118,17 @@ def test_too_few_genes(trained, cells):
 def test_folder_that_is_no_model(cells, tmp_path):
     with pytest.raises(scssl.BundleError, match="is not a scssl model folder"):
         scssl.tl.embed(cells.copy(), tmp_path)
+
+
+def test_name_on_the_hub(hub, trained, cells, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    trained.push_to_hub("lab/cells")
+    scssl.tl.embed(cells := cells.copy(), "lab/cells")
+    np.testing.assert_array_equal(cells.obsm["X_ssl"], trained.get_latent_representation(cells))
+    with pytest.raises(FileNotFoundError, match="no folder lab/none, .* no model lab/none on http"):
+        scssl.tl.embed(cells, "lab/none")
+    # A folder goes first.
+    hub.requests.clear()
+    trained.save("lab/cells")
+    scssl.tl.embed(cells, "lab/cells")
+    assert hub.requests == []

@@ -225,7 +225,7 @@ def _training(facts: CardFacts) -> str:
     if "best_loss" in done:
         rows.append(("best loss", _cell(done.pop("best_loss"))))
     done.pop("n_cells", None)
-    rows += [(name.replace("_", " "), _cell(value)) for name, value in done.items()]
+    rows += [(k.replace("_", " "), _cell(v)) for k, v in done.items() if v is not None]
     if facts.versions:
         rows.append(("versions", ", ".join(f"{n} {v}" for n, v in facts.versions.items())))
     return _table([("", ""), *rows])
@@ -251,7 +251,7 @@ def _limits(facts: CardFacts, limits: Sequence[str]) -> str:
     own = [
         "Cells unlike those it was trained on (other tissues, species, protocols) get an embedding "
         "too, with no warning that it means little.",
-        "Differences between batches, donors and protocols are not removed.",
+        "Differences between batches, donors and protocols can remain in the embedding.",
         "It is made for research, not for diagnosis.",
     ]
     if facts.input == "counts":

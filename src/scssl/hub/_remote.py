@@ -310,11 +310,20 @@ def fetch(
     size: int | None = None,
 ) -> Path:
     """Path in the cache. Where a size is limited or known, it is asked for before the content."""
+    from huggingface_hub import hf_hub_download
+
+    # The function: the method of the first versions does not know of `dry_run`.
+    who: dict[str, Any] = {
+        "endpoint": api.endpoint,
+        "token": api.token,
+        "library_name": api.library_name,
+        "library_version": api.library_version,
+    }
     with progress_bars(), explained(repo_id, filename=filename, revision=revision):
         if max_bytes is not None or size is not None:
-            plan = api.hf_hub_download(repo_id, filename, revision=revision, dry_run=True)
+            plan = hf_hub_download(repo_id, filename, revision=revision, dry_run=True, **who)
             _check_size(f"{repo_id}/{filename}", plan.file_size, max_bytes, size)
-        return Path(api.hf_hub_download(repo_id, filename, revision=revision))
+        return Path(hf_hub_download(repo_id, filename, revision=revision, **who))
 
 
 def _check_size(name: str, found: int | None, max_bytes: int | None, size: int | None) -> None:

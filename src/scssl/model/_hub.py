@@ -118,7 +118,7 @@ class HubMixin:
         >>> model = scssl.model.MaskedAutoencoder(adata)
         >>> model.train(max_epochs=1, progress=False)
         >>> text = model.make_card("owner/name", {"license": "cc-by-4.0", "species": "human"})
-        >>> text.splitlines()[1]
+        >>> text.splitlines()[2]
         'license: cc-by-4.0'
         """
         return card_text(self._card_facts(), repo_id, card)
@@ -219,7 +219,7 @@ class HubMixin:
             model=name,
             description=f"A `{name}` of scssl: it turns the "
             f"expression of {len(model.genes):,} genes in a cell into an embedding of "
-            f"{model.n_latent} dimensions. In short: {_first_sentence(type(self))}",
+            f"{model.n_latent} dimensions. Its task: {_first_sentence(type(self))}",
             example=example,
             summary=model._model_summary_string,
             n_parameters=sum(p.numel() for p in model.module.parameters()),
@@ -240,9 +240,10 @@ class HubMixin:
 
 
 def _first_sentence(cls: type) -> str:
-    """First line of the docstring of a class, without citations."""
+    """First line of the docstring of a class, in lower case and without citations."""
     line = (inspect.getdoc(cls) or "").split("\n", 1)[0]
-    return re.sub(r"\s*:cite:\w+:`[^`]*`", "", line)
+    line = re.sub(r"\s*:cite:[\w:]+:`[^`]*`", "", line)
+    return line[:1].lower() + line[1:]
 
 
 def _versions() -> dict[str, str]:
