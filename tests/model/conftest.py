@@ -10,7 +10,14 @@ import scssl
 
 # Every model of the registry goes through the contract; a new one gets all of it for free.
 MODELS = scssl.model.list_models()
-SMALL = {"MaskedAutoencoder": {"hidden_dims": (32, 16), "n_latent": 8}}
+SMALL = {
+    "CellTypeClassifier": {"hidden_dims": (32, 16), "n_latent": 8},
+    "MaskedAutoencoder": {"hidden_dims": (32, 16), "n_latent": 8},
+}
+# What a model cannot be set up without.
+SETUP = {"CellTypeClassifier": {"labels_key": "cell_type"}}
+# What its history has beside that of all models.
+HISTORY = {"CellTypeClassifier": {"validation_accuracy", "validation_macro_f1"}}
 TRAIN = {"max_epochs": 2, "batch_size": 32, "progress": False}
 
 
@@ -47,7 +54,7 @@ def build(model_class):
     """Build a small model of the class on an AnnData, set up and not trained."""
 
     def make(adata, *, setup=None, **kwargs):
-        model_class.setup_anndata(adata, **(setup or {}))
+        model_class.setup_anndata(adata, **{**SETUP.get(model_class.__name__, {}), **(setup or {})})
         return model_class(adata, **{**SMALL[model_class.__name__], **kwargs})
 
     return make

@@ -26,6 +26,7 @@ from scssl._errors import ScsslWarning
 from scssl.data import GeneVocabulary
 from scssl.module import SSLModule
 
+from ._backbone import Backbone, copied
 from ._hub import HubMixin
 from ._persistence import PersistenceMixin
 from ._reader import CellReader, check_shape, check_unchanged
@@ -46,6 +47,9 @@ class SSLModel(HubMixin, TrainingMixin, PersistenceMixin, BaseModelClass):
     module: SSLModule
     is_trained_: bool
     history_: dict[str, pd.DataFrame] | None
+
+    #: Whether it is a self-supervised model, which others can start from.
+    _learns_embeddings = True
 
     def __init__(
         self, adata: AnnData | None = None, registry: dict[str, Any] | None = None
@@ -166,6 +170,23 @@ class SSLModel(HubMixin, TrainingMixin, PersistenceMixin, BaseModelClass):
     ) -> SSLModule:
         """Untrained module of a model with these arguments, as :meth:`_config` gives them."""
 
+    @classmethod
+    def _encoder_arguments(cls, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """These arguments for a module that only embeds."""
+        return {**arguments, "decoder": False} if "decoder" in arguments else dict(arguments)
+
+    def _backbone(self) -> Backbone:
+        """Encoder of this model, for another model to start from."""
+        return Backbone(
+            type(self).__name__,
+            self._encoder_arguments(self._config()),
+            self.setup,
+            self.genes,
+            self.n_latent,
+            pretrained=bool(self.is_trained_),
+            weights=copied(self.module.state_dict()),
+        )
+
     @torch.inference_mode()
     def get_latent_representation(
         self,
@@ -206,11 +227,16 @@ class SSLModel(HubMixin, TrainingMixin, PersistenceMixin, BaseModelClass):
         data = self._read(adata, min_overlap=min_overlap)
         if self.module.encodes_covariates:
             data = data.with_covariates()
-        if not self.is_trained_:
+        if not self._has_learnt:
             msg = "The model is not trained: embeddings are random projections. Call model.train()."
             warnings.warn(msg, ScsslWarning, stacklevel=3)
         rows = data.rows(indices)
         return self._apply(data, rows, batch_size, self.module.embed, self.n_latent)
+
+    @property
+    def _has_learnt(self) -> bool:
+        """Whether the encoder is more than a random projection."""
+        return self.is_trained_
 
     @property
     def n_latent(self) -> int:
@@ -273,13 +299,16 @@ class SSLModel(HubMixin, TrainingMixin, PersistenceMixin, BaseModelClass):
             f"{type(self).__name__}: {self._model_summary_string}",
             f"  genes: {len(self.genes):,} ({self.genes.id_type}), input {self.setup.input_kind}",
         ]
-        if self.is_trained_:
-            done = self.training_
+        source = self.registry_.get("scssl_source")
+        if source is not None:
+            lines.append(f"  weights of {source['file']} from {source['source']}: {source['is']}")
+        done = self.training_
+        if self.is_trained_ and done:
             lines.append(
                 f"  trained: {done['epochs']} epochs on {done['n_cells']:,} cells "
                 f"(best epoch {done['best_epoch']}, loss {done['best_loss']:.4g}, "
                 f"ended by {done['stopped_by']})"
             )
-        else:
+        elif not self.is_trained_:
             lines.append("  not trained")
         return "\n".join(lines)

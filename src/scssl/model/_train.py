@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -53,6 +53,16 @@ class TrainingMixin:
 
         def _config(self) -> dict[str, Any]: ...
 
+    def _default_train_size(self, labels: pd.Series | None) -> float:
+        """Share of the cells to train on where the user leaves it open."""
+        return 0.9
+
+    def _before_training(
+        self, data: CellReader, rows: np.ndarray, chosen: Mapping[str, Any], *, resumed: bool
+    ) -> dict[str, Any]:
+        """Get ready to train on these cells; what it returns is part of the run's identity."""
+        return {}
+
     def _training_data(self) -> CellReader:
         """The model's own cells, with what the loss needs besides expression."""
         return self._read(None).with_covariates()
@@ -75,7 +85,7 @@ class TrainingMixin:
         lr_schedule: Literal["constant", "cosine", "step"] | None = None,
         early_stopping: bool | None = None,
         patience: int | None = None,
-        train_size: float = 0.9,
+        train_size: float | None = None,
         n_output_genes: int | Literal["auto"] | None = "auto",
         gradient_clip: float | None = None,
         accelerator: str = "auto",
@@ -113,12 +123,12 @@ class TrainingMixin:
         patience
             Epochs without improvement before training stops.
         train_size
-            Share of the cells to train on; the others are the validation set. With 1 there is no
-            validation set, no early stopping, and the last weights are kept.
+            Share of the cells to train on, 0.9 by default; the others are the validation set. With
+            1 there is no validation set, no early stopping, and the last weights are kept.
         n_output_genes
             Genes that the decoder predicts per step: `None` for all, a number for an unbiased
             sample of them that is drawn anew each step, ``"auto"`` for 2,048 where training is on
-            one CPU and the output layer has at least 3 million weights (below that, a step on all
+            one CPU and the output layer has at least 6 million weights (below that, a step on all
             genes is cheap). Validation is always on all genes.
         gradient_clip
             Largest norm of the gradient.
@@ -168,6 +178,8 @@ class TrainingMixin:
             check_distributed(strategy, n_output_genes, rng)
         key = self.setup.labels_key
         labels = None if key is None else obs_column(data.adata, key).iloc[cells]
+        if train_size is None:
+            train_size = self._default_train_size(labels)
         rows, held_out = (
             cells[part]
             for part in train_validation_split(
@@ -212,6 +224,7 @@ class TrainingMixin:
             "n_output_genes": n_output,
             "model": f"{type(self).__name__}({self._config()})",
             **{k: v for k, v in chosen.items() if k in _OF_A_RUN},
+            **self._before_training(data, rows, chosen, resumed=resume_from is not None),
         }
         if chosen["lr_schedule"] == "cosine":
             run["max_epochs"] = chosen["max_epochs"]

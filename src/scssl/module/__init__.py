@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 from ._base import SSLModule
+from ._classifier import CellTypeClassifierModule
+from ._finetune import FineTunedModule
 from ._masked_autoencoder import MaskedAutoencoderModule
 
-__all__ = ["MaskedAutoencoderModule", "SSLModule"]
+__all__ = [
+    "CellTypeClassifierModule",
+    "FineTunedModule",
+    "MaskedAutoencoderModule",
+    "SSLModule",
+]

@@ -41,6 +41,10 @@ class SSLModule(BaseModuleClass):
     A batch is the dict of tensors of :class:`scssl.data.CellLoader`.
     """
 
+    #: Whether embeddings that use few dimensions are a failure. Not so for supervised ones, which
+    #: need no more dimensions than there are classes.
+    collapse_is_failure = True
+
     @abstractmethod
     def embed(self, tensors: Mapping[str, Tensor]) -> Tensor:
         """Embeddings of a batch in evaluation mode.
@@ -112,6 +116,20 @@ class SSLModule(BaseModuleClass):
         n_output_genes
             Genes to decode per training step, `None` for all.
         """
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """What the optimiser trains; ``"lr_factor"`` of a group multiplies its learning rate."""
+        return [{"params": [p for p in self.parameters() if p.requires_grad]}]
+
+    def validation_scores(self, tally: Mapping[str, Tensor]) -> dict[str, float]:
+        """Scores of the validation cells for the history.
+
+        Parameters
+        ----------
+        tally
+            Sum over the batches of what :meth:`loss` gave in ``extra_metrics`` with ``full=True``.
+        """
+        return {}
 
     @property
     def output_width(self) -> int:

@@ -6,6 +6,7 @@ from ._activation import SELU, activation
 from ._dropout import Dropout
 from ._gene_layers import GeneDecoder, GeneEncoder, take_rows
 from ._gene_sampler import GeneSampler
+from ._head import Head
 from ._mlp import MLP
 from ._sparse_rows import SparseRows
 
@@ -16,6 +17,7 @@ __all__ = [
     "GeneDecoder",
     "GeneEncoder",
     "GeneSampler",
+    "Head",
     "SparseRows",
     "activation",
     "take_rows",

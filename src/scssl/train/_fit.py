@@ -325,6 +325,7 @@ def _quiet() -> Iterator[None]:
                 ".*you defined a `validation_step` but have no `val_dataloader`",
                 "Detected call of `lr_scheduler.step",
                 ".*isinstance.treespec, LeafSpec",
+                "Found .* in eval mode at the start of training",  # what is frozen
                 ".*number of training batches .* is smaller than the logging interval",
             ):
                 warnings.filterwarnings("ignore", message=message)

@@ -59,13 +59,14 @@ class SSLTrainingPlan(lightning.LightningModule):
         self.run = dict(run or {})
         self._sums: dict[str, list[Tensor]] = {"train": [], "validation": []}
         self._weights: dict[str, int] = {"train": 0, "validation": 0}
+        self._tally: dict[str, Tensor] = {}
 
     def configure_optimizers(self) -> Any:
-        optimizer = RowAdamW(
-            self.module.parameters(),
-            lr=self.lr,
-            weight_decay=self.weight_decay,
-        )
+        groups = [
+            {"params": group["params"], "lr": self.lr * group.get("lr_factor", 1.0)}
+            for group in self.module.parameter_groups()
+        ]
+        optimizer = RowAdamW(groups, lr=self.lr, weight_decay=self.weight_decay)
         if self.lr_schedule == "constant":
             return optimizer
         if self.lr_schedule == "step":
@@ -104,9 +105,16 @@ class SSLTrainingPlan(lightning.LightningModule):
         rng = self._generator("validation", batch_idx, self.global_rank)
         output = self.module.loss(batch, rng=rng, full=True)
         self._collect("validation", output.loss, output.n_obs_minibatch)
+        for name, value in output.extra_metrics.items():
+            self._tally[name] = self._tally[name] + value if name in self._tally else value
 
     def on_validation_epoch_end(self) -> None:
         self.log("validation_loss", self.take_mean_loss("validation"))
+        tally, self._tally = self._tally, {}
+        reduce = self.trainer.strategy.reduce
+        tally = {name: reduce(value, reduce_op="sum") for name, value in tally.items()}
+        for name, score in self.module.validation_scores(tally).items():
+            self.log(f"validation_{name}", score)
 
     def configure_gradient_clipping(
         self,

@@ -1,0 +1,142 @@
+"""The encoder of a model, to start another model from."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from scssl._errors import ScsslWarning
+from scssl.data import GeneVocabulary
+from scssl.module import SSLModule
+
+from ._registry import get_model_class, list_models
+from ._setup import DataSetup
+
+if TYPE_CHECKING:
+    from ._base import SSLModel
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """The encoder of a model: how to build it, what it reads, and its weights.
+
+    Parameters
+    ----------
+    model_class
+        Name of the model's class.
+    arguments
+        Of its module, JSON only.
+    setup
+        How the model reads data.
+    genes
+        Its genes.
+    n_latent
+        Width of its embedding.
+    pretrained
+        Whether it was trained.
+    weights
+        Copies of its weights; `None` where they are loaded from a folder.
+    """
+
+    model_class: str
+    arguments: Mapping[str, Any]
+    setup: DataSetup
+    genes: GeneVocabulary
+    n_latent: int
+    pretrained: bool
+    weights: Mapping[str, Tensor] | None = None
+
+    @classmethod
+    def of(cls, model: SSLModel | str | Path) -> Backbone:
+        """The encoder of a model, or of the model in a folder.
+
+        Raises
+        ------
+        TypeError
+            If it is no model of this package.
+        """
+        from ._base import SSLModel
+
+        if isinstance(model, (str, Path)):
+            model = SSLModel.load(model)
+        if not isinstance(model, SSLModel):
+            msg = (
+                "`model` must be a model of scssl or the folder of one, found "
+                f"{type(model).__name__}."
+            )
+            raise TypeError(msg)
+        backbone = model._backbone()
+        if not backbone.pretrained:
+            msg = (
+                "The model to start from is not trained: this is the same as training from scratch. "
+                "Call model.train() first."
+            )
+            warnings.warn(msg, ScsslWarning, stacklevel=3)
+        return backbone
+
+    @classmethod
+    def untrained(
+        cls, name: str, registry: dict[str, Any], arguments: Mapping[str, Any], seed: int
+    ) -> Backbone:
+        """Encoder of a new model on data that are set up, with the weights that it starts from."""
+        if name not in list_models():
+            msg = f"`backbone` must be the name of a model, one of {', '.join(list_models())}; found {name!r}."
+            raise ValueError(msg)
+        model_class: Any = get_model_class(name)
+        if not model_class._learns_embeddings:
+            msg = f"`backbone` {name} learns no embedding of its own. Name a self-supervised model."
+            raise ValueError(msg)
+        backbone: Backbone = model_class(registry=registry, rng=seed, **arguments)._backbone()
+        return backbone
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any], genes: GeneVocabulary) -> Backbone:
+        """Inverse of :meth:`to_dict`."""
+        return cls(**{**content, "setup": DataSetup.from_dict(content["setup"])}, genes=genes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All but genes and weights, as JSON."""
+        return {
+            "model_class": self.model_class,
+            "arguments": dict(self.arguments),
+            "setup": self.setup.to_dict(),
+            "n_latent": self.n_latent,
+            "pretrained": self.pretrained,
+        }
+
+    def build(self) -> SSLModule:
+        """A module of its own with these weights."""
+        module = get_model_class(self.model_class)._build_module(
+            self.arguments, genes=self.genes, setup=self.setup
+        )
+        if self.weights is not None:
+            wanted = module.state_dict()
+            # Parts that only pretraining needs, such as a decoder, are left behind.
+            module.load_state_dict({name: self.weights[name] for name in wanted}, strict=True)
+        return module
+
+    def setup_arguments(self, *, covariates: bool) -> dict[str, Any]:
+        """Arguments of ``setup_anndata`` to read other data like those of the model."""
+        read: dict[str, Any] = {
+            "layer": self.setup.layer,
+            "input": self.setup.input_kind,
+            "target_sum": self.setup.target_sum,
+        }
+        if covariates:
+            read |= {
+                "batch_key": self.setup.batch_key,
+                "categorical_covariate_keys": list(self.setup.categorical_keys),
+                "continuous_covariate_keys": list(self.setup.continuous_keys),
+            }
+        return read
+
+
+def copied(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies on the CPU."""
+    return {name: torch.clone(value.detach().cpu()) for name, value in weights.items()}

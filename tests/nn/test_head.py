@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from scssl.nn import Head
+
+
+def test_starts_as_its_linear_part_on_standardised_input():
+    torch.manual_seed(0)
+    z = torch.randn(200, 5) * torch.tensor([1.0, 10.0, 0.5, 3.0, 2.0]) + 7
+    weight, bias = torch.randn(3, 5), torch.randn(3)
+    for n_hidden in (None, 8):
+        head = Head(5, 3, n_hidden=n_hidden)
+        x = head.standardise(z)
+        torch.testing.assert_close(x.mean(0), torch.zeros(5), atol=1e-5, rtol=0)
+        torch.testing.assert_close(x.std(0, correction=0), torch.ones(5))
+        head.start_from(weight, bias)
+        torch.testing.assert_close(head(z), x @ weight.T + bias)
+
+
+def test_mlp_learns_although_it_starts_at_zero():
+    torch.manual_seed(0)
+    head = Head(2, 1, n_hidden=16)
+    z = torch.randn(256, 2)
+    target = z.prod(1, keepdim=True)  # nothing linear in it
+    optimizer = torch.optim.Adam(head.parameters(), lr=1e-2)
+    for _ in range(300):
+        optimizer.zero_grad()
+        loss = (head(z) - target).square().mean()
+        loss.backward()
+        optimizer.step()
+    assert loss < 0.3 * target.var()
+
+
+@pytest.mark.parametrize("value", [0.0, 3.0])
+def test_constant_dimensions_are_not_blown_up(value):
+    z = torch.randn(50, 3)
+    z[:, 1] = value + 1e-7 * torch.randn(50)
+    head = Head(3, 2)
+    assert head.standardise(z)[:, 1].abs().max() < 1e-2
+    assert torch.isfinite(head(z)).all()
