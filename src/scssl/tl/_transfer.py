@@ -65,14 +65,23 @@ def vote(distances: np.ndarray, labels: np.ndarray, n_labels: int) -> tuple[np.n
 
     Neighbours at distance zero are the same cell as far as the embedding knows: they vote alone.
     """
-    n_cells = len(distances)
-    same = distances == 0
-    weights = np.where(same.any(axis=1, keepdims=True), same, 1 / np.where(same, 1, distances))
-    flat = labels + n_labels * np.arange(n_cells)[:, None]
-    counts = np.bincount(flat.ravel(), weights.ravel(), minlength=n_cells * n_labels)
-    tally = counts.reshape(n_cells, n_labels)
-    winner = tally.argmax(axis=1)
-    return winner, tally[np.arange(n_cells), winner] / tally.sum(axis=1)
+    winner, share = np.empty(len(distances), dtype=np.intp), np.empty(len(distances))
+    for part in _parts(len(distances)):
+        same = distances[part] == 0
+        n_cells = len(same)
+        inverse = 1 / np.where(same, 1, distances[part])
+        weights = np.where(same.any(axis=1, keepdims=True), same, inverse)
+        flat = labels[part] + n_labels * np.arange(n_cells)[:, None]
+        counts = np.bincount(flat.ravel(), weights.ravel(), minlength=n_cells * n_labels)
+        tally = counts.reshape(n_cells, n_labels)
+        winner[part] = tally.argmax(axis=1)
+        share[part] = tally.max(axis=1) / tally.sum(axis=1)
+    return winner, share
+
+
+def _parts(n: int, size: int = 65_536) -> list[slice]:
+    """Slices of a table by label, which for all cells of an atlas would be too large."""
+    return [slice(start, start + size) for start in range(0, n, size)]
 
 
 class Centres:
@@ -102,7 +111,9 @@ class Centres:
         """Distance of each cell to the nearest mean."""
         from scipy.spatial.distance import cdist
 
-        found: np.ndarray = cdist(self._whiten(values), self._centres).min(axis=1)
+        found = np.empty(len(values))
+        for part in _parts(len(values)):
+            found[part] = cdist(self._whiten(values[part]), self._centres).min(axis=1)
         return found
 
     def _whiten(self, values: np.ndarray) -> np.ndarray:

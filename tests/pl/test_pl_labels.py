@@ -1,0 +1,169 @@
+"""Figures of labels show the shares and errors that are in the data, in an order one can read."""
+
+from __future__ import annotations
+
+import anndata as ad
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import confusion_matrix as expected_matrix
+
+import scssl
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    plt.close("all")
+
+
+def make(known, found):
+    obs = pd.DataFrame({"known": known, "found": found})
+    obs.index = [f"cell{i}" for i in range(len(obs))]
+    return ad.AnnData(obs=obs)
+
+
+def drawn(ax):
+    """Labels, predictions and shares of a drawn matrix."""
+    rows = [text.get_text() for text in ax.get_yticklabels()]
+    columns = [text.get_text() for text in ax.get_xticklabels()]
+    return rows, columns, np.asarray(ax.get_images()[0].get_array())
+
+
+# --- confusion matrix -----------------------------------------------------------------------------
+
+
+def test_shares_equal_scikit_learn():
+    generator = np.random.default_rng(0)
+    known, found = generator.choice(list("ABC"), 80), generator.choice(list("ABC"), 80)
+    adata = make(known, found)
+    ax = scssl.pl.confusion_matrix(adata, "known", "found", show=False)
+    rows, columns, shares = drawn(ax)
+    np.testing.assert_allclose(shares, expected_matrix(known, found, normalize="true"))
+    assert columns == list("ABC")
+    assert rows == [f"{name} ({(known == name).sum()})" for name in "ABC"]
+    assert (ax.get_ylabel(), ax.get_xlabel()) == ("known", "found")
+
+
+def test_order_of_labels_and_predictions():
+    known = [f"cluster_{i}" for i in (1, 2, 10, 10, 2, 1)]
+    found = ["unknown", "cluster_2", "cluster_10", "new b", "new a", "cluster_2"]
+    rows, columns, shares = drawn(
+        scssl.pl.confusion_matrix(make(known, found), "known", "found", show=False)
+    )
+    assert rows == ["cluster_1 (2)", "cluster_2 (2)", "cluster_10 (2)"]
+    # Labels first, in their order; what is no label by the label it is most of; unknown last.
+    assert columns == ["cluster_2", "cluster_10", "new a", "new b", "unknown"]
+    np.testing.assert_allclose(
+        shares, [[0.5, 0, 0, 0, 0.5], [0.5, 0, 0.5, 0, 0], [0, 0.5, 0, 0.5, 0]]
+    )
+
+
+def test_order_of_categories_is_kept():
+    known = pd.Categorical(list("ABCA"), categories=["stem", "C", "A", "B"], ordered=True)
+    rows, columns, _ = drawn(
+        scssl.pl.confusion_matrix(make(known, list("ABCC")), "known", "found", show=False)
+    )
+    assert rows == ["C (1)", "A (2)", "B (1)"]
+    assert columns == ["C", "A", "B"]
+
+
+def test_numbers_are_written_where_they_fit():
+    adata = make(list("AAAB"), list("AABB"))
+    ax = scssl.pl.confusion_matrix(adata, "known", "found", show=False)
+    assert sorted(text.get_text() for text in ax.texts) == [".33", ".67", "1"]
+    ax = scssl.pl.confusion_matrix(adata, "known", "found", numbers=False, show=False)
+    assert not ax.texts
+    many = [f"type {i}" for i in range(25)]
+    ax = scssl.pl.confusion_matrix(make(many, many), "known", "found", show=False)
+    assert not ax.texts
+
+
+def test_confusion_matrix_of_what_is_not_there():
+    adata = make(["A", None], list("AB"))
+    with pytest.raises(KeyError, match="adata.obs has no 'pred'"):
+        scssl.pl.confusion_matrix(adata, "found", "pred")
+    with pytest.raises(ValueError, match=r"adata.obs\['known'\] is missing for 1 of 2 cells"):
+        scssl.pl.confusion_matrix(adata, "known", "found")
+
+
+def test_confusion_matrix_on_given_axes_and_saved(tmp_path):
+    adata = make(list("AAB"), list("ABB"))
+    _, ax = plt.subplots()
+    assert scssl.pl.confusion_matrix(adata, "known", "found", ax=ax) is ax
+    scssl.pl.confusion_matrix(adata, "known", "found", save=tmp_path / "new" / "matrix.png")
+    assert (tmp_path / "new" / "matrix.png").stat().st_size > 5000
+
+
+# --- calibration ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def labelled():
+    """A query of two overlapping types, labelled."""
+    generator = np.random.default_rng(0)
+    parts = []
+    for name in ("reference", "query"):
+        codes = generator.integers(0, 2, 300)
+        obs = pd.DataFrame({"label": np.array(["B", "T"])[codes]})
+        obs.index = [f"{name}{i}" for i in range(300)]
+        values = generator.normal(size=(300, 3)) + codes[:, None]
+        parts.append(ad.AnnData(obs=obs, obsm={"X_ssl": values.astype(np.float32)}))
+    reference, query = parts
+    scssl.tl.label_transfer(reference, query, "label")
+    return query
+
+
+def points(ax):
+    return np.asarray(ax.collections[1].get_offsets())
+
+
+def test_calibration_of_held_out_cells(labelled):
+    ax = scssl.pl.calibration(labelled, show=False)
+    bins = labelled.uns["ssl_label"]["calibration"]["bins"]
+    filled = bins["n_cells"] > 0
+    np.testing.assert_allclose(
+        points(ax), np.stack([bins["confidence"][filled], bins["accuracy"][filled]], axis=1)
+    )
+    error = labelled.uns["ssl_label"]["calibration"]["ece"]
+    assert ax.get_title().startswith("300 held-out cells of the reference")
+    assert ax.get_title().endswith(f"expected calibration error {error:.3f}")
+    sizes = ax.collections[1].get_sizes()
+    np.testing.assert_allclose((sizes - 12) / (sizes - 12).sum(), bins["n_cells"][filled] / 300)
+
+
+def test_calibration_against_known_labels(labelled):
+    ax = scssl.pl.calibration(labelled, "label", show=False)
+    right = (labelled.obs["ssl_label"].astype(str) == labelled.obs["label"].astype(str)).to_numpy()
+    confidence = labelled.obs["ssl_label_confidence"].to_numpy()
+    for x, y in points(ax):
+        i = np.ceil(x * 15)
+        inside = (confidence > (i - 1) / 15) & (confidence <= i / 15)
+        assert x == pytest.approx(confidence[inside].mean())
+        assert y == pytest.approx(right[inside].mean())
+    score = scssl.tl.score_labels(
+        labelled, "label", "ssl_label", confidence_key="ssl_label_confidence"
+    )
+    assert ax.get_title().endswith(f"error {score.loc[0, 'ece']:.3f}")
+
+
+def test_calibration_of_a_file(labelled, tmp_path):
+    before = points(scssl.pl.calibration(labelled, show=False))
+    labelled.write_h5ad(tmp_path / "query.h5ad")
+    read = ad.read_h5ad(tmp_path / "query.h5ad")
+    np.testing.assert_allclose(points(scssl.pl.calibration(read, show=False)), before)
+
+
+def test_calibration_that_is_not_there(labelled):
+    with pytest.raises(KeyError, match=r"adata.uns\['mine'\] has no calibration.*key_added='mine'"):
+        scssl.pl.calibration(labelled, pred_key="mine")
+    with pytest.raises(KeyError, match="adata.obs has no 'cell_type'"):
+        scssl.pl.calibration(labelled, "cell_type")
+
+
+def test_calibration_on_given_axes_and_saved(labelled, tmp_path):
+    _, ax = plt.subplots()
+    assert scssl.pl.calibration(labelled, ax=ax) is ax
+    scssl.pl.calibration(labelled, save=tmp_path / "calibration.svg")
+    assert (tmp_path / "calibration.svg").stat().st_size > 5000
