@@ -275,7 +275,7 @@ def test_published_architecture_of_the_preset():
     model = MODEL.from_preset("ssl_in_scg.random_mask", adata)
     config = model._config()
     assert config["hidden_dims"] == [512, 512, 256, 256]
-    assert (config["n_latent"], config["mask_signal"]) == (64, None)
+    assert (config["n_latent"], config["mask_signal"]) == (64, "rescale")
     with pytest.raises(ValueError, match=r"no preset 'mae'; there are 'ssl_in_scg\.random_mask'"):
         MODEL.from_preset("mae", adata)
 

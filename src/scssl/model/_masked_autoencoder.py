@@ -69,8 +69,8 @@ class MaskedAutoencoder(PublishedMixin, ReconstructionMixin, TransferMixin, SSLM
     mask_signal
         ``"rescale"`` (default): visible values are divided by the visible share, so that a cell
         weighs as much in training as when it is embedded; isolated masks are not scaled. `None`:
-        hidden entries only look like zeros, as in :cite:p:`Richter2025`. ``"indicator"``: the encoder
-        also sees which entries are hidden; its first layer then costs as much as a dense one.
+        hidden entries only look like zeros. ``"indicator"``: the encoder also sees which entries are
+        hidden; its first layer then costs as much as a dense one.
     loss
         ``"mse"``: mean squared error of log1p-normalised expression, with a linear output (the
         sigmoid of the published code cannot exceed 1, where the data reach 9). ``"nb"``, ``"zinb"``:
@@ -280,12 +280,14 @@ class MaskedAutoencoder(PublishedMixin, ReconstructionMixin, TransferMixin, SSLM
 
     def _train_defaults(self, n_cells: int) -> dict[str, Any]:
         preset = self._arguments["preset"]
+        few = n_cells < 20_000
+        epochs = round(80_000 / max(n_cells, 1))
         return {
-            "max_epochs": int(np.clip(round(160_000 / max(n_cells, 1)), 10, 100)),
-            "batch_size": 128 if n_cells < 20_000 else 1024,
-            "lr": 5e-4 if n_cells < 20_000 else 1e-3,
+            "max_epochs": int(np.clip(epochs, 15 if few else 10, 100)),
+            "batch_size": 256 if few else 1024,
+            "lr": 2e-3 if few else 1e-3,
             "weight_decay": 1e-2,
-            "lr_schedule": "constant",
+            "lr_schedule": "cosine",
             "patience": 20,
             **({} if preset is None else get_preset(preset).train),
         }

@@ -32,7 +32,7 @@ _LAYERS = {
     "n_latent": 64,
     "dropout": 0.1,
     "activation": "selu",
-    "mask_signal": None,
+    "mask_signal": "rescale",
 }
 _TRAINING = {
     "max_epochs": 1000,

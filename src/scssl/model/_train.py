@@ -148,6 +148,7 @@ class TrainingMixin:
             Folder to which the state of training is written after each epoch, to resume from.
         resume_from
             Folder of an interrupted run. It goes on with the next epoch, exactly as it would have.
+            With a cosine schedule `max_epochs` has to be that of the run.
         progress
             Whether to show progress; by default as in ``scssl.settings``.
         callbacks
