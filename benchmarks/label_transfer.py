@@ -14,6 +14,8 @@ with its reference. "... of the reference" (``--strict``) are fitted anew for ea
 four fifths (PCA) or nine tenths (autoencoder) of the reference alone, which has no cell of that type, and
 calibrated on the rest of it with `held_out_key`; "..., not held out" is the same without that argument.
 
+Alternatives (``--alternatives``): AUROC of other scores, each type left out in turn as above.
+
 Batches: each batch in turn is the query, the others the reference, with and without `batch_key`.
 
     SCSSL_DATA_DIR=... python benchmarks/label_transfer.py --data pbmc3k mouse_bladder --cache /tmp/lt
@@ -37,6 +39,7 @@ from sklearn.decomposition import PCA
 from sklearn.metrics import roc_auc_score
 
 import scssl
+from scssl.tl._transfer import Reference
 
 TITLES = {"pca": "PCA-50", "autoencoder": "autoencoder"}
 HELD_OUT = "held_out"
@@ -187,6 +190,41 @@ def novelty(adata, embed, labels, seeds: int) -> dict[str, pd.DataFrame]:
     return {title: pd.DataFrame(found) for title, found in rows.items() if found}
 
 
+def alternatives(adata, embed, labels, seeds: int) -> dict[str, str]:
+    """AUROC of several scores of novelty, mean over left-out types."""
+    rows = []
+    for seed in range(seeds):
+        query = held_out(labels, seed)
+        for left in np.unique(labels):
+            parts = np.flatnonzero(~query & (labels != left)), np.flatnonzero(query)
+            known, new, _ = embed(*parts, seed)
+            names, codes = np.unique(labels[parts[0]], return_inverse=True)
+            model = Reference(known, codes, len(names), n_neighbors=15, exact=True, seed=seed)
+            distances, neighbors = model.index.query(new, 15)
+            found = codes[neighbors]
+            votes = np.stack([(found == c).mean(axis=1) for c in range(len(names))], axis=1)
+            # The distance of the predicted label's own cells, drawn towards that of all by ten cells.
+            logs, sizes = np.log(model._spread), np.bincount(codes)[:, None]
+            own = np.array(
+                [[np.median(logs[codes == c]), logs[codes == c].std()] for c in range(len(names))]
+            )
+            own = (sizes * own + 10 * np.array([np.median(logs), logs.std()])) / (sizes + 10)
+            place, width = own[votes.argmax(axis=1)].T
+            local, central = model._local(distances, neighbors), model.centres.distance(new)
+            scores = {
+                "mean distance": distances.mean(axis=1),
+                "by label": (np.log(distances.mean(axis=1)) - place) / width,
+                "entropy of votes": -(votes * np.log(np.maximum(votes, 1e-12))).sum(axis=1),
+                "local ratio": local,
+                "Mahalanobis": central,
+                "both": model._both(local, central),
+            }
+            is_new = labels[parts[1]] == left
+            area = {title: roc_auc_score(is_new, score) for title, score in scores.items()}
+            rows.append({"seed": seed, **area})
+    return summary(pd.DataFrame(rows).groupby("seed").mean())
+
+
 def batches(adata, values, labels) -> dict[str, object]:
     """Every batch in turn as the query, cells of types that the others have."""
     batch = adata.obs["batch"].astype(str).to_numpy()
@@ -216,13 +254,14 @@ def main() -> None:
     parser.add_argument("--batch-data", nargs="*", default=[])
     parser.add_argument("--embeddings", nargs="*", default=["pca", "autoencoder"])
     parser.add_argument("--strict", nargs="*", default=[], choices=list(TITLES))
+    parser.add_argument("--alternatives", action="store_true")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--cache", type=Path, help="folder to keep embeddings in")
     args = parser.parse_args()
     warnings.filterwarnings("ignore", module="anndata")
     logging.getLogger("scssl").setLevel("WARNING")
     print(machine(), flush=True)
-    calibrated, by_type, means = [], [], []
+    calibrated, by_type, means, compared = [], [], [], []
     for name in args.data:
         adata = anndata.read_h5ad(data_dir() / f"{name}.h5ad")
         labels = adata.obs["cell_type"].astype(str).to_numpy()
@@ -230,6 +269,12 @@ def main() -> None:
         arms |= {
             f"{TITLES[kind]} of the reference": OfReference(adata, kind) for kind in args.strict
         }
+        if args.alternatives:
+            compared += [
+                {"data": name, "embedding": arm, **alternatives(adata, embed, labels, args.seeds)}
+                for arm, embed in arms.items()
+            ]
+            continue
         columns = {}
         for arm, embed in arms.items():
             result = calibration(adata, embed, labels, args.seeds)
@@ -251,6 +296,8 @@ def main() -> None:
             }
             cells = int(next(iter(columns.values())).loc[left, "cells"])
             by_type.append({"data": name, "left out": left, "cells": cells, **shown})
+    if compared:
+        print("Alternatives", table(compared), sep="\n\n")
     if calibrated:
         print("Calibration", table(calibrated), "Novelty", table(means), sep="\n\n")
         print("\nAUROC and share found, by type", table(by_type), sep="\n\n")

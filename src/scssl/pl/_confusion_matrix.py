@@ -84,13 +84,15 @@ def confusion_matrix(
     found = get_labels(adata, pred_key, "pred_key")
     shares, sizes = _shares(known, found, unknown_label)
     n_rows, n_columns = shares.shape
+    names = [f"{name} ({size:,})" for name, size in zip(shares.index, sizes, strict=True)]
     if ax is None:
-        size = (2.6 + 0.36 * n_columns, 1.8 + 0.36 * n_rows)
+        # A square per pair of labels, and room for the longest names beside them.
+        letters = [0.08 * max(map(len, group)) for group in (names, shares.columns)]
+        size = (1.4 + letters[0] + 0.36 * n_columns, 0.7 + letters[1] + 0.36 * n_rows)
         _, ax = plt.subplots(figsize=size, layout="constrained")
     else:
         show = bool(show)
     image = ax.imshow(shares.to_numpy(), vmin=0, vmax=1, cmap="Blues", aspect="auto")
-    names = [f"{name} ({size:,})" for name, size in zip(shares.index, sizes, strict=True)]
     ax.set_yticks(range(n_rows), names)
     ax.set_xticks(range(n_columns), list(shares.columns), rotation=90)
     ax.set_ylabel(label_key)
