@@ -34,6 +34,7 @@ CALLS = {
     "tl.label_transfer": {"label_key": "label"},
     "tl.score_labels": {"label_key": "label", "pred_key": "predicted"},
     "tl.reconstruction_metrics": {"model": "model", "mask_rate": 0.5},
+    "tl.modality_scores": {"true_key": "X_ssl", "pred_key": "X_ssl"},
     "pl.history": {},
     "pl.embedding": {"color": "label"},
     "pl.confusion_matrix": {"label_key": "label", "pred_key": "predicted"},
@@ -46,6 +47,7 @@ MEASURES = {
     "tl.linear_probe",
     "tl.score_labels",
     "tl.reconstruction_metrics",
+    "tl.modality_scores",
 }
 # What is given first where it is not the AnnData under test.
 FIRST = {"pl.history": "model", "tl.label_transfer": "reference"}

@@ -13,11 +13,21 @@ MODELS = scssl.model.list_models()
 SMALL = {
     "CellTypeClassifier": {"hidden_dims": (32, 16), "n_latent": 8},
     "MaskedAutoencoder": {"hidden_dims": (32, 16), "n_latent": 8},
+    "ProteinPredictor": {
+        "hidden_dims": (32, 16),
+        "n_latent": 8,
+        "n_components": 5,
+        # Otherwise a ridge regression solves these data before training starts.
+        "head_start": "random",
+    },
 }
 # What a model cannot be set up without.
 SETUP = {"CellTypeClassifier": {"labels_key": "cell_type"}}
 # What its history has beside that of all models.
-HISTORY = {"CellTypeClassifier": {"validation_accuracy", "validation_macro_f1"}}
+HISTORY = {
+    "CellTypeClassifier": {"validation_accuracy", "validation_macro_f1"},
+    "ProteinPredictor": {"validation_pearson"},
+}
 TRAIN = {"max_epochs": 2, "batch_size": 32, "progress": False}
 
 
@@ -39,9 +49,21 @@ def make_counts(n_cells=150, n_genes=60, seed=0):
     return anndata.AnnData(sparse.csr_matrix(counts), obs=obs, var=var)
 
 
+def make_proteins(adata):
+    """Counts of four proteins that differ between the cell types, more in larger cells."""
+    rng = np.random.default_rng(7)
+    kind = adata.obs["cell_type"].cat.codes.to_numpy()
+    size = rng.gamma(8.0, 0.125, (adata.n_obs, 1))
+    mean = np.array([[20, 5, 1, 9], [3, 30, 2, 9], [1, 6, 25, 3]])
+    names = ["CD3", "CD4", "CD8", "CD19"]
+    return pd.DataFrame(rng.poisson(mean[kind] * size), index=adata.obs_names, columns=names)
+
+
 @pytest.fixture
 def adata():
-    return make_counts()
+    adata = make_counts()
+    adata.obsm["protein"] = make_proteins(adata)
+    return adata
 
 
 @pytest.fixture(params=MODELS)
@@ -54,6 +76,8 @@ def build(model_class):
     """Build a small model of the class on an AnnData, set up and not trained."""
 
     def make(adata, *, setup=None, **kwargs):
+        if model_class.__name__ == "ProteinPredictor" and "protein" not in adata.obsm:
+            adata.obsm["protein"] = make_proteins(adata)
         model_class.setup_anndata(adata, **{**SETUP.get(model_class.__name__, {}), **(setup or {})})
         return model_class(adata, **{**SMALL[model_class.__name__], **kwargs})
 

@@ -24,7 +24,7 @@ def source():
     adata = make_counts(n_cells=300)
     scssl.model.MaskedAutoencoder.setup_anndata(adata, batch_key="batch")
     model = scssl.model.MaskedAutoencoder(adata, **SMALL["MaskedAutoencoder"])
-    model.train(max_epochs=5, batch_size=32, progress=False)
+    model.train(max_epochs=20, batch_size=32, progress=False)
     return model
 
 

@@ -33,6 +33,16 @@ def test_mlp_learns_although_it_starts_at_zero():
     assert loss < 0.3 * target.var()
 
 
+@pytest.mark.parametrize("n_in", [5, 8, 37, 50, 114])
+def test_a_row_has_the_same_bits_anywhere_in_a_block(n_in):
+    torch.manual_seed(0)
+    z = torch.randn(256, n_in)
+    for n_hidden in (None, 128):
+        head = Head(n_in, 10, n_hidden=n_hidden).eval()
+        turned = head(z.roll(7, 0)).roll(-7, 0)
+        torch.testing.assert_close(turned, head(z), rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("value", [0.0, 3.0])
 def test_constant_dimensions_are_not_blown_up(value):
     z = torch.randn(50, 3)

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,9 +17,6 @@ from scssl.module import SSLModule
 
 from ._registry import get_model_class, list_models
 from ._setup import DataSetup
-
-if TYPE_CHECKING:
-    from ._base import SSLModel
 
 
 @dataclass(frozen=True)
@@ -53,7 +50,7 @@ class Backbone:
     weights: Mapping[str, Tensor] | None = None
 
     @classmethod
-    def of(cls, model: SSLModel | str | Path) -> Backbone:
+    def of(cls, model: Any) -> Backbone:
         """The encoder of a model, or of the model in a folder.
 
         Raises

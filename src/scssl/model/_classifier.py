@@ -123,11 +123,8 @@ class CellTypeClassifier(PublishedClassifierMixin, FineTunedModel):
         }
         self._finish(seed)
         start = "pretrained" if self._source.pretrained else "new"
-        frozen = {"none": "", "encoder": ", frozen"}.get(
-            str(freeze), f", {freeze} layers of it frozen"
-        )
         self._model_summary_string = (
-            f"{start} encoder of {self._source.model_class}{frozen}, {head} head for "
+            f"{start} encoder of {self._source.model_class}{self._frozen(freeze)}, {head} head for "
             f"{len(self.classes)} classes, loss {loss}"
         )
         backbone = self._source.model_class  # not the weights once more
@@ -155,7 +152,7 @@ class CellTypeClassifier(PublishedClassifierMixin, FineTunedModel):
         adata
             Cells by genes.
         layer, batch_key, categorical_covariate_keys, continuous_covariate_keys, input, target_sum
-            As in :meth:`SSLModel.setup_anndata`. The encoder is told covariates only where its model
+            As in :meth:`~scssl.model.SSLModel.setup_anndata`. The encoder is told covariates only where its model
             has that option and it is on.
         labels_key
             Column of ``adata.obs`` with the classes to learn.
@@ -171,7 +168,7 @@ class CellTypeClassifier(PublishedClassifierMixin, FineTunedModel):
             If there is no such column.
         ValueError
             If it has fewer than two classes, or holds measurements; and as in
-            :meth:`SSLModel.setup_anndata`.
+            :meth:`~scssl.model.SSLModel.setup_anndata`.
 
         Examples
         --------

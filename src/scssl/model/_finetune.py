@@ -65,6 +65,12 @@ class FineTunedModel(SSLModel):
         # The module has them now.
         self._source = replace(self._source, weights=None)
 
+    @staticmethod
+    def _frozen(freeze: str | int) -> str:
+        """What is frozen, for the summary of a model."""
+        names = {"none": "", "encoder": ", frozen"}
+        return names.get(str(freeze), f", {freeze} layers of it frozen")
+
     @classmethod
     def _setup_like(
         cls, model: Any, adata: AnnData, *, min_overlap: float, **kwargs: Any
@@ -92,6 +98,7 @@ class FineTunedModel(SSLModel):
         trained = self.module.backbone.state_dict()
         return replace(
             self._source,
+            genes=self.genes,
             weights=copied(trained),
             pretrained=self._source.pretrained or self.is_trained_,
         )
@@ -140,7 +147,7 @@ class FineTunedModel(SSLModel):
             where so few cells have a target that none can be spared: training is then for a fixed
             number of steps.
         **kwargs
-            As in :meth:`SSLModel.train`: ``batch_size``, ``weight_decay``, ``lr_schedule``,
+            As in :meth:`~scssl.model.SSLModel.train`: ``batch_size``, ``weight_decay``, ``lr_schedule``,
             ``early_stopping``, ``patience``, ``gradient_clip``, ``accelerator``, ``devices``,
             ``strategy``, ``precision``, ``compile``, ``rng``, ``checkpoint_dir``, ``resume_from``,
             ``progress``, ``callbacks``.

@@ -6,10 +6,12 @@ from ._base import SSLModule
 from ._classifier import CellTypeClassifierModule
 from ._finetune import FineTunedModule
 from ._masked_autoencoder import MaskedAutoencoderModule
+from ._protein import ProteinPredictorModule
 
 __all__ = [
     "CellTypeClassifierModule",
     "FineTunedModule",
     "MaskedAutoencoderModule",
+    "ProteinPredictorModule",
     "SSLModule",
 ]

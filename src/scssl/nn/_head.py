@@ -41,10 +41,14 @@ class Head(nn.Module):
         self.register_buffer("scale", torch.ones(n_in))
         self.shift: Tensor
         self.scale: Tensor
-        self.linear = nn.Linear(n_in, n_out)
+        # With fewer than 16 outputs and a width that is no multiple of 4, products on the CPU depend
+        # on the place of a row in its block, and with it the last bits of a cell on its batch.
+        self.n_in, self.padding = n_in, -n_in % 4
+        self.linear = nn.Linear(n_in + self.padding, n_out)
         self.mlp: MLP | None = None
         if n_hidden is not None:
-            self.mlp = MLP([n_in, n_hidden, n_out], activation=activation, dropout=dropout)
+            width = n_in + self.padding
+            self.mlp = MLP([width, n_hidden, n_out], activation=activation, dropout=dropout)
             last = self.mlp.layers[-1]
             assert isinstance(last, nn.Linear)
             nn.init.zeros_(last.weight)
@@ -54,11 +58,11 @@ class Head(nn.Module):
     def standardise(self, z: Tensor) -> Tensor:
         """Take mean and spread of the input from these embeddings, and return them standardised.
 
-        Dimensions that hardly vary are not blown up: no spread is taken for less than a hundredth of
-        the largest.
+        Dimensions that do not vary are not blown up: no spread is taken for less than 1e-4 of the
+        largest.
         """
         spread = z.std(0, correction=0)
-        spread = spread.clamp(min=max(1e-2 * float(spread.max()), 1e-6))
+        spread = spread.clamp(min=max(1e-4 * float(spread.max()), 1e-6))
         self.shift.copy_(z.mean(0))
         self.scale.copy_(1 / spread)
         return (z - self.shift.to(z)) * self.scale.to(z)
@@ -74,10 +78,12 @@ class Head(nn.Module):
         bias
             Shape ``(n_out,)``.
         """
-        self.linear.weight.copy_(weight)
+        self.linear.weight[:, : self.n_in] = weight.to(self.linear.weight)
         self.linear.bias.copy_(bias)
 
     def forward(self, z: Tensor) -> Tensor:
         x = (z - self.shift) * self.scale
+        if self.padding:
+            x = nn.functional.pad(x, (0, self.padding))
         y: Tensor = self.linear(x)
         return y if self.mlp is None else y + self.mlp(x)

@@ -3,6 +3,7 @@
 from scssl.tl._embed import embed
 from scssl.tl._knn_score import knn_score
 from scssl.tl._label_transfer import label_transfer
+from scssl.tl._modality import modality_scores
 from scssl.tl._probes import knn_probe, linear_probe
 from scssl.tl._reconstruction import reconstruction_metrics
 from scssl.tl._score_labels import score_labels
@@ -13,6 +14,7 @@ __all__ = [
     "knn_score",
     "label_transfer",
     "linear_probe",
+    "modality_scores",
     "reconstruction_metrics",
     "score_labels",
 ]
