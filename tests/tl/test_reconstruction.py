@@ -230,6 +230,19 @@ def test_a_model_that_is_told_the_batch(adata):
     assert row.notna().all()
 
 
+def test_models_of_counts_are_scored_and_of_detection_refused(adata):
+    scssl.model.MaskedAutoencoder.setup_anndata(adata, input="counts")
+    models = {
+        loss: scssl.model.MaskedAutoencoder(adata, hidden_dims=(8,), n_latent=4, loss=loss)
+        for loss in ("nb", "bce")
+    }
+    models["nb"].train(max_epochs=1, progress=False)
+    row = scssl.tl.reconstruction_metrics(adata, models["nb"], mask_rate=0.5).iloc[0]
+    assert row.notna().all()
+    with pytest.raises(ValueError, match="predicts whether a gene is detected"):
+        scssl.tl.reconstruction_metrics(adata, models["bce"])
+
+
 @pytest.mark.realdata
 @pytest.mark.slow
 def test_real_cells_are_reconstructed_better_than_by_the_mean(data_file):

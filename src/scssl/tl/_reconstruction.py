@@ -84,7 +84,8 @@ def reconstruction_metrics(
     TypeError
         If `model` has no ``get_reconstruction``.
     ValueError
-        If the values are not of the kind the model was trained on, or a parameter is out of range.
+        If the values are not of the kind the model was trained on, the model predicts detection
+        (``loss="bce"``), or a parameter is out of range.
 
     Examples
     --------
@@ -106,6 +107,12 @@ def reconstruction_metrics(
             f"found {type(model).__name__}."
         )
         raise TypeError(msg)
+    if getattr(getattr(model, "module", None), "objective", None) == "bce":
+        msg = (
+            'A model with loss="bce" predicts whether a gene is detected, not how much it is expressed. '
+            'Take one with loss="mse", "nb" or "zinb".'
+        )
+        raise ValueError(msg)
     if mask_rate is not None:
         check_share(mask_rate, "mask_rate")
     check_integers(batch_size=(batch_size, 1))
