@@ -8,6 +8,8 @@ PYTHON ?=
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
 UV := $(shell command -v uv 2>/dev/null)
+# Threads that wait for one another by spinning make training ten times slower on a busy machine.
+export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

@@ -67,7 +67,7 @@ def add_programs(adata: anndata.AnnData, train: np.ndarray) -> None:
     scssl.pp.tf_targets(adata, targets)
 
 
-def representations(adata, train, name, seed, scvi):
+def representations(adata, train, name, seed, masks, scvi):
     """Embeddings of all cells by models of the training cells; the randomly masked model."""
     x = lognorm(adata.X)
     pca = PCA(50, random_state=seed).fit(x[train].toarray())
@@ -77,7 +77,7 @@ def representations(adata, train, name, seed, scvi):
         add_programs(own, np.arange(len(train)))
     scssl.model.MaskedAutoencoder.setup_anndata(own, input="counts")
     models = {}
-    for mask in MASKS if name in NAMED else ["random"]:
+    for mask in masks if name in NAMED else ["random"]:
         model = scssl.model.MaskedAutoencoder(own, masking=mask, rng=seed)
         if mask == "random":
             adata.obsm["untrained"] = quiet(model.get_latent_representation, adata)
@@ -142,7 +142,7 @@ def classify(adata, protocol, seed, source):
     return {**scores, "seconds": time.time() - started}
 
 
-def study(name: str, seed: int, out: Path, scvi: bool) -> None:
+def study(name: str, seed: int, out: Path, masks: list[str], scvi: bool) -> None:
     adata = load(name)
     done = {row["key"] for row in read(out)}
     key = f"{name}/{seed}"
@@ -161,7 +161,7 @@ def study(name: str, seed: int, out: Path, scvi: bool) -> None:
             seed=seed,
         )
     protocol = budgets[None]
-    source = representations(adata, protocol.pool, name, seed, scvi)
+    source = representations(adata, protocol.pool, name, seed, masks, scvi)
     reps = [rep for rep in ("PCA-50", "scVI", "untrained", *MASKS) if rep in adata.obsm]
     rows = []
 
@@ -230,6 +230,7 @@ def main() -> None:
     parser.add_argument("--data", nargs="+", default=DATA)
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(5)))
     parser.add_argument("--out", type=Path, default=Path("masked_autoencoder_study.jsonl"))
+    parser.add_argument("--masks", nargs="+", default=MASKS, help="tasks; random is needed")
     parser.add_argument("--scvi", action="store_true", help="with rows of scVI (slow on a CPU)")
     parser.add_argument("--table", action="store_true", help="print what is in --out and stop")
     args = parser.parse_args()
@@ -239,7 +240,7 @@ def main() -> None:
         print(machine(), flush=True)
         for seed in args.seeds:
             for name in args.data:
-                study(name, seed, args.out, args.scvi)
+                study(name, seed, args.out, args.masks, args.scvi)
     show(args.out)
 
 
