@@ -297,7 +297,7 @@ def test_not_set_up(adata):
         ({"masking": "gp"}, "`masking` must be one of"),
         ({"mask_rate": 0}, "`mask_rate` must be between"),
         ({"mask_signal": "token"}, "`mask_signal` must be"),
-        ({"loss": "mae"}, "`loss` must be 'mse', found 'mae'"),
+        ({"loss": "mae"}, "`loss` must be one of 'mse', 'nb', 'zinb', 'bce'; found 'mae'"),
     ],
 )
 def test_bad_arguments(adata, kwargs, message):

@@ -170,7 +170,7 @@ def tf_targets(
     >>> targets = {"SPI1": ["LYZ", "CST3", "FCN1"], "GATA3": ["IL7R", "CD3D", "CD3E"]}
     >>> scssl.pp.tf_targets(adata, targets, min_targets=2, min_fraction=0.5)
     >>> list(adata.uns["tf_targets"]["targets"])
-    ['SPI1']
+    ['SPI1', 'GATA3']
     """
     _check(adata, key_added, min_targets, min_fraction, "min_targets")
     sets = read_sets(targets, factors=True)
