@@ -32,13 +32,15 @@ def reconstruction_metrics(
     rng: RNG = 0,
     key_added: str | None = None,
 ) -> pd.DataFrame:
-    """Score a model's reconstruction of expression against the expression itself.
+    r"""Score a model's reconstruction of expression against the expression itself.
 
     Everything is measured on log1p-normalised expression, over the genes of the model that `adata`
-    has. With x the expression, x̂ the reconstruction and variances taken over cells, the explained
-    variance of gene g is :math:`1 - Var(x_g - x̂_g) / Var(x_g)`; `explained_variance_weighted` is its
-    mean weighted by :math:`Var(x_g)`, `explained_variance_uniform` its plain mean over the genes that
-    vary. `mse` is the mean squared error over all entries, zeros included.
+    has. With expression :math:`x`, its reconstruction :math:`\hat{x}` and variances taken over cells, the
+    explained variance of gene :math:`g` is
+    :math:`1 - \operatorname{Var}(x_g - \hat{x}_g) / \operatorname{Var}(x_g)`;
+    `explained_variance_weighted` is its mean weighted by :math:`\operatorname{Var}(x_g)`,
+    `explained_variance_uniform` its plain mean over the genes that vary. `mse` is the mean squared error
+    over all entries, zeros included.
 
     With `mask_rate` the cells are reconstructed a second time, from a copy in which each entry is
     set to zero with this probability, and `mse_masked` and `mse_unmasked` are the errors on the
