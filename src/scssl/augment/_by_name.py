@@ -102,7 +102,7 @@ def masking(
 
 
 def masking_from_config(config: Mapping[str, Any]) -> Masking:
-    """Mask from what :meth:`Masking.config` gave.
+    """Mask from what ``Masking.config()`` gave.
 
     Parameters
     ----------

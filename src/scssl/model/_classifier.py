@@ -306,8 +306,10 @@ class CellTypeClassifier(PublishedClassifierMixin, FineTunedModel):
     def _train_defaults(self, n_cells: int) -> dict[str, Any]:
         batch_size = 128 if n_cells < 20_000 else 512
         per_epoch = -(-n_cells // batch_size)
+        # With a few labels an epoch is one step, and a pretrained encoder needs fewer of them.
+        most = 100 if self._source.pretrained else 200
         return {
-            "max_epochs": int(np.clip(2000 // per_epoch, 20, 200)),
+            "max_epochs": int(np.clip(2000 // per_epoch, 20, most)),
             "batch_size": batch_size,
             "lr": 1e-3,
             "weight_decay": 1e-2,
