@@ -6,16 +6,31 @@ from ._by_name import mask_needs, masking, masking_from_config
 from ._mask import Hidden, Masking, RandomMask
 from ._program_masks import GeneProgramMask, GPToGPMask, GPToTFMask
 from ._programs import GenePrograms
+from ._view import Augmentation, Batch, ViewContext, two_views
+from ._view_by_name import augmentation, augmentation_from_config
+from ._view_compose import Compose, RandomApply
+from ._view_values import Dropout, GaussianNoise, Mask
 
 __all__ = [
+    "Augmentation",
+    "Batch",
+    "Compose",
+    "Dropout",
     "GPToGPMask",
     "GPToTFMask",
+    "GaussianNoise",
     "GeneProgramMask",
     "GenePrograms",
     "Hidden",
+    "Mask",
     "Masking",
+    "RandomApply",
     "RandomMask",
+    "ViewContext",
+    "augmentation",
+    "augmentation_from_config",
     "mask_needs",
     "masking",
     "masking_from_config",
+    "two_views",
 ]

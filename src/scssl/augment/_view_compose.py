@@ -1,0 +1,126 @@
+"""Several augmentations in order, and augmentations that are not always applied."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ._view import Augmentation, Batch, ViewContext, Walk, check_share
+from ._view_rows import choose_cells
+
+
+class Compose(Augmentation):
+    """Several augmentations, one after the other.
+
+    Each draws by its own ``p`` which cells it changes. What combines cells should come before what
+    only hides or disturbs values, and what resamples counts first of all.
+
+    Parameters
+    ----------
+    steps
+        Augmentations, in order.
+
+    Raises
+    ------
+    TypeError
+        If a step is not an augmentation.
+    ValueError
+        If there are none.
+
+    Examples
+    --------
+    >>> from scssl.augment import Compose, GaussianNoise, Mask
+    >>> Compose([Mask(0.2), GaussianNoise(0.8, 0.2, on="expressed")]).needs_counts
+    False
+    """
+
+    name = "compose"
+
+    def __init__(self, steps: Sequence[Augmentation]) -> None:
+        steps = tuple(steps)
+        if not steps:
+            msg = "`steps` is empty: give at least one augmentation, for instance [Mask(0.5)]."
+            raise ValueError(msg)
+        for step in steps:
+            _check_augmentation("steps", step)
+        self.steps = steps
+        self.needs_counts = any(step.needs_counts for step in steps)
+        self.shared = any(step.shared for step in steps)
+
+    def __call__(self, x: Batch, rng: torch.Generator, context: ViewContext) -> Batch:
+        for step in self.steps:
+            x = step(x, rng, context)
+        return x
+
+    def transform(
+        self, x: Batch, applied: Tensor, rng: torch.Generator, context: ViewContext
+    ) -> Batch:
+        return choose_cells(applied, self(x, rng, context), x)
+
+    def walks(self, view: int) -> tuple[Walk, ...]:
+        # Each once, in order.
+        return tuple(dict.fromkeys(walk for step in self.steps for walk in step.walks(view)))
+
+    def config(self) -> dict[str, object]:
+        return {**super().config(), "steps": [step.config() for step in self.steps]}
+
+    def __repr__(self) -> str:
+        return f"Compose([{', '.join(map(repr, self.steps))}])"
+
+
+class RandomApply(Augmentation):
+    """Apply an augmentation, or several together, with a probability.
+
+    Drawn per cell and view; where a step draws its cells for both views together, as
+    :class:`MutualNeighborMix` does, this draw is shared too.
+
+    Parameters
+    ----------
+    augmentation
+        What to apply. Its own ``p`` counts as well.
+    p
+        Probability, per cell and view.
+
+    Raises
+    ------
+    TypeError
+        If `augmentation` is not an augmentation.
+    ValueError
+        If ``p`` is not between 0 and 1.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from scssl.augment import Mask, RandomApply, ViewContext
+    >>> rng = torch.Generator().manual_seed(0)
+    >>> view = RandomApply(Mask(0.5, p=1), 0.3)(torch.ones(2000, 50), rng, ViewContext())
+    >>> round((view == 0).any(1).float().mean().item(), 1)
+    0.3
+    """
+
+    name = "random_apply"
+
+    def __init__(self, augmentation: Augmentation, p: float = 0.5) -> None:
+        _check_augmentation("augmentation", augmentation)
+        self.augmentation = augmentation
+        self.p = check_share("p", p, zero=True, one=True)
+        self.needs_counts, self.shared = augmentation.needs_counts, augmentation.shared
+
+    def transform(
+        self, x: Batch, applied: Tensor, rng: torch.Generator, context: ViewContext
+    ) -> Batch:
+        return choose_cells(applied, self.augmentation(x, rng, context), x)
+
+    def walks(self, view: int) -> tuple[Walk, ...]:
+        return self.augmentation.walks(view)
+
+    def config(self) -> dict[str, object]:
+        return {**super().config(), "augmentation": self.augmentation.config()}
+
+
+def _check_augmentation(name: str, found: object) -> None:
+    if not isinstance(found, Augmentation):
+        msg = f"`{name}` must be of scssl.augment.Augmentation, found {type(found).__name__}."
+        raise TypeError(msg)
