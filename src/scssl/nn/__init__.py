@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 from ._activation import SELU, activation
+from ._batch_norm_encoder import BatchNormEncoder
 from ._dropout import Dropout
+from ._ema import momentum_schedule, update_ema
 from ._gene_layers import GeneDecoder, GeneEncoder, take_rows
 from ._gene_sampler import GeneSampler
 from ._head import Head
+from ._memory_bank import MemoryBank
 from ._mlp import MLP
+from ._projection import ProjectionHead
 from ._sparse_rows import SparseRows
 
 __all__ = [
     "MLP",
     "SELU",
+    "BatchNormEncoder",
     "Dropout",
     "GeneDecoder",
     "GeneEncoder",
     "GeneSampler",
     "Head",
+    "MemoryBank",
+    "ProjectionHead",
     "SparseRows",
     "activation",
+    "momentum_schedule",
     "take_rows",
+    "update_ema",
 ]

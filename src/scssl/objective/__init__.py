@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+from ._barlow_twins import barlow_twins
+from ._clip import clip_loss
+from ._dcl import dcl
+from ._dino import dino
+from ._info_nce import info_nce
 from ._masked_bce import sparse_masked_bce
 from ._masked_mse import masked_mse, sparse_masked_mse
 from ._masked_nb import nb_nll, sparse_masked_nb
+from ._negative_cosine import negative_cosine
+from ._nt_xent import nt_xent
 from ._supcon import supcon
+from ._vicreg import vicreg
 
 __all__ = [
+    "barlow_twins",
+    "clip_loss",
+    "dcl",
+    "dino",
+    "info_nce",
     "masked_mse",
     "nb_nll",
+    "negative_cosine",
+    "nt_xent",
     "sparse_masked_bce",
     "sparse_masked_mse",
     "sparse_masked_nb",
     "supcon",
+    "vicreg",
 ]

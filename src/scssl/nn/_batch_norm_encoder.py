@@ -1,0 +1,98 @@
+"""Encoder of joint-embedding methods."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from ._activation import activation as make_activation
+from ._dropout import Dropout
+from ._gene_layers import GeneEncoder
+from ._sparse_rows import SparseRows
+
+
+class BatchNormEncoder(nn.Module):
+    """Encoder of a cell's expression, with batch norm after every linear layer or without any.
+
+    With batch norm a hidden layer is linear, batch norm, activation, and the last one linear, batch
+    norm, dropout, as in :cite:p:`Ovcharenko2025`. Without it activation and dropout are between
+    layers and nothing follows the last, as in the encoder of the masked autoencoder.
+
+    Parameters
+    ----------
+    n_genes
+        Number of genes.
+    hidden_dims
+        Width of the hidden layers, one at least. The default and that of `n_latent` are those of
+        :cite:t:`Ovcharenko2025`.
+    n_latent
+        Width of the embedding.
+    activation
+        Name of the activation.
+    dropout
+        Share of units dropped in training: of the embedding with batch norm, of hidden layers
+        without.
+    batch_norm
+        Whether there is batch norm.
+
+    Attributes
+    ----------
+    gene_encoder
+        The layer on the genes.
+    rest
+        Everything behind it, on dense input.
+
+    Raises
+    ------
+    ValueError
+        If there is no hidden layer.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from scssl.nn import BatchNormEncoder, SparseRows
+    >>> encoder = BatchNormEncoder(2000)
+    >>> cells = torch.rand(8, 2000)
+    >>> encoder(SparseRows.from_tensor(cells)).shape
+    torch.Size([8, 64])
+    """
+
+    def __init__(
+        self,
+        n_genes: int,
+        *,
+        hidden_dims: Sequence[int] = (128,),
+        n_latent: int = 64,
+        activation: str = "relu",
+        dropout: float = 0.0,
+        batch_norm: bool = True,
+    ) -> None:
+        super().__init__()
+        if not hidden_dims:
+            msg = "`hidden_dims` must name one hidden layer at least, as in (128,); found none."
+            raise ValueError(msg)
+        widths = [*hidden_dims, n_latent]
+        self.n_genes, self.n_latent = n_genes, n_latent
+        self.gene_encoder = GeneEncoder(n_genes, widths[0])
+        if batch_norm:
+            # Batch norm takes any bias away again. What is left of its gradient is rounding noise,
+            # which Adam would blow up to full steps.
+            nn.init.zeros_(self.gene_encoder.bias)
+            self.gene_encoder.bias.requires_grad_(False)
+        layers: list[nn.Module] = []
+        for width, following in zip(widths[:-1], widths[1:], strict=True):
+            if batch_norm:
+                layers.append(nn.BatchNorm1d(width))
+            layers.append(make_activation(activation))
+            if not batch_norm:
+                layers.append(Dropout(dropout))
+            layers.append(nn.Linear(width, following, bias=not batch_norm))
+        if batch_norm:
+            layers += [nn.BatchNorm1d(n_latent), Dropout(dropout)]
+        self.rest = nn.Sequential(*layers)
+
+    def forward(self, x: SparseRows | Tensor) -> Tensor:
+        dense = isinstance(x, Tensor)
+        z: Tensor = self.rest(self.gene_encoder.dense(x) if dense else self.gene_encoder(x))
+        return z

@@ -1,0 +1,112 @@
+"""What objectives on two views of a batch have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+
+def _promoted(value: Any) -> Any:
+    if isinstance(value, Tensor) and value.is_floating_point():
+        return value.to(torch.promote_types(value.dtype, torch.float32))
+    return value
+
+
+def full_precision[Objective: Callable[..., Tensor]](objective: Objective) -> Objective:
+    """Evaluate an objective in single precision at least, also under autocast.
+
+    Exponentials of similarities that a temperature has blown up, and covariances that should
+    vanish, have no digits left in half precision.
+    """
+
+    @wraps(objective)
+    def evaluate(*args: Any, **kwargs: Any) -> Tensor:
+        device = next(a.device.type for a in (*args, *kwargs.values()) if isinstance(a, Tensor))
+        args = tuple(_promoted(a) for a in args)
+        kwargs = {name: _promoted(a) for name, a in kwargs.items()}
+        if not torch.amp.is_autocast_available(device):
+            return objective(*args, **kwargs)
+        with torch.autocast(device, enabled=False):
+            return objective(*args, **kwargs)
+
+    return cast(Objective, evaluate)
+
+
+def check_pairs(at_least: int, **views: Tensor) -> None:
+    """Check that two matrices have one row for each cell.
+
+    Parameters
+    ----------
+    at_least
+        Cells that the objective needs.
+    views
+        The two matrices, by the names of the arguments.
+
+    Raises
+    ------
+    ValueError
+        If they are no matrices, have different shapes or too few rows.
+    """
+    (name1, first), (name2, second) = views.items()
+    if first.ndim != 2 or first.shape != second.shape:
+        msg = (
+            f"`{name1}` and `{name2}` must both be of shape (n_cells, n_dimensions); found "
+            f"{tuple(first.shape)} and {tuple(second.shape)}."
+        )
+        raise ValueError(msg)
+    if len(first) < at_least:
+        msg = (
+            f"This objective compares the cells of a batch and needs at least {at_least}; `{name1}` "
+            f"has {len(first)}. Drop the last batch if it is that small: drop_last=True."
+        )
+        raise ValueError(msg)
+
+
+def check_temperature(**temperatures: float) -> None:
+    """Check that temperatures are positive.
+
+    Raises
+    ------
+    ValueError
+        If one is not.
+    """
+    for name, value in temperatures.items():
+        if not value > 0:
+            msg = f"`{name}` must be positive; found {value}."
+            raise ValueError(msg)
+
+
+def pair_logits(z1: Tensor, z2: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """Similarities among all views of a batch.
+
+    Parameters
+    ----------
+    z1, z2
+        Embeddings of the two views, shape ``(n_cells, n_dimensions)``; scaled to unit length here.
+    temperature
+        Divides the cosine similarities.
+
+    Returns
+    -------
+    Similarity of each view with each, those of the second after those of the first, with negative
+    infinity for a view with itself; and for each view the number of the other view of its cell.
+    """
+    z = normalize(torch.cat([z1, z2]), dim=1)
+    logits = z @ z.T / temperature
+    logits = logits.masked_fill(torch.eye(len(z), dtype=torch.bool, device=z.device), -torch.inf)
+    return logits, torch.arange(len(z), device=z.device).roll(len(z1))
+
+
+def off_diagonal_squares(matrix: Tensor) -> Tensor:
+    """Sum of the squares of a square matrix without its diagonal.
+
+    The diagonal is left out and not subtracted: where it is all that there is, the difference of
+    two equal sums would be rounding errors.
+    """
+    diagonal = torch.eye(len(matrix), dtype=torch.bool, device=matrix.device)
+    return matrix.masked_fill(diagonal, 0).square().sum()
