@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from scssl.data._input import InputDecision, find_counts, resolve_input
 from scssl.data._normalize import normalize_rows
+from scssl.data._partners import NeighborTable, PartnerWalks, partner_key
 from scssl.data._scan import MatrixStats, scan_matrix
 from scssl.data._source import RowSource, open_rows
 from scssl.data._split import train_validation_split
@@ -24,10 +25,13 @@ __all__ = [
     "GeneVocabulary",
     "InputDecision",
     "MatrixStats",
+    "NeighborTable",
+    "PartnerWalks",
     "RowSource",
     "find_counts",
     "normalize_rows",
     "open_rows",
+    "partner_key",
     "resolve_input",
     "scan_matrix",
     "train_validation_split",

@@ -11,11 +11,14 @@ import torch
 
 from scssl._random import derive_generator
 from scssl.data._normalize import INPUT_KINDS, InputKind, normalize_rows
+from scssl.data._partners import partner_key
+from scssl.data._rows import csr_from_parts
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
     from scipy import sparse
 
+    from scssl.data._partners import PartnerWalks
     from scssl.data._source import RowSource
     from scssl.data._vocabulary import GeneAlignment
 
@@ -38,7 +41,9 @@ class CellLoader:
     normalised; ``"library"``, float32 ``(n, 1)``, sum of each cell over these genes before
     normalisation; ``"indices"``, int64 ``(n,)``, row numbers in the source; and every entry of
     `obs` as ``(n, k)``, int64 for whole numbers and booleans, float32 for floats. With `counts`,
-    ``"counts"`` has the values of ``"X"`` before normalisation, float32 ``(n_stored,)``.
+    ``"counts"`` has the values of ``"X"`` before normalisation, float32 ``(n_stored,)``. With
+    `partners`, ``"partner:<view>:<walk>"`` (see :func:`partner_key`) has other cells in the same
+    form as ``"X"``, one for each cell of the batch.
 
     The bits of a cell do not depend on the batch it is in, nor on how the source is read.
 
@@ -66,6 +71,10 @@ class CellLoader:
         Arrays of one row per cell of the source, ``(n_cells,)`` or ``(n_cells, k)``.
     counts
         Whether to give the counts as well; only where the input is counts.
+    partners
+        Which other cells to give with every cell. They are drawn anew in every epoch when `shuffle`
+        is true, and are the same in every epoch otherwise; they depend on `seed`, epoch, `rank` and
+        the number of the batch alone. Partners need not be among `rows`.
     rank, world_size
         Number of this process and of all. Each process gets every `world_size`-th cell of the
         order and the same number of batches; where the cells do not divide, the first ones are
@@ -102,6 +111,7 @@ class CellLoader:
         target_sum: float = 1e4,
         obs: Mapping[str, Any] | None = None,
         counts: bool = False,
+        partners: PartnerWalks | None = None,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
@@ -123,6 +133,13 @@ class CellLoader:
             msg = f"`counts` needs counts, the input is {input_kind!r}."
             raise ValueError(msg)
         self.counts = counts
+        if partners is not None and partners.n_cells not in {None, source.shape[0]}:
+            msg = (
+                f"The graphs of `partners` are of {partners.n_cells:,} cells, "
+                f"the source has {source.shape[0]:,}."
+            )
+            raise ValueError(msg)
+        self.partners = partners if partners is not None and partners.n_walks else None
         if not 0 <= rank < world_size:
             msg = f"`rank` must be in [0, {world_size}), found {rank}."
             raise ValueError(msg)
@@ -168,12 +185,17 @@ class CellLoader:
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
         # A generator: nothing below runs before the first batch is asked for.
-        order = self._order()
+        epoch, order = self.epoch, self._order()
         size = self.batch_size
         n_cells = min(len(order), len(self) * size)
-        group = size * max(1, (self.source.rows_per_read or 0) // size)
+        # Cells with partners are several cells to read.
+        n_read = 1 if self.partners is None else 1 + self.partners.n_walks
+        group = size * max(1, (self.source.rows_per_read or 0) // (size * n_read))
         for start in range(0, n_cells, group):
             rows = order[start : min(start + group, n_cells)]
+            if self.partners is not None:
+                yield from self._with_partners(rows, start // size, epoch)
+                continue
             block = self.source.read(rows)
             if len(rows) <= size:
                 yield self._batch(rows, block)
@@ -181,6 +203,29 @@ class CellLoader:
             for first in range(0, len(rows), size):
                 part = slice(first, first + size)
                 yield self._batch(rows[part], block[part])
+
+    def _with_partners(
+        self, rows: np.ndarray, number: int, epoch: int
+    ) -> Iterator[dict[str, torch.Tensor]]:
+        """Batches of `rows`, the first of which has `number` in its epoch, from one read."""
+        assert self.partners is not None
+        batches: list[tuple[np.ndarray, dict[str, np.ndarray]]] = []
+        for first in range(0, len(rows), self.batch_size):
+            part = rows[first : first + self.batch_size]
+            # By number and not in sequence: a run that resumes draws what it would have drawn.
+            names = [self.rank, number + len(batches), *([epoch] if self.shuffle else [])]
+            drawn = self.partners.draw(part, derive_generator(self.seed, "partners", *names))
+            batches.append((part, {partner_key(*key): found for key, found in drawn.items()}))
+        read = np.unique(
+            np.concatenate([x for part, found in batches for x in (part, *found.values())])
+        )
+        block = self.source.read(read)
+        for part, found in batches:
+            cells = read
+            if len(batches) > 1:
+                cells = np.unique(np.concatenate([part, *found.values()]))
+            own = block if len(batches) == 1 else block[np.searchsorted(read, cells)]
+            yield self._batch(part, own, (cells, found))
 
     def _n_own(self) -> int:
         if self.drop_last:
@@ -194,18 +239,34 @@ class CellLoader:
             rows = rows[derive_generator(self.seed, "cells", self.epoch).permutation(len(rows))]
         return np.resize(rows, self._n_own() * self.world_size)[self.rank :: self.world_size]
 
-    def _batch(self, rows: np.ndarray, csr: sparse.csr_matrix) -> dict[str, torch.Tensor]:
+    def _batch(
+        self,
+        rows: np.ndarray,
+        csr: sparse.csr_matrix,
+        others: tuple[np.ndarray, Mapping[str, np.ndarray]] | None = None,
+    ) -> dict[str, torch.Tensor]:
+        """Batch of `rows` from their block or, with partners, from the block of ascending cells."""
         if self.alignment is not None:
             csr = self.alignment.apply(csr)
-        counts = torch.from_numpy(csr.data.copy()) if self.counts else None
-        csr, library = normalize_rows(csr, input_kind=self.input_kind, target_sum=self.target_sum)
+        raw = csr.data.copy() if self.counts else None
+        X, library = normalize_rows(csr, input_kind=self.input_kind, target_sum=self.target_sum)
+        partners = {}
+        if others is not None:
+            cells, walked = others
+            partners = {name: X[np.searchsorted(cells, ends)] for name, ends in walked.items()}
+            where = np.searchsorted(cells, rows)
+            if raw is not None:
+                raw = csr_from_parts(raw, X.indices, X.indptr, X.shape)[where].data
+            X, library = X[where], library[where]
         batch = {
-            "X": _sparse_tensor(csr),
+            "X": _sparse_tensor(X),
             "library": torch.from_numpy(library),
             "indices": torch.from_numpy(rows.copy()),
         }
-        if counts is not None:
-            batch["counts"] = counts
+        if raw is not None:
+            batch["counts"] = torch.from_numpy(raw)
+        for name, block in partners.items():
+            batch[name] = _sparse_tensor(block)
         for name, values in self._obs.items():
             batch[name] = torch.from_numpy(_gather_obs(values, rows))
         return batch
@@ -246,7 +307,7 @@ def _checked_rows(rows: ArrayLike | None, n_cells: int) -> np.ndarray:
 
 
 def _checked_obs(name: str, values: Any, n_cells: int) -> np.ndarray:
-    if name in _OWN_KEYS:
+    if name in _OWN_KEYS or name.startswith("partner:"):
         msg = f"`obs` must not use the name {name!r}, which the batch has itself."
         raise ValueError(msg)
     values = np.asarray(values)
