@@ -93,6 +93,16 @@ class BatchNormEncoder(nn.Module):
         self.rest = nn.Sequential(*layers)
 
     def forward(self, x: SparseRows | Tensor) -> Tensor:
-        dense = isinstance(x, Tensor)
-        z: Tensor = self.rest(self.gene_encoder.dense(x) if dense else self.gene_encoder(x))
+        first = self.gene_encoder.dense(x) if isinstance(x, Tensor) else self.gene_encoder(x)
+        z: Tensor = self.rest(first)
         return z
+
+    def parts(self) -> list[nn.Module]:
+        """Layers from the genes to the embedding, each with its batch norm."""
+        parts = [nn.ModuleList([self.gene_encoder])]
+        for layer in self.rest:
+            if isinstance(layer, nn.Linear):
+                parts.append(nn.ModuleList())
+            if isinstance(layer, nn.Linear | nn.BatchNorm1d):
+                parts[-1].append(layer)
+        return list(parts)

@@ -56,7 +56,8 @@ def update_ema(target: nn.Module, online: nn.Module, momentum: float) -> None:
         raise ValueError(msg)
     _check_alike(dict(target.named_parameters()), dict(online.named_parameters()), "parameters")
     _check_alike(dict(target.named_buffers()), dict(online.named_buffers()), "buffers")
-    slow, fast = list(target.parameters()), list(online.parameters())
+    slow: list[Tensor] = list(target.parameters())
+    fast: list[Tensor] = list(online.parameters())
     if slow:
         torch._foreach_lerp_(slow, fast, 1 - momentum)
     for mine, its in zip(target.buffers(), online.buffers(), strict=True):
