@@ -9,21 +9,31 @@ from ._programs import GenePrograms
 from ._view import Augmentation, Batch, ViewContext, two_views
 from ._view_by_name import augmentation, augmentation_from_config
 from ._view_compose import Compose, RandomApply
+from ._view_counts import BinomialThinning, NegativeBinomialNoise, PoissonResample
+from ._view_genes import CrossOver, GeneSwap
+from ._view_neighbors import MutualNeighborMix, NeighborMix
 from ._view_values import Dropout, GaussianNoise, Mask
 
 __all__ = [
     "Augmentation",
     "Batch",
+    "BinomialThinning",
     "Compose",
+    "CrossOver",
     "Dropout",
     "GPToGPMask",
     "GPToTFMask",
     "GaussianNoise",
     "GeneProgramMask",
     "GenePrograms",
+    "GeneSwap",
     "Hidden",
     "Mask",
     "Masking",
+    "MutualNeighborMix",
+    "NegativeBinomialNoise",
+    "NeighborMix",
+    "PoissonResample",
     "RandomApply",
     "RandomMask",
     "ViewContext",

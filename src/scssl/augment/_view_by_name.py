@@ -7,6 +7,9 @@ from typing import Any
 
 from ._view import Augmentation
 from ._view_compose import Compose, RandomApply
+from ._view_counts import BinomialThinning, NegativeBinomialNoise, PoissonResample
+from ._view_genes import CrossOver, GeneSwap
+from ._view_neighbors import MutualNeighborMix, NeighborMix
 from ._view_values import Dropout, GaussianNoise, Mask
 
 _CLASSES: dict[str, type[Augmentation]] = {
@@ -15,10 +18,19 @@ _CLASSES: dict[str, type[Augmentation]] = {
         Mask,
         Dropout,
         GaussianNoise,
+        NegativeBinomialNoise,
+        PoissonResample,
+        BinomialThinning,
+        GeneSwap,
+        CrossOver,
+        NeighborMix,
+        MutualNeighborMix,
     )
 }
 _PRESETS: dict[str, Callable[[], Augmentation]] = {
     "default": lambda: Mask(0.5, p=1.0),
+    "clear": lambda: Compose([Mask(0.2), GaussianNoise(0.8, 0.2), GeneSwap(0.1), CrossOver(0.25)]),
+    "scsslbench": lambda: Compose([Mask(0.5), GaussianNoise(0.3, 0.2), GeneSwap(0.3)]),
 }
 
 
