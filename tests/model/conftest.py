@@ -10,6 +10,8 @@ import scssl
 
 # Every model of the registry goes through the contract; a new one gets all of it for free.
 MODELS = scssl.model.list_models()
+# Of models that are not named here: arguments that every model with an encoder of its own takes.
+ANY = {"hidden_dims": (32,), "n_latent": 8}
 SMALL = {
     "CellTypeClassifier": {"hidden_dims": (32, 16), "n_latent": 8},
     "MaskedAutoencoder": {"hidden_dims": (32, 16), "n_latent": 8},
@@ -20,6 +22,8 @@ SMALL = {
         # Otherwise a ridge regression solves these data before training starts.
         "head_start": "random",
     },
+    # With the default of 256 dimensions most of the loss is variance that 8 cannot have.
+    "VICReg": {"hidden_dims": (32,), "n_latent": 8, "projector_dims": (8, 8)},
 }
 # What a model cannot be set up without.
 SETUP = {"CellTypeClassifier": {"labels_key": "cell_type"}}
@@ -79,7 +83,7 @@ def build(model_class):
         if model_class.__name__ == "ProteinPredictor" and "protein" not in adata.obsm:
             adata.obsm["protein"] = make_proteins(adata)
         model_class.setup_anndata(adata, **{**SETUP.get(model_class.__name__, {}), **(setup or {})})
-        return model_class(adata, **{**SMALL[model_class.__name__], **kwargs})
+        return model_class(adata, **{**SMALL.get(model_class.__name__, ANY), **kwargs})
 
     return make
 

@@ -4,15 +4,26 @@ from __future__ import annotations
 
 from ._base import SSLModel
 from ._classifier import CellTypeClassifier
+from ._joint_embedding import JointEmbedding
+from ._joint_methods import BYOL, DINO, NNCLR, BarlowTwins, MoCo, SimCLR, SimSiam, VICReg
 from ._masked_autoencoder import MaskedAutoencoder
 from ._protein import ProteinPredictor
 from ._registry import get_model_class, list_models
 
 __all__ = [
+    "BYOL",
+    "DINO",
+    "NNCLR",
+    "BarlowTwins",
     "CellTypeClassifier",
+    "JointEmbedding",
     "MaskedAutoencoder",
+    "MoCo",
     "ProteinPredictor",
     "SSLModel",
+    "SimCLR",
+    "SimSiam",
+    "VICReg",
     "get_model_class",
     "list_models",
 ]

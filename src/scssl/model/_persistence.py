@@ -199,6 +199,11 @@ class PersistenceMixin:
                 _with_genes(config["registry"], genes), config["arguments"]
             )
             model.genes = genes
+            absent = model.module.state_dict().keys() - bundle.tensors.keys()
+            if absent:
+                # PyTorch lets the counters of batch normalisation be absent.
+                msg = f"there is no {min(absent)}"
+                raise ValueError(msg)
             model.module.load_state_dict(bundle.tensors, strict=True)
             model.is_trained_ = bool(config["trained"])
             model.training_ = dict(config["training"])

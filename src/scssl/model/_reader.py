@@ -8,7 +8,7 @@ from typing import Any, Self
 import numpy as np
 from anndata import AnnData
 
-from scssl.data import CellLoader, open_rows
+from scssl.data import CellLoader, PartnerWalks, open_rows
 
 from ._setup import DataSetup
 
@@ -30,6 +30,8 @@ class CellReader:
         self.obs: dict[str, np.ndarray] = {}
         #: Whether batches have the counts beside the normalised values.
         self.counts = False
+        #: Graphs to draw other cells from, which batches then have beside the cells.
+        self.partners: PartnerWalks | None = None
         self.fingerprint: dict[str, Any] = {}
 
     def with_covariates(self) -> Self:
@@ -39,6 +41,12 @@ class CellReader:
         if self.setup.continuous_keys:
             self.obs[CONTINUOUS] = self.setup.continuous(self.adata)
         return self
+
+    def restrict_partners(self, rows: np.ndarray) -> None:
+        """Let only these cells be drawn as partners of others."""
+        if self.partners is not None:
+            tables = {name: table.restrict(rows) for name, table in self.partners.tables.items()}
+            self.partners = PartnerWalks(tables, self.partners.walks)
 
     def loader(self, rows: np.ndarray, batch_size: int, **kwargs: Any) -> CellLoader:
         """Batches of these cells."""
@@ -51,6 +59,7 @@ class CellReader:
             target_sum=self.setup.target_sum,
             obs=self.obs,
             counts=self.counts,
+            partners=self.partners,
             **kwargs,
         )
 

@@ -23,6 +23,7 @@ from ._training import (
     append_history,
     check_distributed,
     check_training,
+    has_lone_cell,
     is_distributed,
     resolve_output_genes,
 )
@@ -211,7 +212,15 @@ class TrainingMixin:
             n_output_genes, len(self.genes), self.module.output_width, accelerator, devices
         )
         size = chosen.pop("batch_size")
-        training = data.loader(rows, size, shuffle=True, seed=derive_seed(seed, "order"))
+        # Validation cells are no partners, or training would see them.
+        data.restrict_partners(rows)
+        training = data.loader(
+            rows,
+            size,
+            shuffle=True,
+            seed=derive_seed(seed, "order"),
+            drop_last=has_lone_cell(self.module, len(rows), size),
+        )
         validation = data.loader(held_out, max(size, 512)) if len(held_out) else None
         run = {
             "seed": seed,

@@ -41,6 +41,22 @@ def check_training(chosen: Mapping[str, Any]) -> None:
         raise ValueError(msg)
 
 
+def has_lone_cell(module: torch.nn.Module, n_cells: int, batch_size: int) -> bool:
+    """Whether the last batch is one cell, of which batch normalisation can take no statistics.
+
+    Raises
+    ------
+    ValueError
+        If every batch is.
+    """
+    if not any(isinstance(part, torch.nn.BatchNorm1d) for part in module.modules()):
+        return False
+    if batch_size < 2:
+        msg = "Batch normalisation needs at least 2 cells per step, found batch_size=1."
+        raise ValueError(msg)
+    return n_cells % batch_size == 1
+
+
 def is_distributed(devices: Any) -> bool:
     """Whether more than one process trains."""
     if devices in ("auto", 1, "1"):

@@ -5,13 +5,33 @@ from __future__ import annotations
 from ._base import SSLModule
 from ._classifier import CellTypeClassifierModule
 from ._finetune import FineTunedModule
+from ._joint_embedding import JointEmbeddingModule
+from ._joint_methods import (
+    BarlowTwinsModule,
+    BYOLModule,
+    DINOModule,
+    MoCoModule,
+    NNCLRModule,
+    SimCLRModule,
+    SimSiamModule,
+    VICRegModule,
+)
 from ._masked_autoencoder import MaskedAutoencoderModule
 from ._protein import ProteinPredictorModule
 
 __all__ = [
+    "BYOLModule",
+    "BarlowTwinsModule",
     "CellTypeClassifierModule",
+    "DINOModule",
     "FineTunedModule",
+    "JointEmbeddingModule",
     "MaskedAutoencoderModule",
+    "MoCoModule",
+    "NNCLRModule",
     "ProteinPredictorModule",
     "SSLModule",
+    "SimCLRModule",
+    "SimSiamModule",
+    "VICRegModule",
 ]

@@ -11,7 +11,7 @@ from scvi.module.base import BaseModuleClass, LossOutput
 from torch import Tensor
 
 from scssl.data._statistics import GeneStatistics
-from scssl.nn import SparseRows
+from scssl.nn import GeneEncoder, SparseRows
 
 #: Rows that go through a dense layer at a time when embedding. Matrix products of another height
 #: may sum in another order, so a fixed height is what makes the bits of a cell's embedding
@@ -34,6 +34,17 @@ def blockwise(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
+def first_layer(layer: GeneEncoder, x: SparseRows) -> Tensor:
+    """The layer on the genes, the same for a cell in any batch; shape ``(n_cells, n_out)``."""
+    if x.values.device.type == "cpu":
+        first: Tensor = layer(x)
+        return first
+    # Elsewhere this layer is a dense product too, so its height has to be fixed as well.
+    starts = range(0, max(x.n_cells, 1), BLOCK)
+    dense = (x.slice(start, start + BLOCK).to_dense() for start in starts)
+    return torch.cat([blockwise(layer.dense, block) for block in dense])
+
+
 class SSLModule(BaseModuleClass):
     """Base of all modules.
 
@@ -44,6 +55,11 @@ class SSLModule(BaseModuleClass):
     #: Whether embeddings that use few dimensions are a failure. Not so for supervised ones, which
     #: need no more dimensions than there are classes.
     collapse_is_failure = True
+    #: Whether a lower validation loss means a better epoch. Where the target of the loss moves
+    #: along with training, it does not, and the last weights are kept.
+    loss_ranks_epochs = True
+    #: Whether :meth:`begin_training` is to be called, which costs a pass over the training cells.
+    wants_statistics = False
 
     @abstractmethod
     def embed(self, tensors: Mapping[str, Tensor]) -> Tensor:
@@ -117,8 +133,22 @@ class SSLModule(BaseModuleClass):
             Genes to decode per training step, `None` for all.
         """
 
+    def after_step(self, step: int, n_steps: int) -> None:
+        """Move on what is not trained by gradients.
+
+        Parameters
+        ----------
+        step
+            Number of the step of the optimiser that is done, from 0.
+        n_steps
+            Steps in total.
+        """
+
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """What the optimiser trains; ``"lr_factor"`` of a group multiplies its learning rate."""
+        """What the optimiser trains.
+
+        ``"lr_factor"`` of a group multiplies its learning rate, ``"weight_decay"`` replaces the decay.
+        """
         return [{"params": [p for p in self.parameters() if p.requires_grad]}]
 
     def validation_scores(self, tally: Mapping[str, Tensor]) -> dict[str, float]:

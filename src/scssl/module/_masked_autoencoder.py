@@ -17,7 +17,7 @@ from scssl.nn import MLP, Dropout, GeneDecoder, GeneEncoder, GeneSampler, Sparse
 from scssl.nn import activation as make_activation
 from scssl.objective import sparse_masked_bce, sparse_masked_mse, sparse_masked_nb
 
-from ._base import BLOCK, SSLModule, blockwise
+from ._base import SSLModule, blockwise, first_layer
 
 MaskSignal = Literal["rescale", "indicator"]
 Loss = Literal["mse", "nb", "zinb", "bce"]
@@ -78,6 +78,8 @@ class MaskedAutoencoderModule(SSLModule):
     n_continuous
         Number of continuous covariates.
     """
+
+    wants_statistics = True
 
     def __init__(
         self,
@@ -188,13 +190,7 @@ class MaskedAutoencoderModule(SSLModule):
         return z
 
     def embed(self, tensors: Mapping[str, Tensor]) -> Tensor:
-        x = self._rows(tensors)
-        if x.values.device.type == "cpu":
-            return blockwise(self.encoder, self._told(self.gene_encoder(x), tensors)).float()
-        # Elsewhere the first layer is a dense product too, so its height has to be fixed as well.
-        starts = range(0, max(x.n_cells, 1), BLOCK)
-        dense = (x.slice(start, start + BLOCK).to_dense() for start in starts)
-        first = torch.cat([blockwise(self.gene_encoder.dense, block) for block in dense])
+        first = first_layer(self.gene_encoder, self._rows(tensors))
         return blockwise(self.encoder, self._told(first, tensors)).float()
 
     def _told(self, first: Tensor, tensors: Mapping[str, Tensor]) -> Tensor:

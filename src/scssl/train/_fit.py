@@ -150,6 +150,7 @@ def fit(
         Trained in place.
     training, validation
         Batches of cells; without validation there is no early stopping and the last weights stay.
+        They also stay where the module says that its loss does not rank epochs.
     options
         How.
     """
@@ -161,7 +162,8 @@ def fit(
         callbacks.append(Progress(monitor))
     stopper = None
     if validation is not None:
-        callbacks.append(best)
+        if module.loss_ranks_epochs:
+            callbacks.append(best)
         if options.early_stopping:
             stopper = _EarlyStopping("validation_loss", patience=options.patience)
             callbacks.append(stopper)
@@ -177,9 +179,10 @@ def fit(
         # Not "mps", which has no sparse tensors.
         accelerator = "gpu" if torch.cuda.is_available() else "cpu"
     _check_precision(precision, accelerator)
-    module.begin_training(
-        gene_statistics(training), fresh=options.fresh, n_output_genes=options.n_output_genes
-    )
+    if module.wants_statistics:
+        module.begin_training(
+            gene_statistics(training), fresh=options.fresh, n_output_genes=options.n_output_genes
+        )
     plan = SSLTrainingPlan(
         module,
         seed=options.seed,

@@ -63,8 +63,13 @@ class SSLTrainingPlan(lightning.LightningModule):
 
     def configure_optimizers(self) -> Any:
         groups = [
-            {"params": group["params"], "lr": self.lr * group.get("lr_factor", 1.0)}
+            {
+                "params": group["params"],
+                "lr": self.lr * group.get("lr_factor", 1.0),
+                "weight_decay": group.get("weight_decay", self.weight_decay),
+            }
             for group in self.module.parameter_groups()
+            if group["params"]
         ]
         optimizer = RowAdamW(groups, lr=self.lr, weight_decay=self.weight_decay)
         if self.lr_schedule == "constant":
@@ -99,6 +104,9 @@ class SSLTrainingPlan(lightning.LightningModule):
         self._collect("train", output.loss, output.n_obs_minibatch)
         loss: Tensor = output.loss
         return loss
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self.module.after_step(self.global_step - 1, self.n_steps)
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         # The masks of a validation batch are the same in every epoch, or the loss would be noisy.

@@ -1,0 +1,486 @@
+"""The joint-embedding models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from anndata import AnnData
+
+from scssl.module import (
+    BarlowTwinsModule,
+    BYOLModule,
+    DINOModule,
+    MoCoModule,
+    NNCLRModule,
+    SimCLRModule,
+    SimSiamModule,
+    VICRegModule,
+)
+
+from ._joint_embedding import JointEmbedding
+from ._registry import register_model
+
+
+def _positive(**values: float) -> None:
+    for name, value in values.items():
+        if not value > 0:
+            msg = f"`{name}` must be positive, found {value}."
+            raise ValueError(msg)
+
+
+def _share(**values: float) -> None:
+    for name, value in values.items():
+        if not 0 <= value <= 1:
+            msg = f"`{name}` must be between 0 and 1, found {value}."
+            raise ValueError(msg)
+
+
+@register_model
+class SimCLR(JointEmbedding):
+    r"""Contrast the views of a cell with those of the other cells of a batch :cite:p:`Chen2020`.
+
+    .. math:: L = -\log \frac{e^{s(z_i, z_{p(i)}) / \tau}}{\sum_{j \ne i} e^{s(z_i, z_j) / \tau}}
+
+    over all :math:`2B` views of a batch, :math:`s` the cosine and :math:`p(i)` the other view of the
+    cell.
+
+    Parameters
+    ----------
+    adata
+        Data that were set up with :meth:`setup_anndata`.
+    registry
+        Setup of a model that is loaded without data; not for users.
+    temperature
+        :math:`\tau`, 0.5 as in :cite:p:`Ovcharenko2025`.
+    loss
+        ``"nt_xent"``, the loss above, or ``"dcl"``, without the positive pair in the denominator
+        :cite:p:`Yeh2022`, which suffers less from small batches.
+    **kwargs
+        Encoder, views and projector: arguments of :class:`JointEmbedding`. The projector has by
+        default two layers as wide as the embedding.
+
+    Examples
+    --------
+    >>> import scssl
+    >>> adata = scssl.datasets.pbmc68k_reduced()
+    >>> scssl.model.SimCLR.setup_anndata(adata)
+    >>> model = scssl.model.SimCLR(adata)
+    >>> model.train(max_epochs=2, progress=False)
+    >>> model.get_latent_representation().shape
+    (700, 64)
+    """
+
+    _module_class = SimCLRModule
+
+    def __init__(
+        self,
+        adata: AnnData | None = None,
+        registry: dict[str, Any] | None = None,
+        *,
+        temperature: float = 0.5,
+        loss: Literal["nt_xent", "dcl"] = "nt_xent",
+        **kwargs: Any,
+    ) -> None:
+        _positive(temperature=temperature)
+        if loss not in ("nt_xent", "dcl"):
+            msg = f'`loss` must be "nt_xent" or "dcl", found {loss!r}.'
+            raise ValueError(msg)
+        super().__init__(adata, registry, temperature=float(temperature), loss=loss, **kwargs)
+
+
+@register_model
+class MoCo(JointEmbedding):
+    r"""Contrast a view with a queue of embeddings by a slow copy of the network :cite:p:`He2020`.
+
+    .. math:: L = -\log \frac{e^{q \cdot k_+ / \tau}}{e^{q \cdot k_+ / \tau} + \sum_{k \in Q} e^{q \cdot k / \tau}}
+
+    with :math:`q` the one view, :math:`k_+` the other as the copy sees it, both of length 1, and
+    :math:`Q` the queue of what the copy made of earlier cells, with an MLP as projector
+    :cite:p:`Chen2020MoCo`.
+
+    Parameters
+    ----------
+    adata
+        Data that were set up with :meth:`setup_anndata`.
+    registry
+        Setup of a model that is loaded without data; not for users.
+    temperature
+        :math:`\tau`, 0.5 as in :cite:p:`Ovcharenko2025`.
+    queue_size
+        Embeddings in the queue, 2,048 as in :cite:p:`Ovcharenko2025`; saved with the model.
+    momentum
+        Share of the copy's weights that it keeps in a step; rises along half a cosine to 1. 0.996 as
+        in :cite:p:`Ovcharenko2025`.
+    **kwargs
+        Encoder, views and projector: arguments of :class:`JointEmbedding`. The projector has by
+        default two layers as wide as the embedding, without batch normalisation.
+
+    Examples
+    --------
+    >>> import scssl
+    >>> adata = scssl.datasets.pbmc68k_reduced()
+    >>> scssl.model.MoCo.setup_anndata(adata)
+    >>> model = scssl.model.MoCo(adata, queue_size=512)
+    >>> model.train(max_epochs=2, progress=False)
+    >>> model.get_latent_representation().shape
+    (700, 64)
+    """
+
+    _module_class = MoCoModule
+
+    def __init__(
+        self,
+        adata: AnnData | None = None,
+        registry: dict[str, Any] | None = None,
+        *,
+        temperature: float = 0.5,
+        queue_size: int = 2048,
+        momentum: float = 0.996,
+        **kwargs: Any,
+    ) -> None:
+        _positive(temperature=temperature, queue_size=queue_size)
+        _share(momentum=momentum)
+        super().__init__(
+            adata,
+            registry,
+            temperature=float(temperature),
+            queue_size=int(queue_size),
+            momentum=float(momentum),
+            **kwargs,
+        )
+
+
+@register_model
+class BYOL(JointEmbedding):
+    r"""Predict what a slow copy of the network makes of the other view :cite:p:`Grill2020`.
+
+    .. math:: L = -\tfrac12 \big(s(p(z_1), z'_2) + s(p(z_2), z'_1)\big)
+
+    with :math:`s` the cosine, :math:`p` the predictor and :math:`z'` the projections by the copy. No
+    other cell takes part.
+
+    Parameters
+    ----------
+    adata
+        Data that were set up with :meth:`setup_anndata`.
+    registry
+        Setup of a model that is loaded without data; not for users.
+    predictor_dims
+        Widths of the predictor's hidden layers, (256,) as in :cite:p:`Ovcharenko2025`.
+    momentum
+        Share of the copy's weights that it keeps in a step; rises along half a cosine to 1. 0.996 as
+        in :cite:p:`Grill2020`.
+    **kwargs
+        Encoder, views and projector: arguments of :class:`JointEmbedding`. The projector has by
+        default a layer of 256 and one as wide as the embedding.
+
+    Examples
+    --------
+    >>> import scssl
+    >>> adata = scssl.datasets.pbmc68k_reduced()
+    >>> scssl.model.BYOL.setup_anndata(adata)
+    >>> model = scssl.model.BYOL(adata)
+    >>> model.train(max_epochs=2, progress=False)
+    >>> model.get_latent_representation().shape
+    (700, 64)
+    """
+
+    _module_class = BYOLModule
+
+    def __init__(
+        self,
+        adata: AnnData | None = None,
+        registry: dict[str, Any] | None = None,
+        *,
+        predictor_dims: Sequence[int] = (256,),
+        momentum: float = 0.996,
+        **kwargs: Any,
+    ) -> None:
+        _share(momentum=momentum)
+        super().__init__(
+            adata,
+            registry,
+            predictor_dims=[int(width) for width in predictor_dims],
+            momentum=float(momentum),
+            **kwargs,
+        )
+
+
+@register_model
+class SimSiam(JointEmbedding):
+    r"""Predict the projection of the other view, with no gradient to it :cite:p:`Chen2021`.
+
+    .. math:: L = -\tfrac12 \big(s(p(z_1), \bar z_2) + s(p(z_2), \bar z_1)\big)
+
+    with :math:`s` the cosine, :math:`p` the predictor and :math:`\bar z` a projection that is taken as
+    given.
+
+    Parameters
+    ----------
+    adata
+        Data that were set up with :meth:`setup_anndata`.
+    registry
+        Setup of a model that is loaded without data; not for users.
+    predictor_dims
+        Widths of the predictor's hidden layers, (16,) as in :cite:p:`Ovcharenko2025`.
+    **kwargs
+        Encoder, views and projector: arguments of :class:`JointEmbedding`. The projector has by
+        default two layers as wide as the embedding and one of half its width.
+
+    Examples
+    --------
+    >>> import scssl
+    >>> adata = scssl.datasets.pbmc68k_reduced()
+    >>> scssl.model.SimSiam.setup_anndata(adata)
+    >>> model = scssl.model.SimSiam(adata)
+    >>> model.train(max_epochs=2, progress=False)
+    >>> model.get_latent_representation().shape
+    (700, 64)
+    """
+
+    _module_class = SimSiamModule
+
+    def __init__(
+        self,
+        adata: AnnData | None = None,
+        registry: dict[str, Any] | None = None,
+        *,
+        predictor_dims: Sequence[int] = (16,),
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            adata, registry, predictor_dims=[int(width) for width in predictor_dims], **kwargs
+        )
+
+
+@register_model
+class NNCLR(JointEmbedding):
+    r"""Contrast the nearest earlier embedding of a view with the other view :cite:p:`Dwibedi2021`.
+
+    The loss of :class:`SimCLR` between :math:`\mathrm{NN}(z_1)` and :math:`p(z_2)`, and the other way
+    round, with :math:`p` a predictor and :math:`\mathrm{NN}` the most similar of the embeddings of
+    earlier cells.
+
+    Parameters
+    ----------
+    adata
+        Data that were set up with :meth:`setup_anndata`.
+    registry
+        Setup of a model that is loaded without data; not for users.
+    predictor_dims
+        Widths of the predictor's hidden layers, (64,) as in :cite:p:`Ovcharenko2025`.
+    temperature
+        Divides the cosines, 0.5 as in :cite:p:`Ovcharenko2025`.
+    queue_size
+        Earlier embeddings to look among, 2,048 as in :cite:p:`Ovcharenko2025`; saved with the model.
+    **kwargs
+        Encoder, views and projector: arguments of :class:`JointEmbedding`. The projector has by
+        default three layers as wide as the embedding.
+
+    Examples
+    --------
+    >>> import scssl
+    >>> adata = scssl.datasets.pbmc68k_reduced()
+    >>> scssl.model.NNCLR.setup_anndata(adata)
+    >>> model = scssl.model.NNCLR(adata, queue_size=512)
+    >>> model.train(max_epochs=2, progress=False)
+    >>> model.get_latent_representation().shape
+    (700, 64)
+    """
+
+    _module_class = NNCLRModule
+
+    def __init__(
+        self,
+        adata: AnnData | None = None,
+        registry: dict[str, Any] | None = None,
+        *,
+        predictor_dims: Sequence[int] = (64,),
+        temperature: float = 0.5,
+        queue_size: int = 2048,
+        **kwargs: Any,
+    ) -> None:
+        _positive(temperature=temperature, queue_size=queue_size)
+        super().__init__(
+            adata,
+            registry,
+            predictor_dims=[int(width) for width in predictor_dims],
+            temperature=float(temperature),
+            queue_size=int(queue_size),
+            **kwargs,
+        )
+
+
+@register_model
+class BarlowTwins(JointEmbedding):
+    r"""Make the cross-correlation of two views the identity matrix :cite:p:`Zbontar2021`.
+
+    .. math:: L = \sum_i (1 - C_{ii})^2 + \lambda \sum_{i \ne j} C_{ij}^2
+
+    with :math:`C` the correlation, over the cells of a batch, of the dimensions of one view with those
+    of the other.
+
+    Parameters
+    ----------
+    adata
+        Data that were set up with :meth:`setup_anndata`.
+    registry
+        Setup of a model that is loaded without data; not for users.
+    redundancy
+        :math:`\lambda`, 5e-3 as in :cite:p:`Zbontar2021`.
+    **kwargs
+        Encoder, views and projector: arguments of :class:`JointEmbedding`. The projector has by
+        default three layers of 256.
+
+    Examples
+    --------
+    >>> import scssl
+    >>> adata = scssl.datasets.pbmc68k_reduced()
+    >>> scssl.model.BarlowTwins.setup_anndata(adata)
+    >>> model = scssl.model.BarlowTwins(adata)
+    >>> model.train(max_epochs=2, progress=False)
+    >>> model.get_latent_representation().shape
+    (700, 64)
+    """
+
+    _module_class = BarlowTwinsModule
+
+    def __init__(
+        self,
+        adata: AnnData | None = None,
+        registry: dict[str, Any] | None = None,
+        *,
+        redundancy: float = 5e-3,
+        **kwargs: Any,
+    ) -> None:
+        _positive(redundancy=redundancy)
+        super().__init__(adata, registry, redundancy=float(redundancy), **kwargs)
+
+
+@register_model
+class VICReg(JointEmbedding):
+    r"""Bring two views together, with variance in each dimension and no covariance :cite:p:`Bardes2022`.
+
+    .. math::
+
+        L = \lambda \frac{1}{BD} \lVert Z_1 - Z_2 \rVert^2
+            + \mu \tfrac12 \sum_v \frac{1}{D} \sum_j \max\Big(0, 1 - \sqrt{\mathrm{Var}(Z_{v,j}) + \epsilon}\Big)
+            + \nu \sum_v \frac{1}{D} \sum_{i \ne j} \mathrm{Cov}(Z_v)_{ij}^2
+
+    Parameters
+    ----------
+    adata
+        Data that were set up with :meth:`setup_anndata`.
+    registry
+        Setup of a model that is loaded without data; not for users.
+    invariance, variance, covariance
+        :math:`\lambda`, :math:`\mu` and :math:`\nu`; 25, 25 and 1 as in :cite:p:`Bardes2022`.
+    **kwargs
+        Encoder, views and projector: arguments of :class:`JointEmbedding`. The projector has by
+        default a layer as wide as the embedding and one of 256.
+
+    Examples
+    --------
+    >>> import scssl
+    >>> adata = scssl.datasets.pbmc68k_reduced()
+    >>> scssl.model.VICReg.setup_anndata(adata)
+    >>> model = scssl.model.VICReg(adata)
+    >>> model.train(max_epochs=2, progress=False)
+    >>> model.get_latent_representation().shape
+    (700, 64)
+    """
+
+    _module_class = VICRegModule
+
+    def __init__(
+        self,
+        adata: AnnData | None = None,
+        registry: dict[str, Any] | None = None,
+        *,
+        invariance: float = 25.0,
+        variance: float = 25.0,
+        covariance: float = 1.0,
+        **kwargs: Any,
+    ) -> None:
+        _positive(invariance=invariance, variance=variance, covariance=covariance)
+        super().__init__(
+            adata,
+            registry,
+            invariance=float(invariance),
+            variance=float(variance),
+            covariance=float(covariance),
+            **kwargs,
+        )
+
+
+@register_model
+class DINO(JointEmbedding):
+    r"""Assign a view to the prototypes that a slow copy of the network gives the other :cite:p:`Caron2021`.
+
+    .. math:: L = -\sum_k P'_k \log P_k
+
+    with :math:`P = \mathrm{softmax}(s / \tau_s)` of the scores :math:`s` of the prototypes for the one view
+    and :math:`P' = \mathrm{softmax}((s' - c) / \tau_t)` for the other by the copy; :math:`c` is the running mean
+    of the scores, which keeps one prototype from taking all cells.
+
+    Parameters
+    ----------
+    adata
+        Data that were set up with :meth:`setup_anndata`.
+    registry
+        Setup of a model that is loaded without data; not for users.
+    n_prototypes
+        Number of prototypes, 1,024.
+    student_temperature, teacher_temperature
+        :math:`\tau_s` and :math:`\tau_t`, 0.1 and 0.04 as in :cite:p:`Caron2021`.
+    center_momentum
+        Share of the running mean that is kept in a step, 0.9 as in :cite:p:`Caron2021`.
+    momentum
+        Share of the copy's weights that it keeps in a step; rises along half a cosine to 1. 0.996 as
+        in :cite:p:`Caron2021`.
+    **kwargs
+        Encoder, views and projector: arguments of :class:`JointEmbedding`. The projector has by
+        default a layer of 256 and one as wide as the embedding, before the prototypes.
+
+    Examples
+    --------
+    >>> import scssl
+    >>> adata = scssl.datasets.pbmc68k_reduced()
+    >>> scssl.model.DINO.setup_anndata(adata)
+    >>> model = scssl.model.DINO(adata, n_prototypes=128)
+    >>> model.train(max_epochs=2, progress=False)
+    >>> model.get_latent_representation().shape
+    (700, 64)
+    """
+
+    _module_class = DINOModule
+
+    def __init__(
+        self,
+        adata: AnnData | None = None,
+        registry: dict[str, Any] | None = None,
+        *,
+        n_prototypes: int = 1024,
+        student_temperature: float = 0.1,
+        teacher_temperature: float = 0.04,
+        center_momentum: float = 0.9,
+        momentum: float = 0.996,
+        **kwargs: Any,
+    ) -> None:
+        _positive(
+            n_prototypes=n_prototypes,
+            student_temperature=student_temperature,
+            teacher_temperature=teacher_temperature,
+        )
+        _share(center_momentum=center_momentum, momentum=momentum)
+        super().__init__(
+            adata,
+            registry,
+            n_prototypes=int(n_prototypes),
+            student_temperature=float(student_temperature),
+            teacher_temperature=float(teacher_temperature),
+            center_momentum=float(center_momentum),
+            momentum=float(momentum),
+            **kwargs,
+        )

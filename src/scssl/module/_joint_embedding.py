@@ -1,0 +1,235 @@
+"""Joint-embedding learning: what all of its methods have in common."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from typing import Any
+
+import torch
+from scvi.module.base import LossOutput
+from torch import Tensor, nn
+
+from scssl.augment import Augmentation, ViewContext, two_views
+from scssl.nn import (
+    BatchNormEncoder,
+    ProjectionHead,
+    SparseRows,
+    momentum_schedule,
+    update_ema,
+)
+
+from ._base import SSLModule, blockwise, first_layer
+
+#: Keys of a batch that hold the expression of other cells: ``partner:<view>:<walk>``.
+_PARTNER = "partner"
+
+
+class JointEmbeddingModule(SSLModule):
+    """An encoder that maps two views of a cell to the same place, and a head for its objective.
+
+    A subclass adds its head in :meth:`_add_heads` and its objective in :meth:`compare`.
+
+    Parameters
+    ----------
+    n_genes
+        Number of genes.
+    hidden_dims
+        Widths of the encoder's hidden layers.
+    n_latent
+        Width of the embedding.
+    dropout
+        Share of units dropped in training.
+    activation
+        Name of the activation.
+    batch_norm
+        Whether each layer of the encoder is followed by batch normalisation.
+    augmentation
+        Draws the views.
+    input_kind, target_sum
+        How expression was normalised, for augmentations that work on counts.
+    batch_key
+        Key in a batch of the experimental batch, for augmentations within it; `None` where cells
+        have none.
+    heads
+        Whether there is a head. Without one the module embeds and can be fine-tuned.
+    **options
+        Of the method.
+    """
+
+    #: Whether a lower validation loss means a better epoch. Not so where the target of the loss
+    #: moves along: the loss of a copy that lags behind, or of a queue, says little about the encoder.
+    loss_ranks_epochs = True
+
+    def __init__(
+        self,
+        n_genes: int,
+        *,
+        hidden_dims: Sequence[int],
+        n_latent: int,
+        dropout: float,
+        activation: str,
+        batch_norm: bool,
+        augmentation: Augmentation,
+        input_kind: str,
+        target_sum: float,
+        batch_key: str | None = None,
+        heads: bool = True,
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        self.n_genes, self.n_latent = n_genes, n_latent
+        self.augmentation = augmentation
+        self.input_kind, self.target_sum = input_kind, target_sum
+        self.batch_key = batch_key
+        self.encoder = BatchNormEncoder(
+            n_genes,
+            hidden_dims=hidden_dims,
+            n_latent=n_latent,
+            activation=activation,
+            dropout=dropout,
+            batch_norm=batch_norm,
+        )
+        self.projector: nn.Module | None = None
+        self.projected_width = 0
+        if heads:
+            self._add_heads(**options)
+
+    @abstractmethod
+    def _add_heads(self, *args: Any, **options: Any) -> None:
+        """Add projector, predictor, target and queue, as the method has them."""
+
+    def _project_to(self, sizes: Sequence[int], **options: Any) -> None:
+        """Add a projector with layers of these sizes, the first that of the embedding."""
+        self.projector = ProjectionHead(sizes, **options)
+        self.projected_width = sizes[-1]
+
+    @abstractmethod
+    def compare(self, one: Any, two: Any, *, learn: bool) -> Tensor:
+        """Objective of two views.
+
+        Parameters
+        ----------
+        one, two
+            The views, what the encoder takes.
+        learn
+            Whether this is a training step, after which queues move on.
+        """
+
+    def loss(
+        self,
+        tensors: Mapping[str, Tensor],
+        inference_outputs: Any = None,
+        generative_outputs: Any = None,
+        *,
+        rng: torch.Generator | None = None,
+        full: bool = True,
+    ) -> LossOutput:
+        if self.projector is None:
+            msg = (
+                "This model has no projector, so it cannot be trained to compare views. Fine-tune it: "
+                "scssl.model.CellTypeClassifier.from_ssl_model(model, adata, labels_key=...)"
+            )
+            raise ValueError(msg)
+        x, rng = self._rows(tensors), self._generator(rng)
+        if x.n_cells < 2:
+            # One cell has nothing to be told apart from. Training drops such a batch.
+            return LossOutput(loss=x.values.new_zeros(()), n_obs_minibatch=x.n_cells)
+        one, two = two_views(x, self.augmentation, rng, self._contexts(tensors, rng))
+        loss = self.compare(one, two, learn=not full and self.training)
+        return LossOutput(loss=loss, n_obs_minibatch=x.n_cells)
+
+    def _contexts(
+        self, tensors: Mapping[str, Tensor], rng: torch.Generator
+    ) -> tuple[ViewContext, ViewContext]:
+        """What the augmentations of each view may know of the batch."""
+        partners: tuple[dict[tuple[str, ...], SparseRows], ...] = ({}, {})
+        for name, value in tensors.items():
+            if name.startswith(f"{_PARTNER}:"):
+                _, view, walk = name.split(":", 2)
+                partners[int(view)][tuple(walk.split("/"))] = SparseRows.from_tensor(value)
+        batch = tensors.get(self.batch_key) if self.batch_key else None
+        shared = torch.randint(2**31, (), generator=rng, device=rng.device)
+        one, two = (
+            ViewContext(
+                view=view,
+                partners=partners[view],
+                batch=None if batch is None else batch.squeeze(-1),
+                input_kind=self.input_kind,  # type: ignore[arg-type]
+                library=tensors["library"].squeeze(-1),
+                target_sum=self.target_sum,
+                shared_seed=int(shared),
+            )
+            for view in (0, 1)
+        )
+        return one, two
+
+    def encode(self, tensors: Mapping[str, Tensor]) -> Tensor:
+        z: Tensor = self.encoder(self._rows(tensors))
+        return z
+
+    def embed(self, tensors: Mapping[str, Tensor]) -> Tensor:
+        first = first_layer(self.encoder.gene_encoder, self._rows(tensors))
+        return blockwise(self.encoder.rest, first).float()
+
+    def project(self, tensors: Mapping[str, Tensor]) -> Tensor:
+        """Output of the projector in evaluation mode, the same for a cell in any batch."""
+        if self.projector is None:
+            msg = (
+                "This model has no projector. Use get_latent_representation() without `projected`."
+            )
+            raise ValueError(msg)
+        return blockwise(self.projector, self.embed(tensors)).float()
+
+    def encoder_parts(self) -> list[nn.Module]:
+        """Layers of the encoder, each with its normalisation, the one on the genes first."""
+        return self.encoder.parts()
+
+    def compilable(self) -> tuple[nn.Module, ...]:
+        return (self.encoder.rest,)
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        # Decay of biases and of the scales of normalisation does not regularise, it only shrinks.
+        trained = [p for p in self.parameters() if p.requires_grad]
+        return [
+            {"params": [p for p in trained if p.ndim > 1]},
+            {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+
+
+class MomentumModule(JointEmbeddingModule):
+    r"""A joint embedding whose target is a copy of the network that follows it slowly.
+
+    After each step of the optimiser, every weight of the copy moves by
+
+    .. math:: \theta' \leftarrow m \theta' + (1 - m) \theta
+
+    and :math:`m` rises from `momentum` to 1 along half a cosine over all steps.
+    """
+
+    loss_ranks_epochs = False
+
+    def _add_target(self, momentum: float) -> None:
+        """Copy encoder and projector as they are."""
+        assert self.projector is not None
+        self.momentum = momentum
+        self.target_encoder = deepcopy(self.encoder).requires_grad_(False)
+        self.target_projector = deepcopy(self.projector).requires_grad_(False)
+
+    def after_step(self, step: int, n_steps: int) -> None:
+        assert self.projector is not None
+        momentum = momentum_schedule(step, n_steps, self.momentum)
+        update_ema(self.target_encoder, self.encoder, momentum)
+        update_ema(self.target_projector, self.projector, momentum)
+
+    @torch.no_grad()
+    def target(self, view: Any) -> Tensor:
+        """Projection of a view by the copy."""
+        z: Tensor = self.target_projector(self.target_encoder(view))
+        return z
+
+
+def widths(n_latent: int, dims: Sequence[int] | None, default: Sequence[int]) -> list[int]:
+    """Widths of a head from the embedding on."""
+    return [n_latent, *(default if dims is None else dims)]
