@@ -10,7 +10,7 @@ from torch import Tensor
 from scssl.nn import SparseRows
 
 from ._view import Augmentation, Batch, ViewContext, check_choice, check_share, shape_of
-from ._view_hash import bernoulli, draw_seed
+from ._view_hash import bernoulli, coins, draw_seed
 from ._view_rows import join, position_keys, take
 
 
@@ -60,39 +60,39 @@ class GeneSwap(Augmentation):
         n_cells, n_genes = shape_of(x)
         device = applied.device
         gene_at = torch.randperm(n_genes, generator=rng, device=device)
+        centre = torch.randint(n_genes, (n_cells,), generator=rng, device=device)
+        if not isinstance(x, SparseRows):
+            return self._exchanged(x, applied.nonzero().squeeze(1), gene_at, centre, rng)
+        cells, genes = x.rows, x.columns.long()
         place_of = torch.empty_like(gene_at)
         place_of[gene_at] = torch.arange(n_genes, device=device)
-        centre = torch.randint(n_genes, (n_cells,), generator=rng, device=device)
-        seed = draw_seed(rng, device)
-        if isinstance(x, SparseRows):
-            cells = x.rows
-            genes = self._partner(x.columns, cells, gene_at, place_of, centre, seed)
-            genes = genes.to(x.columns.dtype).where(applied.index_select(0, cells), x.columns)
-            return SparseRows(x.pointers, genes, x.values, n_genes)
-        cells = applied.nonzero()
-        genes = torch.arange(n_genes, device=device).expand(len(cells), -1)
-        genes = self._partner(genes, cells, gene_at, place_of, centre, seed)
-        where = cells.squeeze(1)
-        return x.index_copy(0, where, x.index_select(0, where).gather(1, genes))
-
-    def _partner(
-        self,
-        genes: Tensor,
-        cells: Tensor,
-        gene_at: Tensor,
-        place_of: Tensor,
-        centre: Tensor,
-        seed: Tensor,
-    ) -> Tensor:
-        """Gene with which each gene changes places: itself for those that stay."""
-        place = place_of[genes.long()]
+        place = place_of.index_select(0, genes)
         # Reflecting twice leads back, so this pairs the genes.
-        other = centre[cells] - place
-        other += len(gene_at) * (other < 0)
+        other = centre.index_select(0, cells).sub_(place)
+        other.add_(other < 0, alpha=n_genes)
         # Both genes of a pair have to come to the same decision.
-        key = torch.minimum(place, other)
-        key.add_(cells, alpha=len(gene_at))
-        return gene_at[other.where(bernoulli(key, seed, self.rate), place)]
+        key = torch.minimum(place, other).add_(cells, alpha=n_genes)
+        moved = bernoulli(key, draw_seed(rng, device), self.rate)
+        moved.logical_and_(applied.index_select(0, cells))
+        partner = gene_at.index_select(0, other).to(x.columns.dtype)
+        return SparseRows(x.pointers, partner.where(moved, x.columns), x.values, n_genes)
+
+    def _exchanged(
+        self, x: Tensor, where: Tensor, gene_at: Tensor, centre: Tensor, rng: torch.Generator
+    ) -> Tensor:
+        """Dense: draw the pairs, and move only what is in them."""
+        n_genes = len(gene_at)
+        chosen = coins((len(where), (n_genes + 1) // 2), self.rate, rng)
+        cell, step = chosen.nonzero(as_tuple=True)
+        cell = where.index_select(0, cell)
+        centre = centre.index_select(0, cell)
+        # Outwards from the middle between the two genes of a pair.
+        place = (centre + 1).div_(2, rounding_mode="floor").add_(step).remainder_(n_genes)
+        other = (centre - place).remainder_(n_genes)
+        one, two = (gene_at.index_select(0, at).add_(cell, alpha=n_genes) for at in (place, other))
+        flat = x.reshape(-1)
+        new = flat.index_copy(0, one, flat.index_select(0, two))
+        return new.index_copy_(0, two, flat.index_select(0, one)).view_as(x)
 
 
 class CrossOver(Augmentation):
@@ -145,7 +145,7 @@ class CrossOver(Augmentation):
     ) -> Batch:
         donor = self._donors(x, applied.device, rng, context)
         applied = applied & (donor != torch.arange(len(donor), device=donor.device))
-        return exchange(x, x, donor, applied, draw_seed(rng, applied.device), self.rate)
+        return exchange(x, x, donor, applied, self.rate, rng)
 
     def _donors(
         self, x: Batch, device: torch.device, rng: torch.Generator, context: ViewContext
@@ -177,7 +177,12 @@ class CrossOver(Augmentation):
 
 
 def exchange(
-    x: Batch, other: Batch, partner: Tensor, applied: Tensor, seed: Tensor, rate: float
+    x: Batch,
+    other: Batch,
+    partner: Tensor,
+    applied: Tensor,
+    rate: float,
+    rng: torch.Generator,
 ) -> Batch:
     """Entries of a partner in place of the own ones, drawn for each cell and gene.
 
@@ -191,16 +196,16 @@ def exchange(
         Number of each cell's partner in ``other``.
     applied
         Which cells to change.
-    seed
-        Seed of the draw.
     rate
         Probability that an entry comes from the partner.
+    rng
+        Generator on the device of the batch.
     """
     if isinstance(x, SparseRows):
         if not isinstance(other, SparseRows):
             msg = "`other` must be sparse where `x` is."
             raise TypeError(msg)
-        theirs = take(other, partner, applied)
+        theirs, seed = take(other, partner, applied), draw_seed(rng, applied.device)
         kept = ~bernoulli(position_keys(x), seed, rate)
         own = x.keep(kept.logical_or_(~applied.index_select(0, x.rows)))
         return join(own, theirs.keep(bernoulli(position_keys(theirs), seed, rate)))
@@ -210,6 +215,5 @@ def exchange(
         donated = take(other, partner).to_dense()
     else:
         donated = other.index_select(0, partner)
-    genes = torch.arange(x.shape[1], device=where.device)
-    drawn = bernoulli(where.unsqueeze(1) * x.shape[1] + genes, seed, rate)
+    drawn = coins(donated.shape, rate, rng)
     return x.index_copy(0, where, donated.where(drawn, x.index_select(0, where)))

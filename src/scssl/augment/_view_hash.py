@@ -1,4 +1,4 @@
-"""Random decisions by position: the same entry gets the same draw wherever it is asked for.
+"""Random decisions, cheap ones and ones by position.
 
 To exchange entries between two sparse cells, both need the same decision for the same gene. A hash
 of the position gives it at stored entries only, without a random number per gene.
@@ -6,6 +6,7 @@ of the position gives it at stored entries only, without a random number per gen
 
 from __future__ import annotations
 
+import math
 import zlib
 
 import torch
@@ -43,6 +44,28 @@ def bernoulli(key: Tensor, seed: Tensor | int, probability: float) -> Tensor:
         return torch.ones_like(key, dtype=torch.bool)
     # The hash is compared as an integer: no step to floats, and all of its bits count.
     return scramble(key + seed) < round((probability - 0.5) * 2**64)
+
+
+def coins(shape: torch.Size | tuple[int, ...], probability: float, rng: torch.Generator) -> Tensor:
+    """Independent decisions, four for each random number.
+
+    Parameters
+    ----------
+    shape
+        Shape of the result.
+    probability
+        Probability to be true, realised to within 1/65,536.
+    rng
+        Generator on the device of the result.
+    """
+    n = math.prod(shape)
+    if probability >= 1:
+        return torch.ones(shape, dtype=torch.bool, device=rng.device)
+    draws = torch.empty(-(-n // 4), dtype=torch.int64, device=rng.device)
+    draws.random_(-(2**63), None, generator=rng)
+    # The greatest 16-bit integer is the most that 16-bit integers can be compared with.
+    bound = min(round((probability - 0.5) * 2**16), 2**15 - 1)
+    return (draws.view(torch.int16)[:n] < bound).view(shape)
 
 
 def draw_seed(rng: torch.Generator, device: torch.device) -> Tensor:

@@ -12,8 +12,8 @@ from scssl.nn import SparseRows
 
 from ._view import Augmentation, Batch, ViewContext, Walk, check_choice, check_share, shape_of
 from ._view_genes import exchange
-from ._view_hash import bernoulli, draw_seed
-from ._view_rows import choose_cells, join, match, position_keys, take
+from ._view_hash import bernoulli, coins, draw_seed
+from ._view_rows import choose_cells, join, match, position_keys, sparse_with_values, take
 
 _MIXES = ("int", "geo", "exc")
 Mix = Literal["int", "geo", "exc"]
@@ -36,12 +36,10 @@ class _MixAugmentation(Augmentation):
 
     def _mixed(self, x: Batch, partner: SparseRows, applied: Tensor, rng: torch.Generator) -> Batch:
         """Each cell with its partner, by one of the ways to mix, drawn for each cell."""
-        n_cells, n_genes = shape_of(x)
-        device = applied.device
-        seed = draw_seed(rng, device)
+        n_cells, device = shape_of(x)[0], applied.device
         if self.mix == ("exc",):
             cells = torch.arange(n_cells, device=device)
-            return exchange(x, partner, cells, applied, seed, 1 - self.alpha)
+            return exchange(x, partner, cells, applied, 1 - self.alpha, rng)
         kind = torch.randint(len(self.mix), (n_cells,), generator=rng, device=device)
         kind = torch.tensor([_MIXES.index(name) for name in self.mix], device=device)[kind]
         draws = torch.rand(n_cells, generator=rng, device=device)
@@ -53,23 +51,25 @@ class _MixAugmentation(Augmentation):
         if not isinstance(x, SparseRows):
             where = applied.nonzero().squeeze(1)
             own = x.index_select(0, where)
-            keys = where.unsqueeze(1) * n_genes + torch.arange(n_genes, device=device)
             dense = take(partner, where).to_dense()
-            new = self._mix(own, dense, kind[where, None], share[where, None], keys, seed)
+            stays = coins(own.shape, self.alpha, rng) if "exc" in self.mix else None
+            new = self._mix(own, dense, kind[where, None], share[where, None], stays)
             return x.index_copy(0, where, new)
         theirs = take(partner, torch.arange(n_cells, device=device), applied)
         met, alone = match(x, theirs)
-        cells = x.rows
-        new = self._mix(x.values, met, kind[cells], share[cells], position_keys(x), seed)
+        seed, cells = draw_seed(rng, device), x.rows
+        stays = bernoulli(position_keys(x), seed, self.alpha) if "exc" in self.mix else None
+        new = self._mix(x.values, met, kind[cells], share[cells], stays)
         new = new.where(applied.index_select(0, cells), x.values)
         theirs = theirs.keep(alone)
         cells, none = theirs.rows, torch.zeros_like(theirs.values)
-        keys = position_keys(theirs)
-        added = self._mix(none, theirs.values, kind[cells], share[cells], keys, seed)
-        return join(x.keep(new != 0, new), theirs.keep(added != 0, added))
+        if stays is not None:
+            stays = bernoulli(position_keys(theirs), seed, self.alpha)
+        added = self._mix(none, theirs.values, kind[cells], share[cells], stays)
+        return join(sparse_with_values(x, new), sparse_with_values(theirs, added))
 
     def _mix(
-        self, own: Tensor, theirs: Tensor, kind: Tensor, share: Tensor, keys: Tensor, seed: Tensor
+        self, own: Tensor, theirs: Tensor, kind: Tensor, share: Tensor, stays: Tensor | None
     ) -> Tensor:
         """Mix of entries, one of which may be 0 because it is not stored."""
         new = share * own + (1 - share) * theirs
@@ -77,8 +77,8 @@ class _MixAugmentation(Augmentation):
             # Noise can leave negative values, which have no power.
             geometric = own.clamp(min=0) ** share * theirs.clamp(min=0) ** (1 - share)
             new = torch.where(kind == 1, geometric, new)
-        if "exc" in self.mix:
-            new = torch.where(kind == 2, own.where(bernoulli(keys, seed, self.alpha), theirs), new)
+        if stays is not None:
+            new = torch.where(kind == 2, own.where(stays, theirs), new)
         return new
 
 

@@ -33,7 +33,16 @@ def with_values(x: Batch, values: Tensor) -> Batch:
     values
         Shaped as :func:`values_of`.
     """
-    return x.keep(values != 0, values) if isinstance(x, SparseRows) else values
+    return sparse_with_values(x, values) if isinstance(x, SparseRows) else values
+
+
+def sparse_with_values(x: SparseRows, values: Tensor) -> SparseRows:
+    """As :func:`with_values`, of a sparse batch."""
+    kept = values != 0
+    # Most augmentations leave no zeros, and looking costs little beside copying.
+    if bool(kept.all()):
+        return SparseRows(x.pointers, x.columns, values, x.n_genes)
+    return x.keep(kept, values)
 
 
 def to_dense(x: Batch) -> Tensor:
@@ -126,7 +135,7 @@ def match(x: SparseRows, other: SparseRows) -> tuple[Tensor, Tensor]:
     # A slot for each entry of the batch that says where it is among the stored ones. It needs no
     # clearing: what is read is believed only if the entry there has the key that was looked for.
     slots = torch.empty(x.n_cells * x.n_genes, dtype=torch.int32, device=keys.device)
-    slots[keys] = torch.arange(len(keys), dtype=torch.int32, device=keys.device)
+    slots.index_copy_(0, keys, torch.arange(len(keys), dtype=torch.int32, device=keys.device))
     values = other.values.new_zeros(len(keys))
     if len(keys) == 0:
         return values, torch.ones_like(others, dtype=torch.bool)

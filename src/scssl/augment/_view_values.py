@@ -17,6 +17,7 @@ from ._view import (
     check_positive,
     check_share,
 )
+from ._view_hash import coins
 from ._view_rows import per_value, to_dense, values_of, with_values
 
 
@@ -59,10 +60,9 @@ class Mask(Augmentation):
     def transform(
         self, x: Batch, applied: Tensor, rng: torch.Generator, context: ViewContext
     ) -> Batch:
-        values = values_of(x)
-        draws = torch.rand(values.shape, generator=rng, device=values.device)
-        visible = (draws >= self.rate).logical_or_(~per_value(x, applied))
-        return x.keep(visible) if isinstance(x, SparseRows) else x.where(visible, 0)
+        hidden = coins(values_of(x).shape, self.rate, rng)
+        visible = ~hidden.logical_and_(per_value(x, applied))
+        return x.keep(visible) if isinstance(x, SparseRows) else x * visible
 
 
 class Dropout(Augmentation):
@@ -115,7 +115,7 @@ class Dropout(Augmentation):
         # Negative values, which noise can leave, are the lowest.
         lost = values.clamp(min=0).square_().mul_(-self.decay).exp_().mul_(self.rate)
         kept = (draws >= lost).logical_or_(~per_value(x, applied))
-        return x.keep(kept) if isinstance(x, SparseRows) else x.where(kept, 0)
+        return x.keep(kept) if isinstance(x, SparseRows) else x * kept
 
 
 class GaussianNoise(Augmentation):
@@ -194,14 +194,6 @@ class GaussianNoise(Augmentation):
     def _noisy(self, values: Tensor, rng: torch.Generator) -> Tensor:
         noise = torch.empty_like(values).normal_(0, self.scale, generator=rng)
         if self.rate < 1:
-            noise.mul_(_coins(values.shape, self.rate, rng, values.device))
+            noise.mul_(coins(values.shape, self.rate, rng))
         noise += values
         return noise if self.clip_min is None else noise.clamp_(min=self.clip_min)
-
-
-def _coins(shape: torch.Size, rate: float, rng: torch.Generator, device: torch.device) -> Tensor:
-    """Decisions that are true with probability ``rate``, to 1/65,536, four for one random number."""
-    n = shape.numel()
-    draws = torch.empty(-(-n // 4), dtype=torch.int64, device=device)
-    draws.random_(-(2**63), None, generator=rng)
-    return (draws.view(torch.int16)[:n] < min(round((rate - 0.5) * 2**16), 2**15 - 1)).view(shape)
