@@ -65,7 +65,8 @@ def setting(tmp_path_factory):
     torch.save((x1, x2), folder / "views.pt")
     torch.save(model.state_dict(), folder / "weights.pt")
     source, n = Path(_gather.__file__), str(N_PROCESSES)
-    environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
+    loopback = "lo" if sys.platform == "linux" else "lo0"
+    environment = {**os.environ, "GLOO_SOCKET_IFNAME": loopback, "OMP_NUM_THREADS": "1"}
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", WORKER, str(folder), str(source), str(rank), n],
@@ -86,7 +87,6 @@ def setting(tmp_path_factory):
     return model, x1, x2, [torch.load(folder / f"result{r}.pt") for r in range(N_PROCESSES)]
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the loopback device has another name")
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_two_processes_have_value_and_gradients_of_one(setting, name):
     model, x1, x2, results = setting

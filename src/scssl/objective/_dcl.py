@@ -37,10 +37,10 @@ def dcl(z1: Tensor, z2: Tensor, *, temperature: float = 0.1, sigma: float | None
         Projections of the two views, row by row of the same cells, shape ``(n_cells,
         n_dimensions)``; scaled to unit length here. Two cells at least.
     temperature
-        Divides the cosine similarities. The default is that of :cite:t:`Yeh2022`.
+        Divides the cosine similarities. The default is that of the implementation in lightly.
     sigma
-        Weigh cells by how far their views are apart, the more the smaller it is; :cite:t:`Yeh2022`
-        use 0.5. Without it all weigh the same.
+        Weigh cells by how far their views are apart, the more the smaller it is; 0.5 in lightly.
+        Without it all weigh the same.
 
     Returns
     -------

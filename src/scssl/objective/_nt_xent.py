@@ -33,8 +33,8 @@ def nt_xent(z1: Tensor, z2: Tensor, *, temperature: float = 0.5) -> Tensor:
         Projections of the two views, row by row of the same cells, shape ``(n_cells,
         n_dimensions)``; scaled to unit length here.
     temperature
-        Divides the cosine similarities. The default is the best of the long runs of
-        :cite:t:`Chen2020`, and what the benchmark of :cite:t:`Ovcharenko2025` uses.
+        Divides the cosine similarities. The default is that of the benchmark of
+        :cite:t:`Ovcharenko2025`, one of the values tried in :cite:t:`Chen2020`.
 
     Returns
     -------
