@@ -25,6 +25,7 @@ FUNCTIONS = {
 }
 # The arguments with which to call each, besides the AnnData or the model.
 CALLS = {
+    "pp.cross_batch_neighbors": {"batch_key": "batch", "method": "mnn"},
     "pp.gene_programs": {"programs": {"all": [f"GENE{i}" for i in range(10)]}},
     "pp.tf_targets": {"targets": {"GENE0": [f"GENE{i}" for i in range(20)]}},
     "tl.embed": {"model": "model"},
@@ -105,6 +106,8 @@ def test_signature(name):
 def test_shared_parameters_have_the_same_default_everywhere(name):
     defaults = {"copy": False, "rng": 0, "show": None, "save": None, "ax": None, "use_rep": "X_ssl"}
     found = parameters(name)
+    if name.startswith("pp."):
+        del defaults["use_rep"]  # what prepares the data comes before any embedding by a model
     for parameter, default in defaults.items():
         if parameter in found:
             assert found[parameter].default == default
@@ -160,6 +163,7 @@ def data():
     adata.var_names = [f"GENE{i}" for i in range(40)]
     adata.obs_names = [f"cell{i}" for i in range(60)]
     adata.obs["label"] = pd.Categorical(labels)
+    adata.obs["batch"] = pd.Categorical(np.resize(["first", "second"], 60))
     adata.layers["other"] = adata.X.copy()
     adata.obsm["X_ssl"] = generator.normal(size=(60, 4)).astype(np.float32)
     adata.obsm["X_umap"] = np.zeros((60, 2), dtype=np.float32)
@@ -203,7 +207,7 @@ def call(name, adata, model, **kwargs):
 
 
 def is_under(column, key):
-    """Whether a column of ``obs`` belongs to a key: ``key`` itself and ``key_...``."""
+    """Whether a column of ``obs`` or a graph belongs to a key: ``key`` itself and ``key_...``."""
     return key is not None and (column == key or column.startswith(f"{key}_"))
 
 
@@ -214,7 +218,7 @@ def assert_untouched(adata, before, *, except_key=None):
     own = [column for column in adata.obs if is_under(column, except_key)]
     pd.testing.assert_frame_equal(adata.obs.drop(columns=own), before.obs)
     pd.testing.assert_frame_equal(adata.var, before.var)
-    assert not adata.obsp
+    assert all(is_under(key, except_key) for key in adata.obsp)
     for slot in ("obsm", "varm", "uns"):
         now, then = getattr(adata, slot), getattr(before, slot)
         new = {key for key in set(now) - set(then) if not key.endswith("_colors")}
@@ -241,7 +245,9 @@ def assert_same(one, other):
 def written(adata, key):
     """All that was written under a key."""
     slots = {slot: getattr(adata, slot).get(key) for slot in ("obsm", "varm", "uns")}
-    return {**slots, "obs": adata.obs[[column for column in adata.obs if is_under(column, key)]]}
+    graphs = {name: graph for name, graph in adata.obsp.items() if is_under(name, key)}
+    columns = [column for column in adata.obs if is_under(column, key)]
+    return {**slots, "obsp": graphs, "obs": adata.obs[columns]}
 
 
 adata_functions = pytest.mark.parametrize("name", [n for n in FUNCTIONS if FIRST.get(n) != "model"])
@@ -272,7 +278,7 @@ def test_copy(name, data, model):
     assert isinstance(result, ad.AnnData)
     assert result is not untouched
     assert_untouched(untouched, data)
-    for slot in ("obs", "obsm", "varm", "uns"):
+    for slot in ("obs", "obsm", "obsp", "varm", "uns"):
         assert set(getattr(result, slot)) == set(getattr(adata, slot))
     assert_same(written(result, "mine"), written(adata, "mine"))
 

@@ -9,7 +9,7 @@ import pytest
 from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 
 import scssl
-from scssl.tl._neighbors import Index
+from scssl._neighbors import Index
 from scssl.tl._transfer import vote
 
 

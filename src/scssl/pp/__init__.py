@@ -1,5 +1,6 @@
 """Prepare data, in the way of scanpy's ``pp``."""
 
+from scssl.pp._cross_batch import cross_batch_neighbors
 from scssl.pp._programs import gene_programs, tf_targets
 
-__all__ = ["gene_programs", "tf_targets"]
+__all__ = ["cross_batch_neighbors", "gene_programs", "tf_targets"]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scssl._errors import ScsslWarning
+from scssl._neighbors import EXACT_PAIRS
 from scssl._random import RNG, as_seed
 from scssl.tl._checks import (
     check_adata,
@@ -18,7 +19,6 @@ from scssl.tl._checks import (
     get_embedding,
     get_labels,
 )
-from scssl.tl._neighbors import EXACT_PAIRS
 from scssl.tl._transfer import Reference
 
 if TYPE_CHECKING:

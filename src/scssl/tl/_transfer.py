@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from scssl._neighbors import Index
 from scssl._random import derive_generator
-from scssl.tl._neighbors import Index
 from scssl.tl._protocol import rank_in_class
 from scssl.tl._scores import calibration_error, reliability
 

@@ -47,7 +47,11 @@ class Index:
         """As :meth:`query`, of every cell of the reference among the others."""
         if self.exact:
             return self._measured(self.values, self._all_pairs(None, n_neighbors))
-        with_self = self._approximate(n_neighbors + 1).neighbor_graph[0][:, : n_neighbors + 1]
+        graph = self._approximate(n_neighbors + 1).neighbor_graph[0]
+        with_self = graph[:, : n_neighbors + 1].copy()
+        short = (with_self < 0).any(axis=1)
+        if short.any():
+            with_self[short] = self._all_pairs(self.values[short], n_neighbors + 1)
         is_self = with_self == np.arange(len(with_self))[:, None]
         # Where a cell did not find itself, its farthest neighbour is one too many.
         is_self[~is_self.any(axis=1), -1] = True
