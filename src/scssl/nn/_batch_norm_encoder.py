@@ -93,6 +93,17 @@ class BatchNormEncoder(nn.Module):
         self.rest = nn.Sequential(*layers)
 
     def forward(self, x: SparseRows | Tensor) -> Tensor:
+        """Embeddings of a batch.
+
+        Parameters
+        ----------
+        x
+            Expression, sparse or dense.
+
+        Returns
+        -------
+        Shape ``(n_cells, n_latent)``.
+        """
         first = self.gene_encoder.dense(x) if isinstance(x, Tensor) else self.gene_encoder(x)
         z: Tensor = self.rest(first)
         return z

@@ -116,4 +116,5 @@ class MemoryBank(nn.Module):
             raise ValueError(msg)
 
     def extra_repr(self) -> str:
+        """Size and width, for printing."""
         return "size={}, dim={}".format(*self.values.shape)

@@ -81,5 +81,16 @@ class ProjectionHead(nn.Module):
         self.layers = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Projections of embeddings, or predictions from projections.
+
+        Parameters
+        ----------
+        x
+            Shape ``(n_cells, sizes[0])``.
+
+        Returns
+        -------
+        Shape ``(n_cells, sizes[-1])``.
+        """
         y: Tensor = self.layers(x)
         return y

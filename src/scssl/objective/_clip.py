@@ -2,9 +2,9 @@ r"""Contrast of two modalities, the loss of CLIP :cite:p:`Radford2021`.
 
 .. math::
 
-    L = \frac{1}{2B} \sum_{i=1}^{B} \Big[
+    L = \frac{1}{2B} \sum_{i=1}^{B} \left[
         -\log \frac{\exp(s\,\hat a_i \cdot \hat b_i)}{\sum_j \exp(s\,\hat a_i \cdot \hat b_j)}
-        -\log \frac{\exp(s\,\hat a_i \cdot \hat b_i)}{\sum_j \exp(s\,\hat a_j \cdot \hat b_i)} \Big]
+        -\log \frac{\exp(s\,\hat a_i \cdot \hat b_i)}{\sum_j \exp(s\,\hat a_j \cdot \hat b_i)} \right]
 
 with :math:`\hat a` and :math:`\hat b` the projections of the two modalities scaled to unit length and
 :math:`s` the exponential of ``log_scale``. Other than in NT-Xent a cell is contrasted with the other

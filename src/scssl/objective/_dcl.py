@@ -2,8 +2,8 @@ r"""Decoupled contrastive loss :cite:p:`Yeh2022`.
 
 .. math::
 
-    L = \frac{1}{2B} \sum_{i=1}^{2B} \Big[ -w_i\,\hat z_i \cdot \hat z_{p(i)} / \tau
-        + \log \sum_{j \notin \{i, p(i)\}} \exp(\hat z_i \cdot \hat z_j / \tau) \Big]
+    L = \frac{1}{2B} \sum_{i=1}^{2B} \left[ -w_i\,\hat z_i \cdot \hat z_{p(i)} / \tau
+        + \log \sum_{j \notin \{i, p(i)\}} \exp(\hat z_i \cdot \hat z_j / \tau) \right]
 
 over the :math:`2B` views of the :math:`B` cells of a batch, with :math:`\hat z` the projections scaled
 to unit length and :math:`p(i)` the other view of the cell of :math:`i`. Other than in NT-Xent the

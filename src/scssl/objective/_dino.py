@@ -3,8 +3,8 @@ r"""Self-distillation, the loss of DINO :cite:p:`Caron2021`.
 .. math::
 
     L = -\frac1N \sum_{n=1}^{N} \sum_{k=1}^{K} P^t_{nk} \log P^s_{nk}, \qquad
-    P^t_n = \operatorname{softmax}\Big(\frac{t_n - c}{\tau_t}\Big), \quad
-    P^s_n = \operatorname{softmax}\Big(\frac{s_n}{\tau_s}\Big)
+    P^t_n = \operatorname{softmax}\left(\frac{t_n - c}{\tau_t}\right), \quad
+    P^s_n = \operatorname{softmax}\left(\frac{s_n}{\tau_s}\right)
 
 over :math:`N` pairs of a student's output :math:`s_n` for one view and the teacher's output
 :math:`t_n` for another view of the same cell. The centre :math:`c` keeps one output from winning for all

@@ -92,8 +92,8 @@ def sparse_masked_mse(
 
     .. math::
 
-        L = \frac1N \Big[ \sum_{n,g} w^0_{ng}\,\hat x_{ng}^2 + \sum_{(n,g)\ \text{stored}}
-            w_{ng} (\hat x_{ng} - x_{ng})^2 - w^0_{ng}\,\hat x_{ng}^2 \Big]
+        L = \frac1N \left[ \sum_{n,g} w^0_{ng}\,\hat x_{ng}^2 + \sum_{(n,g)\ \text{stored}}
+            w_{ng} (\hat x_{ng} - x_{ng})^2 - w^0_{ng}\,\hat x_{ng}^2 \right]
 
     which needs one pass over the prediction and one over the stored values.
 

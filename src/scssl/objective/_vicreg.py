@@ -4,7 +4,7 @@ r"""Variance, invariance and covariance regularisation: VICReg :cite:p:`Bardes20
 
     L = \frac{\lambda}{BD} \lVert Z^{(1)} - Z^{(2)} \rVert^2
         + \frac{\mu}{2} \sum_{v=1}^{2} \frac1D \sum_{j=1}^{D}
-            \max\Big(0, 1 - \sqrt{\operatorname{Var}(Z^{(v)}_{\cdot j}) + \epsilon}\Big)
+            \max\left(0, 1 - \sqrt{\operatorname{Var}(Z^{(v)}_{\cdot j}) + \epsilon}\right)
         + \nu \sum_{v=1}^{2} \frac1D \sum_{j \ne k} \operatorname{Cov}(Z^{(v)})_{jk}^2
 
 with unbiased variances and covariances over the batch. As in the authors' code the squared distance is
