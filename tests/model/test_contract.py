@@ -6,6 +6,7 @@ import anndata
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.callbacks import Callback
 from scipy import sparse
 
 import scssl
@@ -364,3 +365,23 @@ def test_scvi_tools_surface(trained, adata):
     assert trained.summary_stats["n_vars"] == adata.n_vars
     trained.to_device("cpu")
     assert str(trained.device) == "cpu"
+
+
+class _Crash(Callback):
+    """The machine goes down in the third epoch."""
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if trainer.current_epoch == 2 and batch_idx == 1:
+            raise RuntimeError("the machine went down")
+
+
+def test_resumed_run_equals_the_straight_one(build, tmp_path):
+    options = {**TRAIN, "max_epochs": 4}
+    straight, stopped, resumed = (build(make_counts()) for _ in range(3))
+    straight.train(**options)
+    with pytest.raises(RuntimeError, match="went down"):
+        stopped.train(**options, checkpoint_dir=tmp_path, callbacks=[_Crash()])
+    resumed.train(**options, resume_from=tmp_path)
+    assert straight.history.keys() == resumed.history.keys()
+    for name, value in straight.module.state_dict().items():
+        assert torch.equal(value, resumed.module.state_dict()[name]), name

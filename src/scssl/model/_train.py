@@ -285,7 +285,9 @@ class TrainingMixin:
         }
         if result.stopped_by == "interrupt":
             done = self.training_["epochs"]
-            weights = f"those of epoch {self.training_['best_epoch']}" if done else "unfinished"
+            weights = "those that it had then"
+            if len(held_out) and done and self.module.loss_ranks_epochs:
+                weights = f"those of epoch {self.training_['best_epoch']}"
             _LOGGER.warning(
                 "Training was interrupted after %d full epochs; the weights are %s.", done, weights
             )

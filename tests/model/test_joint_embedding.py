@@ -1,0 +1,361 @@
+"""What joint-embedding models do beyond the contract of all models."""
+
+from __future__ import annotations
+
+import anndata
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch.callbacks import Callback
+from scipy import sparse
+
+import scssl
+from scssl._errors import BundleError, ScsslWarning
+from scssl.augment import (
+    Augmentation,
+    BinomialThinning,
+    Compose,
+    CrossOver,
+    Mask,
+    MutualNeighborMix,
+    NeighborMix,
+)
+from scssl.model import JointEmbedding
+
+from .conftest import TRAIN, make_counts
+
+METHODS = [
+    name
+    for name in scssl.model.list_models()
+    if issubclass(scssl.model.get_model_class(name), JointEmbedding)
+]
+SMALL = {"hidden_dims": (32,), "n_latent": 8}
+
+
+def make(name, adata, setup=None, **kwargs):
+    model_class = scssl.model.get_model_class(name)
+    model_class.setup_anndata(adata, **(setup or {}))
+    return model_class(adata, **{**SMALL, **kwargs})
+
+
+def with_graph(adata, name="near", seed=0):
+    """Two random neighbours of the same type for each cell."""
+    rng = np.random.default_rng(seed)
+    n = adata.n_obs
+    rows = np.repeat(np.arange(n), 2)
+    columns = (rows + 3 * rng.integers(1, n // 3, len(rows))) % n
+    adata.obsp[name] = sparse.csr_matrix((np.ones(len(rows)), (rows, columns)), shape=(n, n))
+    return adata
+
+
+@torch.no_grad()
+def contrast(model):
+    """Cosine of two views of the same cell, less that of views of different cells."""
+    module = model.module.eval()
+    rng = torch.Generator().manual_seed(0)
+    x = torch.from_numpy(model.adata.X.toarray())
+    x = torch.log1p(1e4 * x / x.sum(1, keepdim=True))
+    z = []
+    for _ in range(2):
+        seen = x * (torch.rand(x.shape, generator=rng) < 0.5)
+        z.append(module.embed({"X": seen.to_sparse_csr()}))
+    z = [part - torch.cat(z).mean(0) for part in z]
+    one, two = (torch.nn.functional.normalize(part, dim=1) for part in z)
+    cosine = one @ two.T
+    n = len(cosine)
+    return float(cosine.diagonal().mean() - (cosine.sum() - cosine.diagonal().sum()) / (n * n - n))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_training_brings_views_of_a_cell_together(name):
+    options = {"momentum": 0.9} if name in ("MoCo", "BYOL", "DINO") else {}
+    model = make(name, make_counts(n_cells=300), **options)
+    before = contrast(model)
+    model.train(max_epochs=15, batch_size=32, lr=3e-3, progress=False)
+    assert contrast(model) > before + 0.05
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_dimensions_stay_in_use(name):
+    model = make(name, make_counts(n_cells=300))
+    model.train(max_epochs=10, batch_size=64, progress=False)
+    assert model.history["effective_rank"].iloc[-1, 0] > 3
+
+
+def test_monitor_sees_a_collapse():
+    # Nothing but equal views: every cell in the same place is a perfect solution.
+    model = make(
+        "VICReg",
+        make_counts(),
+        invariance=100.0,
+        variance=1e-8,
+        covariance=1e-8,
+        batch_norm=False,
+    )
+    with pytest.warns(ScsslWarning, match="have collapsed"):
+        model.train(max_epochs=60, batch_size=32, lr=1e-2, weight_decay=10.0, progress=False)
+    assert model.history["latent_std"].iloc[-1, 0] < model.history["latent_std"].iloc[0, 0] / 10
+
+
+class Watch(Callback):
+    def __init__(self):
+        self.targets, self.online = [], []
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        self.look(pl_module.module)
+
+    def look(self, module):
+        self.targets.append(module.target_encoder.gene_encoder.weight.detach().clone())
+        self.online.append(module.encoder.gene_encoder.weight.detach().clone())
+
+
+@pytest.mark.parametrize("name", ["MoCo", "BYOL", "DINO"])
+def test_target_moves_in_training(name):
+    model, watch = make(name, make_counts(), momentum=0.8), Watch()
+    model.train(**TRAIN, callbacks=[watch])
+    n = len(watch.targets)
+    assert n > 5
+    watch.look(model.module)
+    assert torch.equal(watch.targets[0], watch.online[0])
+    for step in range(n):
+        m = 1 - 0.2 * (np.cos(np.pi * step / (n - 1)) + 1) / 2
+        expected = m * watch.targets[step] + (1 - m) * watch.online[step + 1]
+        torch.testing.assert_close(watch.targets[step + 1], expected, rtol=1e-4, atol=1e-6)
+    assert not torch.equal(watch.targets[0], watch.targets[1])
+
+
+@pytest.mark.parametrize("name", ["MoCo", "NNCLR"])
+def test_queue_is_saved(name, tmp_path):
+    model = make(name, make_counts(), queue_size=64)
+    start = model.module.queue.values.clone()
+    model.train(**TRAIN)
+    assert not torch.equal(model.module.queue.values, start)
+    model.save(tmp_path / "model")
+    loaded = type(model).load(tmp_path / "model")
+    assert torch.equal(loaded.module.queue.values, model.module.queue.values)
+    assert torch.equal(loaded.module.queue.pointer, model.module.queue.pointer)
+
+
+def test_last_weights_stay_where_the_target_moves():
+    model = make("BYOL", make_counts())
+    model.train(max_epochs=6, batch_size=32, progress=False)
+    assert model.training_["best_epoch"] == 5
+    assert model.training_["early_stopping"] is False
+    assert "validation_loss" in model.history
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_output_of_the_projector(name, adata):
+    model = make(name, adata)
+    model.train(**TRAIN)
+    z = model.get_latent_representation(layer="projector")
+    assert z.shape == (adata.n_obs, model.module.projected_width)
+    again = model.get_latent_representation(adata[:, ::-1].copy(), layer="projector", batch_size=7)
+    np.testing.assert_array_equal(again, z)
+    with pytest.raises(ValueError, match="found 'head'"):
+        model.get_latent_representation(layer="head")
+
+
+def test_views_by_a_graph():
+    adata = with_graph(make_counts())
+    model = make("SimCLR", adata, augmentation=[NeighborMix("near", p=1.0), Mask(0.2)])
+    model.train(**TRAIN)
+    assert np.isfinite(model.get_latent_representation()).all()
+    # Other cells can be embedded without the graph.
+    other = make_counts(seed=3)
+    assert model.get_latent_representation(other).shape == (150, 8)
+
+
+def test_partners_are_cells_to_train_on():
+    seen = []
+
+    class Spy(NeighborMix):
+        def transform(self, x, applied, rng, context):
+            if x.n_cells and torch.is_grad_enabled():
+                seen.append(context.partner(("near",), x).to_dense())
+            return super().transform(x, applied, rng, context)
+
+    adata = with_graph(make_counts())
+    # Each cell has one gene of its own, which tells whose expression a partner's is.
+    marks = np.arange(150)
+    own = sparse.csr_matrix((np.full(150, 3.0), (marks, marks)), shape=(150, 150))
+    marked = anndata.AnnData(sparse.csr_matrix(own.astype(np.float32)), obs=adata.obs)
+    marked.var_names = [f"GENE{i}" for i in range(150)]
+    marked.obsp["near"] = adata.obsp["near"]
+    model = make("SimCLR", marked, augmentation=Spy("near", p=1.0))
+    model.train(**TRAIN)
+    found = {int(cell) for batch in seen for cell in batch.argmax(1)}
+    assert found <= set(model.train_indices_.tolist())
+    assert len(found) > 100
+
+
+def test_mutual_neighbours():
+    adata = with_graph(with_graph(make_counts(), "mnn"), "mnn_within", seed=1)
+    model = make("VICReg", adata, augmentation=MutualNeighborMix(p=1.0))
+    model.train(**TRAIN)
+    assert np.isfinite(model.get_latent_representation()).all()
+
+
+def test_resume_draws_the_same_partners(tmp_path):
+    class Crash(Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            if trainer.current_epoch == 1:
+                raise RuntimeError("down")
+
+    def build():
+        views = [NeighborMix("near", p=1.0), CrossOver(0.25, within="batch"), Mask(0.2)]
+        return make("MoCo", with_graph(make_counts()), {"batch_key": "batch"}, augmentation=views)
+
+    straight, stopped, resumed = build(), build(), build()
+    straight.train(**{**TRAIN, "max_epochs": 3})
+    with pytest.raises(RuntimeError, match="down"):
+        stopped.train(**{**TRAIN, "max_epochs": 3}, checkpoint_dir=tmp_path, callbacks=[Crash()])
+    resumed.train(**{**TRAIN, "max_epochs": 3}, resume_from=tmp_path)
+    for name, value in straight.module.state_dict().items():
+        assert torch.equal(value, resumed.module.state_dict()[name]), name
+
+
+def test_run_of_another_length_is_not_resumed(tmp_path):
+    make("BYOL", make_counts()).train(**TRAIN, lr_schedule="constant", checkpoint_dir=tmp_path)
+    with pytest.raises(ValueError, match="max_epochs"):
+        make("BYOL", make_counts()).train(
+            **{**TRAIN, "max_epochs": 4}, lr_schedule="constant", resume_from=tmp_path
+        )
+
+
+def test_absent_graph(adata):
+    with pytest.raises(KeyError, match=r"(?s)adata.obsp\['near'\].*cross_batch_neighbors"):
+        make("SimCLR", adata, augmentation=NeighborMix("near"))
+
+
+def test_graph_of_other_cells_is_refused(adata):
+    with_graph(adata)
+    model = make("SimCLR", adata, augmentation=NeighborMix("near"))
+    del adata.obsp["near"]
+    with pytest.raises(KeyError, match="near"):
+        model.train(**TRAIN)
+
+
+def test_resampling_counts_needs_counts(adata):
+    adata.layers["log"] = adata.X.log1p()
+    with pytest.raises(ValueError, match=r"needs counts, but adata.layers\[\"log\"\]"):
+        make("SimCLR", adata, {"layer": "log"}, augmentation=BinomialThinning())
+
+
+def test_own_augmentation_trains_but_is_not_saved(adata, tmp_path):
+    class Double(Augmentation):
+        def transform(self, x, applied, rng, context):
+            return x.to_dense() * 2
+
+    model = make("SimCLR", adata, augmentation=Compose([Double(), Mask(0.5)]))
+    model.train(**TRAIN)
+    with pytest.raises(ValueError, match="Double"):
+        model.save(tmp_path / "model")
+
+
+@pytest.mark.parametrize("freeze", ["none", "encoder", 1])
+def test_fine_tuning(adata, freeze):
+    source = make("VICReg", adata)
+    source.train(**TRAIN)
+    before = {k: v.clone() for k, v in source.module.encoder.state_dict().items()}
+    model = scssl.model.CellTypeClassifier.from_ssl_model(source, adata, "cell_type", freeze=freeze)
+    np.testing.assert_array_equal(
+        model.get_latent_representation(), source.get_latent_representation()
+    )
+    model.train(**TRAIN)
+    after = model.module.backbone.encoder.state_dict()
+    moved = {name for name, value in before.items() if not torch.equal(value, after[name])}
+    frozen = {"gene_encoder.weight", "rest.0.weight", "rest.0.running_mean", "rest.0.running_var"}
+    if freeze == "encoder":
+        assert not moved
+    elif freeze == 1:
+        # Also the statistics of the batch norm behind a frozen layer stay.
+        assert not moved & frozen
+        assert "rest.2.weight" in moved
+    else:
+        assert frozen <= moved
+    assert (model.predict() == adata.obs["cell_type"]).mean() > 0.5
+
+
+def test_protein_predictor_starts_from_it(adata):
+    source = make("BarlowTwins", adata)
+    source.train(**TRAIN)
+    model = scssl.model.ProteinPredictor.from_ssl_model(source, adata, n_components=5)
+    model.train(**TRAIN)
+    assert model.predict().shape == (150, 4)
+
+
+def test_lone_cell_at_the_end_of_an_epoch():
+    model = make("SimCLR", make_counts(n_cells=13))
+    # Batches of 2 would leave one of 13 cells alone.
+    model.train(2, batch_size=2, train_size=1.0, progress=False)
+    assert np.isfinite(model.history["train_loss"]).all().all()
+    with pytest.raises(ValueError, match="batch_size=1"):
+        model.train(1, batch_size=1, progress=False)
+
+
+def test_encoder_of_the_masked_autoencoder(adata, tmp_path):
+    options = {"hidden_dims": (32, 16), "batch_norm": False, "activation": "selu", "dropout": 0.1}
+    model = make("SimCLR", adata, **options)
+    model.train(**TRAIN)
+    scssl.model.MaskedAutoencoder.setup_anndata(adata)
+    autoencoder = scssl.model.MaskedAutoencoder(adata, hidden_dims=(32, 16), n_latent=8)
+    linear = [tuple(p.shape) for p in autoencoder.module.gene_encoder.parameters()]
+    linear += [tuple(p.shape) for p in autoencoder.module.encoder.parameters()]
+    assert [tuple(p.shape) for p in model.module.encoder.parameters()] == linear
+    model.save(tmp_path / "model")
+    loaded = scssl.model.SimCLR.load(tmp_path / "model")
+    np.testing.assert_array_equal(
+        loaded.get_latent_representation(adata), model.get_latent_representation()
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "match"),
+    [
+        ("SimCLR", {"temperature": 0}, "temperature"),
+        ("SimCLR", {"loss": "mse"}, "nt_xent"),
+        ("MoCo", {"queue_size": 0}, "queue_size"),
+        ("BYOL", {"momentum": 1.5}, "momentum"),
+        ("VICReg", {"variance": -1}, "variance"),
+        ("SimSiam", {"n_latent": 0}, "at least one unit"),
+        ("SimCLR", {"dropout": 1.0}, "dropout"),
+        ("SimCLR", {"projector_dims": ()}, "at least one unit"),
+        ("SimCLR", {"augmentation": "blur"}, "blur"),
+    ],
+)
+def test_bad_arguments(adata, name, options, match):
+    with pytest.raises(ValueError, match=match):
+        make(name, adata, **options)
+
+
+def test_unknown_argument(adata):
+    with pytest.raises(TypeError, match="temprature"):
+        make("SimCLR", adata, temprature=0.1)
+
+
+def test_bundle_with_a_foreign_augmentation_is_refused(adata, tmp_path):
+    from scssl.hub import read_bundle, write_bundle
+
+    model = make("SimCLR", adata)
+    model.train(**TRAIN)
+    model.save(tmp_path / "model")
+    bundle = read_bundle(tmp_path / "model")
+    bundle.config["arguments"]["augmentation"] = {"name": "os.system"}
+    write_bundle(
+        tmp_path / "other", tensors=bundle.tensors, config=bundle.config, genes=bundle.genes
+    )
+    with pytest.raises(BundleError, match="os.system"):
+        scssl.model.SimCLR.load(tmp_path / "other")
+
+
+@pytest.mark.slow
+@pytest.mark.realdata
+@pytest.mark.parametrize("name", METHODS)
+def test_no_collapse_with_defaults_on_pbmc3k(name, data_file):
+    adata = anndata.read_h5ad(data_file("pbmc3k.h5ad"))
+    model_class = scssl.model.get_model_class(name)
+    model_class.setup_anndata(adata)
+    model = model_class(adata)
+    model.train(progress=False)
+    assert model.history["effective_rank"].iloc[-1, 0] >= 8
