@@ -48,9 +48,10 @@ def cross_batch_neighbors(
     symmetric: row ``i`` has the neighbours of cell ``i``, and no more of them than asked for.
 
     ``"mnn"`` takes pairs of cells of two batches that are among the nearest of each other
-    :cite:p:`Haghverdi2018`, which a cell of a type that the other batch lacks rarely has: a
-    symmetric graph between batches. Beside it goes a graph of nearest neighbours within the own
-    batch; :class:`scssl.augment.MutualNeighborMix` uses both :cite:p:`Yan2023`.
+    :cite:p:`Haghverdi2018`: a symmetric graph between batches. A cell of a type that the other batch
+    lacks is in fewer pairs, if `n_neighbors` is small beside the batches. Beside it goes a graph of
+    nearest neighbours within the own batch; :class:`scssl.augment.MutualNeighborMix` uses both
+    :cite:p:`Yan2023`.
 
     Time and memory go with the number of neighbours; no matrix of all pairs of cells is made.
 
@@ -71,7 +72,7 @@ def cross_batch_neighbors(
         ``"bbknn"`` or ``"mnn"``.
     n_neighbors
         Neighbours in each batch: 5 by default for ``"bbknn"``, and for ``"mnn"`` 20, as in mnnCorrect
-        of :cite:t:`Haghverdi2018`.
+        of :cite:t:`Haghverdi2018`. Take less for ``"mnn"`` where batches have a few hundred cells.
     n_neighbors_within
         Neighbours within the own batch, ``"mnn"`` only; the default is that of :cite:t:`Yan2023`.
     metric
