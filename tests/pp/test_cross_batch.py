@@ -311,6 +311,26 @@ def test_approximate_search_is_a_function_of_the_seed(large, approximate):
         assert (again.obsp[name] != approximate.obsp[name]).nnz == 0
 
 
+def test_cells_that_pynndescent_does_not_find_are_found(monkeypatch):
+    """It gives -1 where its graph of neighbours has a hole."""
+    from types import SimpleNamespace
+
+    from scssl._neighbors import Index
+
+    values = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
+    exact = Index(values, exact=True, seed=0)
+    graph = np.column_stack([np.arange(50), exact.own(4)[1]])
+    graph[7, 3:] = -1
+    graph[9] = [-1, *graph[9, 1:]]
+    before = graph.copy()
+    index = Index(values, exact=False, seed=0)
+    monkeypatch.setattr(
+        index, "_approximate", lambda k: SimpleNamespace(neighbor_graph=(graph, None))
+    )
+    np.testing.assert_array_equal(index.own(4)[1], exact.own(4)[1])
+    np.testing.assert_array_equal(graph, before)
+
+
 def test_exact_search_does_not_depend_on_the_seed(adata):
     one, other = (run(adata, rng=seed).obsp["cross_batch_neighbors"] for seed in (0, 1))
     assert (one != other).nnz == 0
