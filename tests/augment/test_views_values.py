@@ -52,6 +52,17 @@ def test_mask_draws_anew_for_each_cell_gene_and_call(kind):
         assert abs(np.corrcoef(a, b)[0, 1]) < 5 / np.sqrt(20_000)
 
 
+@kinds
+def test_rescaled_mask_keeps_what_a_cell_weighs(kind):
+    x = torch.rand(400, 300, generator=seeded(1)) + 0.5
+    view = dense(Mask(0.6, p=0.5, rescale=True)(as_given(x, kind), seeded(), CONTEXT))
+    changed = (view != x).any(1)
+    assert 150 < changed.sum() < 250
+    kept = view[changed] != 0
+    torch.testing.assert_close(view[changed][kept], x[changed][kept] / 0.4)
+    assert abs(view[changed].mean() / x[changed].mean() - 1) < 0.02
+
+
 def test_mask_of_zeros_that_are_stored():
     x = SparseRows.from_tensor(torch.ones(3, 40))
     with_zeros = SparseRows(x.pointers, x.columns, x.values * (x.columns % 2), 40)

@@ -186,6 +186,17 @@ def test_target_follows_by_the_scheduled_momentum(kind):
     assert not any(p.requires_grad for p in module.target_encoder.parameters())
 
 
+@pytest.mark.parametrize(("n_steps", "start"), [(100, 0.9), (1600, 0.95), (10**6, 0.996)])
+def test_momentum_follows_the_length_of_the_run(n_steps, start):
+    module = build(BYOLModule, momentum=None)
+    with torch.no_grad():
+        before = module.target_encoder.gene_encoder.weight.clone()
+        module.encoder.gene_encoder.weight.add_(1.0)
+    module.after_step(0, n_steps)
+    moved = module.target_encoder.gene_encoder.weight - before
+    torch.testing.assert_close(moved, torch.full_like(moved, 1 - start), rtol=1e-3, atol=1e-6)
+
+
 @pytest.mark.parametrize("kind", MOMENTUM)
 def test_optimiser_does_not_see_the_target(kind):
     module = build(kind)

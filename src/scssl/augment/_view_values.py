@@ -35,6 +35,9 @@ class Mask(Augmentation):
         Share :math:`q` of the genes to zero, 0.2 in :cite:p:`Han2022`.
     p
         Probability to apply, per cell and view, 0.5 in :cite:p:`Han2022`.
+    rescale
+        Whether to divide what is left by :math:`1 - q`, so that a masked cell weighs as much, in
+        expectation, as the whole one that is embedded later.
 
     Raises
     ------
@@ -53,16 +56,21 @@ class Mask(Augmentation):
 
     name = "mask"
 
-    def __init__(self, rate: float = 0.2, *, p: float = 0.5) -> None:
+    def __init__(self, rate: float = 0.2, *, p: float = 0.5, rescale: bool = False) -> None:
         self.rate = check_share("rate", rate)
         self.p = check_share("p", p, zero=True, one=True)
+        self.rescale = bool(rescale)
 
     def transform(
         self, x: Batch, applied: Tensor, rng: torch.Generator, context: ViewContext
     ) -> Batch:
-        hidden = coins(values_of(x).shape, self.rate, rng)
-        visible = ~hidden.logical_and_(per_value(x, applied))
-        return x.keep(visible) if isinstance(x, SparseRows) else x * visible
+        values = values_of(x)
+        hidden = coins(values.shape, self.rate, rng)
+        changed = per_value(x, applied)
+        visible = ~hidden.logical_and_(changed)
+        if self.rescale:
+            values = torch.where(changed, values / (1 - self.rate), values)
+        return x.keep(visible, values) if isinstance(x, SparseRows) else values * visible
 
 
 class Dropout(Augmentation):

@@ -29,9 +29,9 @@ def _positive(**values: float) -> None:
             raise ValueError(msg)
 
 
-def _share(**values: float) -> None:
+def _share(**values: float | None) -> None:
     for name, value in values.items():
-        if not 0 <= value <= 1:
+        if value is not None and not 0 <= value <= 1:
             msg = f"`{name}` must be between 0 and 1, found {value}."
             raise ValueError(msg)
 
@@ -110,8 +110,8 @@ class MoCo(JointEmbedding):
     queue_size
         Embeddings in the queue, 2,048 as in :cite:p:`Ovcharenko2025`; saved with the model.
     momentum
-        Share of the copy's weights that it keeps in a step; rises along half a cosine to 1. 0.996 as
-        in :cite:p:`Ovcharenko2025`.
+        Share of the copy's weights that it keeps in a step; rises along half a cosine to 1. `None`:
+        1 - 80 / steps, within 0.9 and 0.996, the latter as in :cite:p:`Ovcharenko2025`.
     **kwargs
         Encoder, views and projector: arguments of :class:`JointEmbedding`. The projector has by
         default two layers as wide as the embedding, without batch normalisation.
@@ -136,7 +136,7 @@ class MoCo(JointEmbedding):
         *,
         temperature: float = 0.5,
         queue_size: int = 2048,
-        momentum: float = 0.996,
+        momentum: float | None = None,
         **kwargs: Any,
     ) -> None:
         _positive(temperature=temperature, queue_size=queue_size)
@@ -146,7 +146,7 @@ class MoCo(JointEmbedding):
             registry,
             temperature=float(temperature),
             queue_size=int(queue_size),
-            momentum=float(momentum),
+            momentum=momentum,
             **kwargs,
         )
 
@@ -169,8 +169,8 @@ class BYOL(JointEmbedding):
     predictor_dims
         Widths of the predictor's hidden layers, (256,) as in :cite:p:`Ovcharenko2025`.
     momentum
-        Share of the copy's weights that it keeps in a step; rises along half a cosine to 1. 0.996 as
-        in :cite:p:`Grill2020`.
+        Share of the copy's weights that it keeps in a step; rises along half a cosine to 1. `None`:
+        1 - 80 / steps, within 0.9 and 0.996, the latter as in :cite:p:`Grill2020`.
     **kwargs
         Encoder, views and projector: arguments of :class:`JointEmbedding`. The projector has by
         default a layer of 256 and one as wide as the embedding.
@@ -194,7 +194,7 @@ class BYOL(JointEmbedding):
         registry: dict[str, Any] | None = None,
         *,
         predictor_dims: Sequence[int] = (256,),
-        momentum: float = 0.996,
+        momentum: float | None = None,
         **kwargs: Any,
     ) -> None:
         _share(momentum=momentum)
@@ -202,7 +202,7 @@ class BYOL(JointEmbedding):
             adata,
             registry,
             predictor_dims=[int(width) for width in predictor_dims],
-            momentum=float(momentum),
+            momentum=momentum,
             **kwargs,
         )
 
@@ -437,8 +437,8 @@ class DINO(JointEmbedding):
     center_momentum
         Share of the running mean that is kept in a step, 0.9 as in :cite:p:`Caron2021`.
     momentum
-        Share of the copy's weights that it keeps in a step; rises along half a cosine to 1. 0.996 as
-        in :cite:p:`Caron2021`.
+        Share of the copy's weights that it keeps in a step; rises along half a cosine to 1. `None`:
+        1 - 80 / steps, within 0.9 and 0.996, the latter as in :cite:p:`Caron2021`.
     **kwargs
         Encoder, views and projector: arguments of :class:`JointEmbedding`. The projector has by
         default a layer of 256 and one as wide as the embedding, before the prototypes.
@@ -465,7 +465,7 @@ class DINO(JointEmbedding):
         student_temperature: float = 0.1,
         teacher_temperature: float = 0.04,
         center_momentum: float = 0.9,
-        momentum: float = 0.996,
+        momentum: float | None = None,
         **kwargs: Any,
     ) -> None:
         _positive(
@@ -481,6 +481,6 @@ class DINO(JointEmbedding):
             student_temperature=float(student_temperature),
             teacher_temperature=float(teacher_temperature),
             center_momentum=float(center_momentum),
-            momentum=float(momentum),
+            momentum=momentum,
             **kwargs,
         )

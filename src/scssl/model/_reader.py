@@ -8,7 +8,7 @@ from typing import Any, Self
 import numpy as np
 from anndata import AnnData
 
-from scssl.data import CellLoader, PartnerWalks, open_rows
+from scssl.data import BlockNormalizer, CellLoader, PartnerWalks, RowSource, open_rows
 
 from ._setup import DataSetup
 
@@ -26,7 +26,11 @@ class CellReader:
     def __init__(self, setup: DataSetup, adata: AnnData, matrix: Any, alignment: Any) -> None:
         self.setup, self.adata, self.alignment = setup, adata, alignment
         self.n_cells = adata.n_obs
-        self._source = open_rows(matrix, where=setup.where)
+        self._source: RowSource = (
+            matrix if isinstance(matrix, RowSource) else open_rows(matrix, where=setup.where)
+        )
+        #: How cells with several modalities are normalised.
+        self.normalize: BlockNormalizer | None = None
         self.obs: dict[str, np.ndarray] = {}
         #: Whether batches have the counts beside the normalised values.
         self.counts = False
@@ -60,6 +64,7 @@ class CellReader:
             obs=self.obs,
             counts=self.counts,
             partners=self.partners,
+            normalize=self.normalize,
             **kwargs,
         )
 

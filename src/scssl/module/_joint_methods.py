@@ -55,7 +55,7 @@ class MoCoModule(MomentumModule):
         projector_dims: Sequence[int] | None,
         temperature: float,
         queue_size: int,
-        momentum: float,
+        momentum: float | None,
     ) -> None:
         sizes = widths(self.n_latent, projector_dims, (self.n_latent, self.n_latent))
         self._project_to(sizes, batch_norm=False)
@@ -80,7 +80,7 @@ class BYOLModule(MomentumModule):
         *,
         projector_dims: Sequence[int] | None,
         predictor_dims: Sequence[int],
-        momentum: float,
+        momentum: float | None,
     ) -> None:
         sizes = widths(self.n_latent, projector_dims, (256, self.n_latent))
         self._project_to(sizes)
@@ -199,7 +199,7 @@ class DINOModule(MomentumModule):
         student_temperature: float,
         teacher_temperature: float,
         center_momentum: float,
-        momentum: float,
+        momentum: float | None,
     ) -> None:
         sizes = widths(self.n_latent, projector_dims, (256, self.n_latent))
         self._project_to(sizes, batch_norm=False)
