@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -75,6 +75,9 @@ class CellLoader:
         Which other cells to give with every cell. They are drawn anew in every epoch when `shuffle`
         is true, and are the same in every epoch otherwise; they depend on `seed`, epoch, `rank` and
         the number of the batch alone. Partners need not be among `rows`.
+    normalize
+        Normalises a block of cells in place of what `input_kind` says, see
+        :class:`BlockNormalizer`; ``"library"`` has the shape that it gives.
     rank, world_size
         Number of this process and of all. Each process gets every `world_size`-th cell of the
         order and the same number of batches; where the cells do not divide, the first ones are
@@ -112,6 +115,8 @@ class CellLoader:
         obs: Mapping[str, Any] | None = None,
         counts: bool = False,
         partners: PartnerWalks | None = None,
+        normalize: Callable[[sparse.csr_matrix], tuple[sparse.csr_matrix, np.ndarray]]
+        | None = None,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
@@ -120,6 +125,7 @@ class CellLoader:
         self.batch_size = _positive(batch_size, "batch_size")
         self.shuffle = shuffle
         self.seed = seed
+        self.normalize = normalize
         self.drop_last = drop_last
         self.alignment = alignment
         self.target_sum = float(target_sum)
@@ -216,16 +222,15 @@ class CellLoader:
             names = [self.rank, number + len(batches), *([epoch] if self.shuffle else [])]
             drawn = self.partners.draw(part, derive_generator(self.seed, "partners", *names))
             batches.append((part, {partner_key(*key): found for key, found in drawn.items()}))
-        read = np.unique(
-            np.concatenate([x for part, found in batches for x in (part, *found.values())])
-        )
-        block = self.source.read(read)
-        for part, found in batches:
-            cells = read
-            if len(batches) > 1:
-                cells = np.unique(np.concatenate([part, *found.values()]))
-            own = block if len(batches) == 1 else block[np.searchsorted(read, cells)]
-            yield self._batch(part, own, (cells, found))
+        # With repeats: storage that is slow to read looks for them itself, and elsewhere putting
+        # rows back in place costs more than reading them twice.
+        read = [np.concatenate([part, *found.values()]) for part, found in batches]
+        block = self.source.read(np.concatenate(read))
+        first = 0
+        for (part, found), cells in zip(batches, read, strict=True):
+            own = block if len(batches) == 1 else block[first : first + len(cells)]
+            first += len(cells)
+            yield self._batch(part, own, tuple(found))
 
     def _n_own(self) -> int:
         if self.drop_last:
@@ -243,33 +248,43 @@ class CellLoader:
         self,
         rows: np.ndarray,
         csr: sparse.csr_matrix,
-        others: tuple[np.ndarray, Mapping[str, np.ndarray]] | None = None,
+        partners: tuple[str, ...] = (),
     ) -> dict[str, torch.Tensor]:
-        """Batch of `rows` from their block or, with partners, from the block of ascending cells."""
+        """Batch of `rows` from their block, in which as many of each kind of partner follow."""
         if self.alignment is not None:
             csr = self.alignment.apply(csr)
-        raw = csr.data.copy() if self.counts else None
-        X, library = normalize_rows(csr, input_kind=self.input_kind, target_sum=self.target_sum)
-        partners = {}
-        if others is not None:
-            cells, walked = others
-            partners = {name: X[np.searchsorted(cells, ends)] for name, ends in walked.items()}
-            where = np.searchsorted(cells, rows)
-            if raw is not None:
-                raw = csr_from_parts(raw, X.indices, X.indptr, X.shape)[where].data
-            X, library = X[where], library[where]
+        n = len(rows)
+        n_own = int(csr.indptr[n])
+        counts = torch.from_numpy(csr.data[:n_own].copy()) if self.counts else None
+        if self.normalize is not None:
+            csr, library = self.normalize(csr)
+        else:
+            csr, library = normalize_rows(
+                csr, input_kind=self.input_kind, target_sum=self.target_sum
+            )
         batch = {
-            "X": _sparse_tensor(X),
-            "library": torch.from_numpy(library),
+            "X": _sparse_tensor(_rows_of(csr, 0, n) if partners else csr),
+            "library": torch.from_numpy(library[:n]),
             "indices": torch.from_numpy(rows.copy()),
         }
-        if raw is not None:
-            batch["counts"] = torch.from_numpy(raw)
-        for name, block in partners.items():
-            batch[name] = _sparse_tensor(block)
+        if counts is not None:
+            batch["counts"] = counts
+        for i, name in enumerate(partners, start=1):
+            batch[name] = _sparse_tensor(_rows_of(csr, i * n, (i + 1) * n))
         for name, values in self._obs.items():
             batch[name] = torch.from_numpy(_gather_obs(values, rows))
         return batch
+
+
+def _rows_of(csr: sparse.csr_matrix, start: int, stop: int) -> sparse.csr_matrix:
+    """Rows of a block, on its memory."""
+    low, high = csr.indptr[start], csr.indptr[stop]
+    return csr_from_parts(
+        csr.data[low:high],
+        csr.indices[low:high],
+        csr.indptr[start : stop + 1] - low,
+        (stop - start, csr.shape[1]),
+    )
 
 
 def _sparse_tensor(csr: sparse.csr_matrix) -> torch.Tensor:
