@@ -134,3 +134,17 @@ def test_noise_makes_dense_only_what_it_has_to():
     x = SparseRows.from_tensor(torch.eye(10))
     assert isinstance(GaussianNoise(p=0.5)(x, seeded(), CONTEXT), torch.Tensor)
     assert GaussianNoise(p=0)(x, seeded(), CONTEXT) is x
+
+
+@kinds
+def test_rescaled_masks_keep_the_expected_value(kind):
+    x = torch.rand(50, 400, generator=seeded(1)) + 0.5
+    plain, rescaled = (
+        dense(Mask(0.3, p=0.5, rescale=rescale)(as_given(x, kind), seeded(), CONTEXT))
+        for rescale in (False, True)
+    )
+    applied = (plain == 0).any(1)
+    assert 0.2 < applied.float().mean() < 0.8
+    assert torch.equal(rescaled[~applied], x[~applied])
+    torch.testing.assert_close(rescaled[applied], plain[applied] / 0.7)
+    assert rescaled[applied].mean() == pytest.approx(x[applied].mean().item(), rel=0.02)

@@ -60,9 +60,9 @@ def augmentation(
     --------
     >>> from scssl.augment import augmentation
     >>> augmentation("mask", rate=0.3)
-    Mask(rate=0.3, p=0.5)
-    >>> augmentation(["mask", "gene_swap"])
-    Compose([Mask(rate=0.2, p=0.5), GeneSwap(rate=0.1, p=0.5)])
+    Mask(rate=0.3, p=0.5, rescale=False)
+    >>> augmentation(["cross_over", "gene_swap"])
+    Compose([CrossOver(rate=0.25, within=None, p=0.5), GeneSwap(rate=0.1, p=0.5)])
     """
     if isinstance(name, Sequence) and not isinstance(name, str):
         if options:

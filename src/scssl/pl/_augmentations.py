@@ -1,0 +1,324 @@
+"""What augmentations do to cells."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from scssl._random import RNG, as_seed, derive_generator, derive_seed
+
+if TYPE_CHECKING:
+    import numpy as np
+    from anndata import AnnData
+    from matplotlib.axes import Axes
+
+    from scssl.augment import Augmentation
+
+_PANELS = ("cells", "library", "genes")
+# Colours that colour-blind readers tell apart (Okabe and Ito).
+_COLORS = {"view 0": "#0072B2", "view 1": "#D55E00"}
+
+
+def augmentations(
+    adata: AnnData,
+    augmentation: str | Augmentation | Sequence[str | Augmentation] = "default",
+    n_cells: int = 3,
+    *,
+    panels: str | Sequence[str] = _PANELS,
+    layer: str | None = None,
+    batch_key: str | None = None,
+    input: str = "auto",
+    target_sum: float = 1e4,
+    batch_size: int = 256,
+    rng: RNG = 0,
+    show: bool | None = None,
+    save: str | Path | None = None,
+    ax: Axes | None = None,
+) -> Axes | list[Axes] | None:
+    """Draw cells before and after an augmentation.
+
+    A batch of cells is drawn as in training, and two views of it. Shown are the expression of some
+    of its cells, original against view, without the genes that are zero in both, and what the
+    batch has of expression and of expressed genes. Use it to see whether an augmentation does what
+    you meant, and how far it takes cells from what they are.
+
+    Parameters
+    ----------
+    adata
+        Cells with counts or log-normalised expression. Not changed.
+    augmentation
+        As in :func:`scssl.augment.augmentation`. Those that mix cells with neighbours need their
+        graphs in `adata.obsp`.
+    n_cells
+        Number of cells to show.
+    panels
+        What to draw: ``"cells"``, one panel each; ``"library"``, the sum of a cell (of its counts
+        where these are given, else of its normalised expression); ``"genes"``, the number of genes
+        above zero.
+    layer
+        Layer with the expression, by default `adata.X`.
+    batch_key
+        Column of `adata.obs` with the experimental batch, for crossovers within batches.
+    input
+        ``"counts"`` or ``"lognorm"``; by default found out.
+    target_sum
+        Sum of a cell to which counts are normalised.
+    batch_size
+        Number of cells to augment.
+    rng
+        Seed or generator of the cells and views.
+    show
+        Show the figure. By default shown, unless `save` or `ax` is given or scanpy's ``autoshow``
+        is off.
+    save
+        File to save the figure in; its ending is the format.
+    ax
+        Axes to draw in; for one panel only.
+
+    Returns
+    -------
+    matplotlib.axes.Axes or list of matplotlib.axes.Axes or None
+        The axes, a list for several panels; `None` when the figure is shown.
+
+    Raises
+    ------
+    KeyError
+        If a graph, a layer or `batch_key` is not in `adata`.
+    ValueError
+        If the augmentation needs counts and there are none, there are more panels than one for
+        `ax`, or an argument is out of its range.
+
+    Examples
+    --------
+    >>> import scssl
+    >>> adata = scssl.datasets.pbmc68k_reduced()
+    >>> axes = scssl.pl.augmentations(adata, "clear", n_cells=2, show=False)
+    >>> [ax.get_xlabel() for ax in axes[1:]]
+    ['original expression', 'expression of a cell', 'genes above zero']
+    """
+    import matplotlib.pyplot as plt
+
+    from scssl.augment import augmentation as make_augmentation
+    from scssl.pl._finish import finish
+    from scssl.tl._checks import check_adata, check_integers
+
+    check_adata(adata)
+    check_integers(n_cells=(n_cells, 1), batch_size=(batch_size, 2))
+    names = _check_panels(panels)
+    steps = make_augmentation(augmentation)
+    n_cells = min(n_cells, adata.n_obs, batch_size)
+    shown = [(name, i) for name in names for i in range(n_cells if name == "cells" else 1)]
+    if ax is not None and len(shown) > 1:
+        msg = (
+            f"{len(shown)} panels do not fit in one `ax`: give panels={names[0]!r}"
+            f"{' and n_cells=1' if names[0] == 'cells' else ''}, or no `ax`."
+        )
+        raise ValueError(msg)
+    drawn = _views(
+        adata,
+        steps,
+        layer=layer,
+        batch_key=batch_key,
+        input=input,
+        target_sum=target_sum,
+        batch_size=batch_size,
+        seed=as_seed(rng),
+    )
+    if ax is not None:
+        axes, show = [ax], bool(show)
+    else:
+        size = (3.4 * len(shown), 3.3)
+        figure, grid = plt.subplots(
+            1, len(shown), figsize=size, squeeze=False, layout="constrained"
+        )
+        axes = list(grid[0])
+        figure.suptitle(_title(steps, len(shown)), fontsize="medium")
+        figure.legend(handles=_legend(names), loc="outside lower center", ncols=3, frameon=False)
+    for panel, (name, i) in zip(axes, shown, strict=True):
+        if name == "cells":
+            _draw_cell(panel, drawn, i)
+        else:
+            _draw_distribution(panel, drawn, name)
+        panel.spines[["top", "right"]].set_visible(False)
+    if ax is not None:
+        ax.legend(handles=_legend(names), frameon=False, fontsize="small")
+    found = finish(axes, show=show, save=save)
+    return found[0] if found is not None and len(found) == 1 else found
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """Log-normalised expression of a batch and of its views, all dense."""
+
+    names: list[str]
+    original: np.ndarray
+    views: dict[str, np.ndarray]
+    scale: np.ndarray | None
+
+    def measures(self, name: str) -> dict[str, np.ndarray]:
+        """A number of each cell, of the original and of each view."""
+        import numpy as np
+
+        every = {"original": self.original, **self.views}
+        if name == "genes":
+            return {which: (x > 0).sum(1) for which, x in every.items()}
+        scale = 1.0 if self.scale is None else self.scale
+        return {which: np.expm1(x).sum(1) * scale for which, x in every.items()}
+
+
+def _check_panels(panels: str | Sequence[str]) -> list[str]:
+    names = [panels] if isinstance(panels, str) else list(panels)
+    if not names or not set(names) <= set(_PANELS) or len(set(names)) < len(names):
+        msg = f"`panels` must be some of {', '.join(map(repr, _PANELS))}, found {panels!r}."
+        raise ValueError(msg)
+    return names
+
+
+def _views(
+    adata: AnnData,
+    augmentation: Augmentation,
+    *,
+    layer: str | None,
+    batch_key: str | None,
+    input: str,
+    target_sum: float,
+    batch_size: int,
+    seed: int,
+) -> _Drawn:
+    """Draw a batch and two views of it."""
+    import numpy as np
+    import torch
+
+    from scssl.augment import ViewContext, two_views
+    from scssl.data import (
+        NeighborTable,
+        PartnerWalks,
+        normalize_rows,
+        open_rows,
+        resolve_input,
+        scan_matrix,
+    )
+    from scssl.nn import SparseRows
+    from scssl.tl._checks import get_labels
+
+    if layer is not None and layer not in adata.layers:
+        found = ", ".join(repr(name) for name in adata.layers if name is not None) or "none"
+        msg = f"There is no layer {layer!r} in adata.layers; there are: {found}."
+        raise KeyError(msg)
+    matrix = adata.X if layer is None else adata.layers[layer]
+    where = "adata.X" if layer is None else f'adata.layers["{layer}"]'
+    kind = resolve_input(scan_matrix(matrix, where=where), input).kind
+    source = open_rows(matrix, where=where)
+
+    walks = (augmentation.walks(0), augmentation.walks(1))
+    graphs = {graph for view in walks for walk in view for graph in walk}
+    tables = {
+        graph: NeighborTable.from_graph(adata.obsp.get(graph), graph, adata.n_obs)
+        for graph in sorted(graphs)
+    }
+    generator = derive_generator(seed, "cells")
+    cells = generator.permutation(adata.n_obs)[:batch_size]
+    ends = PartnerWalks(tables, walks).draw(cells, generator)
+
+    def read(rows: np.ndarray) -> tuple[SparseRows, Any]:
+        csr, library = normalize_rows(source.read(rows), input_kind=kind, target_sum=target_sum)
+        pointers, columns, values = map(torch.from_numpy, (csr.indptr, csr.indices, csr.data))
+        return SparseRows(pointers, columns, values, csr.shape[1]), library.ravel()
+
+    x, library = read(cells)
+    batch = None
+    if batch_key is not None:
+        codes = get_labels(adata, batch_key, "batch_key").astype("category").cat.codes
+        batch = torch.from_numpy(codes.to_numpy().astype(np.int64)[cells])
+    contexts = tuple(
+        ViewContext(
+            view=view,
+            partners={walk: read(ends[view, walk])[0] for walk in walks[view]},
+            batch=batch,
+            input_kind=kind,
+            library=torch.from_numpy(library.copy()),
+            target_sum=target_sum,
+            shared_seed=derive_seed(seed, "shared"),
+        )
+        for view in (0, 1)
+    )
+    rng = torch.Generator().manual_seed(derive_seed(seed, "views"))
+    views = two_views(x, augmentation, rng, (contexts[0], contexts[1]))
+    dense = [v.to_dense() if isinstance(v, SparseRows) else v for v in (x, *views)]
+    original, *after = (v.double().numpy() for v in dense)
+    return _Drawn(
+        list(adata.obs_names[cells]),
+        original,
+        dict(zip(_COLORS, after, strict=True)),
+        library / target_sum if kind == "counts" else None,
+    )
+
+
+def _title(augmentation: Augmentation, n_panels: int) -> str:
+    """Name of the augmentation, in lines that fit the figure."""
+    import textwrap
+
+    return textwrap.fill(repr(augmentation), 40 * n_panels, max_lines=3, placeholder=" ...")
+
+
+def _legend(names: list[str]) -> list[Any]:
+    """One mark for each colour."""
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    marks: list[Any] = [] if names == ["cells"] else [Patch(color="0.8", label="original")]
+    return [
+        *marks,
+        *(Line2D([], [], color=color, label=name, lw=2) for name, color in _COLORS.items()),
+    ]
+
+
+def _draw_cell(ax: Axes, drawn: _Drawn, cell: int) -> None:
+    original = drawn.original[cell]
+    # Many genes have the same few values: the views stand side by side, and not on each other.
+    step = 0.012 * max(float(original.max()), 1.0)
+    for (name, view), aside in zip(drawn.views.items(), (-step, step), strict=True):
+        after = view[cell]
+        seen = (original != 0) | (after != 0)
+        ax.plot(
+            original[seen] + aside,
+            after[seen],
+            ".",
+            markersize=3,
+            alpha=0.6,
+            color=_COLORS[name],
+            label=name,
+            rasterized=True,
+        )
+    low, high = ax.get_ylim()
+    limits = (min(low, -0.3), max(high, original.max() + 0.3))
+    ax.plot(limits, limits, color="0.6", linewidth=1, linestyle=":", zorder=0)
+    ax.set(xlim=(-0.3, limits[1]), ylim=limits)
+    ax.set(xlabel="original expression", ylabel="expression in the view")
+    ax.set_title(drawn.names[cell], fontsize="small")
+
+
+def _draw_distribution(ax: Axes, drawn: _Drawn, name: str) -> None:
+    import numpy as np
+
+    measures = drawn.measures(name)
+    together = np.concatenate(list(measures.values()))
+    # Bins that are not wide at all where all cells are the same.
+    low, high = together.min(), together.max()
+    margin = max(0.02 * (high - low), 0.005 * abs(high), 0.5)
+    bins = np.linspace(low - margin, high + margin, 31).tolist()
+    ax.hist(measures["original"], bins, color="0.8", label="original")
+    for which in drawn.views:
+        ax.hist(
+            measures[which],
+            bins,
+            histtype="step",
+            linewidth=1.5,
+            color=_COLORS[which],
+            label=which,
+        )
+    counts = "counts" if drawn.scale is not None else "expression"
+    ax.set_xlabel("genes above zero" if name == "genes" else f"{counts} of a cell")
+    ax.set_ylabel("cells")

@@ -1,0 +1,195 @@
+"""The figure of augmentations shows what the augmentations did."""
+
+from __future__ import annotations
+
+import anndata as ad
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+from scipy import sparse
+
+import scssl
+from scssl.augment import Augmentation, CrossOver, Mask, MutualNeighborMix, NeighborMix
+
+N, G = 40, 30
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    plt.close("all")
+
+
+@pytest.fixture
+def counts():
+    generator = np.random.default_rng(0)
+    values = generator.poisson(np.linspace(0.2, 4, G), (N, G)).astype(np.float32)
+    adata = ad.AnnData(sparse.csr_matrix(values))
+    adata.obs_names = [f"cell{i}" for i in range(N)]
+    adata.obs["donor"] = np.where(np.arange(N) % 2, "a", "b")
+    return adata
+
+
+@pytest.fixture
+def lognorm(counts):
+    values = counts.X.toarray()
+    counts.X = np.log1p(values * 1e4 / values.sum(1, keepdims=True)).astype(np.float32)
+    return counts
+
+
+class Double(Augmentation):
+    """Twice the expression in view 1, the original in view 0; knows what it was given."""
+
+    seen: list
+
+    def __init__(self):
+        self.seen = []
+
+    def transform(self, x, applied, rng, context):
+        self.seen.append((x.to_dense(), context))
+        return x.to_dense() * (1 + context.view)
+
+
+def cloud(ax):
+    """Points of each view, back at the original expression."""
+    lines = {line.get_label(): line for line in ax.get_lines()}
+    found = {}
+    for name in ("view 0", "view 1"):
+        found[name] = np.stack([lines[name].get_xdata(), lines[name].get_ydata()])
+    return found
+
+
+def heights(ax):
+    """Histogram of the original (bars) and of each view (outlines)."""
+    bars = [patch.get_height() for patch in ax.patches if isinstance(patch, plt.Rectangle)]
+    outlines = [patch for patch in ax.patches if isinstance(patch, plt.Polygon)]
+    assert len(outlines) == 2
+    return np.array(bars)
+
+
+def test_panels_of_cells(lognorm):
+    double = Double()
+    axes = scssl.pl.augmentations(lognorm, double, n_cells=4, show=False)
+    assert len(axes) == 6
+    expression = lognorm.to_df()
+    names = [ax.get_title() for ax in axes[:4]]
+    assert len(set(names)) == 4
+    for ax, name in zip(axes[:4], names, strict=True):
+        original = expression.loc[name].to_numpy()
+        points, original = cloud(ax), original[original != 0]
+        for view, factor in (("view 0", 1), ("view 1", 2)):
+            assert abs(points[view][0] - original).max() < 0.02 * original.max()
+            np.testing.assert_allclose(points[view][1], factor * original, rtol=1e-6)
+            assert points[view][1].max() <= ax.get_ylim()[1]
+
+
+def test_panels_of_distributions(lognorm):
+    library, genes = scssl.pl.augmentations(
+        lognorm, Mask(0.5, p=1), panels=["library", "genes"], show=False
+    )
+    assert (library.get_xlabel(), genes.get_xlabel()) == (
+        "expression of a cell",
+        "genes above zero",
+    )
+    assert heights(library).sum() == heights(genes).sum() == N
+    # All have the same sum before, about half of it after.
+    assert (heights(library) > 0).sum() == 1
+    outline = [p.get_xy()[:, 0] for p in library.patches if isinstance(p, plt.Polygon)]
+    assert max(x.max() for x in outline) > 1e4
+    texts = [text.get_text() for text in library.figure.legends[0].get_texts()]
+    assert texts == ["original", "view 0", "view 1"]
+
+
+def test_counts_are_shown_as_counts(counts):
+    ax = scssl.pl.augmentations(counts, Double(), panels="library", show=False)
+    assert ax.get_xlabel() == "counts of a cell"
+    sums = np.asarray(counts.X.sum(1)).ravel()
+    bars = [p for p in ax.patches if isinstance(p, plt.Rectangle) and p.get_height()]
+    assert min(bar.get_x() for bar in bars) <= sums.min()
+    assert max(bar.get_x() + bar.get_width() for bar in bars) >= sums.max()
+    assert heights(ax).sum() == N
+
+
+def test_augmentations_know_what_they_know_in_training(counts):
+    double = Double()
+    scssl.pl.augmentations(counts, double, batch_key="donor", batch_size=25, rng=1, show=False)
+    (x, first), (_, second) = double.seen
+    assert x.shape == (25, G)
+    assert (first.view, second.view) == (0, 1)
+    assert first.shared_seed == second.shared_seed
+    assert first.input_kind == "counts"
+    np.testing.assert_allclose(x.expm1().sum(1), 1e4, rtol=1e-4)
+    # Which cells these are can be told from their expression.
+    values = counts.X.toarray()
+    scaled = np.log1p(values * 1e4 / values.sum(1, keepdims=True))
+    rows = [int(abs(scaled - cell.numpy()).sum(1).argmin()) for cell in x]
+    assert len(set(rows)) == 25
+    np.testing.assert_array_equal(first.library, values[rows].sum(1))
+    donors = (counts.obs["donor"].to_numpy()[rows] == "b").astype(int)
+    assert torch.equal(first.batch, torch.from_numpy(donors))
+
+
+def test_partners_come_from_the_graph(lognorm):
+    # Cell i has the next one as its only neighbour in `next`, and the one after in `skip`.
+    for name, step in (("next", 1), ("skip", 2)):
+        columns = (np.arange(N) + step) % N
+        lognorm.obsp[name] = sparse.csr_matrix((np.ones(N), (np.arange(N), columns)))
+
+    expression = lognorm.to_df()
+    shifted = dict(zip(expression.index, np.roll(expression.index, -1), strict=True))
+    mix = NeighborMix("next", "int", 0.5, p=1)
+    for ax in scssl.pl.augmentations(lognorm, mix, panels="cells", show=False):
+        own = expression.loc[ax.get_title()].to_numpy()
+        middle = (own + expression.loc[shifted[ax.get_title()]].to_numpy()) / 2
+        for points in cloud(ax).values():
+            np.testing.assert_allclose(points[1], middle[middle != 0], rtol=1e-5)
+    mutual = MutualNeighborMix("skip", "next", p=1)
+    assert len(scssl.pl.augmentations(lognorm, mutual, show=False)) == 5
+
+
+def test_same_seed_same_figure(counts):
+    def points(rng):
+        ax = scssl.pl.augmentations(counts, "mask", 1, panels="cells", rng=rng, show=False)
+        return np.concatenate(list(cloud(ax).values()), axis=1)
+
+    np.testing.assert_array_equal(points(1), points(1))
+    assert points(1).shape != points(2).shape or (points(1) != points(2)).any()
+
+
+def test_saved_and_drawn_where_told(counts, tmp_path):
+    _, ax = plt.subplots()
+    drawn = scssl.pl.augmentations(
+        counts, "clear", panels="genes", ax=ax, save=tmp_path / "new" / "figure.png"
+    )
+    assert drawn is ax
+    assert len(ax.get_legend().get_texts()) == 3
+    assert (tmp_path / "new" / "figure.png").stat().st_size > 5000
+    with pytest.raises(ValueError, match="3 panels do not fit .*give panels='cells' and n_cells=1"):
+        scssl.pl.augmentations(counts, panels="cells", ax=ax)
+
+
+def test_few_cells_are_all_there_is(counts):
+    assert len(scssl.pl.augmentations(counts[:2].copy(), n_cells=5, show=False)) == 4
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "match"),
+    [
+        ({"augmentation": "masks"}, ValueError, "found 'masks'"),
+        ({"augmentation": "binomial_thinning"}, ValueError, "resamples counts"),
+        ({"augmentation": "neighbor_mix"}, KeyError, "There is no adata.obsp"),
+        ({"augmentation": CrossOver(within="batch")}, ValueError, "give `batch_key`"),
+        ({"layer": "raw"}, KeyError, "no layer 'raw' in adata.layers; there are: none"),
+        ({"batch_key": "lane"}, KeyError, "adata.obs has no 'lane'"),
+        ({"input": "counts"}, ValueError, "looks log-normalised"),
+        ({"n_cells": 0}, ValueError, "`n_cells` must be an integer of at least 1"),
+        ({"batch_size": 1}, ValueError, "`batch_size`"),
+        ({"panels": "umap"}, ValueError, "`panels` must be some of 'cells', 'library', 'genes'"),
+        ({"panels": []}, ValueError, "`panels`"),
+    ],
+)
+def test_bad_arguments_are_refused(lognorm, options, error, match):
+    with pytest.raises(error, match=match):
+        scssl.pl.augmentations(lognorm, **options)
+    assert not plt.get_fignums(), "no empty figure is left"
