@@ -111,7 +111,7 @@ class NeighborMix(_MixAugmentation):
         Share :math:`\alpha` of the cell itself, 0.5 in :cite:p:`Ovcharenko2025`.
     weight
         Weight of ``"int"``: ``"fixed"`` as in :cite:p:`Ovcharenko2025` or ``"random"`` as in
-        :cite:p:`Yan2022`.
+        :cite:p:`Yan2023`.
     p
         Probability to apply, per cell and view, 0.5 in :cite:p:`Ovcharenko2025`.
 
@@ -163,7 +163,7 @@ class MutualNeighborMix(_MixAugmentation):
     with :math:`a` a random mutual neighbour of :math:`c` in another batch (or :math:`c`, if it has
     none), :math:`j` and :math:`j'` random neighbours of :math:`c` and of :math:`a` within their own
     batches, and :math:`f` as in :class:`NeighborMix`. To which cells it is applied is drawn once
-    for both views :cite:p:`Yan2022`. In view 1 the cell is replaced: give it as the first step.
+    for both views :cite:p:`Yan2023`. In view 1 the cell is replaced: give it as the first step.
 
     Parameters
     ----------
@@ -172,9 +172,9 @@ class MutualNeighborMix(_MixAugmentation):
     within
         Name of the graph of neighbours within batches in ``adata.obsp``.
     mix
-        One or more of ``"int"``, ``"geo"`` and ``"exc"``; ``"int"`` in :cite:p:`Yan2022`.
+        One or more of ``"int"``, ``"geo"`` and ``"exc"``; ``"int"`` in :cite:p:`Yan2023`.
     alpha
-        Share :math:`\alpha` of the cell itself, 0.5 in :cite:p:`Yan2022`.
+        Share :math:`\alpha` of the cell itself, 0.5 in :cite:p:`Yan2023`.
     weight
         Weight of ``"int"``: ``"fixed"``, :math:`\alpha`, or ``"random"`` between it and 1.
     p
