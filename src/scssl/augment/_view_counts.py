@@ -66,7 +66,7 @@ class BinomialThinning(_CountAugmentation):
 
     .. math:: c'_{cg} \sim \mathrm{Binomial}(c_{cg}, k_c), \qquad
         k_c \sim \mathcal{U}(k_\text{low}, k_\text{high}), \qquad
-        x'_{cg} = \log\!\left(1 + T c'_{cg} / \textstyle\sum_h c'_{ch}\right)
+        x'_{cg} = \log\!\left(1 + T c'_{cg} / \sum_h c'_{ch}\right)
 
     with :math:`c` the counts, found again from the normalised values and the sum of the cell, and
     :math:`T` the sum of the normalisation. Zeros stay zeros.
@@ -128,7 +128,7 @@ class PoissonResample(_CountAugmentation):
     r"""Draw each count again, as a second sequencing run of the same molecules' rates would.
 
     .. math:: c'_{cg} \sim \mathrm{Poisson}(c_{cg}), \qquad
-        x'_{cg} = \log\!\left(1 + T c'_{cg} / \textstyle\sum_h c'_{ch}\right)
+        x'_{cg} = \log\!\left(1 + T c'_{cg} / \sum_h c'_{ch}\right)
 
     with :math:`c` the counts, found again from the normalised values and the sum of the cell, and
     :math:`T` the sum of the normalisation. Zeros stay zeros.
@@ -170,7 +170,7 @@ class NegativeBinomialNoise(_CountAugmentation):
 
     .. math:: c'_{cg} \sim \mathrm{Poisson}(\lambda_{cg}), \qquad
         \lambda_{cg} \sim \mathrm{Gamma}(\text{mean } c_{cg}, \text{variance } \phi\, c_{cg}^2),
-        \qquad x'_{cg} = \log\!\left(1 + T c'_{cg} / \textstyle\sum_h c'_{ch}\right)
+        \qquad x'_{cg} = \log\!\left(1 + T c'_{cg} / \sum_h c'_{ch}\right)
 
     so that :math:`c'` is negative binomial with mean :math:`c` and variance :math:`c + \phi c^2`,
     with :math:`c` the counts, found again from the normalised values and the sum of the cell, and

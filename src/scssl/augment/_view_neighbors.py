@@ -89,11 +89,13 @@ class NeighborMix(_MixAugmentation):
     among those in ``mix``,
 
     .. math::
+        \begin{aligned}
         f_\text{int}(x, x')_g &= \lambda x_g + (1 - \lambda) x'_g \\
         f_\text{geo}(x, x')_g &= x_g^{\lambda} {x'_g}^{1 - \lambda}, \qquad
         \lambda \sim \mathcal{U}(\alpha, 1) \\
         f_\text{exc}(x, x')_g &= b_g x_g + (1 - b_g) x'_g, \qquad
         b_g \sim \mathrm{Bernoulli}(\alpha) \text{ for each gene}
+        \end{aligned}
 
     with :math:`\lambda = \alpha` in :math:`f_\text{int}`, or :math:`\lambda \sim
     \mathcal{U}(\alpha, 1)` with ``weight="random"``. With the graph of
