@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from scssl.data._blocks import BlockNormalizer, FeatureBlock
 from scssl.data._input import InputDecision, find_counts, resolve_input
+from scssl.data._joined import JoinedRows
 from scssl.data._normalize import normalize_rows
 from scssl.data._partners import NeighborTable, PartnerWalks, partner_key
 from scssl.data._scan import MatrixStats, scan_matrix
@@ -20,10 +22,13 @@ if TYPE_CHECKING:
     from scssl.data._loader import CellLoader
 
 __all__ = [
+    "BlockNormalizer",
     "CellLoader",
+    "FeatureBlock",
     "GeneAlignment",
     "GeneVocabulary",
     "InputDecision",
+    "JoinedRows",
     "MatrixStats",
     "NeighborTable",
     "PartnerWalks",

@@ -23,7 +23,7 @@ from scvi.data.fields import (
 from scvi.model.base import BaseModelClass
 
 from scssl._errors import ScsslWarning
-from scssl.data import GeneVocabulary
+from scssl.data import GeneAlignment, GeneVocabulary
 from scssl.module import SSLModule
 
 from ._backbone import Backbone, copied
@@ -262,7 +262,7 @@ class SSLModel(HubMixin, TrainingMixin, PersistenceMixin, BaseModelClass):
             found = function({name: value.to(device) for name, value in batch.items()})
             out[start : start + len(found)] = found.float().cpu().numpy()
             start += len(found)
-            n_empty += int((batch["library"] == 0).sum())
+            n_empty += int((batch["library"].sum(1) == 0).sum())
         if n_empty and data.alignment is not None:
             msg = (
                 f"{n_empty:,} of {len(rows):,} cells have no value in any gene of the model: all get "
@@ -270,6 +270,18 @@ class SSLModel(HubMixin, TrainingMixin, PersistenceMixin, BaseModelClass):
             )
             warnings.warn(msg, ScsslWarning, stacklevel=4)
         return out
+
+    def align(self, adata: AnnData, *, min_overlap: float = 0.0) -> GeneAlignment:
+        """How the genes of a data set map onto those of the model, by name.
+
+        Parameters
+        ----------
+        adata
+            The data.
+        min_overlap
+            Share of the model's genes that it must have.
+        """
+        return self.genes.align(adata.var_names, min_overlap=min_overlap)
 
     def _read(self, adata: AnnData | None, *, min_overlap: float = 0.5) -> CellReader:
         """Check a data set against the model and open it."""

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from anndata import AnnData
 
 from scssl._random import RNG, as_seed, derive_seed
-from scssl.augment import Augmentation, augmentation_from_config
-from scssl.augment import augmentation as make_augmentation
+from scssl.augment import Augmentation
 from scssl.data import GeneVocabulary, NeighborTable, PartnerWalks
 from scssl.module import JointEmbeddingModule
+from scssl.nn import Fusion
 
-from ._base import SSLModel
+from ._multimodal import MultimodalMixin, Views, choose_views, config_of, views_from_config
 from ._reader import CellReader, category_key
 from ._setup import DataSetup
 
+if TYPE_CHECKING:
+    from anndata import AnnData
+    from mudata import MuData
 
-class JointEmbedding(SSLModel):
+
+class JointEmbedding(MultimodalMixin):
     """Base of models that learn by comparing two views of each cell.
 
     Each cell is changed twice at random (:mod:`scssl.augment`); an encoder and a small projector map
@@ -28,16 +31,20 @@ class JointEmbedding(SSLModel):
     all the same. The embedding is what the encoder makes of the unchanged cell; the projector is left
     aside.
 
+    Of a MuData every modality has an encoder of its own, and their embeddings are fused before the
+    projector, in training as afterwards (:class:`scssl.nn.MultiEncoder`).
+
     Parameters
     ----------
     adata
-        Data that were set up with :meth:`setup_anndata`.
+        Data that were set up with :meth:`setup_anndata` or, as a MuData, with :meth:`setup_mudata`.
     registry
         Setup of a model that is loaded without data; not for users.
     hidden_dims
         Widths of the encoder's hidden layers; (128,) as in :cite:p:`Ovcharenko2025`.
     n_latent
-        Width of the embedding, 64 as in :cite:p:`Ovcharenko2025`.
+        Width of the embedding, 64 as in :cite:p:`Ovcharenko2025`; of a MuData, that of a modality's
+        embedding.
     dropout
         Share of the units of the embedding dropped in training, 0 by default.
     activation
@@ -48,7 +55,14 @@ class JointEmbedding(SSLModel):
         ``hidden_dims=(256, 128), batch_norm=False, activation="selu", dropout=0.1``.
     augmentation
         What makes the views: a name, a :class:`scssl.augment.Augmentation` or a list of those, applied
-        in that order. See :func:`scssl.augment.augmentation`.
+        in that order. See :func:`scssl.augment.augmentation`. Of a MuData, a dict of these by modality;
+        what is not in a dict is for RNA. Modalities that are not named have their defaults: for
+        proteins ``[Mask(0.2), GaussianNoise(0.8, 0.2)]``, ``"default"`` for the others. Graphs and counts
+        are for RNA only; a graph is that of the MuData or of its RNA.
+    fusion
+        Of a MuData, how the embeddings of modalities become one: ``"concat"`` (default), side by side;
+        ``"add"``; ``"mean"`` of those that a cell has; ``"clip"``, the mean, with a loss that contrasts the
+        modalities of a cell with those of other cells :cite:p:`Radford2021` in addition.
     projector_dims
         Widths of the projector's layers; by default those of the method.
     rng
@@ -64,7 +78,7 @@ class JointEmbedding(SSLModel):
 
     def __init__(
         self,
-        adata: AnnData | None = None,
+        adata: AnnData | MuData | None = None,
         registry: dict[str, Any] | None = None,
         *,
         hidden_dims: Sequence[int] = (128,),
@@ -72,30 +86,36 @@ class JointEmbedding(SSLModel):
         dropout: float = 0.0,
         activation: str = "relu",
         batch_norm: bool = True,
-        augmentation: str | Augmentation | Sequence[Any] = "default",
+        augmentation: str | Augmentation | Sequence[Any] | Mapping[str, Any] = "default",
+        fusion: Fusion | None = None,
         projector_dims: Sequence[int] | None = None,
         rng: RNG = 0,
         **options: Any,
     ) -> None:
         super().__init__(adata, registry)
-        views = make_augmentation(augmentation)
+        views = choose_views(augmentation, self.setup)
         hidden = [int(width) for width in hidden_dims]
         dims = None if projector_dims is None else [int(width) for width in projector_dims]
         _check(hidden, n_latent, dropout, dims)
-        if views.needs_counts and self.setup.input_kind != "counts":
+        if self.setup.modalities:
+            options = {"fusion": "concat" if fusion is None else fusion, **options}
+        elif fusion is not None:
             msg = (
-                f"The augmentation {views!r} needs counts, but {self.setup.where} was set up as "
-                'log-normalised. Set up a layer with counts: setup_anndata(adata, layer="counts"), or '
-                'take another one: augmentation="mask".'
+                f"fusion={fusion!r} is for several modalities, and the model was set up with an AnnData. "
+                "Leave it out, or set up a MuData: setup_mudata(mdata)"
             )
             raise ValueError(msg)
+        if "queue_size" in options:
+            options["queue_size"] = _queue_size(
+                options["queue_size"], int(self.summary_stats["n_cells"])
+            )
         self._arguments: dict[str, Any] = {
             "hidden_dims": hidden,
             "n_latent": int(n_latent),
             "dropout": float(dropout),
             "activation": activation,
             "batch_norm": bool(batch_norm),
-            "augmentation": views.config(),
+            "augmentation": config_of(views),
             "projector_dims": dims,
             **options,
         }
@@ -105,7 +125,10 @@ class JointEmbedding(SSLModel):
                 {**self._arguments, "augmentation": views}, genes=self.genes, setup=self.setup
             )
         self._tables(self._adata)
-        sizes = "-".join(map(str, [len(self.genes), *hidden, n_latent]))
+        inputs = ", ".join(f"{one.n_features} {one.kind}" for one in self.setup.modalities)
+        sizes = "-".join(
+            map(str, [f"({inputs})" if inputs else len(self.genes), *hidden, n_latent])
+        )
         chosen = ", ".join(f"{name} {_short(value)}" for name, value in options.items())
         self._model_summary_string = (
             f"{sizes} encoder {'with' if batch_norm else 'without'} batch normalisation, {activation}, "
@@ -118,8 +141,12 @@ class JointEmbedding(SSLModel):
         cls, arguments: Mapping[str, Any], *, genes: GeneVocabulary, setup: DataSetup
     ) -> JointEmbeddingModule:
         options = dict(arguments)
-        if not isinstance(options["augmentation"], Augmentation):
-            options["augmentation"] = augmentation_from_config(options["augmentation"])
+        options["augmentation"] = views_from_config(options["augmentation"])
+        if setup.modalities:
+            options["modalities"] = {one.kind: one.n_features for one in setup.modalities}
+            options["n_idf"] = sum(
+                one.n_features for one in setup.modalities if one.normalization == "tfidf"
+            )
         batch = setup.batch_key
         return cls._module_class(
             len(genes),
@@ -138,21 +165,27 @@ class JointEmbedding(SSLModel):
 
     @classmethod
     def _from_config(cls, registry: dict[str, Any], config: Any) -> JointEmbedding:
-        views = augmentation_from_config(config["augmentation"])
+        views = views_from_config(config["augmentation"])
         return cls(registry=registry, **{**config, "augmentation": views})
 
     def _check_savable(self) -> None:
-        augmentation_from_config(self._arguments["augmentation"])
+        views_from_config(self._arguments["augmentation"])
 
-    def _tables(self, adata: AnnData | None) -> PartnerWalks | None:
+    def _tables(self, adata: Any) -> PartnerWalks | None:
         """Graphs that the views draw other cells from; `None` where they need none."""
-        views = self.module.augmentation
+        found: Views | None = self.module.augmentation  # type: ignore[assignment]
+        views = found.get("rna") if isinstance(found, dict) else found
+        if views is None:
+            return None
         walks = (views.walks(0), views.walks(1))
         names = sorted({name for view in walks for walk in view for name in walk})
         if not names or adata is None:
             return None
         tables = {}
         for name in names:
+            if self.setup.modalities:
+                tables[name] = self._graph(name, views)
+                continue
             if name not in adata.obsp:
                 there = ", ".join(map(repr, adata.obsp)) or "none"
                 msg = (
@@ -170,12 +203,13 @@ class JointEmbedding(SSLModel):
             data.obs[category_key(self.setup.batch_key)] = self.setup.codes(
                 data.adata, self.setup.batch_key
             )
-        data.partners = self._tables(data.adata)
+        data.partners = self._tables(self._adata)
         return data
 
     def _before_training(
         self, data: CellReader, rows: np.ndarray, chosen: Mapping[str, Any], *, resumed: bool
     ) -> dict[str, Any]:
+        self._start_idf(data, rows)
         # The momentum of a target follows the number of steps in total.
         return {"max_epochs": chosen["max_epochs"]}
 
@@ -196,12 +230,13 @@ class JointEmbedding(SSLModel):
     @torch.inference_mode()
     def get_latent_representation(
         self,
-        adata: AnnData | None = None,
+        adata: AnnData | MuData | None = None,
         indices: Sequence[int] | np.ndarray | None = None,
         batch_size: int | None = None,
         *,
         min_overlap: float = 0.5,
         layer: Literal["encoder", "projector"] = "encoder",
+        modality: Literal["joint", "rna", "protein", "atac"] = "joint",
     ) -> np.ndarray:
         """Embed cells.
 
@@ -211,15 +246,19 @@ class JointEmbedding(SSLModel):
         Parameters
         ----------
         adata
-            Cells to embed, the model's own by default. It need not be set up.
+            Cells to embed, the model's own by default. It need not be set up. Of a model of several
+            modalities a MuData, which may lack some of them, or an AnnData with RNA.
         indices
             Rows, a boolean mask or cell names; all by default.
         batch_size
             Cells to read at a time, 2,048 by default. It makes no difference to the result.
         min_overlap
-            Share of the model's genes that `adata` must have.
+            Share of the model's genes that `adata` must have; of each modality that it has.
         layer
             Output of the encoder or of the projector, in which the views were compared.
+        modality
+            Of a model of several modalities, the embedding of all that a cell has, or of one alone; that is
+            NaN for cells that lack it.
 
         Returns
         -------
@@ -233,6 +272,12 @@ class JointEmbedding(SSLModel):
         ValueError
             If the values are not of the kind that the model was trained on, or there is no such layer.
         """
+        if modality != "joint":
+            self._check_modality(modality, joint=True)
+            if layer != "encoder":
+                msg = f'layer="projector" is of all modalities, found modality={modality!r}.'
+                raise ValueError(msg)
+            return self._embed_modality(adata, indices, batch_size, min_overlap, modality)
         if layer == "encoder":
             return super().get_latent_representation(
                 adata, indices, batch_size, min_overlap=min_overlap
@@ -243,6 +288,26 @@ class JointEmbedding(SSLModel):
         data = self._read(adata, min_overlap=min_overlap)
         width = self.module.projected_width
         return self._apply(data, data.rows(indices), batch_size, self.module.project, width)
+
+    @property
+    def n_latent(self) -> int:
+        """Width of the embedding."""
+        return self.module.n_latent
+
+    def _embed_modality(
+        self, adata: Any, indices: Any, batch_size: int | None, min_overlap: float, modality: str
+    ) -> np.ndarray:
+        data = self._read(adata, min_overlap=min_overlap)
+        rows = data.rows(indices)
+        have = data.obs["modalities"][rows, self.modalities.index(modality)]
+        if len(rows) and not have.any():
+            msg = f"None of the cells has the modality {modality!r}."
+            raise ValueError(msg)
+
+        def embed(tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
+            return self.module.embed_modality(tensors, modality)
+
+        return self._apply(data, rows, batch_size, embed, int(self._arguments["n_latent"]))
 
 
 def _check(
@@ -262,6 +327,16 @@ def _check(
     if not 0 <= dropout < 1:
         msg = f"`dropout` must be in [0, 1), found {dropout}."
         raise ValueError(msg)
+
+
+def _queue_size(size: int | None, n_cells: int) -> int:
+    """A quarter of the cells at most, unless it was given; 2,048 where there are enough."""
+    if size is None:
+        return min(2048, max(64, n_cells // 4))
+    if isinstance(size, bool) or size != int(size) or size < 1:
+        msg = f"`queue_size` must be a whole number of at least 1, found {size!r}."
+        raise ValueError(msg)
+    return int(size)
 
 
 def _short(value: Any) -> str:

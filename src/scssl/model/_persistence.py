@@ -94,7 +94,8 @@ class PersistenceMixin:
         overwrite
             Replace a model that is there.
         save_anndata
-            Also write the model's AnnData, to ``adata.h5ad`` in the folder.
+            Also write the model's data to the folder: an AnnData as ``adata.h5ad``, a MuData as
+            ``mdata.h5mu``.
 
         Raises
         ------
@@ -144,7 +145,10 @@ class PersistenceMixin:
             overwrite=overwrite,
         )
         if save_anndata:
-            model.adata.write_h5ad(Path(dir_path) / "adata.h5ad")
+            if hasattr(model.adata, "mod"):
+                model.adata.write_h5mu(Path(dir_path) / "mdata.h5mu")
+            else:
+                model.adata.write_h5ad(Path(dir_path) / "adata.h5ad")
 
     @classmethod
     def load(
@@ -231,7 +235,7 @@ class PersistenceMixin:
         model: Any = self
         data = model._read(adata).with_covariates()
         if model.setup.labels_key is not None:
-            obs_column(adata, model.setup.labels_key)
+            obs_column(data.adata, model.setup.labels_key)
         model._adata = adata
         model.registry_["scssl_setup"]["fingerprint"] = data.fingerprint
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Self
 
 import numpy as np
 from anndata import AnnData
+from scipy import sparse
 
 from scssl.data import BlockNormalizer, CellLoader, PartnerWalks, RowSource, open_rows
 
@@ -45,6 +46,12 @@ class CellReader:
         if self.setup.continuous_keys:
             self.obs[CONTINUOUS] = self.setup.continuous(self.adata)
         return self
+
+    def read(self, rows: np.ndarray, n_cells: int = 4096) -> Iterator[sparse.csr_matrix]:
+        """Values of these cells as they are stored, in the model's order of features."""
+        for start in range(0, len(rows), n_cells):
+            block = self._source.read(rows[start : start + n_cells])
+            yield block if self.alignment is None else self.alignment.apply(block)
 
     def restrict_partners(self, rows: np.ndarray) -> None:
         """Let only these cells be drawn as partners of others."""

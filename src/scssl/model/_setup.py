@@ -22,6 +22,8 @@ from scssl.data import (
     scan_matrix,
 )
 
+from ._modality_setup import ModalitySetup
+
 _LOGGER = logging.getLogger("scssl")
 _MAX_CATEGORIES = 1000
 
@@ -42,6 +44,8 @@ class DataSetup:
         Columns of ``adata.obs``.
     categories
         Categories of each categorical column, in the order of their codes.
+    modalities
+        Where cells have several. `layer` is then that of the first, `input_kind` that of RNA.
     """
 
     layer: str | None
@@ -52,6 +56,7 @@ class DataSetup:
     categorical_keys: tuple[str, ...] = ()
     continuous_keys: tuple[str, ...] = ()
     categories: Mapping[str, list[str]] = field(default_factory=dict)
+    modalities: tuple[ModalitySetup, ...] = ()
 
     @property
     def where(self) -> str:
@@ -60,13 +65,18 @@ class DataSetup:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
-        return asdict(self)
+        content = asdict(self)
+        if self.modalities:
+            return {**content, "modalities": list(content["modalities"])}
+        del content["modalities"]
+        return content
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> DataSetup:
         """Inverse of :meth:`to_dict`."""
         lists = {k: tuple(content[k]) for k in ("categorical_keys", "continuous_keys")}
-        return cls(**{**content, **lists})
+        modalities = tuple(ModalitySetup(**one) for one in content.get("modalities", ()))
+        return cls(**{**content, **lists, "modalities": modalities})
 
     def covariate_keys(self) -> tuple[str, ...]:
         """Categorical columns that a decoder is told: the batch and the covariates."""

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from scssl.augment import Augmentation, ViewContext, two_views
 from scssl.nn import (
     BatchNormEncoder,
+    Fusion,
+    MultiEncoder,
     ProjectionHead,
     SparseRows,
     momentum_schedule,
@@ -21,6 +23,7 @@ from scssl.nn import (
 )
 
 from ._base import SSLModule, blockwise, first_layer
+from ._modalities import PRESENT, ModalityContrast, ModalitySplit
 
 #: Keys of a batch that hold the expression of other cells: ``partner:<view>:<walk>``.
 _PARTNER = "partner"
@@ -46,12 +49,20 @@ class JointEmbeddingModule(SSLModule):
     batch_norm
         Whether each layer of the encoder is followed by batch normalisation.
     augmentation
-        Draws the views.
+        Draws the views; of several modalities, those of each.
     input_kind, target_sum
         How expression was normalised, for augmentations that work on counts.
     batch_key
         Key in a batch of the experimental batch, for augmentations within it; `None` where cells
         have none.
+    modalities
+        Number of features of each modality in the order of the columns, where cells have several. Then
+        the encoder is a :class:`scssl.nn.MultiEncoder`, and `n_latent` is the width of the embedding of
+        one modality; heads are as wide as the fused embedding asks for.
+    fusion
+        How it puts the embeddings of modalities together.
+    n_idf
+        Number of features whose inverse document frequency is kept in the buffer ``idf``.
     heads
         Whether there is a head. Without one the module embeds and can be fine-tuned.
     **options
@@ -71,10 +82,13 @@ class JointEmbeddingModule(SSLModule):
         dropout: float,
         activation: str,
         batch_norm: bool,
-        augmentation: Augmentation,
+        augmentation: Augmentation | Mapping[str, Augmentation],
         input_kind: str,
         target_sum: float,
         batch_key: str | None = None,
+        modalities: Mapping[str, int] | None = None,
+        fusion: Fusion = "concat",
+        n_idf: int = 0,
         heads: bool = True,
         **options: Any,
     ) -> None:
@@ -83,14 +97,27 @@ class JointEmbeddingModule(SSLModule):
         self.augmentation = augmentation
         self.input_kind, self.target_sum = input_kind, target_sum
         self.batch_key = batch_key
-        self.encoder = BatchNormEncoder(
-            n_genes,
-            hidden_dims=hidden_dims,
-            n_latent=n_latent,
-            activation=activation,
-            dropout=dropout,
-            batch_norm=batch_norm,
-        )
+        shape: dict[str, Any] = {
+            "hidden_dims": hidden_dims,
+            "n_latent": n_latent,
+            "activation": activation,
+            "dropout": dropout,
+            "batch_norm": batch_norm,
+        }
+        self.encoder: Any
+        self.split: ModalitySplit | None = None
+        self.contrast: ModalityContrast | None = None
+        if modalities is None:
+            self.encoder = BatchNormEncoder(n_genes, **shape)
+        else:
+            assert isinstance(augmentation, Mapping)
+            self.split = ModalitySplit(modalities, augmentation)
+            self.encoder = MultiEncoder(modalities, fusion=fusion, **shape)
+            self.n_latent = self.encoder.n_out
+            if fusion == "clip" and heads:
+                self.contrast = ModalityContrast(tuple(modalities), n_latent)
+        if n_idf:
+            self.register_buffer("idf", torch.ones(n_idf))
         self.projector: nn.Module | None = None
         self.projected_width = 0
         if heads:
@@ -136,8 +163,17 @@ class JointEmbeddingModule(SSLModule):
         if x.n_cells < 2:
             # One cell has nothing to be told apart from. Training drops such a batch.
             return LossOutput(loss=x.values.new_zeros(()), n_obs_minibatch=x.n_cells)
-        one, two = two_views(x, self.augmentation, rng, self._contexts(tensors, rng))
+        contexts = self._contexts(tensors, rng)
+        one: Any
+        two: Any
+        if self.split is not None:
+            one, two = self.split.views(x, tensors[PRESENT], rng, contexts)
+        else:
+            assert isinstance(self.augmentation, Augmentation)
+            one, two = two_views(x, self.augmentation, rng, contexts)
         loss = self.compare(one, two, learn=not full and self.training)
+        if self.contrast is not None:
+            loss = loss + self.contrast(self.encoder, one) + self.contrast(self.encoder, two)
         return LossOutput(loss=loss, n_obs_minibatch=x.n_cells)
 
     def _contexts(
@@ -166,12 +202,38 @@ class JointEmbeddingModule(SSLModule):
         return one, two
 
     def encode(self, tensors: Mapping[str, Tensor]) -> Tensor:
-        z: Tensor = self.encoder(self._rows(tensors))
+        x = self._rows(tensors)
+        z: Tensor = self.encoder(x if self.split is None else self.split.plain(x, tensors[PRESENT]))
         return z
 
     def embed(self, tensors: Mapping[str, Tensor]) -> Tensor:
-        first = first_layer(self.encoder.gene_encoder, self._rows(tensors))
-        return blockwise(self.encoder.rest, first).float()
+        x = self._rows(tensors)
+        if self.split is None:
+            return _embedded(self.encoder, x)
+        view = self.split.plain(x, tensors[PRESENT])
+        embedded = {
+            name: _embedded(self.encoder.encoder_of(name), part.x)
+            for name, part in view.parts.items()
+        }
+        fused: Tensor = self.encoder.fuse(embedded, view)
+        return fused
+
+    def embed_modality(self, tensors: Mapping[str, Tensor], name: str) -> Tensor:
+        """As :meth:`embed`, of one modality; NaN for cells that lack it.
+
+        Parameters
+        ----------
+        tensors
+            The batch.
+        name
+            Of the modality.
+        """
+        assert self.split is not None
+        part = self.split.plain(self._rows(tensors), tensors[PRESENT]).parts[name]
+        z = _embedded(self.encoder.encoder_of(name), part.x)
+        return z.new_full((len(tensors[PRESENT]), z.shape[1]), torch.nan).index_copy(
+            0, part.cells, z
+        )
 
     def project(self, tensors: Mapping[str, Tensor]) -> Tensor:
         """Output of the projector in evaluation mode, the same for a cell in any batch."""
@@ -184,9 +246,15 @@ class JointEmbeddingModule(SSLModule):
 
     def encoder_parts(self) -> list[nn.Module]:
         """Layers of the encoder, each with its normalisation, the one on the genes first."""
-        return self.encoder.parts()
+        if self.split is not None:
+            return [
+                part for name in self.split.names for part in self.encoder.encoder_of(name).parts()
+            ]
+        return list(self.encoder.parts())
 
     def compilable(self) -> tuple[nn.Module, ...]:
+        if self.split is not None:
+            return tuple(self.encoder.encoder_of(name).rest for name in self.split.names)
         return (self.encoder.rest,)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
@@ -196,6 +264,12 @@ class JointEmbeddingModule(SSLModule):
             {"params": [p for p in trained if p.ndim > 1]},
             {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
         ]
+
+
+def _embedded(encoder: BatchNormEncoder, x: SparseRows | Tensor) -> Tensor:
+    """Embeddings in evaluation mode, the same for a cell in any batch."""
+    assert isinstance(x, SparseRows)
+    return blockwise(encoder.rest, first_layer(encoder.gene_encoder, x)).float()
 
 
 class MomentumModule(JointEmbeddingModule):

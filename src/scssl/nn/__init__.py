@@ -11,6 +11,7 @@ from ._gene_sampler import GeneSampler
 from ._head import Head
 from ._memory_bank import MemoryBank
 from ._mlp import MLP
+from ._multi_encoder import Fusion, ModalityRows, MultiEncoder, MultiView
 from ._projection import ProjectionHead
 from ._sparse_rows import SparseRows
 
@@ -19,11 +20,15 @@ __all__ = [
     "SELU",
     "BatchNormEncoder",
     "Dropout",
+    "Fusion",
     "GeneDecoder",
     "GeneEncoder",
     "GeneSampler",
     "Head",
     "MemoryBank",
+    "ModalityRows",
+    "MultiEncoder",
+    "MultiView",
     "ProjectionHead",
     "SparseRows",
     "activation",

@@ -1,0 +1,438 @@
+"""Cells with several modalities: checks, and how they are read."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from scssl._errors import GeneMismatchError, ScsslWarning
+from scssl.data import (
+    BlockNormalizer,
+    FeatureBlock,
+    GeneAlignment,
+    GeneVocabulary,
+    JoinedRows,
+    MatrixStats,
+    find_counts,
+    open_rows,
+    resolve_input,
+    scan_matrix,
+)
+from scssl.data._blocks import Normalization
+
+from ._modality_setup import ModalitySetup
+from ._reader import CellReader
+from ._setup import DataSetup, _categories, matrix_of
+
+_LOGGER = logging.getLogger("scssl")
+KINDS = ("rna", "protein", "atac")
+NORMALIZATIONS = {"protein": ("clr", "log1p", "none"), "atac": ("tfidf", "binary")}
+#: Array of the reader that says which modalities each cell has.
+PRESENT = "modalities"
+
+
+@dataclass(frozen=True)
+class Cells:
+    """The cells of a MuData, as the rest of a model knows those of an AnnData.
+
+    Parameters
+    ----------
+    source
+        The MuData, or the AnnData of one modality.
+    obs
+        Annotations, with the columns that were set up.
+    """
+
+    source: Any
+    obs: pd.DataFrame
+
+    @property
+    def obs_names(self) -> pd.Index:
+        return self.obs.index
+
+    @property
+    def n_obs(self) -> int:
+        return len(self.obs)
+
+    @property
+    def uns(self) -> Any:
+        return self.source.uns
+
+
+def check_mudata(mdata: Any) -> None:
+    """Refuse anything but a MuData whose modalities are of cells."""
+    if not hasattr(mdata, "mod") or not hasattr(mdata, "obsmap"):
+        msg = (
+            f"`mdata` must be a MuData, found {type(mdata).__name__}. For a file: mdata = "
+            'mudata.read_h5mu("file.h5mu"); from AnnData: mdata = mudata.MuData({"rna": rna, '
+            '"prot": protein}). Of one modality alone: setup_anndata(adata)'
+        )
+        raise TypeError(msg)
+    if getattr(mdata, "axis", 0) != 0:
+        msg = (
+            f"The modalities of `mdata` must share cells (axis=0), found axis={mdata.axis}. Make it "
+            "anew: mdata = mudata.MuData(dict(mdata.mod))"
+        )
+        raise ValueError(msg)
+
+
+def find_modalities(mdata: Any, asked: Mapping[str, str | None]) -> dict[str, str]:
+    """Name in the MuData of every modality to use, by kind; names that are usual need not be there."""
+    usual = {"rna": "rna", "protein": "prot", "atac": "atac"}
+    there = ", ".join(map(repr, mdata.mod))
+    found: dict[str, str] = {}
+    for kind, name in asked.items():
+        if name is None:
+            continue
+        if name not in mdata.mod:
+            if name == usual[kind]:
+                continue
+            msg = f"There is no modality {name!r} in `mdata`, given as {kind}=...; there are: {there}."
+            raise KeyError(msg)
+        if name in found.values():
+            msg = (
+                f"The modality {name!r} was named twice. Pass None for what `mdata` does not have."
+            )
+            raise ValueError(msg)
+        found[kind] = name
+    if len(found) < 2:
+        which = next(iter(found.values()), None)
+        msg = (
+            f"Needs two modalities, found {'none' if which is None else repr(which)}; `mdata` has: "
+            f'{there}. Name them, for instance setup_mudata(mdata, rna="rna", protein="prot")'
+        )
+        if which is not None and len(mdata.mod) == 1:
+            msg += f'. For one modality: setup_anndata(mdata.mod["{which}"])'
+        raise ValueError(msg)
+    return found
+
+
+def check_modality(adata: AnnData, setup: ModalitySetup, input: str) -> tuple[MatrixStats, str]:
+    """Scan the matrix of a modality and refuse what cannot be normalised as asked.
+
+    Returns what was found and the normalisation; that of RNA follows from the values.
+    """
+    try:
+        matrix = matrix_of(adata, setup.layer)
+    except (KeyError, ValueError) as error:
+        message = error.args[0].replace("layer=...", f"{setup.kind}_layer=...")
+        raise type(error)(_of_modality(message, setup)) from error
+    stats = scan_matrix(matrix, where=setup.where)
+    if setup.kind == "rna":
+        try:
+            kind = _rna_kind(adata, setup, stats, input)
+        except ValueError as error:
+            message = _of_modality(str(error), setup)
+            raise ValueError(re.sub(r"\blayer=", "rna_layer=", message)) from error
+    else:
+        kind = setup.normalization
+        _check_values(adata, setup, stats)
+    if stats.n_empty_cells and kind != "none":
+        first = str(adata.obs_names[stats.empty_cells[0]])
+        msg = (
+            f"{stats.n_empty_cells:,} of {stats.n_obs:,} cells have no value in {setup.where}, the "
+            f"first is {first!r}. They count as cells that have this modality. If it was not measured, "
+            f"leave them out of it: {setup.mod} = {setup.mod}[np.ravel({setup.where}.sum(axis=1)) > "
+            "0].copy(); mdata.update()"
+        )
+        warnings.warn(msg, ScsslWarning, stacklevel=4)
+    return stats, kind
+
+
+def _rna_kind(adata: AnnData, setup: ModalitySetup, stats: MatrixStats, input: str) -> str:
+    names = {"obs_names": adata.obs_names, "var_names": adata.var_names}
+    try:
+        decision = resolve_input(stats, input, **names)
+    except ValueError:
+        hint = find_counts(adata, layer=setup.layer)
+        decision = resolve_input(stats, input, raw_hint=hint, **names)
+    if input == "auto":
+        _LOGGER.info("Input: %s.", decision.reason)
+    return decision.kind
+
+
+def _of_modality(message: str, setup: ModalitySetup) -> str:
+    """A message about ``adata``, about a modality."""
+    return re.sub(r"\badata\b", setup.mod, message)
+
+
+def _check_values(adata: AnnData, setup: ModalitySetup, stats: MatrixStats) -> None:
+    what, where = setup.normalization, setup.where
+
+    def place(entry: Any) -> str:
+        cell, feature = adata.obs_names[entry.row], adata.var_names[entry.column]
+        return f"{entry.value:g} in cell {str(cell)!r}, feature {str(feature)!r}"
+
+    if not stats.n_obs or not stats.n_vars:
+        lacking = "cells" if not stats.n_obs else "features"
+        msg = f"{where} has no {lacking}. Leave the modality out: {setup.kind}=None"
+        raise ValueError(msg)
+    if stats.n_nonfinite:
+        msg = (
+            f"{where} has {stats.n_nonfinite:,} values that are NaN or infinite; the first is "
+            f"{place(stats.first_nonfinite)}. Cells in which {setup.name!r} was not measured are left out "
+            f"of that modality: {setup.mod} = {setup.mod}[np.isfinite(np.ravel({where}.sum(axis=1)))]"
+            ".copy(); mdata.update()"
+        )
+        raise ValueError(msg)
+    if what == "none":
+        return
+    option = f"{setup.kind}_normalization"
+    used_as_it_is = f'To use them as they are: {option}="none"' if setup.kind == "protein" else ""
+    if stats.n_negative:
+        msg = (
+            f"{where} has {stats.n_negative:,} negative values; the first is "
+            f"{place(stats.first_negative)}. {option}={what!r} is for counts, and these are normalised "
+            f"already. Pass a layer with counts: {setup.kind}_layer=... {used_as_it_is}"
+        )
+        raise ValueError(msg.rstrip())
+    if not stats.all_integer:
+        msg = (
+            f"{where} has fractions ({place(stats.first_fraction)}, largest value {stats.max:.4g}), but "
+            f"{option}={what!r} is for counts. Pass a layer with counts: {setup.kind}_layer=... "
+            f"{used_as_it_is}"
+        )
+        raise ValueError(msg.rstrip())
+    if stats.n_empty_cells == stats.n_obs:
+        msg = f"{where} is all zero. Leave the modality out: {setup.kind}=None"
+        raise ValueError(msg)
+
+
+def places_of(mdata: Any, names: Mapping[str, str]) -> dict[str, np.ndarray]:
+    """Row in each modality of every cell of the MuData, -1 where it lacks the cell."""
+    places = {}
+    for kind, name in names.items():
+        own = mdata.mod[name].obs_names
+        if not own.is_unique:
+            twice = str(own[own.duplicated()][0])
+            msg = (
+                f'The cell names of mdata.mod["{name}"] are not unique ({twice!r}), so its cells cannot be '
+                f'told apart: mdata.mod["{name}"].obs_names_make_unique(); mdata.update()'
+            )
+            raise ValueError(msg)
+        places[kind] = own.get_indexer(mdata.obs_names)
+        if (places[kind] >= 0).sum() < len(own):
+            msg = (
+                f'mdata.mod["{name}"] has cells that are not in mdata.obs_names. It was changed: '
+                "mdata.update()"
+            )
+            raise ValueError(msg)
+    nowhere = np.flatnonzero(np.all([rows < 0 for rows in places.values()], axis=0))
+    if len(nowhere):
+        used = " or ".join(map(repr, names.values()))
+        keep = " | ".join(f'mdata.obsm["{name}"].ravel()' for name in names.values())
+        msg = (
+            f"{len(nowhere):,} cells of `mdata` are in no modality that is used ({used}), the first is "
+            f"{str(mdata.obs_names[nowhere[0]])!r}. Leave them out: mdata = mdata[{keep}].copy()"
+        )
+        raise ValueError(msg)
+    return places
+
+
+def obs_of(
+    mdata: Any, places: Mapping[str, np.ndarray], names: Mapping[str, str], keys: Sequence[str]
+) -> pd.DataFrame:
+    """Annotations of the cells: those of the MuData, and columns that only modalities have."""
+    obs = mdata.obs
+    for key in keys:
+        if key in obs.columns:
+            continue
+        column = pd.Series(np.full(len(obs), None, dtype=object), index=obs.index)
+        for kind, name in names.items():
+            own = mdata.mod[name].obs
+            if key in own.columns:
+                rows = places[kind]
+                values = own[key].astype(object).to_numpy()[rows]
+                column = column.where(column.notna() | (rows < 0), values)
+        if column.notna().any():
+            obs = obs.assign(**{key: column.infer_objects()})
+    return obs
+
+
+def make_mudata_setup(
+    mdata: Any,
+    asked: Mapping[str, str | None],
+    layers: Mapping[str, str | None],
+    normalizations: Mapping[str, str],
+    *,
+    batch_key: str | None,
+    labels_key: str | None,
+    input: str,
+    target_sum: float,
+) -> tuple[DataSetup, list[str], dict[str, Any]]:
+    """Check a MuData and record how to read it; its features, and what identifies the data."""
+    check_mudata(mdata)
+    if mdata.is_view:
+        msg = "`mdata` is a view of another MuData. Make it an object first: mdata = mdata.copy()"
+        raise ValueError(msg)
+    if not mdata.obs_names.is_unique:
+        msg = "Cell names must be unique to match modalities: mdata.obs_names_make_unique()"
+        raise ValueError(msg)
+    for kind, chosen in normalizations.items():
+        if chosen not in NORMALIZATIONS[kind]:
+            known = ", ".join(map(repr, NORMALIZATIONS[kind]))
+            msg = f"`{kind}_normalization` must be one of {known}; found {chosen!r}."
+            raise ValueError(msg)
+    names = find_modalities(mdata, asked)
+    for kind, layer in layers.items():
+        if layer is not None and kind not in names:
+            msg = f"`{kind}_layer` was given, but the modality {kind} is not used."
+            raise ValueError(msg)
+    unused = [name for name in mdata.mod if name not in names.values()]
+    if unused:
+        _LOGGER.info("Modalities of `mdata` that are not used: %s.", ", ".join(map(repr, unused)))
+    places = places_of(mdata, names)
+    keys = [key for key in (batch_key, labels_key) if key is not None]
+    cells = Cells(mdata, obs_of(mdata, places, names, keys))
+    for key in keys:
+        if key not in cells.obs.columns:
+            there = ", ".join(map(repr, mdata.obs.columns[:20])) or "none"
+            msg = f"There is no column {key!r} in mdata.obs or its modalities; mdata.obs has: {there}."
+            raise KeyError(msg)
+    categories = {
+        key: _categories(cast("AnnData", cells), key, labels=key == labels_key) for key in keys
+    }
+    modalities, features, stats = [], [], {}
+    for kind, name in names.items():
+        adata = mdata.mod[name]
+        GeneVocabulary(adata.var_names)  # refuses duplicated and empty names
+        one = ModalitySetup(kind, name, layers[kind], normalizations.get(kind, ""), adata.n_vars)
+        stats[kind], found = check_modality(adata, one, input)
+        modalities.append(replace(one, normalization=found))
+        features += [f"{kind}:{feature}" for feature in adata.var_names]
+    rna = next((one.normalization for one in modalities if one.kind == "rna"), "lognorm")
+    setup = DataSetup(
+        modalities[0].layer,
+        rna,
+        float(target_sum),
+        batch_key,
+        labels_key,
+        categories=categories,
+        modalities=tuple(modalities),
+    )
+    return setup, features, mudata_fingerprint(stats, places, features)
+
+
+def mudata_fingerprint(
+    stats: Mapping[str, MatrixStats], places: Mapping[str, np.ndarray], features: Sequence[str]
+) -> dict[str, Any]:
+    """What would be different if the data had been changed since."""
+    there = np.stack([rows >= 0 for rows in places.values()])
+    found: dict[str, Any] = {
+        "cells": there.shape[1],
+        "genes": len(features),
+        "gene names": GeneVocabulary(features).hash,
+        "modalities of the cells": hashlib.sha256(np.packbits(there).tobytes()).hexdigest()[:16],
+    }
+    for kind, one in stats.items():
+        found[f"stored values of {kind}"] = one.n_stored
+        found[f"largest value of {kind}"] = float(one.max)
+        found[f"median sum of a cell of {kind}"] = float(one.median_sum)
+    return found
+
+
+def read_mudata(
+    data: Any,
+    setup: DataSetup,
+    genes: GeneVocabulary,
+    *,
+    min_overlap: float,
+    idf: np.ndarray | None,
+) -> CellReader:
+    """Open the cells of a MuData, or of an AnnData with RNA, as a model reads them."""
+    known = {one.kind: one for one in setup.modalities}
+    if isinstance(data, AnnData):
+        if "rna" not in known:
+            first = setup.modalities[0].name
+            msg = (
+                f"The model does not read RNA, and of an AnnData nothing says what it holds. Pass a "
+                f'MuData: mudata.MuData({{"{first}": adata}})'
+            )
+            raise ValueError(msg)
+        mods, names = {"rna": data}, data.obs_names
+        places = {"rna": np.arange(data.n_obs)}
+        obs = data.obs
+    else:
+        check_mudata(data)
+        mods = {kind: data.mod[one.name] for kind, one in known.items() if one.name in data.mod}
+        if not mods:
+            wanted = ", ".join(repr(one.name) for one in known.values())
+            msg = (
+                f"`mdata` has none of the model's modalities ({wanted}); it has: "
+                f"{', '.join(map(repr, data.mod))}. Rename one: mdata.mod[...] = mdata.mod.pop(...)"
+            )
+            raise KeyError(msg)
+        names = data.obs_names
+        places = places_of(data, {kind: known[kind].name for kind in mods})
+        keys = [key for key in (setup.batch_key, setup.labels_key) if key is not None]
+        obs = obs_of(data, places, {kind: known[kind].name for kind in mods}, keys)
+    stats, sources, blocks, columns, query = {}, [], [], [], []
+    n_by_alias, ambiguous, start = 0, [], 0
+    reports = []
+    for one in setup.modalities:
+        stop = start + one.n_features
+        n_found = 0
+        if one.kind in mods:
+            adata = mods[one.kind]
+            own = GeneVocabulary(stripped(genes, one, start))
+            try:
+                found = own.align(adata.var_names, min_overlap=min_overlap)
+            except GeneMismatchError as error:
+                msg = f"In {one.mod}: {error}"
+                raise GeneMismatchError(msg) from error
+            expected = one.normalization if one.kind == "rna" else "auto"
+            stats[one.kind], _ = check_modality(adata, one, expected)
+            sources.append(open_rows(matrix_of(adata, one.layer), where=one.where))
+            columns.append(np.where(found.columns >= 0, found.columns + start, -1))
+            query += [f"{one.kind}:{name}" for name in adata.var_names]
+            ambiguous += [f"{one.kind}:{name}" for name in found.ambiguous]
+            n_by_alias, n_found = n_by_alias + found.n_by_alias, found.n_matched
+            if found.n_missing:
+                reports.append(f"{one.kind}: {found.report()}")
+        else:
+            reports.append(f"{one.kind}: not in the data.")
+        blocks.append(
+            FeatureBlock(
+                one.kind,
+                start,
+                stop,
+                cast("Normalization", one.normalization),
+                setup.target_sum,
+                n_found,
+                idf if one.normalization == "tfidf" else None,
+            )
+        )
+        start = stop
+    alignment = GeneAlignment(
+        genes.names,
+        np.asarray(query, dtype=object),
+        np.concatenate(columns),
+        np.asarray(ambiguous, dtype=object),
+        n_by_alias,
+    )
+    for report in reports:
+        _LOGGER.info(report)
+    matrix = JoinedRows(sources, [places[kind] for kind in mods])
+    cells: Any = Cells(data, obs)
+    reader = CellReader(setup, cells, matrix, None if alignment.is_identity else alignment)
+    reader.normalize = BlockNormalizer(blocks)
+    absent = np.full(len(names), -1)
+    present = [places.get(one.kind, absent) >= 0 for one in setup.modalities]
+    reader.obs[PRESENT] = np.stack(present, axis=1)
+    reader.fingerprint = mudata_fingerprint(stats, places, query)
+    return reader
+
+
+def stripped(genes: GeneVocabulary, one: ModalitySetup, start: int) -> list[str]:
+    """Names of the features of a modality, without what says whose they are."""
+    prefix = len(one.kind) + 1
+    return [name[prefix:] for name in genes.names[start : start + one.n_features]]

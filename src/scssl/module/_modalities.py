@@ -1,0 +1,163 @@
+"""Views of cells with several modalities, and their contrast."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from itertools import combinations
+
+import torch
+from torch import Tensor, nn
+
+from scssl.augment import Augmentation, ViewContext, two_views
+from scssl.augment._view_rows import take
+from scssl.nn import ModalityRows, MultiEncoder, MultiView, SparseRows
+from scssl.objective import clip_loss
+
+#: Key of a batch that says which modalities each cell has; int64, shape ``(n_cells, n_modalities)``.
+PRESENT = "modalities"
+
+# Both as in CLIP.
+_FIRST_LOG_SCALE = math.log(1 / 0.07)
+_LARGEST_LOG_SCALE = math.log(100)
+
+
+class ModalitySplit:
+    """Splits a batch whose columns are those of several modalities.
+
+    Parameters
+    ----------
+    n_features
+        Number of features of each modality, in the order of the columns.
+    augmentations
+        What makes the views of each modality.
+    """
+
+    def __init__(
+        self, n_features: Mapping[str, int], augmentations: Mapping[str, Augmentation]
+    ) -> None:
+        self.names = tuple(n_features)
+        self.augmentations = dict(augmentations)
+        self._span: dict[str, tuple[int, int]] = {}
+        start = 0
+        for name, n in n_features.items():
+            self._span[name] = (start, start + n)
+            start += n
+
+    def plain(self, x: SparseRows, present: Tensor) -> MultiView:
+        """The batch as it is.
+
+        Parameters
+        ----------
+        x
+            Batch of cells.
+        present
+            Which modalities each cell has.
+        """
+        parts = {}
+        for i, name in enumerate(self.names):
+            cells = present[:, i].nonzero().squeeze(1)
+            parts[name] = ModalityRows(self._part(x, name, cells), cells)
+        return MultiView(parts, x.n_cells)
+
+    def views(
+        self,
+        x: SparseRows,
+        present: Tensor,
+        rng: torch.Generator,
+        contexts: tuple[ViewContext, ViewContext],
+    ) -> tuple[MultiView, MultiView]:
+        """Two views of the batch, each modality changed in its own way.
+
+        Parameters
+        ----------
+        x
+            Batch of cells.
+        present
+            Which modalities each cell has.
+        rng
+            Generator on the device of the batch.
+        contexts
+            What is known of the batch as a whole, for view 0 and for view 1.
+        """
+        plain = self.plain(x, present)
+        one, two = dict(plain.parts), dict(plain.parts)
+        for i, name in enumerate(self.names):
+            rows = plain.parts[name]
+            if not len(rows.cells):
+                continue
+            assert isinstance(rows.x, SparseRows)
+            own = tuple(self._context(context, i, rows.cells) for context in contexts)
+            drawn = two_views(rows.x, self.augmentations[name], rng, (own[0], own[1]))
+            one[name], two[name] = (ModalityRows(view, rows.cells) for view in drawn)
+        return MultiView(one, x.n_cells), MultiView(two, x.n_cells)
+
+    def _context(self, context: ViewContext, i: int, cells: Tensor) -> ViewContext:
+        name = self.names[i]
+        return replace(
+            context,
+            partners={k: self._part(p, name, cells) for k, p in context.partners.items()},
+            batch=None if context.batch is None else context.batch[cells],
+            # Only RNA is normalised as augmentations of counts expect it.
+            input_kind=context.input_kind if name == "rna" else "lognorm",
+            library=None if context.library is None else context.library[cells, i],
+        )
+
+    def _part(self, x: SparseRows, name: str, cells: Tensor) -> SparseRows:
+        start, stop = self._span[name]
+        part = x.keep((x.columns >= start) & (x.columns < stop))
+        part = SparseRows(part.pointers, part.columns - start, part.values, stop - start)
+        return part if len(cells) == x.n_cells else take(part, cells)
+
+
+class ModalityContrast(nn.Module):
+    """Contrast of the modalities of a cell with those of others :cite:p:`Radford2021`.
+
+    Every modality has a linear layer of its own. Only cells that have both modalities of a pair take part; of
+    several pairs the mean is taken. In training on several devices each contrasts its own cells.
+
+    Parameters
+    ----------
+    names
+        The modalities.
+    n_latent
+        Width of their embeddings.
+    """
+
+    def __init__(self, names: tuple[str, ...], n_latent: int) -> None:
+        super().__init__()
+        self.names = names
+        self.heads = nn.ModuleDict(
+            {name: nn.Linear(n_latent, n_latent, bias=False) for name in names}
+        )
+        self.log_scale = nn.Parameter(torch.tensor(_FIRST_LOG_SCALE))
+
+    def forward(self, encoder: MultiEncoder, view: MultiView) -> Tensor:
+        """Loss of a view; 0 where fewer than two cells have two modalities.
+
+        Parameters
+        ----------
+        encoder
+            Of the modalities.
+        view
+            The view.
+        """
+        if self.training:
+            with torch.no_grad():
+                self.log_scale.clamp_(max=_LARGEST_LOG_SCALE)
+        embedded = view.embedded(encoder)
+        losses = []
+        for pair in combinations(self.names, 2):
+            both = [
+                torch.isin(view.parts[a].cells, view.parts[b].cells) for a, b in (pair, pair[::-1])
+            ]
+            if int(both[0].sum()) < 2:
+                continue
+            z = [
+                self.heads[name](embedded[name][kept])
+                for name, kept in zip(pair, both, strict=True)
+            ]
+            losses.append(clip_loss(z[0], z[1], self.log_scale))
+        # A sum over nothing still needs a gradient.
+        return torch.stack(losses).mean() if losses else 0 * self.log_scale
