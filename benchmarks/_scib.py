@@ -35,7 +35,9 @@ def scib(
         bio_conservation_metrics=BioConservation(
             isolated_labels=False, nmi_ari_cluster_labels_leiden=False
         ),
-        batch_correction_metrics=None if batch_key is None else BatchCorrection(pcr_comparison=False),
+        batch_correction_metrics=None
+        if batch_key is None
+        else BatchCorrection(pcr_comparison=False),
         pre_integrated_embedding_obsm_key=keys[0],
         n_jobs=1,
         progress_bar=False,

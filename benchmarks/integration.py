@@ -17,6 +17,7 @@ import anndata
 import numpy as np
 import pandas as pd
 from _common import data_dir, lognorm, machine, table
+from _scib import scib
 from sklearn.decomposition import PCA
 
 import scssl
@@ -54,11 +55,6 @@ def main() -> None:
     parser.add_argument("--data", nargs="+", default=DATA)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     args = parser.parse_args()
-    try:
-        from scib_metrics.benchmark import BatchCorrection, Benchmarker, BioConservation
-    except ImportError as error:
-        msg = 'This benchmark needs scib-metrics: pip install "scssl[benchmark]"'
-        raise SystemExit(msg) from error
     logging.getLogger("scssl").setLevel("WARNING")
     warnings.filterwarnings("ignore")
     print(machine(), flush=True)
@@ -67,21 +63,7 @@ def main() -> None:
         for seed in args.seeds:
             adata = anndata.read_h5ad(data_dir() / f"{name}.h5ad")
             keys = embeddings(adata, seed)
-            # Isolated labels and k-means on the labels would need every type in every batch.
-            bench = Benchmarker(
-                adata,
-                batch_key=BATCH,
-                label_key=LABELS,
-                embedding_obsm_keys=keys,
-                bio_conservation_metrics=BioConservation(isolated_labels=False),
-                batch_correction_metrics=BatchCorrection(pcr_comparison=False),
-                pre_integrated_embedding_obsm_key="PCA-50",
-                n_jobs=2,
-                progress_bar=False,
-            )
-            bench.benchmark()
-            found = bench.get_results(min_max_scale=False).drop(index="Metric Type")
-            frames.append(found.astype(float))
+            frames.append(scib(adata, keys, batch_key=BATCH, label_key=LABELS))
         mean, sd = (getattr(pd.concat(frames).groupby(level=0), f)() for f in ("mean", "std"))
         print(f"\n{name}: mean ± sd of {len(frames)} seeds\n")
         print(

@@ -28,7 +28,7 @@ _CLASSES: dict[str, type[Augmentation]] = {
     )
 }
 _PRESETS: dict[str, Callable[[], Augmentation]] = {
-    "default": lambda: Mask(0.5, p=1.0),
+    "default": lambda: Mask(0.5, p=1.0, rescale=True),
     "clear": lambda: Compose([Mask(0.2), GaussianNoise(0.8, 0.2), GeneSwap(0.1), CrossOver(0.25)]),
     "scsslbench": lambda: Compose([Mask(0.5), GaussianNoise(0.3, 0.2), GeneSwap(0.3)]),
 }

@@ -52,7 +52,7 @@ class SimCLR(JointEmbedding):
     registry
         Setup of a model that is loaded without data; not for users.
     temperature
-        :math:`\tau`, 0.5 as in :cite:p:`Ovcharenko2025`.
+        :math:`\tau`. The default was measured here; :cite:t:`Ovcharenko2025` took 0.5.
     loss
         ``"nt_xent"``, the loss above, or ``"dcl"``, without the positive pair in the denominator
         :cite:p:`Yeh2022`, which suffers less from small batches.
@@ -78,7 +78,7 @@ class SimCLR(JointEmbedding):
         adata: AnnData | None = None,
         registry: dict[str, Any] | None = None,
         *,
-        temperature: float = 0.5,
+        temperature: float = 0.2,
         loss: Literal["nt_xent", "dcl"] = "nt_xent",
         **kwargs: Any,
     ) -> None:
@@ -106,9 +106,10 @@ class MoCo(JointEmbedding):
     registry
         Setup of a model that is loaded without data; not for users.
     temperature
-        :math:`\tau`, 0.5 as in :cite:p:`Ovcharenko2025`.
+        :math:`\tau`. The default was measured here; :cite:t:`Ovcharenko2025` took 0.5.
     queue_size
-        Embeddings in the queue, 2,048 as in :cite:p:`Ovcharenko2025`; saved with the model.
+        Embeddings in the queue, saved with the model. `None`: 2,048 as in :cite:p:`Ovcharenko2025`, but
+        no more than a quarter of the cells, or the queue would hold the cell itself.
     momentum
         Share of the copy's weights that it keeps in a step; rises along half a cosine to 1. `None`:
         1 - 80 / steps, within 0.9 and 0.996, the latter as in :cite:p:`Ovcharenko2025`.
@@ -134,18 +135,18 @@ class MoCo(JointEmbedding):
         adata: AnnData | None = None,
         registry: dict[str, Any] | None = None,
         *,
-        temperature: float = 0.5,
-        queue_size: int = 2048,
+        temperature: float = 0.2,
+        queue_size: int | None = None,
         momentum: float | None = None,
         **kwargs: Any,
     ) -> None:
-        _positive(temperature=temperature, queue_size=queue_size)
+        _positive(temperature=temperature)
         _share(momentum=momentum)
         super().__init__(
             adata,
             registry,
             temperature=float(temperature),
-            queue_size=int(queue_size),
+            queue_size=queue_size,
             momentum=momentum,
             **kwargs,
         )
@@ -155,7 +156,7 @@ class MoCo(JointEmbedding):
 class BYOL(JointEmbedding):
     r"""Predict what a slow copy of the network makes of the other view :cite:p:`Grill2020`.
 
-    .. math:: L = -\tfrac12 \big(s(p(z_1), z'_2) + s(p(z_2), z'_1)\big)
+    .. math:: L = -\tfrac12 \left(s(p(z_1), z'_2) + s(p(z_2), z'_1)\right)
 
     with :math:`s` the cosine, :math:`p` the predictor and :math:`z'` the projections by the copy. No
     other cell takes part.
@@ -211,7 +212,7 @@ class BYOL(JointEmbedding):
 class SimSiam(JointEmbedding):
     r"""Predict the projection of the other view, with no gradient to it :cite:p:`Chen2021`.
 
-    .. math:: L = -\tfrac12 \big(s(p(z_1), \bar z_2) + s(p(z_2), \bar z_1)\big)
+    .. math:: L = -\tfrac12 \left(s(p(z_1), \bar z_2) + s(p(z_2), \bar z_1)\right)
 
     with :math:`s` the cosine, :math:`p` the predictor and :math:`\bar z` a projection that is taken as
     given.
@@ -223,10 +224,11 @@ class SimSiam(JointEmbedding):
     registry
         Setup of a model that is loaded without data; not for users.
     predictor_dims
-        Widths of the predictor's hidden layers, (16,) as in :cite:p:`Ovcharenko2025`.
+        Widths of the predictor's hidden layers. The default was measured here;
+        :cite:t:`Ovcharenko2025` took (16,).
     **kwargs
         Encoder, views and projector: arguments of :class:`JointEmbedding`. The projector has by
-        default two layers as wide as the embedding and one of half its width.
+        default three layers of 256.
 
     Examples
     --------
@@ -246,7 +248,7 @@ class SimSiam(JointEmbedding):
         adata: AnnData | None = None,
         registry: dict[str, Any] | None = None,
         *,
-        predictor_dims: Sequence[int] = (16,),
+        predictor_dims: Sequence[int] = (64,),
         **kwargs: Any,
     ) -> None:
         super().__init__(
@@ -271,9 +273,11 @@ class NNCLR(JointEmbedding):
     predictor_dims
         Widths of the predictor's hidden layers, (64,) as in :cite:p:`Ovcharenko2025`.
     temperature
-        Divides the cosines, 0.5 as in :cite:p:`Ovcharenko2025`.
+        Divides the cosines. The default was measured here; :cite:t:`Ovcharenko2025` took 0.5.
     queue_size
-        Earlier embeddings to look among, 2,048 as in :cite:p:`Ovcharenko2025`; saved with the model.
+        Earlier embeddings to look among, saved with the model. `None`: 2,048 as in
+        :cite:p:`Ovcharenko2025`, but no more than a quarter of the cells, or the nearest would be an
+        older view of the cell itself.
     **kwargs
         Encoder, views and projector: arguments of :class:`JointEmbedding`. The projector has by
         default three layers as wide as the embedding.
@@ -297,17 +301,17 @@ class NNCLR(JointEmbedding):
         registry: dict[str, Any] | None = None,
         *,
         predictor_dims: Sequence[int] = (64,),
-        temperature: float = 0.5,
-        queue_size: int = 2048,
+        temperature: float = 0.2,
+        queue_size: int | None = None,
         **kwargs: Any,
     ) -> None:
-        _positive(temperature=temperature, queue_size=queue_size)
+        _positive(temperature=temperature)
         super().__init__(
             adata,
             registry,
             predictor_dims=[int(width) for width in predictor_dims],
             temperature=float(temperature),
-            queue_size=int(queue_size),
+            queue_size=queue_size,
             **kwargs,
         )
 
@@ -365,7 +369,7 @@ class VICReg(JointEmbedding):
     .. math::
 
         L = \lambda \frac{1}{BD} \lVert Z_1 - Z_2 \rVert^2
-            + \mu \tfrac12 \sum_v \frac{1}{D} \sum_j \max\Big(0, 1 - \sqrt{\mathrm{Var}(Z_{v,j}) + \epsilon}\Big)
+            + \mu \tfrac12 \sum_v \frac{1}{D} \sum_j \max\left(0, 1 - \sqrt{\mathrm{Var}(Z_{v,j}) + \epsilon}\right)
             + \nu \sum_v \frac{1}{D} \sum_{i \ne j} \mathrm{Cov}(Z_v)_{ij}^2
 
     Parameters
@@ -378,7 +382,7 @@ class VICReg(JointEmbedding):
         :math:`\lambda`, :math:`\mu` and :math:`\nu`; 25, 25 and 1 as in :cite:p:`Bardes2022`.
     **kwargs
         Encoder, views and projector: arguments of :class:`JointEmbedding`. The projector has by
-        default a layer as wide as the embedding and one of 256.
+        default two layers of 256.
 
     Examples
     --------

@@ -104,8 +104,7 @@ class SimSiamModule(JointEmbeddingModule):
     def _add_heads(
         self, *, projector_dims: Sequence[int] | None, predictor_dims: Sequence[int]
     ) -> None:
-        n = self.n_latent
-        sizes = widths(n, projector_dims, (n, n, n // 2))
+        sizes = widths(self.n_latent, projector_dims, (256, 256, 256))
         self._project_to(sizes, last_batch_norm=True, last_affine=False)
         self.predictor = ProjectionHead([sizes[-1], *predictor_dims, sizes[-1]])
 
@@ -175,7 +174,7 @@ class VICRegModule(JointEmbeddingModule):
         variance: float,
         covariance: float,
     ) -> None:
-        self._project_to(widths(self.n_latent, projector_dims, (self.n_latent, 256)))
+        self._project_to(widths(self.n_latent, projector_dims, (256, 256)))
         self.weights = {
             "invariance": invariance,
             "variance": variance,

@@ -16,7 +16,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ._views import full_precision
 
+
+@full_precision
 def supcon(z: Tensor, labels: Tensor, *, temperature: float = 0.1) -> Tensor:
     """Supervised contrastive loss of a batch.
 
