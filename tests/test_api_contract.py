@@ -35,6 +35,7 @@ CALLS = {
     "tl.label_transfer": {"label_key": "label"},
     "tl.score_labels": {"label_key": "label", "pred_key": "predicted"},
     "tl.reconstruction_metrics": {"model": "model", "mask_rate": 0.5},
+    "tl.predict_modality": {"modality": "X_ssl"},
     "tl.modality_scores": {"true_key": "X_ssl", "pred_key": "X_ssl"},
     "pl.history": {},
     "pl.embedding": {"color": "label"},
@@ -52,7 +53,11 @@ MEASURES = {
     "tl.modality_scores",
 }
 # What is given first where it is not the AnnData under test.
-FIRST = {"pl.history": "model", "tl.label_transfer": "reference"}
+FIRST = {
+    "pl.history": "model",
+    "tl.label_transfer": "reference",
+    "tl.predict_modality": "reference",
+}
 
 every_function = pytest.mark.parametrize("name", FUNCTIONS)
 

@@ -4,6 +4,7 @@ from scssl.tl._embed import embed
 from scssl.tl._knn_score import knn_score
 from scssl.tl._label_transfer import label_transfer
 from scssl.tl._modality import modality_scores
+from scssl.tl._predict_modality import predict_modality
 from scssl.tl._probes import knn_probe, linear_probe
 from scssl.tl._reconstruction import reconstruction_metrics
 from scssl.tl._score_labels import score_labels
@@ -15,6 +16,7 @@ __all__ = [
     "label_transfer",
     "linear_probe",
     "modality_scores",
+    "predict_modality",
     "reconstruction_metrics",
     "score_labels",
 ]

@@ -30,7 +30,8 @@ def embed(
     Parameters
     ----------
     adata
-        Cells to embed, with the kind of values the model was trained on.
+        Cells to embed, with the kind of values the model was trained on; a MuData for a model of
+        several modalities.
     model
         A model, the folder it was saved in, or its name on the Hugging Face Hub, ``"owner/name"``;
         a folder goes first.
@@ -76,7 +77,8 @@ def embed(
     """
     from scssl import __version__
 
-    check_adata(adata)
+    if not hasattr(adata, "mod"):
+        check_adata(adata)
     check_key(key_added, "key_added")
     if isinstance(model, (str, Path)):
         from scssl.model import SSLModel
@@ -90,7 +92,7 @@ def embed(
     )
     if copy:
         adata = adata.to_memory() if adata.isbacked else adata.copy()
-    genes = model.genes.align(adata.var_names, min_overlap=0)
+    genes = model.align(adata)
     adata.obsm[key_added] = embedding
     adata.uns[key_added] = {
         "model": type(model).__name__,

@@ -147,27 +147,29 @@ def modality_scores(
     return scores
 
 
-def _values(adata: AnnData, key: str, argument: str) -> tuple[np.ndarray, list[str] | None]:
+def _values(
+    adata: AnnData, key: str, argument: str, name: str = "adata"
+) -> tuple[np.ndarray, list[str] | None]:
     """A matrix of numbers in ``obsm``, and the names of its columns where it has any."""
     check_key(key, argument)
     if key not in adata.obsm:
         there = ", ".join(map(repr, adata.obsm)) or "nothing"
-        msg = f"adata.obsm has no {key!r}; it has {there}."
+        msg = f"{name}.obsm has no {key!r}; it has {there}."
         raise KeyError(msg)
     table: Any = adata.obsm[key]
-    names = [str(name) for name in table.columns] if hasattr(table, "columns") else None
+    names = [str(column) for column in table.columns] if hasattr(table, "columns") else None
     if names is not None and len(set(names)) < len(names):
-        msg = f"The columns of adata.obsm[{key!r}] have names that occur more than once."
+        msg = f"The columns of {name}.obsm[{key!r}] have names that occur more than once."
         raise ValueError(msg)
     if hasattr(table, "toarray"):
         table = table.toarray()
     try:
         values = np.asarray(table, dtype=np.float64)
     except (TypeError, ValueError) as error:
-        msg = f"adata.obsm[{key!r}] does not hold numbers: {error}"
+        msg = f"{name}.obsm[{key!r}] does not hold numbers: {error}"
         raise ValueError(msg) from error
     if values.ndim != 2:
-        msg = f"adata.obsm[{key!r}] must be (cells, features), found shape {values.shape}."
+        msg = f"{name}.obsm[{key!r}] must be (cells, features), found shape {values.shape}."
         raise ValueError(msg)
     return values, names
 
