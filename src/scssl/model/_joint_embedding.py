@@ -73,8 +73,8 @@ class JointEmbedding(MultimodalMixin):
 
     module: JointEmbeddingModule
     _module_class: ClassVar[type[JointEmbeddingModule]]
-    #: Defaults of :meth:`train` that are not those of the other methods.
-    _training: ClassVar[Mapping[str, Any]] = {}
+    #: Cells per step where there are fewer than 20,000. What contrasts cells needs some to contrast.
+    _few_cells_batch: ClassVar[int] = 128
 
     def __init__(
         self,
@@ -218,13 +218,12 @@ class JointEmbedding(MultimodalMixin):
         epochs = round(200_000 / max(n_cells, 1))
         return {
             "max_epochs": int(np.clip(epochs, 20, 100)),
-            "batch_size": 256 if few else 1024,
-            "lr": 1e-3,
+            "batch_size": self._few_cells_batch if few else 256,
+            "lr": 2e-3 if few else 1e-3,
             "weight_decay": 1e-2,
             "lr_schedule": "cosine",
             "patience": 20,
             "early_stopping": self._module_class.loss_ranks_epochs,
-            **self._training,
         }
 
     @torch.inference_mode()

@@ -188,6 +188,7 @@ class BYOL(JointEmbedding):
     """
 
     _module_class = BYOLModule
+    _few_cells_batch = 64
 
     def __init__(
         self,
@@ -242,6 +243,7 @@ class SimSiam(JointEmbedding):
     """
 
     _module_class = SimSiamModule
+    _few_cells_batch = 64
 
     def __init__(
         self,
