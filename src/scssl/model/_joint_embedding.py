@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class JointEmbedding(MultimodalMixin):
     """Base of models that learn by comparing two views of each cell.
 
-    Each cell is changed twice at random (:mod:`scssl.augment`); an encoder and a small projector map
+    Each cell is changed twice at random (``scssl.augment``); an encoder and a small projector map
     both views, and the objective brings them together while it keeps the embeddings from becoming
     all the same. The embedding is what the encoder makes of the unchanged cell; the projector is left
     aside.
