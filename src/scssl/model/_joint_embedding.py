@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import torch
 
+from scssl._errors import ScsslWarning
 from scssl._random import RNG, as_seed, derive_seed
 from scssl.augment import Augmentation
 from scssl.data import GeneVocabulary, NeighborTable, PartnerWalks
@@ -272,7 +274,7 @@ class JointEmbedding(MultimodalMixin):
             If the values are not of the kind that the model was trained on, or there is no such layer.
         """
         if modality != "joint":
-            self._check_modality(modality, joint=True)
+            self._check_modality(modality)
             if layer != "encoder":
                 msg = f'layer="projector" is of all modalities, found modality={modality!r}.'
                 raise ValueError(msg)
@@ -297,6 +299,9 @@ class JointEmbedding(MultimodalMixin):
         self, adata: Any, indices: Any, batch_size: int | None, min_overlap: float, modality: str
     ) -> np.ndarray:
         data = self._read(adata, min_overlap=min_overlap)
+        if not self._has_learnt:
+            msg = "The model is not trained: embeddings are random projections. Call model.train()."
+            warnings.warn(msg, ScsslWarning, stacklevel=4)
         rows = data.rows(indices)
         have = data.obs["modalities"][rows, self.modalities.index(modality)]
         if len(rows) and not have.any():

@@ -298,9 +298,12 @@ def make_mudata_setup(
             there = ", ".join(map(repr, mdata.obs.columns[:20])) or "none"
             msg = f"There is no column {key!r} in mdata.obs or its modalities; mdata.obs has: {there}."
             raise KeyError(msg)
-    categories = {
-        key: _categories(cast("AnnData", cells), key, labels=key == labels_key) for key in keys
-    }
+    try:
+        categories = {
+            key: _categories(cast("AnnData", cells), key, labels=key == labels_key) for key in keys
+        }
+    except ValueError as error:
+        raise ValueError(re.sub(r"\badata\b", "mdata", str(error))) from error
     modalities, features, stats = [], [], {}
     for kind, name in names.items():
         adata = mdata.mod[name]

@@ -143,10 +143,9 @@ class MultimodalMixin(SSLModel):
         """Modalities that the model reads: ``"rna"``, ``"protein"``, ``"atac"``; none without a MuData."""
         return tuple(one.kind for one in self.setup.modalities)
 
-    def _check_modality(self, modality: str, *, joint: bool = False) -> None:
-        known = (*(("joint",) if joint else ()), *self.modalities)
-        if modality not in known:
-            what = ", ".join(map(repr, known)) or "none: it was set up with an AnnData"
+    def _check_modality(self, modality: str) -> None:
+        if modality not in self.modalities:
+            what = ", ".join(map(repr, self.modalities)) or "none: it was set up with an AnnData"
             msg = f"`modality` must be one of those of the model ({what}); found {modality!r}."
             raise ValueError(msg)
 
