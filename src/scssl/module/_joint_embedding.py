@@ -176,6 +176,16 @@ class JointEmbeddingModule(SSLModule):
             loss = loss + self.contrast(self.encoder, one) + self.contrast(self.encoder, two)
         return LossOutput(loss=loss, n_obs_minibatch=x.n_cells)
 
+    def encode_views(self, one: Any, two: Any) -> list[Tensor]:
+        """Embeddings of both views, each with the batch statistics of its own."""
+        encoder = self.encoder
+        sparse = isinstance(one, SparseRows) and isinstance(two, SparseRows)
+        if not sparse or not isinstance(encoder, BatchNormEncoder):
+            return [encoder(one), encoder(two)]
+        # The layer on the genes has no statistics: one product, and one gradient, for both.
+        first = encoder.gene_encoder(SparseRows.stack([one, two]))
+        return [encoder.rest(part) for part in first.split([one.n_cells, two.n_cells])]
+
     def _contexts(
         self, tensors: Mapping[str, Tensor], rng: torch.Generator
     ) -> tuple[ViewContext, ViewContext]:

@@ -39,7 +39,7 @@ class SimCLRModule(JointEmbeddingModule):
 
     def compare(self, one: Any, two: Any, *, learn: bool) -> Tensor:
         assert self.projector is not None
-        z = [gather(self.projector(self.encoder(view))) for view in (one, two)]
+        z = [gather(self.projector(h)) for h in self.encode_views(one, two)]
         return self.objective(z[0], z[1], temperature=self.temperature)
 
 
@@ -89,7 +89,8 @@ class BYOLModule(MomentumModule):
 
     def compare(self, one: Any, two: Any, *, learn: bool) -> Tensor:
         assert self.projector is not None
-        predicted = [self.predictor(self.projector(self.encoder(view))) for view in (one, two)]
+        embedded = self.encode_views(one, two)
+        predicted = [self.predictor(self.projector(h)) for h in embedded]
         targets = [self.target(view) for view in (one, two)]
         return 0.5 * (
             negative_cosine(predicted[0], targets[1]) + negative_cosine(predicted[1], targets[0])
@@ -110,7 +111,7 @@ class SimSiamModule(JointEmbeddingModule):
 
     def compare(self, one: Any, two: Any, *, learn: bool) -> Tensor:
         assert self.projector is not None
-        z = [self.projector(self.encoder(view)) for view in (one, two)]
+        z = [self.projector(h) for h in self.encode_views(one, two)]
         p = [self.predictor(projected) for projected in z]
         return 0.5 * (negative_cosine(p[0], z[1].detach()) + negative_cosine(p[1], z[0].detach()))
 
@@ -137,7 +138,7 @@ class NNCLRModule(JointEmbeddingModule):
 
     def compare(self, one: Any, two: Any, *, learn: bool) -> Tensor:
         assert self.projector is not None
-        z = [self.projector(self.encoder(view)) for view in (one, two)]
+        z = [self.projector(h) for h in self.encode_views(one, two)]
         p = [gather(self.predictor(projected)) for projected in z]
         z = [gather(projected.detach()) for projected in z]
         near = [self.queue.nearest(projected) for projected in z]
@@ -159,7 +160,7 @@ class BarlowTwinsModule(JointEmbeddingModule):
 
     def compare(self, one: Any, two: Any, *, learn: bool) -> Tensor:
         assert self.projector is not None
-        z = [gather(self.projector(self.encoder(view))) for view in (one, two)]
+        z = [gather(self.projector(h)) for h in self.encode_views(one, two)]
         return barlow_twins(z[0], z[1], redundancy=self.redundancy)
 
 
@@ -183,7 +184,7 @@ class VICRegModule(JointEmbeddingModule):
 
     def compare(self, one: Any, two: Any, *, learn: bool) -> Tensor:
         assert self.projector is not None
-        z = [gather(self.projector(self.encoder(view))) for view in (one, two)]
+        z = [gather(self.projector(h)) for h in self.encode_views(one, two)]
         return vicreg(z[0], z[1], **self.weights)
 
 
@@ -216,7 +217,7 @@ class DINOModule(MomentumModule):
 
     def compare(self, one: Any, two: Any, *, learn: bool) -> Tensor:
         assert self.projector is not None
-        student = [self.projector(self.encoder(view)) for view in (one, two)]
+        student = [self.projector(h) for h in self.encode_views(one, two)]
         teacher = [self.target(view) for view in (one, two)]
         loss = 0.5 * (
             dino(student[0], teacher[1], self.center, **self.temperatures)

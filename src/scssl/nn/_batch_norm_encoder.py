@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from ._activation import activation as make_activation
+from ._batch_norm import BatchNorm
 from ._dropout import Dropout
 from ._gene_layers import GeneEncoder
 from ._sparse_rows import SparseRows
@@ -83,13 +84,13 @@ class BatchNormEncoder(nn.Module):
         layers: list[nn.Module] = []
         for width, following in zip(widths[:-1], widths[1:], strict=True):
             if batch_norm:
-                layers.append(nn.BatchNorm1d(width))
+                layers.append(BatchNorm(width))
             layers.append(make_activation(activation))
             if not batch_norm:
                 layers.append(Dropout(dropout))
             layers.append(nn.Linear(width, following, bias=not batch_norm))
         if batch_norm:
-            layers += [nn.BatchNorm1d(n_latent), Dropout(dropout)]
+            layers += [BatchNorm(n_latent), Dropout(dropout)]
         self.rest = nn.Sequential(*layers)
 
     def forward(self, x: SparseRows | Tensor) -> Tensor:

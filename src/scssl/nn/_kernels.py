@@ -46,6 +46,22 @@ def _adamw_rows(  # pragma: no cover
             w[j] = shrink * w[j] - size * m[j] / (np.sqrt(v[j]) * root + e)
 
 
+@numba.njit(cache=True)
+def _compress(
+    pointers, columns, values, kept, out_pointers, out_columns, out_values
+):  # pragma: no cover
+    k = 0
+    for row in range(len(pointers) - 1):
+        out_pointers[row] = k
+        for j in range(pointers[row], pointers[row + 1]):
+            if kept[j]:
+                out_columns[k] = columns[j]
+                out_values[k] = values[j]
+                k += 1
+    out_pointers[len(pointers) - 1] = k
+    return k
+
+
 def _run(kernel: Callable[..., None], *arguments: Any) -> None:
     """Run a kernel on as many threads as PyTorch may use."""
     before = numba.get_num_threads()
@@ -71,6 +87,23 @@ def transposed_product(
         Shape ``(n_genes, width)``, overwritten.
     """
     _run(_transposed_product, pointers, cells, values, dense, out)
+
+
+def compress(
+    pointers: np.ndarray, columns: np.ndarray, values: np.ndarray, kept: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Compressed rows with some of their entries.
+
+    Parameters
+    ----------
+    pointers, columns, values
+        Start of each row, and column and value of each entry.
+    kept
+        Which entries; boolean.
+    """
+    out = np.empty_like(pointers), np.empty_like(columns), np.empty_like(values)
+    n = _compress(pointers, columns, values, kept, *out)
+    return out[0], out[1][:n], out[2][:n]
 
 
 def adamw_rows(

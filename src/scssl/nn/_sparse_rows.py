@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -64,14 +65,41 @@ class SparseRows:
         values
             Values to use instead of the stored ones; shape ``(n_stored,)``.
         """
+        values = self.values if values is None else values
+        if values.device.type == "cpu" and not values.requires_grad:
+            from ._kernels import compress
+
+            # One pass over the entries, where PyTorch takes one for each of seven operations.
+            arrays = (self.pointers, self.columns, values.contiguous(), kept.contiguous())
+            pointers, columns, found = map(torch.from_numpy, compress(*(t.numpy() for t in arrays)))
+            return SparseRows(pointers, columns, found, self.n_genes)
         before = torch.nn.functional.pad(kept.cumsum(0, dtype=self.pointers.dtype), (1, 0))
         where = kept.nonzero().squeeze(1)
-        values = self.values if values is None else values
         return SparseRows(
             before.index_select(0, self.pointers.long()),
             self.columns.index_select(0, where),
             values.index_select(0, where),
             self.n_genes,
+        )
+
+    @classmethod
+    def stack(cls, parts: Sequence[SparseRows]) -> SparseRows:
+        """Cells of several batches of the same genes, one below the other.
+
+        Parameters
+        ----------
+        parts
+            The batches.
+        """
+        starts, pointers = 0, [parts[0].pointers[:1]]
+        for part in parts:
+            pointers.append(part.pointers[1:] + starts)
+            starts += part.n_stored
+        return cls(
+            torch.cat(pointers),
+            torch.cat([part.columns for part in parts]),
+            torch.cat([part.values for part in parts]),
+            parts[0].n_genes,
         )
 
     def slice(self, start: int, stop: int) -> SparseRows:
