@@ -94,6 +94,7 @@ def test_batches_with_no_or_one_cell_of_a_modality(view, fusion, n):
     z = encoder(MultiView(parts, 6))
     assert torch.isfinite(z).all()
     z.sum().backward()
+    assert all(p.grad is not None for p in encoder.parameters() if p.requires_grad)
     assert encoder.encoders["protein"].training
     assert encoder.encoders["protein"].rest[0].training
     # One cell is normalised with the running statistics, which stay.

@@ -161,13 +161,12 @@ class MultiEncoder(nn.Module):
         """
         encoder = self.encoder_of(name)
         n_cells = x.n_cells if isinstance(x, SparseRows) else len(x)
-        if not n_cells:
-            return encoder.gene_encoder.weight.new_zeros(0, self.n_latent)
-        alone = n_cells == 1 and self.training
-        if alone:
+        # Without cells the encoder is run too, so that all weights have a gradient in every process.
+        few = n_cells < 2 and self.training
+        if few:
             encoder.eval()
         z: Tensor = encoder(x)
-        if alone:
+        if few:
             encoder.train()
         return z
 

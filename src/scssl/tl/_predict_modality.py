@@ -103,10 +103,10 @@ def predict_modality(
 
     Examples
     --------
-    >>> import numpy as np, scanpy as sc, scssl
+    >>> import scanpy as sc, scssl
     >>> adata = scssl.datasets.pbmc68k_reduced()
     >>> sc.pp.pca(adata)
-    >>> adata.obsm["protein"] = np.log1p(adata[:, ["CD3D", "CD79A"]].X.toarray())
+    >>> adata.obsm["protein"] = adata[:, ["CD3D", "CD79A"]].X.toarray()
     >>> reference, query = adata[:500].copy(), adata[500:].copy()
     >>> scssl.tl.predict_modality(reference, query, use_rep="X_pca")
     >>> scores = scssl.tl.modality_scores(query, "protein", "predicted_protein")
