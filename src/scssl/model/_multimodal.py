@@ -140,7 +140,7 @@ class MultimodalMixin(SSLModel):
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        """Modalities that the model reads: ``"rna"``, ``"protein"``, ``"atac"``; none without a MuData."""
+        """Modalities that the model reads, of ``"rna"``, ``"protein"`` and ``"atac"``; none of an AnnData."""
         return tuple(one.kind for one in self.setup.modalities)
 
     def _check_modality(self, modality: str) -> None:
