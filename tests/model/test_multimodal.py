@@ -698,3 +698,14 @@ def test_fine_tuning_starts_from_the_rna_encoder():
     without = trained(mdata=make_mdata(atac=True, mosaic=False), setup={"rna": None})
     with pytest.raises(ValueError, match="Only the RNA encoder"):
         scssl.model.CellTypeClassifier.from_ssl_model(without, adata, "cell_type")
+
+
+def test_card():
+    mdata = make_mdata(atac=True)
+    card = trained(mdata=mdata).make_card("owner/name", {"license": "cc-by-4.0"})
+    assert 'adata = mudata.read_h5mu("cells.h5mu")' in card
+    assert '- It reads `mdata.mod["prot"].X`: protein, raw counts, of which the model takes' in card
+    assert (
+        '- It reads `mdata.mod["atac"].X`: atac, raw counts, of which the model takes TF-IDF'
+        in card
+    )

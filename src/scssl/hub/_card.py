@@ -49,6 +49,8 @@ class CardFacts:
     """Sum of a cell before the logarithm, for counts."""
     where: str
     """The matrix it reads, such as ``adata.X``."""
+    modalities: Mapping[str, str] = field(default_factory=dict)
+    """Of a MuData, each matrix it reads and what is done to its values."""
     columns: Sequence[str] = ()
     """Columns of ``adata.obs`` that embedding needs."""
     trained_with: Mapping[str, Sequence[str]] = field(default_factory=dict)
@@ -168,11 +170,14 @@ def _front_matter(facts: CardFacts, license: str | None, species: Sequence[str])
 
 
 def _use(facts: CardFacts, repo_id: str) -> str:
+    several = bool(facts.modalities)
     lines = [
-        "import anndata",
+        "import mudata" if several else "import anndata",
         "import scssl",
         "",
-        'adata = anndata.read_h5ad("cells.h5ad")',
+        'adata = mudata.read_h5mu("cells.h5mu")'
+        if several
+        else 'adata = anndata.read_h5ad("cells.h5ad")',
         f'model = scssl.model.{facts.model}.from_pretrained("{repo_id}")',
         *facts.example,
     ]
@@ -184,8 +189,11 @@ def _use(facts: CardFacts, repo_id: str) -> str:
     }
     ids = {"ensembl": "Ensembl ids", "symbol": "gene symbols", "unknown": "names"}
     examples = ", ".join(f"`{name}`" for name in facts.gene_examples)
+    reads = [f"- It reads `{matrix}`: {what}." for matrix, what in facts.modalities.items()]
+    if several:
+        reads.append("- Cells may lack modalities. An AnnData is taken for RNA alone.")
     notes = [
-        f"- It reads `{facts.where}`: {kinds[facts.input]}.",
+        *(reads or [f"- It reads `{facts.where}`: {kinds[facts.input]}."]),
         f"- Genes are matched by name ({ids[facts.gene_ids]}: {examples}, …), in any order. Genes that "
         "are absent count as zero; with less than half of them it refuses.",
     ]

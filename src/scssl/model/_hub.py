@@ -21,6 +21,18 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
+# What is done to the values of a modality.
+_READ = {
+    "counts": "raw counts, scaled per cell and log-transformed by the model",
+    "lognorm": "values that are scaled per cell and log-transformed already",
+    "clr": "raw counts, of which the model takes the centred log ratio",
+    "log1p": "raw counts, log-transformed by the model",
+    "none": "values as they are",
+    "tfidf": "raw counts, of which the model takes TF-IDF",
+    "binary": "raw counts, of which the model takes whether there are any",
+}
+
+
 class HubMixin:
     """The parts of a model that publish it and load published ones."""
 
@@ -231,6 +243,9 @@ class HubMixin:
             input=setup.input_kind,
             target_sum=setup.target_sum,
             where=setup.where,
+            modalities={
+                one.where: f"{one.kind}, {_READ[one.normalization]}" for one in setup.modalities
+            },
             columns=embeds_with,
             trained_with={f"{k} column": names for k, names in used.items() if names},
             training=model.training_,
