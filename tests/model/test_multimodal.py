@@ -642,6 +642,10 @@ def test_query_of_the_wrong_kind():
     query["prot"].X = np.log1p(query["prot"].X)
     with pytest.raises(ValueError, match="has fractions"):
         model.get_latent_representation(query)
+    alone = query["rna"].copy()
+    alone.X = alone.X.toarray() + 0.5
+    with pytest.raises(ValueError, match=r"^adata.X has fractions|^adata.X looks"):
+        model.get_latent_representation(alone)
     with pytest.raises(KeyError, match="none of the model's modalities"):
         model.get_latent_representation(mudata.MuData({"hto": mdata["prot"].copy()}))
     with pytest.raises(ValueError, match="'rna', 'protein'.; found 'atac'"):

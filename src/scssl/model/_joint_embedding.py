@@ -14,6 +14,7 @@ from scssl._random import RNG, as_seed, derive_seed
 from scssl.augment import Augmentation
 from scssl.data import GeneVocabulary, NeighborTable, PartnerWalks
 from scssl.module import JointEmbeddingModule
+from scssl.module._modalities import PRESENT
 from scssl.nn import Fusion
 
 from ._multimodal import MultimodalMixin, Views, choose_views, config_of, views_from_config
@@ -303,7 +304,7 @@ class JointEmbedding(MultimodalMixin):
             msg = "The model is not trained: embeddings are random projections. Call model.train()."
             warnings.warn(msg, ScsslWarning, stacklevel=4)
         rows = data.rows(indices)
-        have = data.obs["modalities"][rows, self.modalities.index(modality)]
+        have = data.obs[PRESENT][rows, self.modalities.index(modality)]
         if len(rows) and not have.any():
             msg = f"None of the cells has the modality {modality!r}."
             raise ValueError(msg)

@@ -14,7 +14,7 @@ class ModalitySetup:
     kind
         ``"rna"``, ``"protein"`` or ``"atac"``: how the model calls it.
     name
-        How the MuData calls it.
+        How the MuData calls it; empty for an AnnData that is read in its place.
     layer
         Layer with the values, `None` for ``X``.
     normalization
@@ -32,7 +32,7 @@ class ModalitySetup:
     @property
     def mod(self) -> str:
         """The modality, as a user would write it."""
-        return f'mdata.mod["{self.name}"]'
+        return f'mdata.mod["{self.name}"]' if self.name else "adata"
 
     @property
     def where(self) -> str:

@@ -28,6 +28,7 @@ from scssl.data import (
     scan_matrix,
 )
 from scssl.data._blocks import Normalization
+from scssl.module._modalities import PRESENT
 
 from ._modality_setup import ModalitySetup
 from ._reader import CellReader
@@ -36,8 +37,6 @@ from ._setup import DataSetup, _categories, matrix_of
 _LOGGER = logging.getLogger("scssl")
 KINDS = ("rna", "protein", "atac")
 NORMALIZATIONS = {"protein": ("clr", "log1p", "none"), "atac": ("tfidf", "binary")}
-#: Array of the reader that says which modalities each cell has.
-PRESENT = "modalities"
 
 
 @dataclass(frozen=True)
@@ -386,15 +385,16 @@ def read_mudata(
         n_found = 0
         if one.kind in mods:
             adata = mods[one.kind]
+            given = replace(one, name="") if isinstance(data, AnnData) else one
             own = GeneVocabulary(stripped(genes, one, start))
             try:
                 found = own.align(adata.var_names, min_overlap=min_overlap)
             except GeneMismatchError as error:
-                msg = f"In {one.mod}: {error}"
+                msg = f"In {given.mod}: {error}"
                 raise GeneMismatchError(msg) from error
             expected = one.normalization if one.kind == "rna" else "auto"
-            stats[one.kind], _ = check_modality(adata, one, expected)
-            sources.append(open_rows(matrix_of(adata, one.layer), where=one.where))
+            stats[one.kind], _ = check_modality(adata, given, expected)
+            sources.append(open_rows(matrix_of(adata, one.layer), where=given.where))
             columns.append(np.where(found.columns >= 0, found.columns + start, -1))
             query += [f"{one.kind}:{name}" for name in adata.var_names]
             ambiguous += [f"{one.kind}:{name}" for name in found.ambiguous]

@@ -19,6 +19,7 @@ from scssl.augment import augmentation as make_augmentation
 from scssl.data import GeneAlignment, GeneVocabulary, NeighborTable
 from scssl.data._blocks import columns_of, inverse_document_frequency
 from scssl.module import JointEmbeddingModule
+from scssl.module._modalities import PRESENT
 
 from ._backbone import Backbone, copied
 from ._base import _SETUP, SSLModel
@@ -229,7 +230,7 @@ class MultimodalMixin(SSLModel):
         block = data.normalize.blocks[i]
         columns = stripped(self.genes, self.setup.modalities[i], block.start)
         values = np.full((data.n_cells, len(columns)), np.nan, dtype=np.float32)
-        rows = np.flatnonzero(data.obs["modalities"][:, i])
+        rows = np.flatnonzero(data.obs[PRESENT][:, i])
         start = 0
         for batch in data.loader(rows, 2048):
             part = columns_of(_csr(batch["X"]), block.start, block.stop)[1].toarray()
@@ -246,7 +247,7 @@ class MultimodalMixin(SSLModel):
         assert data.normalize is not None
         i = self.modalities.index("atac")
         block = data.normalize.blocks[i]
-        rows = rows[data.obs["modalities"][rows, i]]
+        rows = rows[data.obs[PRESENT][rows, i]]
         counts = (columns_of(part, block.start, block.stop)[1] for part in data.read(rows))
         block.idf = inverse_document_frequency(counts, block.stop - block.start, len(rows))
         self.module.idf.copy_(torch.from_numpy(block.idf))
