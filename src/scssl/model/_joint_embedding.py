@@ -17,7 +17,8 @@ from scssl.module import JointEmbeddingModule
 from scssl.module._modalities import PRESENT
 from scssl.nn import Fusion
 
-from ._multimodal import MultimodalMixin, Views, choose_views, config_of, views_from_config
+from ._modality_views import Views, choose_views, config_of, views_from_config
+from ._multimodal import MultimodalMixin
 from ._reader import CellReader, category_key
 from ._setup import DataSetup
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
@@ -14,7 +13,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from scssl._errors import GeneMismatchError, ScsslWarning
+from scssl._errors import GeneMismatchError
 from scssl.data import (
     BlockNormalizer,
     FeatureBlock,
@@ -22,20 +21,17 @@ from scssl.data import (
     GeneVocabulary,
     JoinedRows,
     MatrixStats,
-    find_counts,
     open_rows,
-    resolve_input,
-    scan_matrix,
 )
 from scssl.data._blocks import Normalization
 from scssl.module._modalities import PRESENT
 
 from ._modality_setup import ModalitySetup
+from ._mudata_checks import check_modality, check_mudata, find_modalities
 from ._reader import CellReader
 from ._setup import DataSetup, _categories, matrix_of
 
 _LOGGER = logging.getLogger("scssl")
-KINDS = ("rna", "protein", "atac")
 NORMALIZATIONS = {"protein": ("clr", "log1p", "none"), "atac": ("tfidf", "binary")}
 
 
@@ -65,145 +61,6 @@ class Cells:
     @property
     def uns(self) -> Any:
         return self.source.uns
-
-
-def check_mudata(mdata: Any) -> None:
-    """Refuse anything but a MuData whose modalities are of cells."""
-    if not hasattr(mdata, "mod") or not hasattr(mdata, "obsmap"):
-        msg = (
-            f"`mdata` must be a MuData, found {type(mdata).__name__}. For a file: mdata = "
-            'mudata.read_h5mu("file.h5mu"); from AnnData: mdata = mudata.MuData({"rna": rna, '
-            '"prot": protein}). Of one modality alone: setup_anndata(adata)'
-        )
-        raise TypeError(msg)
-    if getattr(mdata, "axis", 0) != 0:
-        msg = (
-            f"The modalities of `mdata` must share cells (axis=0), found axis={mdata.axis}. Make it "
-            "anew: mdata = mudata.MuData(dict(mdata.mod))"
-        )
-        raise ValueError(msg)
-
-
-def find_modalities(mdata: Any, asked: Mapping[str, str | None]) -> dict[str, str]:
-    """Name in the MuData of every modality to use, by kind; names that are usual need not be there."""
-    usual = {"rna": "rna", "protein": "prot", "atac": "atac"}
-    there = ", ".join(map(repr, mdata.mod))
-    found: dict[str, str] = {}
-    for kind, name in asked.items():
-        if name is None:
-            continue
-        if name not in mdata.mod:
-            if name == usual[kind]:
-                continue
-            msg = f"There is no modality {name!r} in `mdata`, given as {kind}=...; there are: {there}."
-            raise KeyError(msg)
-        if name in found.values():
-            msg = (
-                f"The modality {name!r} was named twice. Pass None for what `mdata` does not have."
-            )
-            raise ValueError(msg)
-        found[kind] = name
-    if len(found) < 2:
-        which = next(iter(found.values()), None)
-        msg = (
-            f"Needs two modalities, found {'none' if which is None else repr(which)}; `mdata` has: "
-            f'{there}. Name them, for instance setup_mudata(mdata, rna="rna", protein="prot")'
-        )
-        if which is not None and len(mdata.mod) == 1:
-            msg += f'. For one modality: setup_anndata(mdata.mod["{which}"])'
-        raise ValueError(msg)
-    return found
-
-
-def check_modality(adata: AnnData, setup: ModalitySetup, input: str) -> tuple[MatrixStats, str]:
-    """Scan the matrix of a modality and refuse what cannot be normalised as asked.
-
-    Returns what was found and the normalisation; that of RNA follows from the values.
-    """
-    try:
-        matrix = matrix_of(adata, setup.layer)
-    except (KeyError, ValueError) as error:
-        message = error.args[0].replace("layer=...", f"{setup.kind}_layer=...")
-        raise type(error)(_of_modality(message, setup)) from error
-    stats = scan_matrix(matrix, where=setup.where)
-    if setup.kind == "rna":
-        try:
-            kind = _rna_kind(adata, setup, stats, input)
-        except ValueError as error:
-            message = _of_modality(str(error), setup)
-            raise ValueError(re.sub(r"\blayer=", "rna_layer=", message)) from error
-    else:
-        kind = setup.normalization
-        _check_values(adata, setup, stats)
-    if stats.n_empty_cells and kind != "none":
-        first = str(adata.obs_names[stats.empty_cells[0]])
-        msg = (
-            f"{stats.n_empty_cells:,} of {stats.n_obs:,} cells have no value in {setup.where}, the "
-            f"first is {first!r}. They count as cells that have this modality. If it was not measured, "
-            f"leave them out of it: {setup.mod} = {setup.mod}[np.ravel({setup.where}.sum(axis=1)) > "
-            "0].copy(); mdata.update()"
-        )
-        warnings.warn(msg, ScsslWarning, stacklevel=4)
-    return stats, kind
-
-
-def _rna_kind(adata: AnnData, setup: ModalitySetup, stats: MatrixStats, input: str) -> str:
-    names = {"obs_names": adata.obs_names, "var_names": adata.var_names}
-    try:
-        decision = resolve_input(stats, input, **names)
-    except ValueError:
-        hint = find_counts(adata, layer=setup.layer)
-        decision = resolve_input(stats, input, raw_hint=hint, **names)
-    if input == "auto":
-        _LOGGER.info("Input: %s.", decision.reason)
-    return decision.kind
-
-
-def _of_modality(message: str, setup: ModalitySetup) -> str:
-    """A message about ``adata``, about a modality."""
-    return re.sub(r"\badata\b", setup.mod, message)
-
-
-def _check_values(adata: AnnData, setup: ModalitySetup, stats: MatrixStats) -> None:
-    what, where = setup.normalization, setup.where
-
-    def place(entry: Any) -> str:
-        cell, feature = adata.obs_names[entry.row], adata.var_names[entry.column]
-        return f"{entry.value:g} in cell {str(cell)!r}, feature {str(feature)!r}"
-
-    if not stats.n_obs or not stats.n_vars:
-        lacking = "cells" if not stats.n_obs else "features"
-        msg = f"{where} has no {lacking}. Leave the modality out: {setup.kind}=None"
-        raise ValueError(msg)
-    if stats.n_nonfinite:
-        msg = (
-            f"{where} has {stats.n_nonfinite:,} values that are NaN or infinite; the first is "
-            f"{place(stats.first_nonfinite)}. Cells in which {setup.name!r} was not measured are left out "
-            f"of that modality: {setup.mod} = {setup.mod}[np.isfinite(np.ravel({where}.sum(axis=1)))]"
-            ".copy(); mdata.update()"
-        )
-        raise ValueError(msg)
-    if what == "none":
-        return
-    option = f"{setup.kind}_normalization"
-    used_as_it_is = f'To use them as they are: {option}="none"' if setup.kind == "protein" else ""
-    if stats.n_negative:
-        msg = (
-            f"{where} has {stats.n_negative:,} negative values; the first is "
-            f"{place(stats.first_negative)}. {option}={what!r} is for counts, and these are normalised "
-            f"already. Pass a layer with counts: {setup.kind}_layer=... {used_as_it_is}"
-        )
-        raise ValueError(msg.rstrip())
-    if not stats.all_integer:
-        msg = (
-            f"{where} has fractions ({place(stats.first_fraction)}, largest value {stats.max:.4g}), but "
-            f"{option}={what!r} is for counts. Pass a layer with counts: {setup.kind}_layer=... "
-            f"{used_as_it_is}"
-        )
-        raise ValueError(msg.rstrip())
-    if stats.n_empty_cells == stats.n_obs:
-        msg = f"{where} is all zero. Leave the modality out: {setup.kind}=None"
-        raise ValueError(msg)
 
 
 def places_of(mdata: Any, names: Mapping[str, str]) -> dict[str, np.ndarray]:
