@@ -271,7 +271,16 @@ def test_every_cell_is_trained_on_in_every_epoch():
 
 
 @pytest.mark.slow
-def test_two_processes(tmp_path):
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("MaskedAutoencoder", {"hidden_dims": (32, 16), "n_latent": 8}),
+        ("SimCLR", {"hidden_dims": (32,), "n_latent": 8}),
+        ("MoCo", {"hidden_dims": (32,), "n_latent": 8, "queue_size": 64}),
+        ("VICReg", {"hidden_dims": (32,), "n_latent": 8}),
+    ],
+)
+def test_two_processes(tmp_path, name, options):
     """Real data-parallel training: both processes end with the same weights, the parent has them."""
     import subprocess
     import sys
@@ -286,8 +295,9 @@ from conftest import make_counts
 import scssl, numpy as np, os
 if __name__ == "__main__":
     adata = make_counts()
-    scssl.model.MaskedAutoencoder.setup_anndata(adata)
-    model = scssl.model.MaskedAutoencoder(adata, hidden_dims=(32, 16), n_latent=8)
+    model_class = scssl.model.get_model_class({name!r})
+    model_class.setup_anndata(adata)
+    model = model_class(adata, **{options!r})
     model.train(2, batch_size=16, devices=2, strategy="ddp", accelerator="cpu", progress=False)
     rank = os.environ.get("LOCAL_RANK", "0")
     np.savez(f"rank{{rank}}.npz", z=model.get_latent_representation(),

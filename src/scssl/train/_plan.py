@@ -116,6 +116,21 @@ class SSLTrainingPlan(lightning.LightningModule):
         for name, value in output.extra_metrics.items():
             self._tally[name] = self._tally[name] + value if name in self._tally else value
 
+    def on_validation_start(self) -> None:
+        self._share_buffers()
+
+    def on_train_end(self) -> None:
+        self._share_buffers()
+
+    def _share_buffers(self) -> None:
+        """Give all processes the running statistics of the first.
+
+        Each has those of its own cells since the last step, and all must end with the same model.
+        """
+        if self.trainer.world_size > 1:
+            for buffer in self.module.buffers():
+                torch.distributed.broadcast(buffer, src=0)
+
     def on_validation_epoch_end(self) -> None:
         self.log("validation_loss", self.take_mean_loss("validation"))
         tally, self._tally = self._tally, {}
