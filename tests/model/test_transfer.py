@@ -88,3 +88,74 @@ def test_what_cannot_be_taken_over(source):
     MODEL.setup_anndata(adata)
     with pytest.warns(ScsslWarning, match="not trained"):
         MODEL.from_ssl_model(MODEL(adata, **SMALL), make_counts())
+
+
+def with_batches(names):
+    """Cells whose batches are called like this."""
+    adata = make_counts()
+    adata.obs["batch"] = np.array(names)[np.arange(adata.n_obs) % len(names)]
+    return adata
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["decoder", "both"])
+def of_batches(request):
+    adata = with_batches(["a", "b"])
+    MODEL.setup_anndata(adata, batch_key="batch", continuous_covariate_keys=["age"])
+    model = MODEL(adata, encode_covariates=request.param, **SMALL)
+    model.train(3, batch_size=32, progress=False)
+    return model
+
+
+def columns_of(model):
+    """What each layer adds for each batch, beside the bias."""
+    state = model.module.state_dict()
+    parts = {"decoder": (state["decoder.layers.0.weight"][:, 8:], state["decoder.layers.0.bias"])}
+    if "covariate_encoder.weight" in state:
+        parts["encoder"] = (state["covariate_encoder.weight"], state["gene_encoder.bias"])
+    names = [*model.setup.categories["batch"]] if model.setup.batch_key else []
+    return {
+        part: ({name: weight[:, i] for i, name in enumerate(names)}, weight[:, len(names) :], bias)
+        for part, (weight, bias) in parts.items()
+    }
+
+
+def test_new_batches_start_at_the_mean_of_the_old_ones(of_batches):
+    new = MODEL.from_ssl_model(of_batches, with_batches(["c", "d"]), batch_key="batch")
+    theirs = columns_of(of_batches)
+    for part, (columns, rest, bias) in columns_of(new).items():
+        assert rest.shape[1] == 0
+        assert all((column == 0).all() for column in columns.values())
+        if part in theirs:
+            old, _, there = theirs[part]
+            torch.testing.assert_close(bias, there + (old["a"] + old["b"]) / 2)
+
+
+def test_weights_of_batches_are_matched_by_name(of_batches):
+    columns = {"batch_key": "batch", "continuous_covariate_keys": ["age"]}
+    new = MODEL.from_ssl_model(of_batches, with_batches(["a", "0 new", "b"]), **columns)
+    theirs, ours = columns_of(of_batches), columns_of(new)
+    for part, (old, age, there) in theirs.items():
+        found, ours_age, bias = ours[part]
+        assert (found["0 new"] == 0).all()
+        for name in "ab":
+            torch.testing.assert_close(found[name] + bias, old[name] + there)
+        assert torch.equal(ours_age, age)
+    same = MODEL.from_ssl_model(of_batches, with_batches(["a", "b"]), **columns)
+    np.testing.assert_allclose(
+        same.get_latent_representation(), of_batches.get_latent_representation(), atol=1e-6
+    )
+    np.testing.assert_allclose(
+        same.get_reconstruction(), of_batches.get_reconstruction(), atol=1e-5
+    )
+
+
+def test_what_is_no_longer_told_becomes_its_mean(of_batches, caplog):
+    with caplog.at_level("INFO", logger="scssl"):
+        new = MODEL.from_ssl_model(of_batches, make_counts())
+    assert "not told 'batch'" in caplog.text
+    theirs = columns_of(of_batches)
+    state = new.module.state_dict()
+    for part, name in (("decoder", "decoder.layers.0.bias"), ("encoder", "gene_encoder.bias")):
+        if part in theirs:
+            old, _, there = theirs[part]
+            torch.testing.assert_close(state[name], there + (old["a"] + old["b"]) / 2)

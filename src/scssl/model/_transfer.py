@@ -10,12 +10,14 @@ from typing import Any, Literal, Self
 import numpy as np
 import torch
 from anndata import AnnData
+from torch import Tensor
 
 from scssl._errors import GeneMismatchError
 from scssl.data import GeneVocabulary
 from scssl.module import MaskedAutoencoderModule
 
 from ._backbone import Backbone
+from ._carry import carry_covariates, log_untold
 
 _LOGGER = logging.getLogger("scssl")
 # Tensors with one row per gene.
@@ -28,8 +30,9 @@ _BY_GENE = (
     "log_dispersion",
     "indicator",
 )
-# The decoder's first layer: its columns are the embedding and, after it, the covariates.
-_AFTER_LATENT = "decoder.layers.0.weight"
+# What is told of covariates: a column each, in the decoder after those of the embedding.
+_ENCODER, _DECODER = "covariate_encoder.weight", "decoder.layers.0.weight"
+_TOLD = (_ENCODER, _DECODER)
 # What a new model takes over from the arguments of the other one.
 _ARCHITECTURE = (
     "hidden_dims",
@@ -73,9 +76,14 @@ class TransferMixin:
         """Model on new data with the weights of a trained one, to adapt it or to integrate batches.
 
         Weights of genes are taken over by name: genes that the other model does not know start
-        anew, genes that `adata` does not have are left behind. With `batch_key`, and by default, both
-        the encoder and the decoder are told the batch, whose weights start at zero: before
-        training, the embedding is that of the other model.
+        anew, genes that `adata` does not have are left behind. With `batch_key` or covariates, and
+        by default, both the encoder and the decoder are told them. Their weights are taken over by
+        the names of column and category. Those that the other model was not told start at zero,
+        which stands for the mean over the categories that it knows; it is also what covariates
+        become of which only the other model was told (continuous ones are taken as 0).
+
+        Before training, the embedding is that of the other model if that was told no covariates, or
+        those of `adata` with no new category.
 
         Parameters
         ----------
@@ -159,21 +167,42 @@ class TransferMixin:
         here, there = torch.from_numpy(known), torch.from_numpy(rows[known])
         weights, own = source.weights, self.module.state_dict()
         for name, tensor in own.items():
-            if name == "covariate_encoder.weight":
-                tensor.zero_()
-            elif name not in weights:
+            if name in _TOLD or name not in weights:
                 continue
             elif name in _BY_GENE:
                 tensor[here] = weights[name][there]
-            elif name == _AFTER_LATENT and tensor.shape != weights[name].shape:
-                tensor.zero_()
-                tensor[:, : source.n_latent] = weights[name][:, : source.n_latent]
             elif tensor.shape == weights[name].shape:
                 tensor.copy_(weights[name])
             else:
-                msg = (
-                    f"{name} has the shape {tuple(tensor.shape)} here and {tuple(weights[name].shape)} "
-                    "in the other model. Leave the architecture as it is there."
-                )
-                raise ValueError(msg)
+                raise _other_shape(name, tensor, weights[name])
+        for name, offset in self._carry_told(source).items():
+            own[name] += offset
         self._warm = self.module.warm = True
+
+    def _carry_told(self, source: Backbone) -> dict[str, Tensor]:
+        """Take over what is told of covariates; what it adds to biases, by their names."""
+        weights, own = source.weights, self.module.state_dict()
+        assert weights is not None
+        there, here, n = source.setup, self.setup, source.n_latent
+        added = {}
+        if _ENCODER in weights:
+            columns, added["gene_encoder.bias"] = carry_covariates(weights[_ENCODER], there, here)
+            if _ENCODER in own:
+                own[_ENCODER].copy_(columns)
+        elif _ENCODER in own:
+            own[_ENCODER].zero_()
+        if _DECODER in own and _DECODER in weights:
+            if (mine := own[_DECODER]).shape[0] != (theirs := weights[_DECODER]).shape[0]:
+                raise _other_shape(_DECODER, mine, theirs)
+            columns, added["decoder.layers.0.bias"] = carry_covariates(theirs[:, n:], there, here)
+            mine.copy_(torch.cat([theirs[:, :n], columns], dim=1))
+        log_untold(there, here)
+        return added
+
+
+def _other_shape(name: str, ours: Tensor, theirs: Tensor) -> ValueError:
+    msg = (
+        f"{name} has the shape {tuple(ours.shape)} here and {tuple(theirs.shape)} in the other model. "
+        "Leave the architecture as it is there."
+    )
+    return ValueError(msg)
