@@ -86,8 +86,12 @@ def test_version(capsys):
 )
 def test_options_are_those_of_the_python_api(options, function, not_typed):
     parameters = inspect.signature(function(scssl.model.MaskedAutoencoder)).parameters
-    assert set(options) == set(parameters) - not_typed
+    # Which model, and what only the models have that compare views.
+    others = {"model", "augmentation"} if options is MODEL_OPTIONS else set()
+    assert set(options) - others == set(parameters) - not_typed
     for name, settings in options.items():
+        if name in others or "by model" in settings["help"]:
+            continue
         default = parameters[name].default
         if "(default: " not in settings["help"] or default is None:
             continue
@@ -138,6 +142,34 @@ def test_train_and_embed_equal_the_python_api(file, tmp_path, capsys):
     np.testing.assert_array_equal(embedded.obsm["X_new"], expected)
     assert embedded.uns["X_new"]["n_genes_matched"] == 20
     assert [f.name for f in (tmp_path / "new").iterdir()] == ["embedded.h5ad"]
+
+
+def test_another_model(file, tmp_path, capsys):
+    out = str(tmp_path / "model")
+    views = ["--model", "VICReg", "--augmentation", "mask", "gene_swap"]
+    assert main(["train", file, "--out", out, *views, *SMALL]) == 0
+    adata = ad.read_h5ad(file)
+    Model = scssl.model.VICReg
+    Model.setup_anndata(adata)
+    model = Model(adata, augmentation=["mask", "gene_swap"], hidden_dims=[16], n_latent=4)
+    model.train(max_epochs=2, progress=False)
+    np.testing.assert_array_equal(
+        Model.load(out).get_latent_representation(adata), model.get_latent_representation()
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--model", "VICReg", "--masking", "random"], "VICReg has no option --masking"),
+        (["--augmentation", "mask"], "MaskedAutoencoder has no option --augmentation"),
+        (["--model", "SimClear"], "There is no model 'SimClear'"),
+        (["--model", "CellTypeClassifier"], "CellTypeClassifier.from_ssl_model"),
+    ],
+)
+def test_options_of_another_model(file, tmp_path, capsys, options, message):
+    assert main(["train", file, "--out", str(tmp_path / "model"), *options]) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_backed_training_equals_training_in_memory(file, tmp_path):

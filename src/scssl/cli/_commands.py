@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import uuid
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,24 +17,38 @@ if TYPE_CHECKING:
 def train(
     file: str, *, out: str, overwrite: bool = False, backed: bool = False, **options: Any
 ) -> None:
-    """Train a masked autoencoder on ``file`` and save it in ``out``."""
+    """Train a model on ``file`` and save it in ``out``."""
     path = _check_input(file)
     # Before, not after, hours of training.
     _check_output(Path(out), overwrite=overwrite)
 
     from scssl.hub._bundle import check_target
-    from scssl.model import MaskedAutoencoder
+    from scssl.model import JointEmbedding, get_model_class
 
     check_target(Path(out), overwrite=overwrite)
-    adata = _read(path, backed=backed)
-    MaskedAutoencoder.setup_anndata(adata, **_pick(options, SETUP_OPTIONS))
     arguments = _pick(options, [*MODEL_OPTIONS, "rng"])
+    model_class: Any = get_model_class(arguments.pop("model", "MaskedAutoencoder"))
+    if not model_class._learns_embeddings:
+        msg = (
+            f"{model_class.__name__} starts from a trained model. Train one with `scssl train`, then in "
+            f"Python: scssl.model.{model_class.__name__}.from_ssl_model(...)"
+        )
+        raise ValueError(msg)
+    taken = set(inspect.signature(model_class).parameters)
+    if "kwargs" in taken:
+        taken |= set(inspect.signature(JointEmbedding).parameters)
+    for name in arguments:
+        if name not in taken:
+            msg = f"{model_class.__name__} has no option --{name.replace('_', '-')}."
+            raise ValueError(msg)
+    adata = _read(path, backed=backed)
+    model_class.setup_anndata(adata, **_pick(options, SETUP_OPTIONS))
     if "mask_options" in arguments:
         arguments["mask_options"] = dict(arguments["mask_options"])
     if "preset" in arguments:
-        model = MaskedAutoencoder.from_preset(arguments.pop("preset"), adata, **arguments)
+        model = model_class.from_preset(arguments.pop("preset"), adata, **arguments)
     else:
-        model = MaskedAutoencoder(adata, **arguments)
+        model = model_class(adata, **arguments)
     model.train(**_pick(options, TRAIN_OPTIONS))
     model.save(out, overwrite=overwrite)
     print(model)

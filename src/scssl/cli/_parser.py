@@ -150,7 +150,7 @@ def _add_train(commands: Any) -> None:
     )
     for title, options in (
         ("data (setup_anndata)", SETUP_OPTIONS),
-        ("model (MaskedAutoencoder)", MODEL_OPTIONS),
+        ("model", MODEL_OPTIONS),
         ("training (train)", TRAIN_OPTIONS),
     ):
         _add_options(parser.add_argument_group(title), options)
@@ -218,21 +218,32 @@ SETUP_OPTIONS: dict[str, dict[str, Any]] = {
     },
 }
 MODEL_OPTIONS: dict[str, dict[str, Any]] = {
+    "model": {
+        "metavar": "NAME",
+        "help": "MaskedAutoencoder (default), SimCLR, VICReg, BarlowTwins, BYOL, MoCo, NNCLR, SimSiam or "
+        "DINO",
+    },
+    "augmentation": {
+        "metavar": "NAME",
+        "nargs": "+",
+        "help": "of the models that compare views: what makes them, in this order, such as mask gene_swap "
+        "(default: default)",
+    },
     "hidden_dims": {
         "metavar": "N",
         "nargs": "+",
         "type": int,
-        "help": "widths of the encoder's hidden layers (default: by number of genes and cells)",
+        "help": "widths of the encoder's hidden layers (default: by model)",
     },
     "n_latent": {"metavar": "N", "type": int, "help": "dimensions of the embedding (default: 64)"},
     "dropout": {
         "metavar": "RATE",
         "type": float,
-        "help": "share of hidden units dropped in training (default: 0.1)",
+        "help": "share of units dropped in training (default: by model)",
     },
     "activation": {
         "metavar": "NAME",
-        "help": "selu, gelu, relu, silu or leaky_relu (default: selu)",
+        "help": "selu, gelu, relu, silu or leaky_relu (default: by model)",
     },
     "masking": {
         "choices": ["random", "gene_program", "gp_to_gp", "gp_to_tf"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -25,6 +26,19 @@ from ._setup import DataSetup
 if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
+
+
+# Arguments of all methods.
+_COMMON = (
+    "activation",
+    "augmentation",
+    "batch_norm",
+    "dropout",
+    "fusion",
+    "hidden_dims",
+    "n_latent",
+    "rng",
+)
 
 
 class JointEmbedding(MultimodalMixin):
@@ -97,6 +111,12 @@ class JointEmbedding(MultimodalMixin):
         **options: Any,
     ) -> None:
         super().__init__(adata, registry)
+        taken = inspect.signature(self._module_class._add_heads).parameters
+        for name in options:
+            if name not in taken and name != "fusion":
+                known = sorted({*_COMMON, *taken} - {"self"})
+                msg = f"{type(self).__name__} has no argument {name!r}; it has {', '.join(known)}."
+                raise TypeError(msg)
         views = choose_views(augmentation, self.setup)
         hidden = [int(width) for width in hidden_dims]
         dims = None if projector_dims is None else [int(width) for width in projector_dims]
