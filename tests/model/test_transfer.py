@@ -8,6 +8,7 @@ import torch
 
 import scssl
 from scssl._errors import GeneMismatchError, ScsslWarning
+from scssl.data._statistics import GeneStatistics
 
 from .conftest import TRAIN, make_counts
 
@@ -159,3 +160,55 @@ def test_what_is_no_longer_told_becomes_its_mean(of_batches, caplog):
         if part in theirs:
             old, _, there = theirs[part]
             torch.testing.assert_close(state[name], there + (old["a"] + old["b"]) / 2)
+
+
+def test_new_genes_change_no_embedding_and_learn(source):
+    adata = make_counts()
+    adata.X = np.log1p(adata.X.toarray())
+    MODEL.setup_anndata(adata)
+    old = MODEL(adata, **SMALL)
+    old.train(2, batch_size=32, progress=False)
+    more = make_counts(n_genes=80, seed=3)
+    more.X = np.log1p(more.X.toarray())
+    new = MODEL.from_ssl_model(old, more)
+    np.testing.assert_allclose(
+        new.get_latent_representation(), old.get_latent_representation(more), atol=1e-6
+    )
+    assert (new.module.gene_encoder.weight[60:] == 0).all()
+    decoder = new.module.gene_decoder
+    before = decoder.weight[:60].detach().clone(), decoder.bias[:60].detach().clone()
+    mean = np.arange(80.0)
+    new.module.begin_training(
+        GeneStatistics(mean, mean, mean, mean), fresh=True, n_output_genes=None
+    )
+    assert torch.equal(before[0], decoder.weight[:60])
+    assert torch.equal(before[1], decoder.bias[:60])
+    assert decoder.bias[60:].tolist() == mean[60:].tolist()
+    new.train(**TRAIN)
+    assert (new.module.gene_encoder.weight[60:] != 0).any()
+
+
+@pytest.mark.parametrize("loss", ["nb", "zinb", "bce"])
+def test_output_of_another_loss_starts_at_the_data(source, loss):
+    adata = make_counts()
+    MODEL.setup_anndata(adata)
+    own = MODEL(adata, loss=loss, rng=0, **SMALL)
+    new = MODEL.from_ssl_model(source, make_counts(), loss=loss)
+    assert torch.equal(own.module.gene_decoder.weight, new.module.gene_decoder.weight)
+    for model in (own, new):
+        model.train(1, batch_size=32, lr=1e-30, weight_decay=0.0, progress=False)
+    assert torch.equal(own.module.gene_decoder.bias, new.module.gene_decoder.bias)
+    torch.testing.assert_close(own.module.gene_decoder.weight, new.module.gene_decoder.weight)
+
+
+def test_additional_zeros_start_beside_an_output_that_has_learnt():
+    adata = make_counts()
+    MODEL.setup_anndata(adata)
+    counts = MODEL(adata, loss="nb", **SMALL)
+    counts.train(2, batch_size=32, progress=False)
+    new = MODEL.from_ssl_model(counts, make_counts(), loss="zinb")
+    new.train(1, batch_size=32, lr=1e-30, weight_decay=0.0, progress=False)
+    ours, theirs = new.module.state_dict(), counts.module.state_dict()
+    for name in ("gene_decoder.weight", "gene_decoder.bias", "log_dispersion"):
+        torch.testing.assert_close(ours[name], theirs[name])
+    torch.testing.assert_close(ours["zero_decoder.bias"], torch.full((60,), -2.0))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -30,6 +30,8 @@ _BY_GENE = (
     "log_dispersion",
     "indicator",
 )
+# Layers that training starts at the data, where they have not learnt before.
+_OUTPUT = ("gene_decoder", "zero_decoder")
 # What is told of covariates: a column each, in the decoder after those of the embedding.
 _ENCODER, _DECODER = "covariate_encoder.weight", "decoder.layers.0.weight"
 _TOLD = (_ENCODER, _DECODER)
@@ -52,6 +54,7 @@ class TransferMixin:
     module: MaskedAutoencoderModule
     genes: GeneVocabulary
     is_trained_: bool
+    _arguments: dict[str, Any]
     _warm = False
 
     @property
@@ -75,15 +78,18 @@ class TransferMixin:
     ) -> Self:
         """Model on new data with the weights of a trained one, to adapt it or to integrate batches.
 
-        Weights of genes are taken over by name: genes that the other model does not know start
-        anew, genes that `adata` does not have are left behind. With `batch_key` or covariates, and
+        Weights of genes are taken over by name. Genes that the other model does not know start anew:
+        at zero in the encoder (and stay there with ``freeze="encoder"``), at their mean expression in
+        the decoder. Genes that `adata` does not have are left behind. With another ``loss`` the output
+        layer starts anew. With `batch_key` or covariates, and
         by default, both the encoder and the decoder are told them. Their weights are taken over by
         the names of column and category. Those that the other model was not told start at zero,
         which stands for the mean over the categories that it knows; it is also what covariates
         become of which only the other model was told (continuous ones are taken as 0).
 
-        Before training, the embedding is that of the other model if that was told no covariates, or
-        those of `adata` with no new category.
+        Before training, the embedding is that of the other model if its encoder was told no
+        covariates, or those of `adata` with no new category; and, as counts are normalised over the
+        genes of a model, if `adata` has the same genes, or is log-normalised already.
 
         Parameters
         ----------
@@ -165,11 +171,20 @@ class TransferMixin:
         if len(known) < len(rows):
             _LOGGER.info("%d of %d genes are new to the model.", len(rows) - len(known), len(rows))
         here, there = torch.from_numpy(known), torch.from_numpy(rows[known])
+        warm = torch.from_numpy(rows >= 0)
         weights, own = source.weights, self.module.state_dict()
         for name, tensor in own.items():
             if name in _TOLD or name not in weights:
                 continue
             elif name in _BY_GENE:
+                layer = name.partition(".")[0]
+                if layer == "gene_decoder" and not self._same_output(source.arguments):
+                    continue
+                if layer == "gene_encoder":
+                    # A gene that the other model did not know says nothing yet, and learns to.
+                    tensor.zero_()
+                elif layer in _OUTPUT:
+                    self.module.warm[layer] = warm
                 tensor[here] = weights[name][there]
             elif tensor.shape == weights[name].shape:
                 tensor.copy_(weights[name])
@@ -177,7 +192,15 @@ class TransferMixin:
                 raise _other_shape(name, tensor, weights[name])
         for name, offset in self._carry_told(source).items():
             own[name] += offset
-        self._warm = self.module.warm = True
+        self._warm = True
+
+    def _same_output(self, theirs: Mapping[str, Any]) -> bool:
+        """Whether the output layer of the other model means the same."""
+        meaning = [
+            "counts" if one["loss"] in ("nb", "zinb") else (one["loss"], one["output_activation"])
+            for one in (self._arguments, theirs)
+        ]
+        return meaning[0] == meaning[1]
 
     def _carry_told(self, source: Backbone) -> dict[str, Tensor]:
         """Take over what is told of covariates; what it adds to biases, by their names."""

@@ -128,8 +128,9 @@ class MaskedAutoencoderModule(SSLModule):
         if decoder and loss == "zinb":
             self.zero_decoder = GeneDecoder(first, n_genes)
         self.sampler: GeneSampler | None = None
-        #: Whether the weights are those of a trained model, although this one is not trained yet.
-        self.warm = False
+        #: By output layer, genes whose weights are those of a trained model, although this one is not
+        #: trained yet; boolean.
+        self.warm: dict[str, Tensor] = {}
         # Output column of each gene of a step, -1 for the genes that are not decoded.
         self.register_buffer("_position", torch.full((n_genes,), -1), persistent=False)
 
@@ -142,12 +143,16 @@ class MaskedAutoencoderModule(SSLModule):
                 "it: scssl.model.CellTypeClassifier.from_ssl_model(model, adata, labels_key=...)"
             )
             raise ValueError(msg)
-        if fresh and not self.warm:
+        if fresh:
             device = self.gene_decoder.bias.device
             start = torch.from_numpy(self._start(statistics)).float().to(device)
-            self.gene_decoder.start_at(start, scale=_OUTPUT_SCALE)
+            starts = {"gene_decoder": start}
             if self.objective == "zinb":
-                self.zero_decoder.start_at(torch.full_like(start, _ZERO_LOGIT), scale=_OUTPUT_SCALE)
+                starts["zero_decoder"] = torch.full_like(start, _ZERO_LOGIT)
+            for name, at in starts.items():
+                warm = self.warm.get(name)
+                cold = None if warm is None else ~warm.to(device)
+                getattr(self, name).start_at(at, _OUTPUT_SCALE, cold)
         self.sampler = None
         if n_output_genes is not None and n_output_genes < self.n_genes:
             eligible = self.masking.target_genes()

@@ -136,7 +136,7 @@ class GeneDecoder(nn.Linear):
         super().__init__(n_in, n_genes)
 
     @torch.no_grad()
-    def start_at(self, mean: Tensor, scale: float) -> None:
+    def start_at(self, mean: Tensor, scale: float, genes: Tensor | None = None) -> None:
         """Start from the mean expression of each gene.
 
         An output layer that starts at random spends its first epochs unlearning noise on every
@@ -148,9 +148,12 @@ class GeneDecoder(nn.Linear):
             Mean of each gene, which becomes the bias.
         scale
             Factor on the initial weights.
+        genes
+            Genes to start; boolean, all by default.
         """
-        self.bias.copy_(mean)
-        self.weight.mul_(scale)
+        where = torch.ones_like(mean, dtype=torch.bool) if genes is None else genes
+        self.bias[where] = mean[where]
+        self.weight[where] *= scale
 
     def forward(self, hidden: Tensor, genes: Tensor | None = None) -> Tensor:
         """Decode.
