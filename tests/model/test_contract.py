@@ -305,6 +305,21 @@ def test_save_and_load(trained, adata, tmp_path):
     np.testing.assert_array_equal(again.get_latent_representation(adata), z)
 
 
+def test_hash_of_the_encoder(trained, adata, tmp_path):
+    """It changes with every tensor that changes embeddings, and with no other."""
+    told = trained.encoder_hash
+    trained.save(tmp_path / "model")
+    assert type(trained).load(tmp_path / "model").encoder_hash == told
+    z = trained.get_latent_representation()
+    for name, value in trained.module.state_dict().items():
+        before = value.clone()
+        value.add_(1).mul_(2)
+        moved = not np.array_equal(trained.get_latent_representation(), z)
+        assert (trained.encoder_hash != told) == moved, name
+        value.copy_(before)
+    assert trained.encoder_hash == told
+
+
 def test_load_with_data(trained, adata, tmp_path):
     trained.save(tmp_path / "model", save_anndata=True)
     other = anndata.read_h5ad(tmp_path / "model" / "adata.h5ad")

@@ -533,3 +533,19 @@ def test_card():
         '- It reads `mdata.mod["atac"].X`: atac, raw counts, of which the model takes TF-IDF'
         in card
     )
+
+
+def test_hash_of_the_encoders():
+    """Of all modalities, and of the weights of peaks, which are no parameters."""
+    model = trained(mdata=make_mdata(atac=True))
+    told, z = model.encoder_hash, model.get_latent_representation()
+    seen = set()
+    for name, value in model.module.state_dict().items():
+        before = value.clone()
+        value.add_(1).mul_(2)
+        moved = not np.array_equal(model.get_latent_representation(), z)
+        assert (model.encoder_hash != told) == moved, name
+        if moved:
+            seen |= {part for part in ("rna", "protein", "atac", "idf") if part in name}
+        value.copy_(before)
+    assert seen == {"rna", "protein", "atac", "idf"}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import anndata as ad
 import numpy as np
 import pytest
@@ -16,6 +18,11 @@ class Sums:
     def __init__(self, genes):
         self.genes = GeneVocabulary(genes)
         self.calls = []
+
+    encoder_hash = "sums"
+
+    def align(self, adata):
+        return self.genes.align(adata.var_names, min_overlap=0)
 
     def get_latent_representation(self, adata, *, batch_size, min_overlap):
         self.calls.append((batch_size, min_overlap))
@@ -40,6 +47,7 @@ def test_results(adata):
     assert adata.uns["X_ssl"] == {
         "model": "Sums",
         "scssl_version": scssl.__version__,
+        "encoder_hash": "sums",
         "vocabulary_hash": model.genes.hash,
         "n_genes_matched": 2,
         "n_genes_missing": 1,
@@ -98,6 +106,29 @@ def test_folder_and_model_give_the_same(trained, cells, tmp_path):
         scssl.tl.embed(adata, model)
         np.testing.assert_array_equal(adata.obsm["X_ssl"], expected)
         assert adata.uns["X_ssl"]["model"] == "MaskedAutoencoder"
+
+
+def test_embeddings_of_two_models_are_told_apart(trained, cells):
+    """Even where they have the same genes and width."""
+    reference, query = cells[:30].copy(), cells[30:].copy()
+    reference.obs["label"] = ["a", "b"] * 15
+    reference.obsm["protein"] = reference.X[:, :2]
+    scssl.tl.embed(reference, trained)
+    adata = cells.copy()
+    scssl.model.MaskedAutoencoder.setup_anndata(adata)
+    other = scssl.model.MaskedAutoencoder(adata, hidden_dims=[8], n_latent=3, rng=1)
+    other.train(max_epochs=1, progress=False)
+    tools = (
+        partial(scssl.tl.label_transfer, reference, query, "label", n_neighbors=5),
+        partial(scssl.tl.predict_modality, reference, query),
+    )
+    scssl.tl.embed(query, other)
+    for tool in tools:
+        with pytest.raises(ValueError, match=r"different weights .*tl.embed\(query, model"):
+            tool()
+    scssl.tl.embed(query, trained)
+    for tool in tools:
+        tool()
 
 
 def test_gene_order_does_not_matter(trained, cells):

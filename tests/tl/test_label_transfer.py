@@ -212,6 +212,13 @@ def test_embeddings_of_two_models_are_refused(pair):
         adata.uns["X_ssl"] = {"vocabulary_hash": digest}
     with pytest.raises(ValueError, match="by models of different genes"):
         transfer(reference, query)
+    for adata, digest in zip(pair, "ab", strict=True):
+        adata.uns["X_ssl"] = {"vocabulary_hash": "same", "encoder_hash": digest}
+    with pytest.raises(ValueError, match=r"different weights.*embed\(query, model, key_added='X_"):
+        transfer(reference, query)
+    # Of an earlier version, which did not write it.
+    del query.uns["X_ssl"]["encoder_hash"]
+    transfer(reference, query.copy())
     query.obsm["X_ssl"] = query.obsm["X_ssl"][:, :4]
     with pytest.raises(ValueError, match="6 dimensions in `reference` and 4 in `query`"):
         transfer(reference, query)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import warnings
 from abc import abstractmethod
@@ -35,6 +36,8 @@ from ._train import TrainingMixin
 
 _LOGGER = logging.getLogger("scssl")
 _SETUP = "scssl_setup"
+# Parts of a module that make embeddings; what is beside them only serves training or a head.
+_ENCODES = ("encoder.", "gene_encoder.", "covariate_encoder.", "idf")
 
 
 class SSLModel(HubMixin, TrainingMixin, PersistenceMixin, BaseModelClass):
@@ -242,6 +245,23 @@ class SSLModel(HubMixin, TrainingMixin, PersistenceMixin, BaseModelClass):
     def n_latent(self) -> int:
         """Width of the embedding."""
         return int(self._config()["n_latent"])
+
+    @property
+    def encoder_hash(self) -> str:
+        """Digest of the weights that embeddings are made with: the same for the same embeddings.
+
+        A head, a decoder or a projector makes no difference to it, nor does saving and loading.
+        """
+        digest = hashlib.sha256()
+        for name, value in sorted(self.module.state_dict().items()):
+            name = name.removeprefix("backbone.")
+            # Counters of batch normalisation are whole numbers, and not used in embedding.
+            if not name.startswith(_ENCODES) or not value.is_floating_point():
+                continue
+            digest.update(f"{name} {value.dtype} {tuple(value.shape)};".encode())
+            plain = value.detach().cpu().contiguous().view(-1).view(torch.uint8)
+            digest.update(plain.numpy().data)
+        return digest.hexdigest()
 
     def _apply(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -76,6 +77,36 @@ def get_embedding(adata: AnnData, use_rep: str, name: str = "adata") -> np.ndarr
         )
         raise ValueError(msg)
     return values
+
+
+# What `tl.embed` writes of a model, and what differs where it differs.
+_MODEL = {"vocabulary_hash": "genes", "encoder_hash": "weights"}
+
+
+def check_same_model(
+    reference: AnnData, query: AnnData, use_rep: str, known: np.ndarray, new: np.ndarray
+) -> None:
+    """Raise if two embeddings, as far as is known of them, are by two models."""
+    again = (
+        f"`scssl.tl.embed(reference, model, key_added={use_rep!r})` and "
+        f"`scssl.tl.embed(query, model, key_added={use_rep!r})`"
+    )
+    if known.shape[1] != new.shape[1]:
+        msg = (
+            f"obsm[{use_rep!r}] has {known.shape[1]} dimensions in `reference` and {new.shape[1]} in "
+            f"`query`: embed both with the same model, {again}."
+        )
+        raise ValueError(msg)
+    written = [adata.uns.get(use_rep) for adata in (reference, query)]
+    for name, what in _MODEL.items():
+        found = [one.get(name) if isinstance(one, Mapping) else None for one in written]
+        if None not in found and found[0] != found[1]:
+            msg = (
+                f"obsm[{use_rep!r}] is by models of different {what} in `reference` and `query` "
+                f"(uns[{use_rep!r}][{name!r}]), so distances between them mean nothing: embed both "
+                f"with the same model, {again}."
+            )
+            raise ValueError(msg)
 
 
 def get_column(adata: AnnData, key: str, argument: str, name: str = "adata") -> pd.Series[Any]:

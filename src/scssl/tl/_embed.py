@@ -52,8 +52,8 @@ def embed(
         ``adata.obsm[key_added]`` : :class:`numpy.ndarray` (float32)
             The embedding, shape ``(n_cells, n_latent)``.
         ``adata.uns[key_added]`` : :class:`dict`
-            Class of the model, version of scssl, hash of the gene vocabulary, numbers of genes
-            matched, missing and not used, and the parameters.
+            Class of the model, version of scssl, hashes of the encoder's weights and of the gene
+            vocabulary, numbers of genes matched, missing and not used, and the parameters.
 
     Raises
     ------
@@ -97,6 +97,7 @@ def embed(
     adata.uns[key_added] = {
         "model": type(model).__name__,
         "scssl_version": __version__,
+        "encoder_hash": model.encoder_hash,
         "vocabulary_hash": model.genes.hash,
         "n_genes_matched": genes.n_matched,
         "n_genes_missing": genes.n_missing,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from scssl.tl._checks import (
     check_adata,
     check_integers,
     check_key,
+    check_same_model,
     check_share,
     get_column,
     get_embedding,
@@ -165,7 +166,7 @@ def label_transfer(
         np.ascontiguousarray(get_embedding(adata, use_rep, name), dtype=np.float32)
         for adata, name in ((reference, "reference"), (query, "query"))
     )
-    _check_same_model(reference, query, use_rep, known, new)
+    check_same_model(reference, query, use_rep, known, new)
     _check_other_cells(reference, query, known, new)
     groups = None if batch_key is None else _groups(reference, batch_key)
     held_out = None if held_out_key is None else _held_out(reference, held_out_key)
@@ -226,29 +227,6 @@ def _check_labels(names: np.ndarray, label_key: str, unknown_label: str) -> None
             f"{unknown_label!r}].copy()`, or call it otherwise: `unknown_label=...`."
         )
         raise ValueError(msg)
-
-
-def _check_same_model(
-    reference: AnnData, query: AnnData, use_rep: str, known: np.ndarray, new: np.ndarray
-) -> None:
-    if known.shape[1] != new.shape[1]:
-        msg = (
-            f"obsm[{use_rep!r}] has {known.shape[1]} dimensions in `reference` and {new.shape[1]} in "
-            "`query`: embed both with the same model."
-        )
-        raise ValueError(msg)
-    hashes = [_hash(adata.uns.get(use_rep)) for adata in (reference, query)]
-    if None not in hashes and hashes[0] != hashes[1]:
-        msg = (
-            f"obsm[{use_rep!r}] is by models of different genes in `reference` and `query` "
-            f"(uns[{use_rep!r}]['vocabulary_hash']): embed both with the same model, "
-            "`scssl.tl.embed(query, model)`."
-        )
-        raise ValueError(msg)
-
-
-def _hash(written: Any) -> str | None:
-    return written.get("vocabulary_hash") if isinstance(written, dict) else None
 
 
 def _check_other_cells(

@@ -8,7 +8,13 @@ import numpy as np
 
 from scssl._neighbors import EXACT_PAIRS, Index
 from scssl._random import RNG, as_seed, derive_seed
-from scssl.tl._checks import check_adata, check_integers, check_key, get_embedding
+from scssl.tl._checks import (
+    check_adata,
+    check_integers,
+    check_key,
+    check_same_model,
+    get_embedding,
+)
 from scssl.tl._modality import _values
 
 if TYPE_CHECKING:
@@ -126,17 +132,12 @@ def predict_modality(
         check_adata(query, "query")
         known = get_embedding(reference, use_rep, "reference")
         new = get_embedding(query, use_rep, "query")
+        check_same_model(reference, query, use_rep, known, new)
         values, names = _values(reference, modality, "modality", "reference")
         features = names or [str(i) for i in range(values.shape[1])]
     else:
         known, new, table = _by_model(model, reference, query, modality, source)
         values, features = table.to_numpy(np.float64), [str(name) for name in table.columns]
-    if known.shape[1] != new.shape[1]:
-        msg = (
-            f"obsm[{use_rep!r}] has {known.shape[1]} dimensions in `reference` and {new.shape[1]} in "
-            "`query`: embed both with the same model."
-        )
-        raise ValueError(msg)
     usable = np.isfinite(known).all(axis=1)
     values = np.where(usable[:, None], values, np.nan)
     measured = np.isfinite(values)
