@@ -223,6 +223,22 @@ def test_expected_calibration_error_against_a_loop():
     assert row["ece"] == pytest.approx(slow_error(confidence, known == found))
 
 
+def test_cells_that_were_given_no_label_are_no_part_of_the_calibration_error():
+    """A cell called unknown is no label that was wrong, however sure the label that it lost was."""
+    generator = np.random.default_rng(0)
+    known, found = random_labels()
+    confidence = generator.random(300)
+    call = np.where(generator.random(300) < 0.3, "unknown", found)
+    adata = make(known, found, sure=confidence, call=call)
+    row = scssl.tl.score_labels(adata, "known", "call", confidence_key="sure").iloc[0]
+    kept = call != "unknown"
+    assert row["ece"] == pytest.approx(slow_error(confidence[kept], (known == found)[kept]))
+    assert row["unknown_share"] == pytest.approx(1 - kept.mean())
+    adata.obs["call"] = "unknown"
+    row = scssl.tl.score_labels(adata, "known", "call", confidence_key="sure").iloc[0]
+    assert np.isnan(row["ece"])
+
+
 def test_calibration_error_of_known_cases():
     right = np.repeat([True, False], [80, 20])
     assert calibration_error(reliability(np.full(100, 0.8), right)) == pytest.approx(0)

@@ -52,9 +52,11 @@ def score_labels(
         predictions.
     confidence_key
         Column of `adata.obs` with the probability of each prediction; adds the expected calibration
-        error :cite:p:`Naeini2015`, in 15 bins of equal width.
+        error :cite:p:`Naeini2015`, in 15 bins of equal width. Cells predicted to be `unknown_label`
+        are left out of it: a probability is that of a label, and they were given none.
     unknown_label
-        Prediction that stands for no prediction. It counts as an error, and its share is reported.
+        Prediction that stands for no prediction. In the scores it counts as an error, and its share is
+        reported.
     key_added
         Entry of `adata.uns` for the result; ``f"{pred_key}_scores"`` by default.
 
@@ -63,7 +65,8 @@ def score_labels(
     pandas.DataFrame
         One row with ``label_key``, ``pred_key``, ``n_cells``, ``n_labels``, ``macro_f1``,
         ``balanced_accuracy``, ``weighted_f1``, ``accuracy`` and ``unknown_share``; with `children`
-        also the four scores as ``hierarchical_...``, with `confidence_key` ``ece``. In
+        also the four scores as ``hierarchical_...``, with `confidence_key` ``ece`` (NaN if all
+        predictions are unknown). In
         ``adata.uns[key_added]``: the same as ``"scores"``, the frame ``"per_class"`` (one row per
         label: cells, times predicted, precision, recall, F1) and ``"params"``.
 
@@ -119,8 +122,10 @@ def score_labels(
         for name in ("precision", "recall", "f1"):
             table[f"hierarchical_{name}"] = lenient[name]
     if confidence_key is not None:
-        confidence = get_column(adata, confidence_key, "confidence_key")
-        row["ece"] = calibration_error(reliability(_probabilities(confidence), known == found))
+        confidence = _probabilities(get_column(adata, confidence_key, "confidence_key"))
+        told = found != unknown_label
+        bins = reliability(confidence[told], (known == found)[told])
+        row["ece"] = calibration_error(bins) if told.any() else np.nan
     scores = pd.DataFrame([row])
     adata.uns[key_added or f"{pred_key}_scores"] = {
         "scores": scores.copy(),
