@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import anndata as ad
 import numpy as np
 import pandas as pd
@@ -241,6 +243,24 @@ def test_models_of_counts_are_scored_and_of_detection_refused(adata):
     assert row.notna().all()
     with pytest.raises(ValueError, match="predicts whether a gene is detected"):
         scssl.tl.reconstruction_metrics(adata, models["bce"])
+
+
+@pytest.mark.parametrize("batch_size", [7, 512])
+def test_a_perfect_mean_by_a_model_of_counts_scores_as_the_mean(adata, batch_size):
+    """What such a model predicts at best of cells that are all alike is the log of their mean."""
+    model = Half(adata.var_names)
+    model.module = SimpleNamespace(objective="nb")
+    truth = lognorm(adata.X, adata.var_names, model)
+    profile = np.log1p(np.expm1(truth).mean(axis=0))
+    model.get_reconstruction = lambda cells, *, min_overlap: np.tile(
+        profile.astype(np.float32), (cells.n_obs, 1)
+    )
+    row = scssl.tl.reconstruction_metrics(adata, model, batch_size=batch_size).iloc[0]
+    assert row["mse"] == pytest.approx(
+        mean_squared_error(truth, np.tile(profile, (N_CELLS, 1))), rel=1e-5
+    )
+    assert row["mse_of_mean"] == pytest.approx(row["mse"], rel=1e-5)
+    assert row["mse_of_mean"] > 1.05 * truth.var(axis=0).mean()
 
 
 @pytest.mark.realdata

@@ -91,7 +91,11 @@ class ReconstructionMixin:
     ) -> np.ndarray:
         """Mean squared error of the reconstruction of each cell, nothing hidden.
 
-        With ``loss="bce"`` it is the squared error of the probability of detection. High values are cells unlike those the model was trained on, or of low quality.
+        High values are cells unlike those the model was trained on, or of low quality. With
+        ``loss="bce"`` it is the squared error of the probability of detection. With ``loss="nb"`` or
+        ``"zinb"`` the reconstruction is the log1p of an expected value, which lies above the expected
+        log1p: errors have this gap in them, and are to be compared with those of other cells by the same
+        model, not with those of a model with another loss.
 
         Parameters
         ----------

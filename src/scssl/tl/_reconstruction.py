@@ -42,6 +42,13 @@ def reconstruction_metrics(
     `explained_variance_uniform` its plain mean over the genes that vary. `mse` is the mean squared error
     over all entries, zeros included.
 
+    `mse_of_mean` is the error of a profile that is the same for all cells: the mean of each gene. A model
+    with ``loss="nb"`` or ``"zinb"`` predicts the log1p of expected normalised counts, which lies above
+    the expected log1p (Jensen's inequality), however good the model is. Its `mse` has this gap in it, and
+    so has its `mse_of_mean`: it is that of the log1p of the mean of normalised counts. Errors of such
+    a model are to be compared with its `mse_of_mean`, not with errors of a model with ``loss="mse"``;
+    explained variances, to which a constant makes no difference, suffer less.
+
     With `mask_rate` the cells are reconstructed a second time, from a copy in which each entry is
     set to zero with this probability, and `mse_masked` and `mse_unmasked` are the errors on the
     entries that were and were not hidden. Counts are hidden before they are normalised, so that the
@@ -76,8 +83,8 @@ def reconstruction_metrics(
     pandas.DataFrame
         One row with ``model``, ``n_cells``, ``n_genes``, ``explained_variance_weighted``,
         ``explained_variance_uniform``, ``mse``, ``mse_of_mean`` (what the mean of each gene over these
-        cells would have), ``mse_masked`` and ``mse_unmasked``. The same is in
-        ``adata.uns[key_added]``, with the parameters.
+        cells would have, on the scale of what the model predicts), ``mse_masked`` and
+        ``mse_unmasked``. The same is in ``adata.uns[key_added]``, with the parameters.
 
     Raises
     ------
@@ -109,7 +116,8 @@ def reconstruction_metrics(
             f"found {type(model).__name__}."
         )
         raise TypeError(msg)
-    if getattr(getattr(model, "module", None), "objective", None) == "bce":
+    objective = getattr(getattr(model, "module", None), "objective", None)
+    if objective == "bce":
         msg = (
             'A model with loss="bce" predicts whether a gene is detected, not how much it is expressed. '
             'Take one with loss="mse", "nb" or "zinb".'
@@ -124,7 +132,7 @@ def reconstruction_metrics(
     alignment = model.genes.align(adata.var_names, min_overlap=min_overlap)
     rows = np.arange(adata.n_obs) if indices is None else get_rows(adata, indices, "`indices`")
 
-    sums = _Sums(alignment.n_matched)
+    sums = _Sums(alignment.n_matched, log_of_mean=objective in ("nb", "zinb"))
     hidden_error, n_hidden, visible_error, n_visible = 0.0, 0, 0.0, 0
     generator = derive_generator(seed, "hidden entries")
     for part, csr in _chunks(adata, model, rows, batch_size):
@@ -174,8 +182,10 @@ def reconstruction_metrics(
 class _Sums:
     """Sums over cells that variances and errors are made of, gene by gene."""
 
-    def __init__(self, n_genes: int) -> None:
+    def __init__(self, n_genes: int, *, log_of_mean: bool = False) -> None:
         self.n = 0
+        # Sums of normalised counts, where the mean profile is to be the log of their mean.
+        self.counts = np.zeros(n_genes) if log_of_mean else None
         # Moments about the first batch's means: what is subtracted in the end stays small.
         self.shift: np.ndarray | None = None
         self.truth = np.zeros((2, n_genes))
@@ -184,6 +194,8 @@ class _Sums:
     def add(self, truth: np.ndarray, found: np.ndarray) -> None:
         if self.shift is None:
             self.shift = truth.mean(axis=0, dtype=np.float64)
+        if self.counts is not None:
+            self.counts += np.expm1(truth).sum(axis=0, dtype=np.float64)
         self.n += len(truth)
         for values, total in ((truth - self.shift, self.truth), (truth - found, self.error)):
             total[0] += values.sum(axis=0, dtype=np.float64)
@@ -200,11 +212,15 @@ class _Sums:
         if varies.any():
             weighted = 1 - error[varies].sum() / truth[varies].sum()
             uniform = float((1 - error[varies] / truth[varies]).mean())
+        of_mean = truth
+        if self.counts is not None and self.shift is not None:
+            mean = self.shift + self.truth[0] / self.n
+            of_mean = truth + (mean - np.log1p(self.counts / self.n)) ** 2
         return {
             "explained_variance_weighted": float(weighted),
             "explained_variance_uniform": float(uniform),
             "mse": float(self.error[1].sum() / (self.n * len(error))),
-            "mse_of_mean": float(truth.mean()),
+            "mse_of_mean": float(of_mean.mean()),
         }
 
 
