@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import anndata
 import mudata
 import numpy as np
@@ -12,7 +14,7 @@ from sklearn.decomposition import PCA
 from sklearn.linear_model import RidgeCV
 
 import scssl
-from scssl._errors import BundleError, GeneMismatchError
+from scssl._errors import BundleError, GeneMismatchError, ScsslWarning
 from scssl.hub import read_bundle, write_bundle
 from scssl.model._protein import _PENALTIES
 
@@ -221,6 +223,44 @@ def test_proteins_are_matched_by_name(source, adata):
     other.obsm["protein"] = frame[["CD3"]].rename(columns={"CD3": "x"})
     with pytest.raises(ValueError, match="None of the proteins of the model"):
         model.get_proteins(other)
+
+
+def test_proteins_without_names_are_not_matched_by_position(source, adata, tmp_path):
+    names = adata.uns.pop("protein_names")
+    model = finetuned(source, adata, protein_names=names)
+    own = model.get_proteins()
+    other = adata.copy()
+    other.obsm["protein"] = other.obsm["protein"][:, ::-1]
+    model.save(tmp_path / "model")
+    loaded = MODEL.load(tmp_path / "model", other)
+    for run in (partial(model.get_proteins, other), loaded.get_proteins, partial(loaded.train, 1)):
+        with pytest.raises(
+            ValueError, match=r'no names.*adata.uns\["protein_names"\] = \[\.\.\.\]'
+        ):
+            run()
+    other.uns["protein_names"] = names[::-1]
+    pd.testing.assert_frame_equal(model.get_proteins(other), own)
+    pd.testing.assert_frame_equal(loaded.get_proteins(), own)
+
+
+def test_transforms_of_what_is_transformed_already(source, adata, recwarn):
+    logs = adata.copy()
+    logs.obsm["protein"] = np.log1p(logs.obsm["protein"])
+    for transform in ("log1p", "clr"):
+        with pytest.warns(
+            ScsslWarning, match=f"transform='{transform}' is for counts, but .* fractions"
+        ):
+            MODEL.from_ssl_model(source, logs.copy(), transform=transform)
+    model = finetuned(source, adata)
+    recwarn.clear()
+    model.get_proteins()
+    assert not recwarn
+    # Once for every data set, not again in training.
+    with pytest.warns(ScsslWarning, match="of 600 values .* are fractions"):
+        model.get_proteins(logs)
+    recwarn.clear()
+    MODEL.from_ssl_model(source, logs.copy()).train(**TRAIN)
+    assert not [one for one in recwarn if issubclass(one.category, ScsslWarning)]
 
 
 def test_frames_and_names(source, adata):

@@ -57,8 +57,9 @@ class ProteinPredictor(FineTunedModel):
         Arguments of that class; they can also be given one by one.
     transform
         ``"log1p"``; ``"clr"``: log1p minus its mean over the proteins of the cell; `None`: as they
-        are; ``"auto"``: log1p of whole numbers, otherwise none. Predictions are of the transformed
-        values, see :meth:`get_proteins`.
+        are; ``"auto"``: log1p of whole numbers, otherwise none. Transforms of values that are not whole
+        numbers come with a warning. Predictions are of the transformed values, see
+        :meth:`get_proteins`.
     n_components
         Principal components of expression that the head sees beside the embedding, no more than a
         quarter of the training cells; 0: the embedding alone.
@@ -118,6 +119,8 @@ class ProteinPredictor(FineTunedModel):
             msg = "No proteins were set up. Call ProteinPredictor.setup_anndata(adata, protein_obsm=...)"
             raise ValueError(msg)
         self.proteins: list[str] = list(where["names"])
+        # Columns of an array have the names of the setup here, and nowhere else.
+        self._named = adata
         if adata is not None:
             values, _ = protein_table(adata, where["obsm"], self.proteins)
             transform = choose_transform(values, transform, f'adata.obsm["{where["obsm"]}"]')
@@ -324,10 +327,17 @@ class ProteinPredictor(FineTunedModel):
     def _targets(self, adata: AnnData) -> np.ndarray:
         """Transformed proteins of the model, NaN where not measured; matched by name."""
         obsm = self.registry_[_SETUP][_PROTEIN]["obsm"]
+        own = adata is self._named
         names = None
         if obsm in adata.obsm and not isinstance(adata.obsm[obsm], pd.DataFrame):
-            # Columns without names: those of the model's own cells were named at setup.
-            own = adata is self._adata or "protein_names" not in adata.uns
+            if not own and "protein_names" not in adata.uns:
+                msg = (
+                    f'The proteins in adata.obsm["{obsm}"] have no names, so they cannot be matched to '
+                    "those of the model. Name them in the order of the columns: "
+                    'adata.uns["protein_names"] = [...]. If they are those of the model, in its order: '
+                    'adata.uns["protein_names"] = model.proteins'
+                )
+                raise ValueError(msg)
             names = self.proteins if own else adata.uns["protein_names"]
         values, found = protein_table(adata, obsm, names)
         columns = pd.Index(found).get_indexer(self.proteins)
@@ -339,7 +349,8 @@ class ProteinPredictor(FineTunedModel):
             raise ValueError(msg)
         chosen = np.where(columns >= 0, values[:, columns], np.nan)
         transform = self._arguments["transform"]
-        choose_transform(chosen, transform, f'adata.obsm["{obsm}"]')
+        # Of its own cells the model has said so when it was made.
+        choose_transform(chosen, transform, f'adata.obsm["{obsm}"]', warn=not own)
         return transformed(chosen, transform)
 
     def _training_data(self) -> CellReader:
@@ -469,8 +480,8 @@ class ProteinPredictor(FineTunedModel):
         Parameters
         ----------
         adata
-            Cells, the model's own by default. Proteins are matched by name; those that the model does
-            not know are left out.
+            Cells, the model's own by default. Proteins are matched by name (columns of a frame, or
+            ``adata.uns["protein_names"]``); those that the model does not know are left out.
 
         Returns
         -------
@@ -481,7 +492,7 @@ class ProteinPredictor(FineTunedModel):
         KeyError
             If there are no proteins.
         ValueError
-            If there are none that the model knows.
+            If they have no names, or there are none that the model knows.
         """
         if adata is None:
             adata = self._adata

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -9,6 +10,8 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 from scipy import sparse
+
+from scssl._errors import ScsslWarning
 
 Transform = Literal["log1p", "clr"] | None
 TRANSFORMS = ("auto", "log1p", "clr", None)
@@ -90,8 +93,10 @@ def protein_table(
     return values, known
 
 
-def choose_transform(values: np.ndarray, asked: str | None, where: str) -> Transform:
-    """Transform of the targets.
+def choose_transform(
+    values: np.ndarray, asked: str | None, where: str, *, warn: bool = True
+) -> Transform:
+    """Transform of the targets; warns where it is for counts and values are not whole numbers.
 
     Raises
     ------
@@ -111,6 +116,15 @@ def choose_transform(values: np.ndarray, asked: str | None, where: str) -> Trans
             f"{measured.min():g}: it is normalised already. Pass transform=None."
         )
         raise ValueError(msg)
+    fractions = measured[measured != measured.round()]
+    if asked is not None and warn and len(fractions):
+        # No error: counts from which a background was taken away are fractions too.
+        msg = (
+            f"transform={asked!r} is for counts, but {len(fractions):,} of {len(measured):,} values in "
+            f"{where} are fractions such as {fractions[0]:g}. If they are transformed already, this is "
+            "done twice: take counts, or make the model with transform=None."
+        )
+        warnings.warn(msg, ScsslWarning, stacklevel=4)
     return asked  # type: ignore[return-value]
 
 
