@@ -183,13 +183,49 @@ class Half(RandomMask):
         return {"name": "half"}
 
 
-def test_a_mask_of_ones_own_trains_and_is_not_saved(tmp_path):
-    model = build(masking=Half(0.5))
+class Duck:
+    """A mask that is no subclass."""
+
+    def draw(self, x, rng, *, indicator=False):
+        return RandomMask(0.5).draw(x, rng, indicator=indicator)
+
+    def config(self):
+        return {"anything": print}
+
+    def target_genes(self):
+        return None
+
+
+class Inherits(RandomMask):
+    """A mask that says it is that of the package."""
+
+
+@pytest.mark.parametrize(
+    "mask", [Half(0.5), Duck(), Inherits(0.5)], ids=["half", "duck", "inherits"]
+)
+def test_a_mask_of_ones_own_is_left_behind(mask, tmp_path):
+    model = build(masking=mask)
     model.train(**TRAIN)
     assert isinstance(model.module.masking, Masking)
-    with pytest.raises(ValueError, match="'half' is not one of scssl"):
+    with pytest.warns(ScsslWarning, match=r"is not one of scssl and is not saved"):
         model.save(tmp_path / "model")
-    assert not (tmp_path / "model").exists()
+    adata = make_counts()
+    loaded = MODEL.load(tmp_path / "model", adata)
+    z, x_hat = model.get_latent_representation(), model.get_reconstruction()
+    np.testing.assert_array_equal(loaded.get_latent_representation(), z)
+    np.testing.assert_array_equal(loaded.get_reconstruction(), x_hat)
+    with pytest.raises(ValueError, match=r"has no mask .*from_ssl_model\(model, adata, masking="):
+        loaded.train(**TRAIN)
+    loaded.save(tmp_path / "again")
+    for one in (model, loaded):
+        tuned = scssl.model.CellTypeClassifier.from_ssl_model(one, make_counts(), "cell_type")
+        np.testing.assert_array_equal(tuned.get_latent_representation(), z)
+        further = MODEL.from_ssl_model(one, make_counts(), masking=mask)
+        further.train(**TRAIN)
+    tuned.train(**TRAIN)
+    tuned.save(tmp_path / "tuned")
+    with pytest.raises(ValueError, match="is not known any more"):
+        MODEL.from_ssl_model(loaded, make_counts())
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import torch
 
 import scssl
 from scssl._errors import GeneMismatchError, ScsslWarning
+from scssl.augment import RandomMask
 from scssl.data._statistics import GeneStatistics
 
 from .conftest import TRAIN, make_counts
@@ -212,3 +213,74 @@ def test_additional_zeros_start_beside_an_output_that_has_learnt():
     for name in ("gene_decoder.weight", "gene_decoder.bias", "log_dispersion"):
         torch.testing.assert_close(ours[name], theirs[name])
     torch.testing.assert_close(ours["zero_decoder.bias"], torch.full((60,), -2.0))
+
+
+def with_programs(source, masking, **kwargs):
+    """Model with a mask by programmes of genes 0-9, 10-19 and 50-59."""
+    adata = make_counts()
+    names = np.array(adata.var_names)
+    sets = {str(i): names[i : i + 10] for i in (0, 10, 50)}
+    scssl.pp.gene_programs(adata, sets)
+    scssl.pp.tf_targets(adata, {names[i]: names[i + 1 : i + 11] for i in (0, 20, 45)})
+    MODEL.setup_anndata(adata)
+    model = MODEL(adata, masking=masking, **kwargs, **SMALL)
+    model.is_trained_ = True
+    return model
+
+
+@pytest.mark.parametrize(
+    ("masking", "kwargs"),
+    [
+        ("random", {"mask_rate": 0.3}),
+        (
+            "gene_program",
+            {"mask_rate": 0.6, "mask_options": {"per": "batch", "rate_of": "genes"}},
+        ),
+        ("gp_to_gp", {"mask_options": {"mode": "complement"}}),
+        ("gp_to_tf", {}),
+    ],
+)
+def test_the_mask_is_that_of_the_other_model(source, masking, kwargs):
+    model = with_programs(source, masking, **kwargs)
+    theirs = model.module.masking.config()
+    other = make_counts()[:, np.arange(49, -1, -1)].copy()
+    ours = MODEL.from_ssl_model(model, other).module.masking.config()
+    left, right = ({k: v for k, v in c.items() if k != "programs"} for c in (theirs, ours))
+    assert left == right
+    if masking != "random":
+        # Position i is gene 49 - i now; what has lost its genes, or its factor, is left out.
+        there, here = theirs["programs"], ours["programs"]
+        assert len(here["names"]) == (3 if masking == "gp_to_tf" else 2)
+        for old, new in zip(there["members"], here["members"], strict=False):
+            assert sorted(49 - gene for gene in old if gene < 50) == new
+        if masking == "gp_to_tf":
+            assert here["targets"] == [49 - gene for gene in there["targets"]]
+        with pytest.raises(ValueError, match=r'none has its genes in `adata`.*masking="random"'):
+            MODEL.from_ssl_model(model, make_counts()[:, 31:45].copy(), min_overlap=0)
+        assert MODEL.from_ssl_model(model, other, masking="random").module.masking.rate == 0.5
+
+
+def test_arguments_of_a_mask_that_is_carried_over(source):
+    model = with_programs(source, "gene_program", mask_rate=0.6, mask_options={"per": "batch"})
+    adata = make_counts()
+    mask = MODEL.from_ssl_model(model, adata, mask_rate=0.1).module.masking
+    assert (mask.rate, mask.per, len(mask.programs)) == (0.1, "batch", 3)
+    scssl.pp.gene_programs(adata, {"new": adata.var_names[:9]}, key_added="mine")
+    mask = MODEL.from_ssl_model(model, adata, programs_key="mine").module.masking
+    assert (mask.rate, mask.per, mask.programs.names) == (0.6, "batch", ("new",))
+    with pytest.raises(ValueError, match="'gene_program' does not have the option 'mode'"):
+        MODEL.from_ssl_model(model, adata, mask_options={"mode": "complement"})
+
+
+def test_a_mask_of_ones_own_has_to_be_given():
+    class Half(RandomMask):
+        pass
+
+    adata = make_counts()
+    MODEL.setup_anndata(adata)
+    model = MODEL(adata, masking=Half(0.5), **SMALL)
+    model.is_trained_ = True
+    with pytest.raises(ValueError, match=r'is not one of scssl.*masking="random"'):
+        MODEL.from_ssl_model(model, make_counts())
+    mask = Half(0.4)
+    assert MODEL.from_ssl_model(model, make_counts(), masking=mask).module.masking is mask

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ._by_name import mask_needs, masking, masking_from_config
+from ._by_name import is_own_mask, mask_needs, masking, masking_from_config, remade
 from ._mask import Hidden, Masking, RandomMask
 from ._program_masks import GeneProgramMask, GPToGPMask, GPToTFMask
 from ._programs import GenePrograms

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -94,11 +95,51 @@ def masking(
     elif rate is not None:
         msg = f"masking={name!r} has no `mask_rate`; found {rate}."
         raise ValueError(msg)
-    try:
-        return _MASKS[name](**arguments)
-    except TypeError as error:
-        msg = f"masking={name!r} does not take these options ({options}): {error}"
-        raise ValueError(msg) from error
+    known = [
+        option
+        for option in inspect.signature(_MASKS[name]).parameters
+        if option not in ("rate", "programs")
+    ]
+    unknown = [option for option in options if option not in known]
+    if unknown:
+        msg = f"masking={name!r} does not have the option {unknown[0]!r}: " + (
+            f"`mask_options` can have {', '.join(known)}." if known else "it has none."
+        )
+        raise ValueError(msg)
+    return _MASKS[name](**arguments)
+
+
+def is_own_mask(mask: Masking) -> bool:
+    """Whether it is a mask of this package, which can be built again from its config."""
+    return any(type(mask) is known for known in _MASKS.values())
+
+
+def remade(
+    mask: Masking,
+    *,
+    programs: GenePrograms | None = None,
+    rate: float | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Masking:
+    """A mask of this package once more, with other programmes or arguments.
+
+    Parameters
+    ----------
+    mask
+        The mask.
+    programs, rate
+        Those of the new mask, where they differ.
+    options
+        Further arguments that differ.
+    """
+    arguments: dict[str, Any] = dict(mask.config())
+    name = arguments.pop("name")
+    known = arguments.pop("programs", None)
+    if programs is None and known is not None:
+        programs = GenePrograms.from_dict(known)
+    rate = arguments.pop("rate", None) if rate is None else rate
+    arguments.pop("rate", None)
+    return masking(name, rate=rate, programs=programs, **{**arguments, **(options or {})})
 
 
 def masking_from_config(config: Mapping[str, Any]) -> Masking:
@@ -118,8 +159,8 @@ def masking_from_config(config: Mapping[str, Any]) -> Masking:
     name = arguments.pop("name", None)
     if name not in _MASKS:
         msg = (
-            f"The mask {name!r} is not one of scssl ({', '.join(_MASKS)}): a model with it can be "
-            "trained but not saved, because nothing that is loaded may bring code along."
+            f"The mask {name!r} is not one of scssl ({', '.join(_MASKS)}), and nothing that is loaded "
+            "may bring code along."
         )
         raise ValueError(msg)
     if "programs" in arguments:

@@ -61,8 +61,16 @@ class Masking(ABC):
     """A pretext task by masking: draws what is hidden for each batch.
 
     A subclass says in :meth:`draw` which stored values the encoder sees and what the loss counts;
-    nothing else in the package needs to know the strategy.
+    nothing else in the package needs to know the strategy. An object that has these three methods
+    is a mask too, without being a subclass.
     """
+
+    @classmethod
+    def __subclasshook__(cls, other: type, /) -> bool:
+        if cls is not Masking:
+            return NotImplemented
+        methods = ("draw", "config", "target_genes")
+        return all(callable(getattr(other, name, None)) for name in methods) or NotImplemented
 
     @abstractmethod
     def draw(self, x: SparseRows, rng: torch.Generator, *, indicator: bool = False) -> Hidden:

@@ -128,6 +128,35 @@ class GenePrograms:
             ).to(device)
         return self._indicator
 
+    def mapped(self, position: Mapping[int, int], n_genes: int) -> GenePrograms | None:
+        """The programmes among other genes.
+
+        Programmes of which no gene is left, or whose factor is not, are left out; `None` if that is
+        true of all.
+
+        Parameters
+        ----------
+        position
+            New position of each gene that is still there, by the old one.
+        n_genes
+            Number of genes.
+        """
+        members = [[position[gene] for gene in one if gene in position] for one in self.members()]
+        factors = None if self.targets is None else self.targets.tolist()
+        kept = [
+            i
+            for i, one in enumerate(members)
+            if one and (factors is None or factors[i] in position)
+        ]
+        if not kept:
+            return None
+        return GenePrograms(
+            [self.names[i] for i in kept],
+            [members[i] for i in kept],
+            n_genes,
+            targets=None if factors is None else [position[factors[i]] for i in kept],
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
         content = {"names": list(self.names), "members": self.members(), "n_genes": self.n_genes}

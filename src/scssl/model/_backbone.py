@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -17,6 +17,9 @@ from scssl.module import SSLModule
 
 from ._registry import get_model_class, list_models
 from ._setup import DataSetup
+
+if TYPE_CHECKING:
+    from ._base import SSLModel
 
 
 @dataclass(frozen=True)
@@ -51,24 +54,14 @@ class Backbone:
 
     @classmethod
     def of(cls, model: Any) -> Backbone:
-        """The encoder of a model, or of the model in a folder.
+        """The encoder of a model, or of the model in a folder or on the Hugging Face Hub.
 
         Raises
         ------
         TypeError
             If it is no model of this package.
         """
-        from ._base import SSLModel
-
-        if isinstance(model, (str, Path)):
-            model = SSLModel.load(model)
-        if not isinstance(model, SSLModel):
-            msg = (
-                "`model` must be a model of scssl or the folder of one, found "
-                f"{type(model).__name__}."
-            )
-            raise TypeError(msg)
-        backbone = model._backbone()
+        backbone: Backbone = resolve(model)._backbone()
         if not backbone.pretrained:
             msg = (
                 "The model to start from is not trained: this is the same as training from scratch. "
@@ -132,6 +125,27 @@ class Backbone:
                 "continuous_covariate_keys": list(self.setup.continuous_keys),
             }
         return read
+
+
+def resolve(model: Any) -> SSLModel:
+    """A model, or the model in a folder or on the Hugging Face Hub.
+
+    Raises
+    ------
+    TypeError
+        If it is no model of this package.
+    """
+    from ._base import SSLModel
+
+    if isinstance(model, (str, Path)):
+        model = SSLModel.from_pretrained(model)
+    if not isinstance(model, SSLModel):
+        msg = (
+            "`model` must be a model of scssl, the folder of one or its name on the Hugging Face Hub, "
+            f"found {type(model).__name__}."
+        )
+        raise TypeError(msg)
+    return model
 
 
 def copied(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Self
 
@@ -9,8 +10,9 @@ import numpy as np
 import torch
 from anndata import AnnData
 
+from scssl._errors import ScsslWarning
 from scssl._random import RNG, as_seed, derive_seed
-from scssl.augment import Masking, mask_needs, masking_from_config
+from scssl.augment import Masking, is_own_mask, mask_needs, masking_from_config
 from scssl.augment import masking as make_masking
 from scssl.data import GeneVocabulary
 from scssl.module import MaskedAutoencoderModule
@@ -54,7 +56,9 @@ class MaskedAutoencoder(PublishedMixin, ReconstructionMixin, TransferMixin, SSLM
     masking
         What is hidden: ``"random"`` entries, whole gene programmes (``"gene_program"``), one
         programme at a time (``"gp_to_gp"``), the targets of a transcription factor to predict the
-        factor (``"gp_to_tf"``), or a :class:`scssl.augment.Masking`.
+        factor (``"gp_to_tf"``), or any object with the methods of :class:`scssl.augment.Masking`. Such
+        a mask is not saved: the loaded model embeds and can be fine-tuned, and trains again with
+        ``from_ssl_model(model, adata, masking=...)``. `None`: a model like that.
     mask_rate
         Share to hide, by default as in :cite:p:`Richter2025`: 0.5 of the entries for ``"random"``,
         0.25 of the programmes for ``"gene_program"``. The other two have none.
@@ -114,7 +118,7 @@ class MaskedAutoencoder(PublishedMixin, ReconstructionMixin, TransferMixin, SSLM
         n_latent: int = 64,
         dropout: float = 0.1,
         activation: str = "selu",
-        masking: str | Masking = "random",
+        masking: str | Masking | None = "random",
         mask_rate: float | None = None,
         mask_options: Mapping[str, Any] | None = None,
         programs_key: str | None = None,
@@ -142,7 +146,7 @@ class MaskedAutoencoder(PublishedMixin, ReconstructionMixin, TransferMixin, SSLM
             "n_latent": int(n_latent),
             "dropout": float(dropout),
             "activation": activation,
-            "masking": mask.config(),
+            "masking": None if mask is None else mask.config(),
             "mask_signal": mask_signal,
             "loss": loss,
             "latent_activation": bool(latent_activation),
@@ -159,7 +163,7 @@ class MaskedAutoencoder(PublishedMixin, ReconstructionMixin, TransferMixin, SSLM
         sizes = "-".join(map(str, [n_genes, *hidden, n_latent]))
         self._model_summary_string = (
             f"{sizes} encoder {'with mirrored' if decoder else 'without'} decoder, {activation}, "
-            f"dropout {dropout:g}, {mask}, loss {loss}"
+            f"dropout {dropout:g}, {mask or 'no mask'}, loss {loss}"
         )
         self.init_params_ = self._get_init_params(locals())
 
@@ -207,11 +211,16 @@ class MaskedAutoencoder(PublishedMixin, ReconstructionMixin, TransferMixin, SSLM
 
     def _make_mask(
         self,
-        masking: str | Masking,
+        masking: str | Masking | None,
         rate: float | None,
         options: Mapping[str, Any] | None,
         key: str | None,
-    ) -> Masking:
+    ) -> Masking | None:
+        if masking is None:
+            if rate is not None or options or key is not None:
+                msg = "masking=None is no mask, which has no rate, options or programmes."
+                raise ValueError(msg)
+            return None
         needs = mask_needs(masking)
         programs = None
         if needs is None:
@@ -255,7 +264,7 @@ class MaskedAutoencoder(PublishedMixin, ReconstructionMixin, TransferMixin, SSLM
     ) -> MaskedAutoencoderModule:
         options = {name: value for name, value in arguments.items() if name != "preset"}
         mask = arguments["masking"]
-        if not isinstance(mask, Masking):
+        if mask is not None and not isinstance(mask, Masking):
             options["masking"] = masking_from_config(mask)
         return MaskedAutoencoderModule(
             len(genes),
@@ -271,12 +280,26 @@ class MaskedAutoencoder(PublishedMixin, ReconstructionMixin, TransferMixin, SSLM
 
     @classmethod
     def _from_config(cls, registry: dict[str, Any], config: Any) -> MaskedAutoencoder:
-        return cls(
-            registry=registry, **{**config, "masking": masking_from_config(config["masking"])}
-        )
+        mask = config["masking"]
+        if mask is not None:
+            mask = masking_from_config(mask)
+        return cls(registry=registry, **{**config, "masking": mask})
 
-    def _check_savable(self) -> None:
-        masking_from_config(self._arguments["masking"])
+    @classmethod
+    def _encoder_arguments(cls, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        return {**arguments, "decoder": False, "masking": None}
+
+    def _saved_config(self) -> dict[str, Any]:
+        mask = self.module.masking
+        if mask is None or is_own_mask(mask):
+            return self._arguments
+        msg = (
+            f"The mask ({mask!r}) is not one of scssl and is not saved, because nothing that is loaded may "
+            "bring code along. The loaded model embeds and can be fine-tuned. To train it further: "
+            "scssl.model.MaskedAutoencoder.from_ssl_model(model, adata, masking=...)"
+        )
+        warnings.warn(msg, ScsslWarning, stacklevel=3)
+        return {**self._arguments, "masking": None}
 
     def _train_defaults(self, n_cells: int) -> dict[str, Any]:
         preset = self._arguments["preset"]

@@ -31,8 +31,9 @@ class PersistenceMixin:
         """Arguments to build the model again, JSON only."""
         raise TypeError(type(self).__name__)
 
-    def _check_savable(self) -> None:
-        """Refuse to save what could not be loaded."""
+    def _saved_config(self) -> dict[str, Any]:
+        """What is saved of :meth:`_config`: nothing that could not be loaded."""
+        return self._config()
 
     @classmethod
     def load_registry(cls, dir_path: str | Path, prefix: str | None = None) -> dict[str, Any]:
@@ -118,14 +119,13 @@ class PersistenceMixin:
         True
         """
         model: Any = self
-        model._check_savable()
         if save_anndata and model.adata is None:
             msg = "The model has no AnnData to save. Pass save_anndata=False."
             raise ValueError(msg)
         history = model.history_ or {}
         config = {
             "class": type(self).__name__,
-            "arguments": self._config(),
+            "arguments": self._saved_config(),
             "input": model.setup.input_kind,
             "registry": _without_genes(model.registry_),
             "trained": bool(model.is_trained_),

@@ -13,10 +13,11 @@ from anndata import AnnData
 from torch import Tensor
 
 from scssl._errors import GeneMismatchError
+from scssl.augment import is_own_mask, remade
 from scssl.data import GeneVocabulary
 from scssl.module import MaskedAutoencoderModule
 
-from ._backbone import Backbone
+from ._backbone import Backbone, resolve
 from ._carry import carry_covariates, log_untold
 
 _LOGGER = logging.getLogger("scssl")
@@ -94,7 +95,7 @@ class TransferMixin:
         Parameters
         ----------
         model
-            Trained masked autoencoder, or the folder of one.
+            Trained masked autoencoder, the folder of one or its name on the Hugging Face Hub.
         adata
             Cells to adapt to. Set up here, with the columns below.
         batch_key, labels_key, categorical_covariate_keys, continuous_covariate_keys
@@ -107,7 +108,9 @@ class TransferMixin:
         min_overlap
             Share of the genes of `adata` that the other model must know.
         **kwargs
-            Arguments of the model that differ, such as ``masking``.
+            Arguments of the model that differ, such as ``masking``. By default the mask is that of
+            the other model, its programmes matched by the names of their genes; a mask that is not
+            of scssl has to be given.
 
         Raises
         ------
@@ -131,7 +134,8 @@ class TransferMixin:
         if freeze not in ("none", "encoder"):
             msg = f'`freeze` must be "none" or "encoder", found {freeze!r}.'
             raise ValueError(msg)
-        source = Backbone.of(model)
+        other = resolve(model)
+        source = Backbone.of(other)
         if source.model_class != cls.__name__:
             msg = f"The weights are those of a {source.model_class}, not of a {cls.__name__}."
             raise TypeError(msg)
@@ -146,6 +150,9 @@ class TransferMixin:
         arguments = {name: source.arguments[name] for name in _ARCHITECTURE}
         if any(told.values()):
             arguments["encode_covariates"] = True
+        if "masking" not in kwargs:
+            rows = _known_genes(source.genes, adata.var_names, min_overlap)
+            arguments |= _mask_of(other, rows, kwargs)
         new: Self = maker(adata, **{**arguments, **kwargs})
         new._start_from(source, min_overlap)
         if freeze == "encoder":
@@ -157,17 +164,8 @@ class TransferMixin:
     def _start_from(self, source: Backbone, min_overlap: float) -> None:
         """Take over the weights of another model."""
         assert source.weights is not None
-        rows = source.genes.align(self.genes.names, min_overlap=0).columns
+        rows = _known_genes(source.genes, self.genes.names, min_overlap)
         known = np.flatnonzero(rows >= 0)
-        if len(known) < min_overlap * len(rows):
-            theirs, ours = (", ".join(map(str, g.names[:3])) for g in (source.genes, self.genes))
-            msg = (
-                f"The model knows {len(known):,} of the {len(rows):,} genes of `adata`, fewer than "
-                f"min_overlap={min_overlap:g}. It has genes like {theirs}, `adata` like {ours}. Use the "
-                "same kind of names, or leave out the other genes: "
-                "adata = adata[:, adata.var_names.isin(model.genes.names)].copy()"
-            )
-            raise GeneMismatchError(msg)
         if len(known) < len(rows):
             _LOGGER.info("%d of %d genes are new to the model.", len(rows) - len(known), len(rows))
         here, there = torch.from_numpy(known), torch.from_numpy(rows[known])
@@ -221,6 +219,68 @@ class TransferMixin:
             mine.copy_(torch.cat([theirs[:, :n], columns], dim=1))
         log_untold(there, here)
         return added
+
+
+def _known_genes(theirs: GeneVocabulary, ours: Sequence[str], min_overlap: float) -> np.ndarray:
+    """Position of genes among those of the other model, -1 where it does not know them."""
+    rows = theirs.align(ours, min_overlap=0).columns
+    known = int((rows >= 0).sum())
+    if known < min_overlap * len(rows):
+        some = [", ".join(map(str, names[:3])) for names in (theirs.names, ours)]
+        msg = (
+            f"The model knows {known:,} of the {len(rows):,} genes of `adata`, fewer than "
+            f"min_overlap={min_overlap:g}. It has genes like {some[0]}, `adata` like {some[1]}. Use the "
+            "same kind of names, or leave out the other genes: "
+            "adata = adata[:, adata.var_names.isin(model.genes.names)].copy()"
+        )
+        raise GeneMismatchError(msg)
+    return rows
+
+
+def _mask_of(other: Any, rows: np.ndarray, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The mask of another model as arguments of this one; what `kwargs` say of it is taken out.
+
+    Parameters
+    ----------
+    other
+        The other model.
+    rows
+        Position of each gene among those of the other model, -1 where it does not know it.
+    kwargs
+        What the user gave.
+    """
+    mask = other.module.masking
+    if mask is None or not is_own_mask(mask):
+        what = "is not known any more" if mask is None else f"({mask!r}) is not one of scssl"
+        msg = (
+            f"The mask of the other model {what}. Say what is to be hidden: "
+            'from_ssl_model(model, adata, masking="random")'
+        )
+        raise ValueError(msg)
+    if kwargs.get("programs_key") is not None:
+        # The programmes are those of `adata`.
+        config = mask.config()
+        rest = ("name", "programs", "rate")
+        options = {name: value for name, value in config.items() if name not in rest}
+        options |= dict(kwargs.pop("mask_options", None) or {})
+        rate = kwargs.pop("mask_rate", None)
+        rate = config.get("rate") if rate is None else rate
+        return {"masking": config["name"], "mask_rate": rate, "mask_options": options}
+    rate, options = kwargs.pop("mask_rate", None), kwargs.pop("mask_options", None)
+    programs = getattr(mask, "programs", None)
+    if programs is not None:
+        position = {int(row): gene for gene, row in enumerate(rows) if row >= 0}
+        n_programs = len(programs)
+        programs = programs.mapped(position, len(rows))
+        if programs is None:
+            msg = (
+                f"Of the {n_programs} gene programmes of the mask of the other model none has its genes "
+                "in `adata`. Say what is to be hidden: "
+                'from_ssl_model(model, adata, masking="random")'
+            )
+            raise ValueError(msg)
+        _LOGGER.info("%d of %d gene programmes of the mask are left.", len(programs), n_programs)
+    return {"masking": remade(mask, programs=programs, rate=rate, options=options)}
 
 
 def _other_shape(name: str, ours: Tensor, theirs: Tensor) -> ValueError:

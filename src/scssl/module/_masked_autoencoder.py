@@ -59,7 +59,7 @@ class MaskedAutoencoderModule(SSLModule):
     activation
         Name of the activation.
     masking
-        Draws what is hidden.
+        Draws what is hidden. Without it the module embeds and can be fine-tuned.
     mask_signal
         `None`: a hidden entry looks like a zero. ``"rescale"``: visible values are divided by the
         visible share. ``"indicator"``: the encoder also sees which entries are hidden.
@@ -89,7 +89,7 @@ class MaskedAutoencoderModule(SSLModule):
         n_latent: int,
         dropout: float,
         activation: str,
-        masking: Masking,
+        masking: Masking | None,
         mask_signal: MaskSignal | None = None,
         loss: Loss = "mse",
         latent_activation: bool = False,
@@ -141,6 +141,13 @@ class MaskedAutoencoderModule(SSLModule):
             msg = (
                 "This model has no decoder, so it cannot be trained to predict hidden genes. Fine-tune "
                 "it: scssl.model.CellTypeClassifier.from_ssl_model(model, adata, labels_key=...)"
+            )
+            raise ValueError(msg)
+        if self.masking is None:
+            msg = (
+                "This model has no mask (one that is not of scssl is not saved), so it cannot be trained to "
+                "predict hidden genes. Start a model from it that has one: "
+                "scssl.model.MaskedAutoencoder.from_ssl_model(model, adata, masking=...)"
             )
             raise ValueError(msg)
         if fresh:
@@ -257,6 +264,7 @@ class MaskedAutoencoderModule(SSLModule):
         full: bool = True,
     ) -> LossOutput:
         x, rng = self._rows(tensors), self._generator(rng)
+        assert self.masking is not None
         hidden = self.masking.draw(x, rng, indicator=self.mask_signal == "indicator")
         z = self._encode_visible(x, hidden, tensors)
         decoded = self.decoder(self._with_covariates(z, tensors))
