@@ -242,15 +242,26 @@ def test_resampling_counts_needs_counts(adata):
         make("SimCLR", adata, {"layer": "log"}, augmentation=BinomialThinning())
 
 
-def test_own_augmentation_trains_but_is_not_saved(adata, tmp_path):
+def test_own_augmentation_is_left_behind(adata, tmp_path):
     class Double(Augmentation):
         def transform(self, x, applied, rng, context):
             return x.to_dense() * 2
 
     model = make("SimCLR", adata, augmentation=Compose([Double(), Mask(0.5)]))
     model.train(**TRAIN)
-    with pytest.raises(ValueError, match="Double"):
+    with pytest.warns(ScsslWarning, match=r"Double' is not one of scssl.* It is not saved"):
         model.save(tmp_path / "model")
+    loaded = scssl.model.SimCLR.load(tmp_path / "model", adata)
+    z = model.get_latent_representation()
+    np.testing.assert_array_equal(loaded.get_latent_representation(), z)
+    with pytest.raises(ValueError, match=r"has no augmentation .*model\.module\.augmentation = "):
+        loaded.train(**TRAIN)
+    for one in (model, loaded):
+        tuned = scssl.model.CellTypeClassifier.from_ssl_model(one, adata.copy(), "cell_type")
+        np.testing.assert_array_equal(tuned.get_latent_representation(), z)
+    loaded.module.augmentation = Double()
+    loaded.train(**TRAIN)
+    assert not np.array_equal(loaded.get_latent_representation(), z)
 
 
 @pytest.mark.parametrize("freeze", ["none", "encoder", 1])

@@ -130,8 +130,8 @@ def augmentation_from_config(config: Mapping[str, Any]) -> Augmentation:
     if name not in _CLASSES:
         known = ", ".join((*_CLASSES, "compose", "random_apply"))
         msg = (
-            f"The augmentation {name!r} is not one of scssl ({known}): a model with it can be "
-            "trained but not saved, because nothing that is loaded may bring code along."
+            f"The augmentation {name!r} is not one of scssl ({known}), and nothing that is loaded may "
+            "bring code along."
         )
         raise ValueError(msg)
     return _CLASSES[name](**arguments)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import warnings
 import inspect
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -75,8 +75,9 @@ class JointEmbedding(MultimodalMixin):
         What makes the views: a name, a :class:`scssl.augment.Augmentation` or a list of those, applied
         in that order. See :func:`scssl.augment.augmentation`. Of a MuData, a dict of these by modality;
         what is not in a dict is for RNA. Modalities that are not named have their defaults: for
-        proteins ``[Mask(0.2), GaussianNoise(0.8, 0.2)]``, ``"default"`` for the others. Graphs and counts
-        are for RNA only; a graph is that of the MuData or of its RNA.
+        proteins ``Mask(0.5, p=1)``, ``"default"`` for the others. Graphs and counts
+        are for RNA only; a graph is that of the MuData or of its RNA. Of an AnnData, an augmentation
+        that is not of scssl is not saved: the loaded model embeds and can be fine-tuned, as with `None`.
     fusion
         Of a MuData, how the embeddings of modalities become one: ``"concat"`` (default), side by side;
         ``"add"``; ``"mean"`` of those that a cell has; ``"clip"``, the mean, with a loss that contrasts the
@@ -104,7 +105,7 @@ class JointEmbedding(MultimodalMixin):
         dropout: float = 0.0,
         activation: str = "relu",
         batch_norm: bool = True,
-        augmentation: str | Augmentation | Sequence[Any] | Mapping[str, Any] = "default",
+        augmentation: str | Augmentation | Sequence[Any] | Mapping[str, Any] | None = "default",
         fusion: Fusion | None = None,
         projector_dims: Sequence[int] | None = None,
         rng: RNG = 0,
@@ -117,7 +118,10 @@ class JointEmbedding(MultimodalMixin):
                 known = sorted({*_COMMON, *taken} - {"self"})
                 msg = f"{type(self).__name__} has no argument {name!r}; it has {', '.join(known)}."
                 raise TypeError(msg)
-        views = choose_views(augmentation, self.setup)
+        views = None if augmentation is None else choose_views(augmentation, self.setup)
+        if views is None and self.setup.modalities:
+            msg = 'A model of several modalities needs `augmentation`, "default" for instance.'
+            raise ValueError(msg)
         hidden = [int(width) for width in hidden_dims]
         dims = None if projector_dims is None else [int(width) for width in projector_dims]
         _check(hidden, n_latent, dropout, dims)
@@ -139,7 +143,7 @@ class JointEmbedding(MultimodalMixin):
             "dropout": float(dropout),
             "activation": activation,
             "batch_norm": bool(batch_norm),
-            "augmentation": config_of(views),
+            "augmentation": None if views is None else config_of(views),
             "projector_dims": dims,
             **options,
         }
@@ -156,7 +160,8 @@ class JointEmbedding(MultimodalMixin):
         chosen = ", ".join(f"{name} {_short(value)}" for name, value in options.items())
         self._model_summary_string = (
             f"{sizes} encoder {'with' if batch_norm else 'without'} batch normalisation, {activation}, "
-            f"views by {views!r}" + (f", {chosen}" if chosen else "")
+            + ("no views" if views is None else f"views by {views!r}")
+            + (f", {chosen}" if chosen else "")
         )
         self.init_params_ = self._get_init_params(locals())
 
@@ -165,7 +170,8 @@ class JointEmbedding(MultimodalMixin):
         cls, arguments: Mapping[str, Any], *, genes: GeneVocabulary, setup: DataSetup
     ) -> JointEmbeddingModule:
         options = dict(arguments)
-        options["augmentation"] = views_from_config(options["augmentation"])
+        if options["augmentation"] is not None:
+            options["augmentation"] = views_from_config(options["augmentation"])
         if setup.modalities:
             options["modalities"] = {one.kind: one.n_features for one in setup.modalities}
             options["n_idf"] = sum(
@@ -182,18 +188,34 @@ class JointEmbedding(MultimodalMixin):
 
     @classmethod
     def _encoder_arguments(cls, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        return {**arguments, "heads": False}
+        return {**arguments, "heads": False, "augmentation": None}
 
     def _config(self) -> dict[str, Any]:
         return self._arguments
 
     @classmethod
     def _from_config(cls, registry: dict[str, Any], config: Any) -> JointEmbedding:
-        views = views_from_config(config["augmentation"])
+        views = config["augmentation"]
+        if views is not None:
+            views = views_from_config(views)
         return cls(registry=registry, **{**config, "augmentation": views})
 
-    def _check_savable(self) -> None:
-        views_from_config(self._arguments["augmentation"])
+    def _saved_config(self) -> dict[str, Any]:
+        config = self._arguments["augmentation"]
+        if config is None:
+            return self._arguments
+        try:
+            views_from_config(config)
+        except ValueError as error:
+            if self.setup.modalities:
+                raise
+            msg = (
+                f"{error} It is not saved. The loaded model embeds and can be fine-tuned; to train it "
+                "further: model.module.augmentation = ..."
+            )
+            warnings.warn(msg, ScsslWarning, stacklevel=3)
+            return {**self._arguments, "augmentation": None}
+        return self._arguments
 
     def _tables(self, adata: Any) -> PartnerWalks | None:
         """Graphs that the views draw other cells from; `None` where they need none."""
@@ -222,6 +244,13 @@ class JointEmbedding(MultimodalMixin):
         return PartnerWalks(tables, walks)
 
     def _training_data(self) -> CellReader:
+        if self.module.augmentation is None:
+            msg = (
+                "This model has no augmentation (one that is not of scssl is not saved), so it cannot be "
+                "trained to compare views. Give it one: model.module.augmentation = ..., such as "
+                "scssl.augment.Mask(0.5)"
+            )
+            raise ValueError(msg)
         data = self._read(None)
         if self.setup.batch_key is not None:
             data.obs[category_key(self.setup.batch_key)] = self.setup.codes(

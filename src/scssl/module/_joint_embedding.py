@@ -82,7 +82,7 @@ class JointEmbeddingModule(SSLModule):
         dropout: float,
         activation: str,
         batch_norm: bool,
-        augmentation: Augmentation | Mapping[str, Augmentation],
+        augmentation: Augmentation | Mapping[str, Augmentation] | None,
         input_kind: str,
         target_sum: float,
         batch_key: str | None = None,
