@@ -284,3 +284,12 @@ def test_a_mask_of_ones_own_has_to_be_given():
         MODEL.from_ssl_model(model, make_counts())
     mask = Half(0.4)
     assert MODEL.from_ssl_model(model, make_counts(), masking=mask).module.masking is mask
+
+
+def test_from_the_hub(hub, source):
+    source.push_to_hub("lab/cells")
+    z = source.get_latent_representation()
+    model = MODEL.from_ssl_model("lab/cells", make_counts())
+    np.testing.assert_array_equal(model.get_latent_representation(), z)
+    tuned = scssl.model.CellTypeClassifier.from_ssl_model("lab/cells", make_counts(), "cell_type")
+    np.testing.assert_array_equal(tuned.get_latent_representation(), z)

@@ -19,6 +19,7 @@ from scssl.module import MaskedAutoencoderModule
 
 from ._backbone import Backbone, resolve
 from ._carry import carry_covariates, log_untold
+from ._setup import DataSetup
 
 _LOGGER = logging.getLogger("scssl")
 # Tensors with one row per gene.
@@ -54,6 +55,7 @@ class TransferMixin:
 
     module: MaskedAutoencoderModule
     genes: GeneVocabulary
+    setup: DataSetup
     is_trained_: bool
     _arguments: dict[str, Any]
     _warm = False
@@ -151,7 +153,7 @@ class TransferMixin:
         if any(told.values()):
             arguments["encode_covariates"] = True
         if "masking" not in kwargs:
-            rows = _known_genes(source.genes, adata.var_names, min_overlap)
+            rows = _known_genes(source.genes, list(adata.var_names), min_overlap)
             arguments |= _mask_of(other, rows, kwargs)
         new: Self = maker(adata, **{**arguments, **kwargs})
         new._start_from(source, min_overlap)
