@@ -385,3 +385,9 @@ def test_bad_arguments(adata, kwargs, error, message):
 def test_bad_learning_rate(adata):
     with pytest.raises(ValueError, match="`backbone_lr` must not be negative"):
         from_scratch(adata).train(backbone_lr=-1)
+
+
+@pytest.mark.parametrize("freeze", ["encoder", 3])
+def test_nothing_is_contrasted_in_a_frozen_encoder(source, adata, freeze):
+    with pytest.raises(ValueError, match=r'Pass loss="ce", or freeze="none"'):
+        MODEL.from_ssl_model(source, adata, "cell_type", loss="supcon", freeze=freeze)

@@ -236,6 +236,26 @@ def test_programmes_have_to_be_there():
         MODEL(adata, masking="gene_program")
 
 
+def test_covariates_for_the_encoder_have_to_be_there():
+    adata = make_counts()
+    MODEL.setup_anndata(adata, labels_key="cell_type")
+    with pytest.raises(ValueError, match=r'no covariates were set up.*batch_key="'):
+        MODEL(adata, encode_covariates=True, **SMALL)
+    MODEL.setup_anndata(adata, continuous_covariate_keys=["age"])
+    assert MODEL(adata, encode_covariates=True, **SMALL).module.encodes_covariates
+
+
+@pytest.mark.parametrize(("given", "used"), [({}, 1.0), ({"gradient_clip": None}, None)])
+def test_clipping_of_a_preset_can_be_taken_away(given, used):
+    adata = make_counts()
+    MODEL.setup_anndata(adata)
+    model = MODEL.from_preset("ssl_in_scg.random_mask", adata, **SMALL)
+    model.train(1, progress=False, **given)
+    assert model.training_["gradient_clip"] == used
+    with pytest.raises(ValueError, match='`gradient_clip` must be positive, None or "auto"'):
+        model.train(1, gradient_clip=0)
+
+
 def test_mask_options():
     adata = with_programs()
     options = {"per": "batch", "rate_of": "genes"}

@@ -61,7 +61,8 @@ class CellTypeClassifier(PublishedClassifierMixin, FineTunedModel):
         ``"linear"``, or ``"mlp"``: with a hidden layer of 128 units beside the linear part.
     loss
         ``"ce"``: cross-entropy. ``"supcon"``: the encoder learns from the supervised contrastive loss
-        :cite:p:`Khosla2020`, the head from the cross-entropy on its embeddings.
+        :cite:p:`Khosla2020`, the head from the cross-entropy on its embeddings; for an encoder that is
+        not frozen.
     class_weight
         `None`; ``"balanced"``: every class weighs as much in training as any other; or weights by
         class, 1 for those left out. Validation is never weighted.
@@ -122,6 +123,12 @@ class CellTypeClassifier(PublishedClassifierMixin, FineTunedModel):
             "min_overlap": self._min_overlap,
         }
         self._finish(seed)
+        if loss == "supcon" and registry is None and self.module.backbone_is_frozen:
+            msg = (
+                f'loss="supcon" trains the encoder, which freeze={freeze!r} keeps as it is. Pass loss="ce", or '
+                'freeze="none".'
+            )
+            raise ValueError(msg)
         start = "pretrained" if self._source.pretrained else "new"
         self._model_summary_string = (
             f"{start} encoder of {self._source.model_class}{self._frozen(freeze)}, {head} head for "
@@ -217,7 +224,7 @@ class CellTypeClassifier(PublishedClassifierMixin, FineTunedModel):
         Parameters
         ----------
         model
-            Any model of this package, or the folder of one.
+            Any model of this package, the folder of one or its name on the Hugging Face Hub.
         adata
             Cells with labels; they are set up here.
         labels_key, unlabeled_category

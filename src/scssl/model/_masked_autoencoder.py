@@ -138,6 +138,12 @@ class MaskedAutoencoder(PublishedMixin, ReconstructionMixin, TransferMixin, SSLM
         hidden = tuple(hidden_dims)
         _check_architecture(hidden, n_latent, dropout, mask_signal)
         self._check_loss(loss, output_activation)
+        if encode_covariates and not (self.setup.covariate_keys() or self.setup.continuous_keys):
+            msg = (
+                "encode_covariates=True, but no batch and no covariates were set up. Name them: "
+                'setup_anndata(adata, batch_key="...")'
+            )
+            raise ValueError(msg)
         if preset is not None:
             get_preset(preset)
         mask = self._make_mask(masking, mask_rate, mask_options, programs_key)

@@ -88,7 +88,7 @@ class TrainingMixin:
         patience: int | None = None,
         train_size: float | None = None,
         n_output_genes: int | Literal["auto"] | None = "auto",
-        gradient_clip: float | None = None,
+        gradient_clip: float | Literal["auto"] | None = "auto",
         accelerator: str = "auto",
         devices: int | list[int] | str = "auto",
         strategy: str = "auto",
@@ -132,7 +132,8 @@ class TrainingMixin:
             one CPU and the output layer has at least 6 million weights (below that, a step on all
             genes is cheap). Validation is always on all genes.
         gradient_clip
-            Largest norm of the gradient.
+            Largest norm of the gradient; `None` for none. ``"auto"``: that of the preset, and none
+            without one.
         accelerator
             ``"cpu"``, ``"gpu"``, or ``"auto"`` for a GPU where there is one.
         devices
@@ -195,7 +196,6 @@ class TrainingMixin:
             "weight_decay": weight_decay,
             "lr_schedule": lr_schedule,
             "patience": patience,
-            "gradient_clip": gradient_clip,
             "early_stopping": early_stopping,
         }
         defaults = {
@@ -204,6 +204,8 @@ class TrainingMixin:
             **self._train_defaults(len(rows)),
         }
         chosen = defaults | {k: v for k, v in given.items() if v is not None}
+        if gradient_clip != "auto":
+            chosen["gradient_clip"] = gradient_clip
         check_training(chosen)
         # Batches of equal size, or up to half of a small data set would be left out of each epoch.
         n_batches = -(-len(rows) // chosen["batch_size"])

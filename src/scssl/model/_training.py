@@ -30,8 +30,8 @@ def check_training(chosen: Mapping[str, Any]) -> None:
         )
         raise ValueError(msg)
     clip = chosen["gradient_clip"]
-    if clip is not None and not 0 < clip < np.inf:
-        msg = f"`gradient_clip` must be positive or None, found {clip}."
+    if clip is not None and (isinstance(clip, (bool, str)) or not 0 < clip < np.inf):
+        msg = f'`gradient_clip` must be positive, None or "auto", found {clip!r}.'
         raise ValueError(msg)
     if chosen["lr_schedule"] not in ("constant", "cosine", "step"):
         msg = (
