@@ -27,12 +27,13 @@ import scanpy as sc
 from _common import data_dir, machine, table
 
 import scssl
-from scssl.augment import GaussianNoise, Mask
+from scssl.augment import Compose, GaussianNoise, Mask
 
 DATA = ("cbmc_cite", "pbmc_cite_2batch_400")
 METHODS = ("SimCLR", "VICReg")
 FUSIONS = ("concat", "add", "mean", "clip")
 VIEWS = {
+    "light": Compose([Mask(0.2), GaussianNoise(0.8, 0.2)]),
     "noise": GaussianNoise(0.8, 0.2),
     "mask .2": Mask(0.2),
     "mask .5": Mask(0.5, p=1.0),
