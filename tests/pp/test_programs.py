@@ -8,6 +8,7 @@ import pytest
 from anndata import AnnData
 
 import scssl
+from scssl._errors import ScsslWarning
 
 GENES = ["CD3D", "Cd3e", "C1orf159", "GATA1", "SPI1", "LYZ", "ENSG00000187634", "MS4A1"]
 
@@ -46,7 +47,7 @@ def test_limits(adata):
     scssl.pp.gene_programs(adata, programs, min_genes=1)
     assert list(adata.uns["gene_programs"]["names"]) == ["T", "one"]
     assert list(adata.uns["gene_programs"]["left_out"]) == ["none"]
-    scssl.pp.gene_programs(adata, programs, min_genes=1, min_fraction=0.6)
+    scssl.pp.gene_programs(adata, programs, min_genes=1, min_fraction=0.6, min_programs=1)
     assert list(adata.uns["gene_programs"]["names"]) == ["one"]
 
 
@@ -101,22 +102,45 @@ def test_targets_of_factors(adata, tmp_path):
     (tmp_path / "tft.gmt").write_text(
         "SPI1_01\tx\tLYZ\tSPI1\nSPI1_Q4\tx\tMS4A1\nGATA1_02\tx\tCD3D\tX1\tX2\nETS1_B\tx\tCD3D\tLYZ\n"
     )
-    scssl.pp.tf_targets(adata, tmp_path / "tft.gmt", min_targets=2, min_fraction=0.9)
+    strict = {"min_targets": 2, "min_fraction": 0.9}
+    with pytest.raises(ValueError, match=r"Only 1 of 3 transcription .*enough: min_programs=1\."):
+        scssl.pp.tf_targets(adata, tmp_path / "tft.gmt", **strict)
+    scssl.pp.tf_targets(adata, tmp_path / "tft.gmt", min_programs=1, **strict)
     # ETS1 is not measured; two thirds of the targets of GATA1 are not; SPI1 is no target of itself.
     assert found(adata, "tf_targets") == {"SPI1": {"LYZ", "MS4A1"}}
     assert list(adata.uns["tf_targets"]["targets"]) == ["SPI1"]
     scssl.pp.tf_targets(adata, tmp_path / "tft.gmt", min_targets=1, min_fraction=0)
     assert set(found(adata, "tf_targets")) == {"SPI1", "GATA1"}
     (tmp_path / "tfs.txt").write_text("gata1\nETS1\n")
-    scssl.pp.tf_targets(
-        adata, tmp_path / "tft.gmt", tfs=tmp_path / "tfs.txt", min_targets=1, min_fraction=0
-    )
+    every = {"min_targets": 1, "min_fraction": 0, "min_programs": 1}
+    scssl.pp.tf_targets(adata, tmp_path / "tft.gmt", tfs=tmp_path / "tfs.txt", **every)
     assert set(found(adata, "tf_targets")) == {"GATA1"}
     table = pd.DataFrame({"tf": ["SPI1", "SPI1"], "gene": ["LYZ", "MS4A1"]})
     scssl.pp.tf_targets(adata, table, min_targets=2)
     assert found(adata, "tf_targets") == {"SPI1": {"LYZ", "MS4A1"}}
     with pytest.raises(ValueError, match="None of 1 transcription factors is left"):
         scssl.pp.tf_targets(adata, table, min_targets=3)
+
+
+def test_names_of_factors_that_are_not_there(adata):
+    targets = {"SPI1": ["LYZ", "MS4A1"]}
+    with pytest.raises(ValueError, match=r"None of the 1 names in `tfs` \('XX'\).* has 'SPI1'"):
+        scssl.pp.tf_targets(adata, targets, tfs=["XX"], min_targets=1)
+
+
+def test_too_few_programmes(adata):
+    alone = {str(i): [f"X{i}", "Y"] for i in range(39)} | {"T": ["CD3D", "LYZ"], "M": ["SPI1"]}
+    few = r"Only 2 of 41 gene programmes are left .*3 of their 81 genes .*enough: min_programs=2\."
+    with pytest.raises(ValueError, match=few):
+        scssl.pp.gene_programs(adata, alone, min_genes=1)
+    with pytest.warns(ScsslWarning, match=r"genes of gene programmes only 4 % are in the data"):
+        scssl.pp.gene_programs(adata, alone, min_genes=1, min_programs=2)
+    record = adata.uns["gene_programs"]
+    assert record["fraction_used"] == 2 / 41
+    assert record["fraction_found"] == 3 / 81
+    assert record["fraction_covered"] == 3 / 8
+    with pytest.raises(ValueError, match="`min_programs` must be an integer of at least 1"):
+        scssl.pp.gene_programs(adata, alone, min_programs=0)
 
 
 def test_survives_a_file_and_a_subset_of_cells(adata, tmp_path):

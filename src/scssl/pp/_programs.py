@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from scssl._errors import ScsslWarning
 from scssl.pp._sets import Sets, gene_index, matches, read_names, read_sets
 
 if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
 
+# Share of the genes of programmes in the data below which there is a warning.
+_FEW_FOUND = 0.2
 _LOGGER = logging.getLogger("scssl")
 
 
@@ -25,6 +29,7 @@ def gene_programs(
     gene_names: str | None = None,
     min_genes: int = 5,
     min_fraction: float = 0.0,
+    min_programs: int | None = None,
     key_added: str = "gene_programs",
     copy: bool = False,
 ) -> AnnData | None:
@@ -47,6 +52,8 @@ def gene_programs(
         Genes of a programme that must be in the data; programmes with fewer are left out.
     min_fraction
         Share of a programme's genes that must be in the data.
+    min_programs
+        Programmes that must be left; by default 5 % of them, and at least 2 where there are more.
     key_added
         Where the result goes in ``adata.varm`` and ``adata.uns``.
     copy
@@ -61,12 +68,14 @@ def gene_programs(
             Which gene is in which programme, shape ``(n_genes, n_programs)``.
         ``adata.uns[key_added]`` : :class:`dict`
             ``names`` of the programmes, ``size`` (genes of each) and ``found`` (of these in the
-            data), ``left_out`` (names of the programmes that are not used), and the parameters.
+            data), ``left_out`` (names of the programmes that are not used), ``fraction_used`` (of the
+            programmes), ``fraction_found`` (of their genes, in the data), ``fraction_covered`` (of the
+            genes of the data, by programmes that are used), and the parameters.
 
     Raises
     ------
     ValueError
-        If no programme is left, or the file or table is not as described.
+        If too few programmes are left, or the file or table is not as described.
     FileNotFoundError
         If there is no such file.
     KeyError
@@ -81,7 +90,7 @@ def gene_programs(
     >>> adata.varm["gene_programs"].shape
     (765, 2)
     """
-    _check(adata, key_added, min_genes, min_fraction, "min_genes")
+    _check(adata, key_added, min_genes, min_fraction, "min_genes", min_programs)
     sets = read_sets(programs)
     index = gene_index(adata, gene_names)
     found = {name: matches(genes, index) for name, genes in sets.genes.items()}
@@ -97,6 +106,7 @@ def gene_programs(
         found,
         key_added,
         copy,
+        min_programs,
         params={
             "source": sets.source,
             "gene_names": gene_names or "",
@@ -114,6 +124,7 @@ def tf_targets(
     gene_names: str | None = None,
     min_targets: int = 10,
     min_fraction: float = 0.9,
+    min_programs: int | None = None,
     key_added: str = "tf_targets",
     copy: bool = False,
 ) -> AnnData | None:
@@ -138,6 +149,9 @@ def tf_targets(
         Targets that must be in the data, 10 as in :cite:p:`Richter2025`.
     min_fraction
         Share of the targets that must be in the data, 0.9 as in :cite:p:`Richter2025`.
+    min_programs
+        Factors that must be left; by default 5 % of those asked for, and at least 2 where there are
+        more.
     key_added
         Where the result goes in ``adata.varm`` and ``adata.uns``.
     copy
@@ -157,7 +171,7 @@ def tf_targets(
     Raises
     ------
     ValueError
-        If no factor is left, or the file or table is not as described.
+        If too few factors are left, or the file or table is not as described.
     FileNotFoundError
         If there is no such file.
     KeyError
@@ -172,17 +186,17 @@ def tf_targets(
     >>> list(adata.uns["tf_targets"]["targets"])
     ['SPI1', 'GATA3']
     """
-    _check(adata, key_added, min_targets, min_fraction, "min_targets")
+    _check(adata, key_added, min_targets, min_fraction, "min_targets", min_programs)
     sets = read_sets(targets, factors=True)
     index = gene_index(adata, gene_names)
-    wanted = None if tfs is None else {name.casefold() for name in read_names(tfs)}
+    if tfs is not None:
+        sets = _listed(sets, read_names(tfs))
     found, kept = {}, []
     for name, genes in sets.genes.items():
         own = matches([name], index)
         found[name] = np.setdiff1d(matches(genes, index), own)
-        listed = wanted is None or name.casefold() in wanted
         # Ensembl ids can give one symbol twice; a factor has to be one gene.
-        if listed and len(own) == 1 and len(found[name]) >= max(1, min_targets):
+        if len(own) == 1 and len(found[name]) >= max(1, min_targets):
             others = len({gene.casefold() for gene in genes} - {name.casefold()})
             if len(found[name]) >= min_fraction * others:
                 kept.append(name)
@@ -194,6 +208,7 @@ def tf_targets(
         found,
         key_added,
         copy,
+        min_programs,
         params={
             "source": sets.source,
             "gene_names": gene_names or "",
@@ -204,7 +219,21 @@ def tf_targets(
     )
 
 
-def _check(adata: Any, key: Any, least: Any, fraction: Any, name: str) -> None:
+def _listed(sets: Sets, names: list[str]) -> Sets:
+    """The sets of these factors only."""
+    wanted = {name.casefold() for name in names}
+    genes = {name: one for name, one in sets.genes.items() if name.casefold() in wanted}
+    if not genes:
+        msg = (
+            f"None of the {len(names)} names in `tfs` ({', '.join(map(repr, names[:3]))}) is a factor of "
+            f"`targets`, which has {', '.join(map(repr, list(sets.genes)[:3]))}. Name factors of it, or "
+            "leave `tfs` out to use all."
+        )
+        raise ValueError(msg)
+    return Sets(genes, sets.source)
+
+
+def _check(adata: Any, key: Any, least: Any, fraction: Any, name: str, min_programs: Any) -> None:
     from anndata import AnnData
 
     if not isinstance(adata, AnnData):
@@ -213,9 +242,12 @@ def _check(adata: Any, key: Any, least: Any, fraction: Any, name: str) -> None:
     if not isinstance(key, str) or not key:
         msg = f"`key_added` must be a string that is not empty, found {key!r}."
         raise TypeError(msg)
-    if isinstance(least, bool) or not isinstance(least, (int, np.integer)) or least < 1:
-        msg = f"`{name}` must be an integer of at least 1, found {least!r}."
-        raise ValueError(msg)
+    for what, value in ((name, least), ("min_programs", min_programs)):
+        if what == "min_programs" and value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+            msg = f"`{what}` must be an integer of at least 1, found {value!r}."
+            raise ValueError(msg)
     if not 0 <= fraction <= 1:
         msg = f"`min_fraction` must be in [0, 1], found {fraction!r}."
         raise ValueError(msg)
@@ -228,6 +260,7 @@ def _write(
     found: Mapping[str, np.ndarray],
     key: str,
     copy: bool,
+    min_programs: int | None,
     *,
     params: dict[str, Any],
     targets: np.ndarray | None = None,
@@ -237,15 +270,19 @@ def _write(
     n_genes = sum(len(genes) for genes in sets.genes.values())
     n_found = sum(len(found[name]) for name in sets.genes)
     what = "transcription factors" if targets is not None else "gene programmes"
-    if not kept:
+    n_sets = len(sets.genes)
+    least = max(min(2, n_sets), -(-n_sets // 20)) if min_programs is None else min_programs
+    if len(kept) < max(least, 1):
         first = next(iter(sets.genes.values()), [])
         limits = ", ".join(f"{name}={value}" for name, value in params.items() if "min" in name)
+        few = f"Only {len(kept):,}" if kept else "None"
+        enough = "" if not kept else f" If these are enough: min_programs={len(kept)}."
         msg = (
-            f"None of {len(sets.genes):,} {what} is left with {limits}: {n_found:,} of their "
+            f"{few} of {n_sets:,} {what} {'are' if len(kept) > 1 else 'is'} left with {limits}: {n_found:,} of their "
             f"{n_genes:,} genes are in the data. The data have genes like "
             f"{', '.join(map(str, adata.var_names[:3]))}, the programmes like "
             f"{', '.join(map(str, list(first)[:3]))}. If adata.var has a column with names of the other "
-            'kind: gene_names="..."'
+            f'kind: gene_names="...".{enough}'
         )
         raise ValueError(msg)
     _LOGGER.info(
@@ -258,6 +295,14 @@ def _write(
     if copy:
         adata = adata.to_memory() if adata.isbacked else adata.copy()
     rows = np.concatenate([found[name] for name in kept])
+    covered, matched = len(np.unique(rows)) / adata.n_vars, n_found / max(n_genes, 1)
+    if matched < _FEW_FOUND:
+        msg = (
+            f"Of the genes of {what} only {100 * matched:.0f} % are in the data, so they stand for little of "
+            "what they are called after. Use data with more genes, or leave out those of which most genes "
+            "are missing: min_fraction=0.5"
+        )
+        warnings.warn(msg, ScsslWarning, stacklevel=3)
     columns = np.repeat(np.arange(len(kept)), [len(found[name]) for name in kept])
     adata.varm[key] = sparse.csr_matrix(
         (np.ones(len(rows), dtype=bool), (rows, columns)), shape=(adata.n_vars, len(kept))
@@ -268,7 +313,10 @@ def _write(
         "size": np.array([len(sets.genes[name]) for name in kept]),
         "found": np.array([len(found[name]) for name in kept]),
         "left_out": np.array([name for name in sets.genes if name not in used], dtype=object),
-        "params": params,
+        "fraction_used": len(kept) / n_sets,
+        "fraction_found": matched,
+        "fraction_covered": covered,
+        "params": {**params, "min_programs": least},
     }
     if targets is not None:
         adata.uns[key]["targets"] = targets
