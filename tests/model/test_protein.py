@@ -300,6 +300,56 @@ def test_mudata(source, adata):
         MODEL.from_ssl_model(source, mudata.MuData({"rna": make_counts(), "prot": proteins}))
 
 
+@pytest.mark.filterwarnings("ignore:The inplace keyword in DataFrame:DeprecationWarning")
+def test_a_model_of_a_mudata_takes_a_mudata(source, adata, tmp_path):
+    frame = pd.DataFrame(adata.obsm["protein"], adata.obs_names, NAMES)
+    proteins = anndata.AnnData(frame.iloc[::-1][NAMES[::-1]].astype(np.float32))
+    data = mudata.MuData({"gex": make_counts(), "adt": proteins[:120].copy()})
+    model = MODEL.from_ssl_model(source, data, rna_modality="gex", protein_modality="adt")
+    model.train(**FIT)
+    expected, measured = model.predict(), model.get_proteins()
+    np.testing.assert_allclose(measured[30:], np.log1p(frame)[30:][NAMES[::-1]], rtol=1e-6)
+    assert measured[:30].isna().all().all()
+    model.save(tmp_path / "model")
+    loaded = MODEL.load(tmp_path / "model")
+    for one in (model, loaded):
+        pd.testing.assert_frame_equal(one.predict(data), expected)
+        pd.testing.assert_frame_equal(one.predict(data, ["cell7"]), expected.loc[["cell7"]])
+        pd.testing.assert_frame_equal(one.predict(data["gex"]), expected)
+        pd.testing.assert_frame_equal(one.get_proteins(data), measured)
+        np.testing.assert_array_equal(
+            one.get_latent_representation(data), model.get_latent_representation()
+        )
+        assert one.align(data).n_matched == 60
+    with pytest.raises(KeyError, match="no modality 'adt'; there are: 'gex'.*mudata.MuData"):
+        loaded.get_proteins(mudata.MuData({"gex": make_counts()}))
+    loaded.attach(data)
+    pd.testing.assert_frame_equal(loaded.get_proteins(), measured)
+    loaded.train(**TRAIN)
+
+
+@pytest.mark.filterwarnings("ignore:The inplace keyword in DataFrame:DeprecationWarning")
+def test_a_model_of_an_anndata_says_how_to_pass_a_mudata(source, adata):
+    model = finetuned(source, adata, train=TRAIN)
+    data = mudata.MuData({"rna": make_counts()})
+    for method in (model.predict, model.get_latent_representation, model.get_proteins):
+        with pytest.raises(TypeError, match=r'made from an AnnData.*adata=mdata\["rna"\]'):
+            method(data)
+
+
+@pytest.mark.filterwarnings("ignore:The inplace keyword in DataFrame:DeprecationWarning")
+def test_cells_of_a_mudata_are_not_embedded_out_of_order(source, adata):
+    """A MuData has cells that its RNA has not, or in another order: no place for its embedding."""
+    frame = pd.DataFrame(adata.obsm["protein"], adata.obs_names, NAMES)
+    proteins = anndata.AnnData(frame.iloc[::-1].astype(np.float32))
+    data = mudata.MuData({"prot": proteins, "rna": make_counts()})
+    model = finetuned(source, data, train=TRAIN)
+    with pytest.raises(TypeError, match=r'scssl.tl.embed\(mdata\["rna"\], model\)'):
+        scssl.tl.embed(data, model)
+    scssl.tl.embed(data["rna"], model)
+    assert data["rna"].obsm["X_ssl"].shape == (150, model.n_latent)
+
+
 def test_resumed_run_is_the_straight_run(source, tmp_path):
     def start():
         return MODEL.from_ssl_model(source, add_proteins(make_counts()))

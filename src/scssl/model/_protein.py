@@ -13,13 +13,14 @@ import torch
 from anndata import AnnData
 
 from scssl._random import RNG, as_seed
-from scssl.data import GeneVocabulary
+from scssl.data import GeneAlignment, GeneVocabulary
 from scssl.module import ProteinPredictorModule
 from scssl.module._protein import PROTEINS
 
 from ._backbone import Backbone
 from ._base import _SETUP, SSLModel
 from ._finetune import FineTunedModel
+from ._protein_modalities import from_mudata, modality_of
 from ._proteins import choose_transform, protein_table, transformed
 from ._reader import CellReader
 from ._registry import register_model
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 _LOGGER = logging.getLogger("scssl")
 _PROTEIN = "protein"
+# Where the setup of a model that was made from a MuData has the names of its modalities.
+_MODALITIES = "modalities"
 # Below this number of cells with proteins, a validation set costs more than it tells.
 _FEW_CELLS = 100
 # Ridge penalties per cell and feature of unit spread; the best one of each protein is taken.
@@ -274,8 +277,9 @@ class ProteinPredictor(FineTunedModel):
         ValueError
             As in :meth:`setup_anndata`; if `adata` holds another kind of input than `model` reads.
         """
-        if not isinstance(adata, AnnData) and hasattr(adata, "mod"):
-            adata = _from_mudata(adata, rna_modality, protein_modality, protein_obsm)
+        several = hasattr(adata, "mod")
+        if several:
+            adata = from_mudata(adata, rna_modality, protein_modality, protein_obsm)
         source = cls._setup_like(
             model,
             adata,
@@ -284,7 +288,7 @@ class ProteinPredictor(FineTunedModel):
             protein_names=protein_names,
             labels_key=labels_key,
         )
-        return cls(
+        predictor = cls(
             adata,
             backbone=source,
             transform=transform,
@@ -295,6 +299,59 @@ class ProteinPredictor(FineTunedModel):
             min_overlap=min_overlap,
             rng=rng,
         )
+        if several:
+            where = predictor.registry_[_SETUP][_PROTEIN]
+            where[_MODALITIES] = {"rna": rna_modality, "protein": protein_modality}
+        return predictor
+
+    def _modalities(self) -> tuple[str, str]:
+        """Names of the modalities of a MuData, expression and proteins."""
+        names = self.registry_[_SETUP][_PROTEIN].get(_MODALITIES)
+        if names is None:
+            msg = (
+                "The model was made from an AnnData and does not know which modalities of a MuData to "
+                'read. Pass the one with the expression: adata=mdata["rna"] (for get_proteins with the '
+                f'proteins in .obsm["{self.registry_[_SETUP][_PROTEIN]["obsm"]}"])'
+            )
+            raise TypeError(msg)
+        return names["rna"], names["protein"]
+
+    def _read(self, adata: Any, *, min_overlap: float | None = None) -> CellReader:
+        if hasattr(adata, "mod"):
+            adata = modality_of(adata, self._modalities()[0])
+        return super()._read(adata, min_overlap=min_overlap)
+
+    def _with_proteins(self, adata: Any) -> AnnData:
+        """Cells with their proteins, which a MuData has in another modality."""
+        if not hasattr(adata, "mod"):
+            with_proteins: AnnData = adata
+            return with_proteins
+        return from_mudata(adata, *self._modalities(), self.registry_[_SETUP][_PROTEIN]["obsm"])
+
+    def align(self, adata: AnnData | MuData, *, min_overlap: float = 0.0) -> GeneAlignment:
+        """How the genes of a data set map onto those of the model, by name.
+
+        Parameters
+        ----------
+        adata
+            The data; of a MuData, its modality with the expression.
+        min_overlap
+            Share of the model's genes that it must have.
+        """
+        if hasattr(adata, "mod"):
+            adata = modality_of(adata, self._modalities()[0])
+        return super().align(adata, min_overlap=min_overlap)
+
+    def attach(self, adata: AnnData | MuData) -> None:
+        """Make a data set the model's own, to embed it or to go on training.
+
+        Parameters
+        ----------
+        adata
+            Data with the genes, columns and proteins that the model was set up with; it is not changed.
+            A MuData if the model was made from one.
+        """
+        super().attach(self._with_proteins(adata))
 
     @classmethod
     def _make_module(
@@ -433,7 +490,7 @@ class ProteinPredictor(FineTunedModel):
     @torch.inference_mode()
     def predict(
         self,
-        adata: AnnData | None = None,
+        adata: AnnData | MuData | None = None,
         indices: Sequence[int] | np.ndarray | None = None,
         batch_size: int | None = None,
         *,
@@ -447,7 +504,8 @@ class ProteinPredictor(FineTunedModel):
         Parameters
         ----------
         adata
-            Cells, the model's own by default. They need no proteins and need not be set up.
+            Cells, the model's own by default. They need no proteins and need not be set up. Of a MuData,
+            which a model that was made from one takes, those of its modality with the expression.
         indices
             Rows, a boolean mask or cell names; all by default.
         batch_size
@@ -474,14 +532,15 @@ class ProteinPredictor(FineTunedModel):
         found = self._apply(data, rows, batch_size, self.module.predict, len(self.proteins))
         return pd.DataFrame(found, index=data.adata.obs_names[rows], columns=self.proteins)
 
-    def get_proteins(self, adata: AnnData | None = None) -> pd.DataFrame:
+    def get_proteins(self, adata: AnnData | MuData | None = None) -> pd.DataFrame:
         """Measured proteins in the units of :meth:`predict`: transformed, NaN where not measured.
 
         Parameters
         ----------
         adata
             Cells, the model's own by default. Proteins are matched by name (columns of a frame, or
-            ``adata.uns["protein_names"]``); those that the model does not know are left out.
+            ``adata.uns["protein_names"]``); those that the model does not know are left out. A model that
+            was made from a MuData takes one too.
 
         Returns
         -------
@@ -499,6 +558,7 @@ class ProteinPredictor(FineTunedModel):
         if adata is None:
             msg = "The model was loaded without an AnnData. Pass one: adata=..."
             raise ValueError(msg)
+        adata = self._with_proteins(adata)
         return pd.DataFrame(self._targets(adata), index=adata.obs_names, columns=self.proteins)
 
 
@@ -515,32 +575,3 @@ def _checked_components(n: Any, n_cells: int, n_genes: int) -> int:
         msg = f"`n_components` must be a whole number of at least 0, found {n!r}."
         raise ValueError(msg)
     return min(int(n), n_cells // 4, n_genes - 1)
-
-
-def _from_mudata(mdata: Any, rna: str, protein: str, obsm: str) -> AnnData:
-    """Cells of one modality with the values of another one in ``obsm``; matrices are not copied."""
-    for name in (rna, protein):
-        if name not in mdata.mod:
-            there = ", ".join(map(repr, mdata.mod))
-            msg = (
-                f"The MuData has no modality {name!r}; there are: {there}. Pass rna_modality=... and "
-                "protein_modality=..."
-            )
-            raise KeyError(msg)
-    genes, proteins = mdata.mod[rna], mdata.mod[protein]
-    table = pd.DataFrame(
-        proteins.X.toarray() if hasattr(proteins.X, "toarray") else np.asarray(proteins.X),
-        index=proteins.obs_names,
-        columns=proteins.var_names,
-    )
-    shared = genes.obs_names.isin(proteins.obs_names)
-    if not shared.any():
-        msg = f"No cell of modality {rna!r} is in modality {protein!r}: their names differ."
-        raise ValueError(msg)
-    return AnnData(
-        genes.X,
-        obs=genes.obs.copy(),
-        var=genes.var.copy(),
-        layers={name: value for name, value in genes.layers.items() if name is not None},
-        obsm={obsm: table.reindex(genes.obs_names)},
-    )

@@ -87,6 +87,13 @@ def embed(
     elif not hasattr(model, "get_latent_representation"):
         msg = f"`model` must be a scssl model or the folder of one, found {type(model).__name__}."
         raise TypeError(msg)
+    if hasattr(adata, "mod") and not getattr(model, "modalities", ()):
+        # Its cells are those of all modalities, which the embedding of one does not fit.
+        msg = (
+            f"{type(model).__name__} embeds one modality, and `adata` is a MuData. Embed that one: "
+            'scssl.tl.embed(mdata["rna"], model)'
+        )
+        raise TypeError(msg)
     embedding = model.get_latent_representation(
         adata, batch_size=batch_size, min_overlap=min_overlap
     )
