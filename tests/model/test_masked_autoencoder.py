@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import scssl
+from scssl.augment import RandomMask
 from scssl.model._presets import PRESETS
 from scssl.model._training import resolve_output_genes
 from scssl.module._masked_autoencoder import default_hidden_dims
@@ -254,6 +255,48 @@ def test_clipping_of_a_preset_can_be_taken_away(given, used):
     assert model.training_["gradient_clip"] == used
     with pytest.raises(ValueError, match='`gradient_clip` must be positive, None or "auto"'):
         model.train(1, gradient_clip=0)
+
+
+def test_another_mask_than_that_of_the_preset():
+    adata = with_programs()
+    mask = MODEL.from_preset("ssl_in_scg.gene_program", adata, masking="random").module.masking
+    assert mask.config() == {"name": "random", "rate": 0.5}
+    mask = MODEL.from_preset("ssl_in_scg.random_mask", adata, masking="gp_to_gp").module.masking
+    assert mask.mode == "isolated"
+    options = {"rate_of": "genes"}
+    mask = MODEL.from_preset("ssl_in_scg.gene_program", adata, mask_options=options).module.masking
+    assert (mask.rate, mask.rate_of) == (0.25, "genes")
+    mask = RandomMask(0.1)
+    found = MODEL.from_preset("sc_mae", adata, masking=mask).module.masking
+    assert found is mask
+
+
+def test_options_that_a_mask_does_not_have():
+    adata = with_programs()
+    with pytest.raises(ValueError, match="'random' does not have the option 'per': it has none"):
+        MODEL(adata, mask_options={"per": "batch"})
+    with pytest.raises(ValueError, match="'per_cell': `mask_options` can have rate_of, per"):
+        MODEL(adata, masking="gene_program", mask_options={"per_cell": True})
+
+
+def test_set_up_with_another_class():
+    adata = make_counts()
+    MODEL.setup_anndata(adata)
+    model = MODEL(adata, **SMALL)
+    model.is_trained_ = True
+    # scvi-tools knows data by an id that is copied along.
+    adata = adata.copy()
+    scssl.model.CellTypeClassifier.from_ssl_model(model, adata, "cell_type")
+    with pytest.raises(
+        ValueError, match=r"CellTypeClassifier.*MaskedAutoencoder\.setup_anndata\(adata\)"
+    ):
+        MODEL(adata, **SMALL)
+    with pytest.raises(ValueError, match=r"not set up.*MaskedAutoencoder\.setup_anndata\(adata\)"):
+        MODEL(make_counts())
+    MODEL.setup_anndata(adata)
+    MODEL(adata, **SMALL)
+    with pytest.raises(ValueError, match=r"copy.*MaskedAutoencoder\.setup_anndata\(adata\)"):
+        MODEL(adata.copy(), **SMALL)
 
 
 def test_mask_options():

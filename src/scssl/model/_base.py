@@ -31,6 +31,7 @@ from ._backbone import Backbone, copied
 from ._hub import HubMixin
 from ._persistence import PersistenceMixin
 from ._reader import CellReader, check_shape, check_unchanged
+from ._registry import get_model_class, list_models
 from ._setup import DataSetup, check_anndata, fingerprint, inspect, make_setup
 from ._train import TrainingMixin
 
@@ -165,6 +166,31 @@ class SSLModel(HubMixin, TrainingMixin, PersistenceMixin, BaseModelClass):
             "fingerprint": fingerprint(adata, stats),
         }
         cls.register_manager(manager)
+
+    @classmethod
+    def _get_most_recent_anndata_manager(cls, adata: Any, required: bool = False) -> Any:
+        try:
+            return super()._get_most_recent_anndata_manager(adata, required)
+        except ValueError as error:
+            what, how = (
+                ("mdata", "setup_mudata") if hasattr(adata, "mod") else ("adata", "setup_anndata")
+            )
+            found = "not set up"
+            managers = (
+                (name, manager)
+                for name in list_models()
+                for manager in get_model_class(name)._setup_adata_manager_store.values()
+            )
+            others = [name for name, manager in managers if manager.adata is adata]
+            if others:
+                found = f"set up for {others[-1]}, not for {cls.__name__}"
+            elif "_scvi_uuid" in adata.uns:
+                found = "a copy of data that were set up, or from another session"
+            msg = (
+                f"`{what}` is {found}. Set it up for this model: "
+                f"scssl.model.{cls.__name__}.{how}({what})"
+            )
+            raise ValueError(msg) from error
 
     @classmethod
     @abstractmethod

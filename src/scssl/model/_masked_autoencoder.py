@@ -185,7 +185,8 @@ class MaskedAutoencoder(PublishedMixin, ReconstructionMixin, TransferMixin, SSLM
             Data that were set up with :meth:`setup_anndata`; for masks by gene programmes also with
             :func:`scssl.pp.gene_programs` or :func:`scssl.pp.tf_targets`.
         **kwargs
-            Arguments of the model that differ from the recipe. Those of :meth:`train` can differ
+            Arguments of the model that differ from the recipe; with another ``masking``, rate and
+            options of the mask are the defaults of that. Those of :meth:`train` can differ
             too: the recipe only gives their defaults.
 
         Raises
@@ -201,7 +202,11 @@ class MaskedAutoencoder(PublishedMixin, ReconstructionMixin, TransferMixin, SSLM
         >>> scssl.model.MaskedAutoencoder.from_preset("ssl_in_scg.random_mask", adata).n_latent
         64
         """
-        return cls(adata, **{**get_preset(name).model, **kwargs, "preset": name})
+        recipe = dict(get_preset(name).model)
+        if kwargs.get("masking", recipe["masking"]) != recipe["masking"]:
+            # These are of the mask of the recipe.
+            recipe = {k: v for k, v in recipe.items() if k not in ("mask_rate", "mask_options")}
+        return cls(adata, **{**recipe, **kwargs, "preset": name})
 
     @staticmethod
     def list_presets() -> dict[str, str]:
