@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import partial
 
 import anndata as ad
@@ -149,6 +150,35 @@ def test_too_few_genes(trained, cells):
 def test_folder_that_is_no_model(cells, tmp_path):
     with pytest.raises(scssl.BundleError, match="is not a scssl model folder"):
         scssl.tl.embed(cells.copy(), tmp_path)
+
+
+def test_revision_and_token_of_a_model_on_the_hub(hub, trained, cells, monkeypatch):
+    trained.push_to_hub("lab/cells", private=True)
+    earlier = hub.repos["lab/cells"].branches["main"]
+    adata = cells.copy()
+    scssl.model.MaskedAutoencoder.setup_anndata(adata)
+    other = scssl.model.MaskedAutoencoder(adata, hidden_dims=[8], n_latent=3, rng=1)
+    other.train(max_epochs=1, progress=False)
+    other.push_to_hub("lab/cells", private=True)
+    token = os.environ["HF_TOKEN"]
+    monkeypatch.delenv("HF_TOKEN")
+    with pytest.raises((FileNotFoundError, PermissionError), match="lab/cells"):
+        scssl.tl.embed(adata, "lab/cells")
+    for revision, model in ((earlier, trained), ("main", other), (None, other)):
+        scssl.tl.embed(adata, "lab/cells", revision=revision, token=token)
+        expected = model.get_latent_representation(adata)
+        np.testing.assert_array_equal(adata.obsm["X_ssl"], expected)
+
+
+def test_revision_and_token_of_a_model_that_is_here(trained, cells, tmp_path):
+    trained.save(tmp_path / "model")
+    for name in ("revision", "token"):
+        with pytest.raises(
+            ValueError, match=f"`{name}` is for a model on the hub, and `model` is a Mask"
+        ):
+            scssl.tl.embed(cells, trained, **{name: "x"})
+        with pytest.raises(ValueError, match=f"is a folder, .*`{name}`"):
+            scssl.tl.embed(cells, tmp_path / "model", **{name: "x"})
 
 
 def test_name_on_the_hub(hub, trained, cells, tmp_path, monkeypatch):

@@ -20,6 +20,8 @@ def embed(
     key_added: str = "X_ssl",
     batch_size: int | None = None,
     min_overlap: float = 0.5,
+    revision: str | None = None,
+    token: str | bool | None = None,
     copy: bool = False,
 ) -> AnnData | None:
     """Embed cells with a trained model.
@@ -41,6 +43,10 @@ def embed(
         Cells to read at a time, 2,048 by default; changes speed and memory, not the embedding.
     min_overlap
         Share of the model's genes that `adata` must have.
+    revision
+        Branch, tag or commit of a model on the hub; the newest of the main branch by default.
+    token
+        Access token, for private models on the hub; that of ``hf auth login`` by default.
     copy
         Leave `adata` as it is and return a copy with the results.
 
@@ -63,6 +69,8 @@ def embed(
         If the folder or repository `model` does not hold a sound model.
     FileNotFoundError, PermissionError, ConnectionError
         If `model` is to be fetched from the hub and cannot be.
+    ValueError
+        If `revision` or `token` is given for a model that is here.
 
     Examples
     --------
@@ -83,7 +91,17 @@ def embed(
     if isinstance(model, (str, Path)):
         from scssl.model import SSLModel
 
-        model = SSLModel.from_pretrained(model)
+        if token is not None and Path(model).exists():
+            msg = f"{model} is a folder, for which no token is needed. Leave `token` out."
+            raise ValueError(msg)
+        model = SSLModel.from_pretrained(model, revision=revision, token=token)
+    elif revision is not None or token is not None:
+        name = "revision" if revision is not None else "token"
+        msg = (
+            f"`{name}` is for a model on the hub, and `model` is a {type(model).__name__}. Leave it out, "
+            f'or name the model: scssl.tl.embed(adata, "owner/name", {name}=...)'
+        )
+        raise ValueError(msg)
     elif not hasattr(model, "get_latent_representation"):
         msg = f"`model` must be a scssl model or the folder of one, found {type(model).__name__}."
         raise TypeError(msg)
