@@ -206,6 +206,20 @@ def test_cells_that_are_in_both_are_refused(pair):
     transfer(reference, query)
 
 
+def test_the_same_cells_under_other_names_are_told(pair, recwarn):
+    reference, query = pair
+    for n in (0, 61, 63):
+        both = query.copy()
+        # In another order, and with a zero of the other sign.
+        reference.obsm["X_ssl"][:n, 0] = 0.0
+        both.obsm["X_ssl"][-n or 400 :] = reference.obsm["X_ssl"][:n][::-1]
+        both.obsm["X_ssl"][-n or 400 :, 0] *= -1
+        recwarn.clear()
+        transfer(reference, both)
+        told = [str(one.message) for one in recwarn if "exactly the embedding" in str(one.message)]
+        assert [one[:19] for one in told] == (["63 of 310 cells of "] if n == 63 else [])
+
+
 def test_embeddings_of_two_models_are_refused(pair):
     reference, query = pair
     for adata, digest in zip(pair, "ab", strict=True):

@@ -31,6 +31,8 @@ _FEW = 20
 # Median novelty of a query whose cells the embedding knows less well than the reference: with PCA and
 # autoencoders it was .05 to .10 then, and .44 to .52 otherwise.
 _TOO_FAMILIAR = 0.15
+# Share of the query at distance zero of the reference from which they seem to be the same cells.
+_SAME = 0.2
 
 
 def label_transfer(
@@ -86,7 +88,9 @@ def label_transfer(
     reference
         Annotated cells with an embedding. It is not changed.
     query
-        Cells to label, with an embedding by the same model. They must not be part of `reference`.
+        Cells to label, with an embedding by the same model. They must not be part of `reference`: by
+        name they are found and refused; where more than a fifth are equal to cells of another name, a
+        warning says so.
     label_key
         Column of `reference.obs` with the labels. Every cell must have one.
     use_rep
@@ -185,6 +189,7 @@ def label_transfer(
         seed=seed,
     )
     winner, confidence, novelty = transfer.transfer(new)
+    _warn_if_same_cells(known, new)
     _warn_if_too_familiar(novelty, held_out_key)
     threshold = 1 - max_false_unknown
     unknown = novelty >= threshold
@@ -245,6 +250,21 @@ def _check_other_cells(
             "`query = query[~query.obs_names.isin(reference.obs_names)].copy()`."
         )
         raise ValueError(msg)
+
+
+def _warn_if_same_cells(known: np.ndarray, new: np.ndarray) -> None:
+    """Cells of another name are the same too: two cells that differ hardly ever embed alike."""
+    # + 0.0: of zeros with either sign the bytes differ.
+    rows = {row.tobytes() for row in known + 0.0}
+    same = sum(row.tobytes() in rows for row in new + 0.0)
+    if same <= _SAME * len(new):
+        return
+    msg = (
+        f"{same:,} of {len(new):,} cells of `query` have exactly the embedding of a cell of `reference` "
+        "and are given its label. If they are the same cells under other names, leave them out; if not, "
+        "the embedding tells too few cells apart."
+    )
+    warnings.warn(msg, ScsslWarning, stacklevel=3)
 
 
 def _groups(reference: AnnData, batch_key: str) -> np.ndarray:
