@@ -396,3 +396,12 @@ def test_pca_of_real_cells_beats_random_projections(data_file):
         assert full.loc[0, "macro_f1"] > full.loc[1, "macro_f1"] + 0.1
         few = probe(adata, "cell_type", use_rep="X_pca", n_labels_per_class=5)
         assert 0.4 < few.loc[0, "macro_f1"] < full.loc[0, "macro_f1"]
+
+
+def test_an_empty_key_is_refused():
+    adata = ad.AnnData(obs=pd.DataFrame({"label": list("abababab")}, index=list("12345678")))
+    adata.obsm["X_ssl"] = np.random.default_rng(0).normal(size=(8, 2))
+    for probe in (scssl.tl.linear_probe, scssl.tl.knn_probe):
+        with pytest.raises(TypeError, match="`key_added` must be a string that is not empty"):
+            probe(adata, "label", key_added="")
+    assert not adata.uns
