@@ -372,6 +372,28 @@ def test_files_on_the_hub(folder, read_file, monkeypatch):
     assert "weights of RandomMask.ckpt from TillR/sc_pretrained" in repr(model)
 
 
+@pytest.mark.parametrize("revision", [None, "main"])
+def test_the_commit_that_was_fetched_is_recorded(hub, folder, monkeypatch, revision):
+    """And all files are of that one, even if the branch moves meanwhile."""
+    repo = "lab/published"
+    files = {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*.*")}
+    files = {name: content for name, content in files.items() if (folder / name).is_file()}
+    commit = hub.add(repo, files).branches["main"]
+    read_table = module.read_gene_table
+
+    def then_the_branch_moves(path, **kwargs):
+        hub.repos[repo].commit("main", dict.fromkeys(files, b"other"), "other")
+        return read_table(path, **kwargs)
+
+    monkeypatch.setattr(module, "read_gene_table", then_the_branch_moves)
+    options = {"file": "RandomMask.ckpt", "genes": "var.csv"}
+    model = MaskedAutoencoder.from_pretrained(repo, **options, revision=revision)
+    assert model.source["revision"] == commit
+    monkeypatch.setattr(module, "read_gene_table", read_table)
+    again = MaskedAutoencoder.from_pretrained(repo, **options, revision=commit)
+    assert again.source == model.source
+
+
 def test_paths_of_the_user_are_not_in_the_report(folder):
     model = MaskedAutoencoder.from_pretrained(folder, file="RandomMask.ckpt", genes="var.csv")
     assert str(folder) not in str(model.source)

@@ -326,6 +326,13 @@ def fetch(
         return Path(hf_hub_download(repo_id, filename, revision=revision, **who))
 
 
+def commit_of(path: Path, filename: str) -> str | None:
+    """Commit that a file in the cache is of, `None` for a file that is elsewhere."""
+    snapshot = path.parents[len(PurePosixPath(filename).parts) - 1]
+    known = snapshot.parent.name == "snapshots" and re.fullmatch(r"[0-9a-f]{40}", snapshot.name)
+    return snapshot.name if known else None
+
+
 def _check_size(name: str, found: int | None, max_bytes: int | None, size: int | None) -> None:
     if found is None:
         msg = f"The hub does not say how large {name} is, so it is not fetched."

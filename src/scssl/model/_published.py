@@ -17,7 +17,7 @@ from scssl._errors import BundleError
 from scssl.data import GeneVocabulary
 from scssl.hub._gene_table import SCTAB, GeneOrder, GeneTable, read_gene_table
 from scssl.hub._published import Published, read_published
-from scssl.hub._remote import fetch_file, is_repo_id
+from scssl.hub._remote import commit_of, fetch_file, is_repo_id
 
 if TYPE_CHECKING:
     import torch
@@ -39,7 +39,8 @@ class PublishedSource:
     def source(self) -> dict[str, Any] | None:
         """Where the weights were taken from, `None` if they were not taken from a checkpoint.
 
-        File, digest, kind of network, what became of each of its tensors, and what to know of it.
+        File, digest, commit of the repository (``"revision"``), kind of network, what became of each
+        of its tensors, and what to know of it.
         """
         model: Any = self
         found: dict[str, Any] | None = model.registry_.get(SOURCE)
@@ -211,7 +212,7 @@ def open_published(
     published.report.update(
         {
             "source": place.name,
-            "revision": revision,
+            "revision": place.revision,
             "pretext": pretext,
             "genes": {"source": table.source, "sha256": table.sha256, "n": len(table.ids)},
         }
@@ -374,6 +375,8 @@ class _Place:
             token=self.token,
             expected_sha256=sha256,
         )
+        # What follows is taken from the same commit, and the report has it and not a branch.
+        self.revision = commit_of(path, name) or self.revision
         return path
 
 
