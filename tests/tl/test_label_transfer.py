@@ -9,6 +9,7 @@ import pytest
 from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 
 import scssl
+from scssl._errors import ScsslWarning
 from scssl._neighbors import Index
 from scssl.tl._transfer import vote
 
@@ -59,7 +60,8 @@ def test_an_exact_duplicate_is_given_the_label_of_the_reference(pair):
     assert found["ssl_label"].iloc[0] == "type 1"
     everything = reference.copy()
     everything.obs_names = [f"copy {name}" for name in reference.obs_names]
-    found = transfer(reference, everything)
+    with pytest.warns(ScsslWarning, match="have exactly the embedding of a cell of `reference`"):
+        found = transfer(reference, everything)
     np.testing.assert_array_equal(
         found["ssl_label"].astype(str), reference.obs["label"].astype(str)
     )
