@@ -80,7 +80,7 @@ def test_version(capsys):
             {"self", "adata", "registry", "rng", "decoder"},
         ),
         (TRAIN_OPTIONS, lambda model: model.train, {"self", "callbacks"}),
-        (EMBED_OPTIONS, lambda model: scssl.tl.embed, {"adata", "model", "copy"}),
+        (EMBED_OPTIONS, lambda model: scssl.tl.embed, {"adata", "model", "copy", "token"}),
     ],
     ids=["setup", "model", "train", "embed"],
 )

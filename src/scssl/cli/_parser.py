@@ -361,4 +361,8 @@ EMBED_OPTIONS: dict[str, dict[str, Any]] = {
         "type": float,
         "help": "share of the model's genes that the file must have (default: 0.5)",
     },
+    "revision": {
+        "metavar": "NAME",
+        "help": "branch, tag or commit of a model on the hub (default: the newest)",
+    },
 }

@@ -20,7 +20,7 @@ from scssl.module._protein import PROTEINS
 from ._backbone import Backbone
 from ._base import _SETUP, SSLModel
 from ._finetune import FineTunedModel
-from ._protein_modalities import from_mudata, modality_of
+from ._protein_modalities import from_mudata, is_mudata, modality_of
 from ._proteins import choose_transform, protein_table, transformed
 from ._reader import CellReader
 from ._registry import register_model
@@ -277,7 +277,7 @@ class ProteinPredictor(FineTunedModel):
         ValueError
             As in :meth:`setup_anndata`; if `adata` holds another kind of input than `model` reads.
         """
-        several = hasattr(adata, "mod")
+        several = is_mudata(adata)
         if several:
             adata = from_mudata(adata, rna_modality, protein_modality, protein_obsm)
         source = cls._setup_like(
@@ -317,13 +317,13 @@ class ProteinPredictor(FineTunedModel):
         return names["rna"], names["protein"]
 
     def _read(self, adata: Any, *, min_overlap: float | None = None) -> CellReader:
-        if hasattr(adata, "mod"):
+        if is_mudata(adata):
             adata = modality_of(adata, self._modalities()[0])
         return super()._read(adata, min_overlap=min_overlap)
 
     def _with_proteins(self, adata: Any) -> AnnData:
         """Cells with their proteins, which a MuData has in another modality."""
-        if not hasattr(adata, "mod"):
+        if not is_mudata(adata):
             with_proteins: AnnData = adata
             return with_proteins
         return from_mudata(adata, *self._modalities(), self.registry_[_SETUP][_PROTEIN]["obsm"])
@@ -338,7 +338,7 @@ class ProteinPredictor(FineTunedModel):
         min_overlap
             Share of the model's genes that it must have.
         """
-        if hasattr(adata, "mod"):
+        if is_mudata(adata):
             adata = modality_of(adata, self._modalities()[0])
         return super().align(adata, min_overlap=min_overlap)
 

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+
+
+def is_mudata(data: Any) -> bool:
+    """Whether data have modalities; a data frame has a ``mod`` too, which is a method."""
+    return isinstance(getattr(data, "mod", None), Mapping)
 
 
 def modality_of(mdata: Any, name: str) -> AnnData:

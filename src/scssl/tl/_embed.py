@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -85,7 +86,9 @@ def embed(
     """
     from scssl import __version__
 
-    if not hasattr(adata, "mod"):
+    # A data frame has a `mod` too, which is a method.
+    several = isinstance(getattr(adata, "mod", None), Mapping)
+    if not several:
         check_adata(adata)
     check_key(key_added, "key_added")
     if isinstance(model, (str, Path)):
@@ -105,7 +108,7 @@ def embed(
     elif not hasattr(model, "get_latent_representation"):
         msg = f"`model` must be a scssl model or the folder of one, found {type(model).__name__}."
         raise TypeError(msg)
-    if hasattr(adata, "mod") and not getattr(model, "modalities", ()):
+    if several and not getattr(model, "modalities", ()):
         # Its cells are those of all modalities, which the embedding of one does not fit.
         msg = (
             f"{type(model).__name__} embeds one modality, and `adata` is a MuData. Embed that one: "
