@@ -204,7 +204,7 @@ def test_bad_input(programs):
         masking("gp_to_gp", rate=0.5, programs=programs)
     with pytest.raises(ValueError, match="needs gene programmes"):
         masking("gene_program")
-    with pytest.raises(ValueError, match="does not take these options"):
+    with pytest.raises(ValueError, match="does not have the option"):
         masking("gene_program", programs=programs, mode="complement")
     with pytest.raises(TypeError, match="must be scssl.augment.GenePrograms"):
         GeneProgramMask([[1, 2]])

@@ -153,7 +153,7 @@ class TransferMixin:
         if any(told.values()):
             arguments["encode_covariates"] = True
         if "masking" not in kwargs:
-            rows = _known_genes(source.genes, list(adata.var_names), min_overlap)
+            rows = _known_genes(source.genes, adata.var_names, min_overlap)
             arguments |= _mask_of(other, rows, kwargs)
         new: Self = maker(adata, **{**arguments, **kwargs})
         new._start_from(source, min_overlap)
@@ -223,7 +223,7 @@ class TransferMixin:
         return added
 
 
-def _known_genes(theirs: GeneVocabulary, ours: Sequence[str], min_overlap: float) -> np.ndarray:
+def _known_genes(theirs: GeneVocabulary, ours: Any, min_overlap: float) -> np.ndarray:
     """Position of genes among those of the other model, -1 where it does not know them."""
     rows = theirs.align(ours, min_overlap=0).columns
     known = int((rows >= 0).sum())
