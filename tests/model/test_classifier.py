@@ -119,9 +119,7 @@ def test_an_untrained_source_is_said(adata):
 
 
 def test_not_a_model(adata):
-    with pytest.raises(
-        TypeError, match="must be a model of scssl or the folder of one, found dict"
-    ):
+    with pytest.raises(TypeError, match="must be a model of scssl, the folder of one or its name"):
         MODEL.from_ssl_model({}, adata, "cell_type")
 
 
