@@ -274,9 +274,10 @@ class SSLModel(HubMixin, TrainingMixin, PersistenceMixin, BaseModelClass):
 
     @property
     def encoder_hash(self) -> str:
-        """Digest of the weights that embeddings are made with: the same for the same embeddings.
+        """Digest of the weights that embeddings are made with.
 
-        A head, a decoder or a projector makes no difference to it, nor does saving and loading.
+        It is the same for models that embed alike: a head, a decoder or a projector makes no
+        difference to it, nor does saving and loading.
         """
         digest = hashlib.sha256()
         for name, value in sorted(self.module.state_dict().items()):
