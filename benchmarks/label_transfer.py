@@ -18,7 +18,7 @@ Alternatives (``--alternatives``): AUROC of other scores, each type left out in 
 
 Batches: each batch in turn is the query, the others the reference, with and without `batch_key`.
 
-    SCSSL_DATA_DIR=... python benchmarks/label_transfer.py --data pbmc3k mouse_bladder --cache /tmp/lt
+    SCSSL_DATA_DIR=... python benchmarks/label_transfer.py --data pbmc3k mouse_bladder --cache models
 
 The labels of these data sets are clusters of the same cells, made from principal components.
 """

@@ -2,7 +2,7 @@
 
 Baseline: a map-style Dataset whose ``__getitem__`` makes the cell dense and augments it twice with NumPy,
 gathered by a DataLoader, and the same network in plain PyTorch: Linear-BatchNorm-ReLU-Linear-BatchNorm,
-projector, NT-Xent, fused Adam. scssl: the whole of ``model.train()`` with the same views, widths and batch
+projector, NT-Xent, fused AdamW. scssl: the whole of ``model.train()`` with the same views, widths and batch
 size. The arms take turns; ratios are of neighbouring runs.
 
     python benchmarks/view_throughput.py

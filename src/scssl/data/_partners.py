@@ -33,6 +33,25 @@ def partner_key(view: int, walk: Walk) -> str:
     return f"partner:{view}:{'/'.join(walk)}"
 
 
+def walk_of_key(key: str) -> tuple[int, Walk] | None:
+    """View and walk of a key that :func:`partner_key` made; `None` for other keys of a batch.
+
+    Parameters
+    ----------
+    key
+        Key in a batch.
+
+    Examples
+    --------
+    >>> from scssl.data._partners import walk_of_key
+    >>> walk_of_key("partner:1:mnn/mnn_within"), walk_of_key("library")
+    ((1, ('mnn', 'mnn_within')), None)
+    """
+    kind, _, rest = key.partition(":")
+    view, _, walk = rest.partition(":")
+    return (int(view), tuple(walk.split("/"))) if kind == "partner" else None
+
+
 class NeighborTable:
     """Neighbours of every cell, as row numbers of the whole data set.
 

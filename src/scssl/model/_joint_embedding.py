@@ -28,19 +28,6 @@ if TYPE_CHECKING:
     from mudata import MuData
 
 
-# Arguments of all methods.
-_COMMON = (
-    "activation",
-    "augmentation",
-    "batch_norm",
-    "dropout",
-    "fusion",
-    "hidden_dims",
-    "n_latent",
-    "rng",
-)
-
-
 class JointEmbedding(MultimodalMixin):
     """Base of models that learn by comparing two views of each cell.
 
@@ -112,10 +99,12 @@ class JointEmbedding(MultimodalMixin):
         **options: Any,
     ) -> None:
         super().__init__(adata, registry)
-        taken = inspect.signature(self._module_class._add_heads).parameters
+        taken = set(inspect.signature(self._module_class._add_heads).parameters) - {"self"}
         for name in options:
-            if name not in taken and name != "fusion":
-                known = sorted({*_COMMON, *taken} - {"self"})
+            if name not in taken:
+                common = inspect.signature(JointEmbedding).parameters.values()
+                taken |= {one.name for one in common if one.kind is one.KEYWORD_ONLY}
+                known = sorted(taken)
                 msg = f"{type(self).__name__} has no argument {name!r}; it has {', '.join(known)}."
                 raise TypeError(msg)
         views = None if augmentation is None else choose_views(augmentation, self.setup)

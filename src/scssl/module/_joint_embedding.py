@@ -12,6 +12,7 @@ from scvi.module.base import LossOutput
 from torch import Tensor, nn
 
 from scssl.augment import Augmentation, ViewContext, two_views
+from scssl.data._partners import walk_of_key
 from scssl.nn import (
     BatchNormEncoder,
     Fusion,
@@ -24,9 +25,6 @@ from scssl.nn import (
 
 from ._base import SSLModule, blockwise, first_layer
 from ._modalities import PRESENT, ModalityContrast, ModalitySplit
-
-#: Keys of a batch that hold the expression of other cells: ``partner:<view>:<walk>``.
-_PARTNER = "partner"
 
 
 class JointEmbeddingModule(SSLModule):
@@ -192,9 +190,10 @@ class JointEmbeddingModule(SSLModule):
         """What the augmentations of each view may know of the batch."""
         partners: tuple[dict[tuple[str, ...], SparseRows], ...] = ({}, {})
         for name, value in tensors.items():
-            if name.startswith(f"{_PARTNER}:"):
-                _, view, walk = name.split(":", 2)
-                partners[int(view)][tuple(walk.split("/"))] = SparseRows.from_tensor(value)
+            found = walk_of_key(name)
+            if found is not None:
+                view, walk = found
+                partners[view][walk] = SparseRows.from_tensor(value)
         batch = tensors.get(self.batch_key) if self.batch_key else None
         shared = torch.randint(2**31, (), generator=rng, device=rng.device)
         one, two = (
@@ -248,9 +247,7 @@ class JointEmbeddingModule(SSLModule):
     def project(self, tensors: Mapping[str, Tensor]) -> Tensor:
         """Output of the projector in evaluation mode, the same for a cell in any batch."""
         if self.projector is None:
-            msg = (
-                "This model has no projector. Use get_latent_representation() without `projected`."
-            )
+            msg = 'This model has no projector. Use get_latent_representation(layer="encoder").'
             raise ValueError(msg)
         return blockwise(self.projector, self.embed(tensors)).float()
 
