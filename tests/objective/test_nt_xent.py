@@ -29,6 +29,33 @@ def test_equals_the_naive_sum(views, assert_same, temperature):
     assert_same(ours, lambda a, b: naive(a, b, temperature), *views)
 
 
+def test_gradient_is_checked_numerically(views):
+    leaves = [z.clone().requires_grad_() for z in views]
+    assert torch.autograd.gradcheck(lambda a, b: 3 * nt_xent(a, b, temperature=0.3), leaves)
+
+
+@pytest.mark.parametrize("temperature", [0.005, 0.0249, 0.025, 0.05])
+def test_low_temperatures_lose_no_digits_in_single_precision(temperature):
+    """Where no negative is near, every term of the sum is next to nothing."""
+    z = torch.cat([torch.eye(3), -torch.eye(3)])[[0, 3]]
+    near = z + 0.01 * torch.randn(2, 3, generator=torch.Generator().manual_seed(0))
+    results = []
+    for dtype in (torch.double, torch.float):
+        # The positive is the worst there is, and the negative no better.
+        leaves = [part.to(dtype).clone().requires_grad_() for part in (z, -near)]
+        loss = nt_xent(*leaves, temperature=temperature)
+        results.append([loss.detach(), *torch.autograd.grad(loss, leaves)])
+    for precise, single in zip(*results, strict=True):
+        assert torch.isfinite(single).all()
+        torch.testing.assert_close(single.double(), precise, rtol=1e-4, atol=1e-3)
+
+
+def test_embeddings_without_length_have_finite_gradients():
+    z = torch.zeros(4, 3, requires_grad=True)
+    (gradient,) = torch.autograd.grad(nt_xent(z, torch.randn(4, 3)), z)
+    assert torch.isfinite(gradient).all()
+
+
 @pytest.mark.parametrize("temperature", [0.1, 0.5])
 def test_equals_lightly(views, assert_same, temperature):
     loss = pytest.importorskip("lightly.loss").NTXentLoss(temperature=temperature)
