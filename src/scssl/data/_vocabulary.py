@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from scssl._errors import GeneMismatchError
 from scssl.data._alignment import GeneAlignment
+from scssl.data._combine import as_vocabularies, combine
 from scssl.data._gene_hints import mismatch_hint
 from scssl.data._gene_names import (
     IdType,
@@ -22,6 +23,9 @@ from scssl.data._gene_names import (
     match_names,
 )
 from scssl.data._gene_names import some_names as _examples
+
+if TYPE_CHECKING:
+    from anndata import AnnData
 
 
 class GeneVocabulary:
@@ -189,6 +193,91 @@ class GeneVocabulary:
             )
             raise ValueError(msg)
         return vocabulary
+
+    @classmethod
+    def union(
+        cls,
+        datasets: Iterable[GeneVocabulary | AnnData | Sequence[str]]
+        | Mapping[str, GeneVocabulary | AnnData | Sequence[str]],
+    ) -> GeneVocabulary:
+        """All genes of several data sets.
+
+        What a data set does not have of them is taken as zero when it is aligned, and
+        :attr:`GeneAlignment.present` says which genes these are.
+
+        Parameters
+        ----------
+        datasets
+            Vocabularies, AnnData or lists of names; or a mapping of them by name, for messages.
+            Names must be of one kind and, as far as that is known, of one species.
+
+        Returns
+        -------
+        GeneVocabulary
+            Genes in the order in which they first occur. The species is kept if all have the same,
+            an alias if all that know one of the gene know the same.
+
+        Raises
+        ------
+        GeneMismatchError
+            If names are of several kinds or species, are Ensembl ids of several versions, or are no
+            names of a vocabulary.
+        TypeError
+            If one list is given instead of several.
+        ValueError
+            If there are no data sets.
+
+        Warns
+        -----
+        ScsslWarning
+            If many names of two data sets differ in case only.
+
+        Examples
+        --------
+        >>> from scssl.data import GeneVocabulary
+        >>> GeneVocabulary.union([["CD3D", "LYZ"], ["LYZ", "MS4A1"]]).names.tolist()
+        ['CD3D', 'LYZ', 'MS4A1']
+        """
+        names, species, aliases = combine(as_vocabularies(datasets, cls, "union"), "union")
+        return cls(names, species=species, aliases=aliases)
+
+    @classmethod
+    def intersection(
+        cls,
+        datasets: Iterable[GeneVocabulary | AnnData | Sequence[str]]
+        | Mapping[str, GeneVocabulary | AnnData | Sequence[str]],
+    ) -> GeneVocabulary:
+        """Genes that all of several data sets have.
+
+        Parameters
+        ----------
+        datasets
+            As for :meth:`union`.
+
+        Returns
+        -------
+        GeneVocabulary
+            Genes in the order of the first data set; species and aliases as in :meth:`union`.
+
+        Raises
+        ------
+        GeneMismatchError
+            If no gene is in all of them, names are of several kinds or species, or are no names of a
+            vocabulary.
+        TypeError
+            If one list is given instead of several.
+        ValueError
+            If there are no data sets.
+
+        Examples
+        --------
+        >>> from scssl.data import GeneVocabulary
+        >>> GeneVocabulary.intersection([["CD3D", "LYZ"], ["LYZ", "MS4A1"]]).names.tolist()
+        ['LYZ']
+        """
+        found = as_vocabularies(datasets, cls, "intersection")
+        names, species, aliases = combine(found, "intersection")
+        return cls(names, species=species, aliases=aliases)
 
     def align(
         self, var_names: Sequence[str] | np.ndarray | pd.Index, *, min_overlap: float = 0.5
