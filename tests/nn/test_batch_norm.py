@@ -20,7 +20,7 @@ def pair(width, **kwargs):
 
 
 @pytest.mark.parametrize("affine", [True, False])
-@pytest.mark.parametrize("shape", [(2, 3), (7, 5), (256, 64)])
+@pytest.mark.parametrize("shape", [(2, 3), (7, 5), (256, 64), (2048, 65)])
 def test_equals_that_of_pytorch(shape, affine):
     ours, theirs = pair(shape[1], affine=affine)
     for step in range(3):
@@ -52,6 +52,39 @@ def test_gradient_of_double_precision_is_checked_numerically():
     )
     assert torch.autograd.gradcheck(lambda *a: _Normalised.apply(*a, 1e-5)[0], (x, weight, bias))
     assert torch.autograd.gradcheck(lambda a: _Normalised.apply(a, None, None, 1e-5)[0], (x,))
+
+
+def test_kernels_equal_the_formula_in_double_precision():
+    from scssl.nn import _batch_norm
+
+    x, grad = (torch.randn(300, 17, generator=torch.Generator().manual_seed(i)) for i in (0, 1))
+    # Not contiguous, and a column that does not vary.
+    x, grad = x.t().contiguous().t(), grad.t().contiguous().t()
+    x[:, 3] = 2.0
+    weight, bias = torch.randn(17), torch.randn(17)
+    assert _batch_norm._has_kernel(x, weight)
+    results = []
+    for dtype in (torch.float, torch.double):
+        leaves = [t.to(dtype).requires_grad_() for t in (x.clone(), weight.clone(), bias.clone())]
+        outputs = _batch_norm._Normalised.apply(*leaves, 1e-3)
+        gradients = torch.autograd.grad(outputs[0], leaves, grad.to(dtype))
+        results.append([t.detach().double() for t in (*outputs, *gradients)])
+    for single, double in zip(*results, strict=True):
+        torch.testing.assert_close(single, double, rtol=1e-4, atol=1e-4)
+
+
+def test_what_is_compiled_has_no_kernels():
+    layer = BatchNorm(5)
+    x = torch.randn(20, 5)
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    found = torch.compile(layer, backend=backend)(x)
+    assert len(graphs) == 1
+    torch.testing.assert_close(found, nn.BatchNorm1d(5)(x), rtol=1e-4, atol=1e-5)
 
 
 def test_one_cell_is_refused_as_by_pytorch():
