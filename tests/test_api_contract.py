@@ -28,6 +28,8 @@ CALLS = {
     "pp.cross_batch_neighbors": {"batch_key": "batch", "method": "mnn"},
     "pp.gene_programs": {"programs": {"all": [f"GENE{i}" for i in range(10)]}},
     "pp.tf_targets": {"targets": {"GENE0": [f"GENE{i}" for i in range(20)]}},
+    "tl.classify": {"label_key": "label", "classifier": "lr"},
+    "tl.cluster_metrics": {"label_key": "label", "n_repeats": 2},
     "tl.embed": {"model": "model"},
     "tl.knn_score": {"label_key": "label", "n_permutations": 2},
     "tl.knn_probe": {"label_key": "label"},
@@ -45,6 +47,7 @@ CALLS = {
 }
 # What a function returns instead of changing the AnnData it is given: a measure.
 MEASURES = {
+    "tl.cluster_metrics",
     "tl.knn_score",
     "tl.knn_probe",
     "tl.linear_probe",

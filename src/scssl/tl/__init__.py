@@ -1,5 +1,7 @@
 """Embed cells, label them and measure embeddings, in the way of scanpy's ``tl``."""
 
+from scssl.tl._classify import classify
+from scssl.tl._cluster_metrics import cluster_metrics
 from scssl.tl._embed import embed
 from scssl.tl._knn_score import knn_score
 from scssl.tl._label_transfer import label_transfer
@@ -10,6 +12,8 @@ from scssl.tl._reconstruction import reconstruction_metrics
 from scssl.tl._score_labels import score_labels
 
 __all__ = [
+    "classify",
+    "cluster_metrics",
     "embed",
     "knn_probe",
     "knn_score",

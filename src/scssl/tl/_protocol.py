@@ -89,7 +89,7 @@ def make_protocol(
     new[known] = np.arange(len(known))
     protocol = Protocol(names[known], pool, pool, test, new[codes], left_out)
     if n_labels_per_class is not None:
-        protocol.train = _few(protocol, n_labels_per_class, seed)
+        protocol.train = draw_few(protocol, n_labels_per_class, seed)
     return protocol
 
 
@@ -116,7 +116,7 @@ def _stratified(codes: np.ndarray, test_size: float, seed: int) -> tuple[np.ndar
     return np.flatnonzero(~is_test), np.flatnonzero(is_test)
 
 
-def _few(protocol: Protocol, n: int, seed: int) -> np.ndarray:
+def draw_few(protocol: Protocol, n: int, seed: int) -> np.ndarray:
     """The first `n` cells of each class in a random order: of one seed, fewer are part of more."""
     codes = protocol.codes[protocol.pool]
     return protocol.pool[rank_in_class(codes, derive_generator(seed, "few labels")) < n]

@@ -60,6 +60,52 @@ def scores_of(table: pd.DataFrame) -> dict[str, float]:
     }
 
 
+def kappa_of(table: pd.DataFrame) -> float:
+    """Cohen's kappa of a prediction :cite:p:`Cohen1960` from its table of classes.
+
+    Classes that no cell has add nothing to the agreement by chance. NaN where chance alone agrees on
+    every cell.
+    """
+    n_cells, n_predicted = (
+        table[name].to_numpy(dtype=float) for name in ("n_cells", "n_predicted")
+    )
+    total = n_cells.sum()
+    chance = float((n_cells * n_predicted).sum() / total**2)
+    observed = scores_of(table)["accuracy"]
+    return (observed - chance) / (1 - chance) if chance < 1 else float("nan")
+
+
+def ranking_table(truth: np.ndarray, scores: np.ndarray, names: Any) -> pd.DataFrame:
+    """How well the scores of each label rank its cells before all others.
+
+    Parameters
+    ----------
+    truth
+        Codes of the labels, positions in `names`.
+    scores
+        One column for each label, higher for its cells: probabilities or distances from a boundary.
+        Ranks of predictions that are 0 or 1 would say nothing beyond recall.
+    names
+        Names of the labels.
+
+    Returns
+    -------
+    One row for each label that cells have: ``label``, ``auroc`` and ``auprc`` (average precision), one
+    against the rest. NaN where all cells have the label and there is no other to be ranked below.
+    """
+    import pandas as pd
+    from sklearn.metrics import average_precision_score, roc_auc_score
+
+    rows = []
+    for code in np.unique(truth):
+        is_label, values = truth == code, scores[:, code]
+        areas = [np.nan, np.nan]
+        if not is_label.all():
+            areas = [roc_auc_score(is_label, values), average_precision_score(is_label, values)]
+        rows.append([str(names[code]), *map(float, areas)])
+    return pd.DataFrame(rows, columns=["label", "auroc", "auprc"])
+
+
 def reliability(
     confidence: np.ndarray, correct: np.ndarray, n_bins: int = N_BINS
 ) -> dict[str, np.ndarray]:

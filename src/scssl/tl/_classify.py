@@ -1,0 +1,309 @@
+"""Off-the-shelf classifiers on an embedding, scored on cells they were not fitted to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, get_args
+
+import numpy as np
+
+from scssl._random import RNG, as_seed
+from scssl.tl._checks import (
+    check_adata,
+    check_integers,
+    check_key,
+    check_share,
+    get_column,
+    get_embedding,
+    get_rows,
+)
+from scssl.tl._estimators import Classifier, fit
+from scssl.tl._protocol import Protocol, draw_few, make_protocol
+from scssl.tl._scores import (
+    calibration_error,
+    class_table,
+    kappa_of,
+    ranking_table,
+    reliability,
+    scores_of,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from anndata import AnnData
+
+
+def classify(
+    adata: AnnData,
+    label_key: str,
+    *,
+    use_rep: str = "X_ssl",
+    classifier: Classifier = "svm",
+    split: str | tuple[Any, Any] | None = None,
+    test_size: float = 0.2,
+    n_labels_per_class: int | None = None,
+    key_added: str | None = None,
+    rng: RNG = 0,
+    copy: bool = False,
+    **kwargs: Any,
+) -> AnnData | None:
+    """Label cells by a classifier on an embedding, and score it on cells that it has not seen.
+
+    The classifiers are those of scikit-learn:
+
+    - ``"svm"``: linear support vector machine, one label against the rest;
+    - ``"rf"``: random forest of 500 trees;
+    - ``"lr"``: multinomial logistic regression with an L2 penalty;
+    - ``"knn"``: the 15 nearest training cells by Euclidean distance.
+
+    For the first and the third, features are standardised with mean and standard deviation of the
+    training part. No parameter is tuned; :func:`linear_probe` chooses a penalty.
+
+    *Scores* are those of the test part. AUROC and AUPRC rank cells by the distance from the boundary
+    (``"svm"``) or by probability (the others), one label against the rest, and never by predicted
+    labels.
+
+    *Probabilities* are not equally good. Those of ``"lr"`` are fitted, those of ``"rf"`` and ``"knn"``
+    are shares of votes. A support vector machine has none: the softmax of its distances is taken,
+    with the one temperature :cite:p:`Guo2017` that is the most likely in 3-fold cross-validation
+    within the training cells, or 1 where every label has a single one. ``"ece"``, measured on the test
+    part, says how far they are from being right.
+
+    Parameters
+    ----------
+    adata
+        Cells with an embedding.
+    label_key
+        Column of `adata.obs` with the labels. Cells that have none are neither trained nor tested on;
+        they are labelled like all others.
+    use_rep
+        Entry of `adata.obsm` to read labels from.
+    classifier
+        One of the four.
+    split
+        As in :func:`linear_probe`: by default seeded and stratified, or a column of `adata.obs` with
+        ``"train"`` and ``"test"``, or a pair of row numbers, masks or names.
+    test_size
+        Share of the labelled cells to test on, where `split` is not given. With 0 all are trained on
+        and nothing is scored.
+    n_labels_per_class
+        Learn from this many cells of each label, drawn from the training part, or from all there are
+        of a rarer one; smaller draws of one seed are part of larger ones.
+    key_added
+        Where the results go in `adata.obs`, `adata.obsm` and `adata.uns`; ``f"{classifier}_label"``
+        by default.
+    rng
+        Seed or generator of split, draw and classifier.
+    copy
+        Leave `adata` as it is and return a copy with the results.
+    **kwargs
+        Passed to the classifier: ``C=10``, ``n_neighbors=5``, ``class_weight="balanced"``,
+        ``n_jobs=-1``.
+
+    Returns
+    -------
+    AnnData or None
+        `None`, or a copy when `copy` is true. Sets:
+
+        ``adata.obs[key_added]`` : :class:`pandas.Series` (category)
+            The label of every cell. Of training cells it was fitted.
+        ``adata.obs[f"{key_added}_confidence"]`` : :class:`pandas.Series` (float)
+            Probability of that label.
+        ``adata.obs[f"{key_added}_part"]`` : :class:`pandas.Series` (category)
+            ``"train"``, ``"test"`` (the cells that are scored) or ``"other"``.
+        ``adata.obsm[key_added]`` : :class:`numpy.ndarray` (float)
+            Probabilities of all labels, in the order of ``adata.uns[key_added]["labels"]``.
+        ``adata.uns[key_added]`` : :class:`dict`
+            ``"scores"`` (a frame of one row: ``accuracy``, ``cohen_kappa`` :cite:p:`Cohen1960`,
+            ``macro_f1``, ``macro_auprc``, ``macro_auroc``, ``balanced_accuracy``, ``weighted_f1``,
+            ``ece`` :cite:p:`Naeini2015`, the cells and labels they are from, and ``n_labels_skipped``,
+            labels without a test cell, over which no mean runs), ``"per_class"``, ``"labels"``,
+            ``"left_out"`` (labels of test cells that no training cell has) and ``"params"``. With
+            ``test_size=0`` there are no ``"scores"`` and ``"per_class"``.
+
+    Raises
+    ------
+    KeyError
+        If a column or the embedding is not in `adata`.
+    ValueError
+        If the parts of `split` share a cell, fewer than two labels have training cells, `key_added`
+        would overwrite what is read, or a parameter is out of range.
+
+    Examples
+    --------
+    >>> import scanpy as sc, scssl
+    >>> adata = scssl.datasets.pbmc68k_reduced()
+    >>> sc.pp.pca(adata)
+    >>> scssl.tl.classify(adata, "bulk_labels", use_rep="X_pca", classifier="lr")
+    >>> bool(adata.uns["lr_label"]["scores"].loc[0, "macro_auroc"] > 0.9)
+    True
+    """
+    import pandas as pd
+
+    check_adata(adata)
+    if classifier not in get_args(Classifier):
+        known = ", ".join(map(repr, get_args(Classifier)))
+        msg = f"`classifier` must be one of {known}, found {classifier!r}."
+        raise ValueError(msg)
+    check_share(test_size, "test_size", zero=True)
+    if n_labels_per_class is not None:
+        check_integers(n_labels_per_class=(n_labels_per_class, 1))
+    key_added = f"{classifier}_label" if key_added is None else key_added
+    check_key(key_added, "key_added")
+    _check_not_read(key_added, label_key, split, use_rep)
+    values = get_embedding(adata, use_rep)
+    seed = as_seed(rng)
+    protocol = _make_protocol(adata, label_key, split, test_size, n_labels_per_class, seed)
+    fitted = fit(values, protocol, classifier, kwargs, seed)
+    scores, probabilities = fitted.apply(values)
+    winner = scores.argmax(axis=1)
+    confidence = probabilities[np.arange(len(winner)), winner]
+
+    if copy:
+        adata = adata.to_memory() if adata.isbacked else adata.copy()
+    part = np.full(adata.n_obs, 2)
+    part[protocol.train], part[protocol.test] = 0, 1
+    categories = [str(name) for name in protocol.names]
+    adata.obs[key_added] = pd.Categorical.from_codes(winner, categories)
+    adata.obs[f"{key_added}_confidence"] = confidence
+    adata.obs[f"{key_added}_part"] = pd.Categorical.from_codes(part, ["train", "test", "other"])
+    adata.obsm[key_added] = probabilities.astype(np.float32)
+    written: dict[str, Any] = {
+        "labels": np.asarray(categories, dtype=object),
+        "left_out": protocol.left_out,
+        "params": {
+            "use_rep": use_rep,
+            "label_key": label_key,
+            "classifier": classifier,
+            "options": {name: str(value) for name, value in fitted.options.items()},
+            "probabilities": fitted.probabilities,
+            "split": "given"
+            if split is not None and not isinstance(split, str)
+            else split or "seeded",
+            "test_size": float(test_size) if split is None else "given",
+            "n_labels_per_class": "all" if n_labels_per_class is None else int(n_labels_per_class),
+            "seed": seed,
+        },
+    }
+    if len(protocol.test):
+        written |= _score(protocol, scores, winner, confidence, use_rep, label_key, classifier)
+    adata.uns[key_added] = written
+    return adata if copy else None
+
+
+def _check_not_read(key_added: str, label_key: str, split: Any, use_rep: str) -> None:
+    read = {label_key} | ({split} if isinstance(split, str) else set())
+    written = {key_added, f"{key_added}_confidence", f"{key_added}_part"}
+    if read & written or key_added == use_rep:
+        taken = (read & written).pop() if read & written else use_rep
+        msg = (
+            f"key_added={key_added!r} would overwrite {taken!r}, which is read. Give another: "
+            f'`key_added="{key_added}_predicted"`.'
+        )
+        raise ValueError(msg)
+
+
+def _make_protocol(
+    adata: AnnData,
+    label_key: str,
+    split: Any,
+    test_size: float,
+    n_labels_per_class: int | None,
+    seed: int,
+) -> Protocol:
+    """Protocol of the labelled cells, in rows of all cells."""
+    column = get_column(adata, label_key, "label_key")
+    rows = np.flatnonzero(column.notna().to_numpy())
+    if not len(rows):
+        msg = (
+            f"adata.obs[{label_key!r}] is missing for all {adata.n_obs:,} cells: nothing to learn."
+        )
+        raise ValueError(msg)
+    labels = column.iloc[rows]
+    if split is None and test_size == 0:
+        protocol = _train_on_all(labels, label_key, n_labels_per_class, seed)
+    else:
+        if isinstance(split, (tuple, list)) and len(split) == 2:
+            split = tuple(
+                _among_labelled(adata, cells, rows, f"the {part} part of `split`", label_key)
+                for cells, part in zip(split, ("training", "test"), strict=True)
+            )
+        protocol = make_protocol(
+            adata if len(rows) == adata.n_obs else adata[rows],
+            labels,
+            label_key=label_key,
+            split=split,
+            test_size=test_size,
+            n_labels_per_class=n_labels_per_class,
+            seed=seed,
+        )
+    codes = np.full(adata.n_obs, -1)
+    codes[rows] = protocol.codes
+    pool, train, test = (rows[part] for part in (protocol.pool, protocol.train, protocol.test))
+    return Protocol(protocol.names, pool, train, test, codes, protocol.left_out)
+
+
+def _among_labelled(
+    adata: AnnData, cells: Any, rows: np.ndarray, where: str, label_key: str
+) -> np.ndarray:
+    """Cells of a split as positions among the labelled ones."""
+    given = get_rows(adata, cells, where)
+    given = given[np.isin(given, rows)]
+    if not len(given):
+        msg = f"{where} has no cell with a label in adata.obs[{label_key!r}]."
+        raise ValueError(msg)
+    return np.searchsorted(rows, given)
+
+
+def _train_on_all(
+    labels: pd.Series[Any], label_key: str, n_labels_per_class: int | None, seed: int
+) -> Protocol:
+    names, codes = np.unique(labels.astype(str).to_numpy(), return_inverse=True)
+    if len(names) < 2:
+        msg = f"Needs at least two labels, adata.obs[{label_key!r}] has one: {str(names[0])!r}."
+        raise ValueError(msg)
+    everyone = np.arange(len(codes))
+    protocol = Protocol(names, everyone, everyone, everyone[:0], codes)
+    if n_labels_per_class is not None:
+        protocol.train = draw_few(protocol, n_labels_per_class, seed)
+    return protocol
+
+
+def _score(
+    protocol: Protocol,
+    scores: np.ndarray,
+    winner: np.ndarray,
+    confidence: np.ndarray,
+    use_rep: str,
+    label_key: str,
+    classifier: str,
+) -> dict[str, pd.DataFrame]:
+    """Scores of the test part, and its table of labels."""
+    import pandas as pd
+
+    test, codes = protocol.test, protocol.codes
+    table = class_table(codes[test], winner[test], protocol.names)
+    ranks = ranking_table(codes[test], scores[test], protocol.names)
+    trained = np.bincount(codes[protocol.train], minlength=len(protocol.names))
+    n_train = pd.Series(trained, index=[str(name) for name in protocol.names])
+    per_class = table.assign(
+        n_train=n_train[table["label"]].to_numpy(), auroc=ranks["auroc"], auprc=ranks["auprc"]
+    )
+    plain = scores_of(table)
+    row = {
+        "use_rep": use_rep,
+        "label_key": label_key,
+        "classifier": classifier,
+        "n_train": len(protocol.train),
+        "n_test": len(test),
+        "n_labels": len(table),
+        "n_labels_skipped": len(protocol.names) - len(table),
+        "accuracy": plain["accuracy"],
+        "cohen_kappa": kappa_of(table),
+        "macro_f1": plain["macro_f1"],
+        "macro_auprc": float(ranks["auprc"].mean()),
+        "macro_auroc": float(ranks["auroc"].mean()),
+        "balanced_accuracy": plain["balanced_accuracy"],
+        "weighted_f1": plain["weighted_f1"],
+        "ece": calibration_error(reliability(confidence[test], winner[test] == codes[test])),
+    }
+    return {"scores": pd.DataFrame([row]), "per_class": per_class}
