@@ -1,0 +1,236 @@
+"""Tables of orthologs of several formats, as pairs of genes of two species."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from scssl._errors import GeneMismatchError
+from scssl.data._gene_names import ENSEMBL, bare_id, detect_id_type
+from scssl.pp._tables import NameTable, read_table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: Where the user finds a table, since none may be shipped.
+HOW_TO_GET = (
+    "To get a table of orthologs, either save "
+    "https://www.informatics.jax.org/downloads/reports/HOM_MouseHumanSequence.rpt (mouse and human, "
+    "symbols), or export one from https://www.ensembl.org/biomart/martview (any two species, symbols "
+    "and Ensembl ids): Ensembl Genes, the genes of one species, Attributes, Homologues, then tick "
+    "'Gene stable ID' and 'Gene name', and of the other species 'gene stable ID', 'gene name' and "
+    "'homology type'; Results, TSV. From Python, with pybiomart installed: table = "
+    'sc.queries.biomart_annotations("mmusculus", ["ensembl_gene_id", "external_gene_name", '
+    '"hsapiens_homolog_ensembl_gene", "hsapiens_homolog_associated_gene_name", '
+    '"hsapiens_homolog_orthology_type"])'
+)
+
+# Other names of a species in the supported tables. A species is never told by part of its name:
+# "mouse" is not the mouse lemur.
+_SPECIES = {
+    "homo sapiens": "human",
+    "hsapiens": "human",
+    "mus musculus": "mouse",
+    "mmusculus": "mouse",
+    "mouse laboratory": "mouse",
+    "rattus norvegicus": "rat",
+    "rnorvegicus": "rat",
+    "norway rat bn nhsdmcwi": "rat",
+    "danio rerio": "zebrafish",
+    "drerio": "zebrafish",
+    "microcebus murinus": "mouse lemur",
+    "mmurinus": "mouse lemur",
+    "macaca mulatta": "macaque",
+    "mmulatta": "macaque",
+    "pan troglodytes": "chimpanzee",
+    "ptroglodytes": "chimpanzee",
+    "sus scrofa": "pig",
+    "sscrofa": "pig",
+}
+_SPECIES_OF_IDS = {
+    "ENSG": "human",
+    "ENSMUSG": "mouse",
+    "ENSRNOG": "rat",
+    "ENSDARG": "zebrafish",
+    "ENSMICG": "mouse lemur",
+    "ENSMMUG": "macaque",
+    "ENSPTRG": "chimpanzee",
+    "ENSSSCG": "pig",
+}
+# Columns by what they hold; the species is the group, absent in what BioMart says of its data set.
+_COLUMNS = {
+    "id": (
+        r"(?:(.+) )?gene stable id",
+        r"(.+)_homolog_ensembl_gene",
+        r"ensembl_gene_id()",
+        r"(.+)__gene_id",
+        r"gene stable id version()",
+    ),
+    "symbol": (
+        r"(?:(.+) )?gene name",
+        r"(.+)_homolog_associated_gene_name",
+        r"external_gene_name()",
+        r"(.+)__gene_name",
+    ),
+    "type": (r"(.+) homology type", r"(.+)_homolog_orthology_type"),
+}
+_CLASSES = ("DB Class Key", "HomoloGene ID")
+_ORGANISM, _SYMBOL = "Common Organism Name", "Symbol"
+
+
+@dataclass(frozen=True)
+class OrthologTable:
+    """Pairs of genes; a gene without a partner is in a row of its own."""
+
+    pairs: pd.DataFrame
+    """Unique rows with the columns ``from_id``, ``from_symbol``, ``to_id``, ``to_symbol`` and
+    ``type`` (of the homology), empty where something is not known."""
+    kinds: frozenset[str]
+    """Names that are known of both species: ``"id"``, ``"symbol"``."""
+    form: str
+    """``"MGI"``, ``"BioMart"`` or ``"columns"``."""
+    table: NameTable
+
+
+def read_orthologs(table: Any, from_species: str, to_species: str) -> OrthologTable:
+    """Read a table of any of the formats.
+
+    Raises
+    ------
+    FileNotFoundError, TypeError
+        As for :func:`~scssl.pp._tables.read_table`.
+    GeneMismatchError
+        If the table does not have both species, or has the ids of others.
+    """
+    read = read_table(table, argument="table", how_to_get=HOW_TO_GET)
+    keys = (species_key(from_species), species_key(to_species))
+    frame = read.frame
+    classes = next((name for name in _CLASSES if name in frame), None)
+    if classes is not None and {_ORGANISM, _SYMBOL} <= set(frame):
+        form, pairs = "MGI", _of_classes(read, classes, keys, (from_species, to_species))
+    else:
+        form, pairs = _of_columns(read, keys, (from_species, to_species))
+    pairs = pairs.drop_duplicates(ignore_index=True)
+    for side in ("from_id", "to_id"):
+        pairs[side] = [bare_id(name) for name in pairs[side]]
+    for side, given in (("from", from_species), ("to", to_species)):
+        found = species_of_ids(pairs[f"{side}_id"])
+        if found is not None and species_key(given) in _SPECIES_OF_IDS.values():
+            if found != species_key(given):
+                msg = (
+                    f"The table ({read.source}) has ids of {found} where those of {given} are "
+                    f"expected, such as {next(filter(None, pairs[f'{side}_id']))}: is "
+                    f"`{side}_species` right?"
+                )
+                raise GeneMismatchError(msg)
+    kinds = frozenset(
+        kind
+        for kind in ("id", "symbol")
+        if (pairs[f"from_{kind}"] != "").any() and (pairs[f"to_{kind}"] != "").any()
+    )
+    return OrthologTable(pairs.drop_duplicates(ignore_index=True), kinds, form, read)
+
+
+def species_key(name: str) -> str:
+    """A species as tables are searched for it."""
+    words = " ".join(re.findall(r"[a-z0-9]+", name.casefold()))
+    return _SPECIES.get(words, words)
+
+
+def species_of_ids(names: Any) -> str | None:
+    """The species of most Ensembl ids, if there are any and it is known."""
+    found: dict[str, int] = {}
+    for name in names:
+        match = ENSEMBL.fullmatch(name)
+        if match is not None:
+            prefix = match[1][: re.search(r"\d", match[1]).start()]  # type: ignore[union-attr]
+            found[prefix] = found.get(prefix, 0) + 1
+    return _SPECIES_OF_IDS.get(max(found, key=lambda prefix: found[prefix])) if found else None
+
+
+def _of_classes(
+    read: NameTable, classes: str, keys: tuple[str, str], given: tuple[str, str]
+) -> pd.DataFrame:
+    """Genes of one class are orthologs of one another."""
+    frame = read.frame
+    species = frame[_ORGANISM].map({name: species_key(name) for name in frame[_ORGANISM].unique()})
+    for key, name in zip(keys, given, strict=True):
+        if not (species == key).any():
+            _refuse_species(read, name, sorted(set(frame[_ORGANISM])))
+    sides = [
+        frame.loc[(species == key) & (frame[_SYMBOL] != ""), [classes, _SYMBOL]].rename(
+            columns={_SYMBOL: f"{side}_symbol"}
+        )
+        for side, key in zip(("from", "to"), keys, strict=True)
+    ]
+    pairs = sides[0].merge(sides[1], on=classes, how="outer").fillna("")
+    return pairs.assign(from_id="", to_id="", type="").drop(columns=classes)
+
+
+def _of_columns(
+    read: NameTable, keys: tuple[str, str], given: tuple[str, str]
+) -> tuple[str, pd.DataFrame]:
+    """Genes of one row are orthologs."""
+    import pandas as pd
+
+    frame = read.frame
+    sides, names = _find_columns(frame)
+    form = "BioMart" if any("type" in side for side in sides.values()) or "" in sides else "columns"
+    missing = [i for i, key in enumerate(keys) if key not in sides]
+    if len(missing) == 1 and "" in sides:
+        # BioMart does not say what species its own columns are of.
+        sides[keys[missing[0]]] = sides[""]
+        missing = []
+    elif not missing and "" in sides:
+        msg = (
+            f"The table ({read.source}) is of orthologs of a third species, so that a row with a gene "
+            f"of {given[0]} and one of {given[1]} does not say that these are orthologs. Export one "
+            f"that begins with the genes of {given[0]} or {given[1]}. {HOW_TO_GET}"
+        )
+        raise GeneMismatchError(msg)
+    if missing:
+        _refuse_species(read, given[missing[0]], [names[key] for key in sides if key])
+    content = {"type": ""}
+    for side, key in zip(("from", "to"), keys, strict=True):
+        for kind in ("id", "symbol"):
+            column = sides[key].get(kind)
+            content[f"{side}_{kind}"] = "" if column is None else frame[column]
+        if "type" in sides[key]:
+            content["type"] = frame[sides[key]["type"]]
+    pairs = pd.DataFrame(content, index=frame.index)
+    return form, pairs
+
+
+def _find_columns(frame: pd.DataFrame) -> tuple[dict[str, dict[str, str]], dict[str, str]]:
+    """Columns of each species by what they hold, and what the table calls the species."""
+    sides: dict[str, dict[str, str]] = {}
+    names: dict[str, str] = {}
+    for kind, patterns in _COLUMNS.items():
+        for pattern in patterns:
+            for column in frame:
+                match = re.fullmatch(pattern, column, re.IGNORECASE)
+                if match is not None and (match[1] or "").casefold() != "source of":
+                    key = species_key(match[1] or "")
+                    sides.setdefault(key, {}).setdefault(kind, column)
+                    names.setdefault(key, match[1] or "")
+    if not sides:
+        # A column may be called after its species alone; its values say what they are.
+        for column in frame:
+            values = frame[column][frame[column] != ""].to_numpy()
+            if len(values) and not column.startswith("Unnamed: "):
+                kind = "id" if detect_id_type(values) == "ensembl" else "symbol"
+                sides.setdefault(species_key(column), {}).setdefault(kind, column)
+                names.setdefault(species_key(column), column)
+    return sides, names
+
+
+def _refuse_species(read: NameTable, name: str, there: list[str]) -> None:
+    shown = ", ".join(map(repr, there[:10])) or "none that is known"
+    columns = ", ".join(map(repr, read.frame.columns[:8]))
+    msg = (
+        f"The table ({read.source}) has no genes of {name!r}; its species are {shown}, its columns "
+        f"{columns}. Species are told by their whole name. A table may also have one column of names "
+        f"for each species, called after it. {HOW_TO_GET}"
+    )
+    raise GeneMismatchError(msg)

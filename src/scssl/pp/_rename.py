@@ -1,0 +1,45 @@
+"""Other names for the genes of an AnnData."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    from anndata import AnnData
+
+
+def check_changeable(adata: Any, *, copy: bool, subset: bool) -> None:
+    """Raise unless genes of an AnnData can be renamed, and taken out if asked."""
+    from anndata import AnnData
+
+    if not isinstance(adata, AnnData):
+        msg = f"`adata` must be an AnnData, found {type(adata).__name__}."
+        raise TypeError(msg)
+    if not adata.n_vars:
+        msg = f"`adata` has no genes (shape {adata.n_obs} × {adata.n_vars})."
+        raise ValueError(msg)
+    if copy:
+        return
+    if adata.is_view:
+        msg = (
+            "`adata` is a view of another AnnData and cannot be changed. Pass copy=True, or make it an "
+            "object first: adata = adata.copy()"
+        )
+        raise ValueError(msg)
+    if adata.isbacked and subset:
+        msg = (
+            "`adata` is backed by a file, from which genes cannot be taken out. Pass copy=True, "
+            'unmapped="keep", or read it first: adata = adata.to_memory()'
+        )
+        raise ValueError(msg)
+
+
+def rename(adata: AnnData, names: np.ndarray, column: str, old_names: np.ndarray) -> None:
+    """Give genes other names, and keep those before in a column."""
+    import pandas as pd
+
+    name = adata.var_names.name
+    # An index cannot be written under the name of a column.
+    adata.var_names = pd.Index(names, name=None if name == column else name)
+    adata.var[column] = old_names

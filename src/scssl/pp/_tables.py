@@ -1,0 +1,106 @@
+"""Tables of names: read as text, for a gene may be called NA."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class NameTable:
+    """A table of names, and where it is from."""
+
+    frame: pd.DataFrame
+    """Strings without white space around, empty where there is nothing."""
+    source: str
+    """Name of the file, or ``"DataFrame"``."""
+    sha256: str
+    """Digest of the file, empty for a data frame."""
+
+
+def read_table(table: Any, *, argument: str, how_to_get: str) -> NameTable:
+    """Read a table from a file, or take it as it is.
+
+    Parameters
+    ----------
+    table
+        Path of a text file whose first line has the names of its columns, separated by tabs or
+        commas, perhaps compressed; or a data frame.
+    argument
+        Name of the argument, for messages.
+    how_to_get
+        Where such a table is to be had, for messages.
+
+    Raises
+    ------
+    TypeError
+        If it is neither.
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If there are no rows.
+    """
+    import pandas as pd
+
+    digest = ""
+    if isinstance(table, pd.DataFrame):
+        frame, source = table, "DataFrame"
+    elif isinstance(table, (str, Path)):
+        path = Path(table).expanduser()
+        if not path.is_file():
+            msg = f"There is no file {path}. {how_to_get}"
+            raise FileNotFoundError(msg)
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        frame, source = _read_text(path), path.name
+    else:
+        msg = f"`{argument}` must be a path or a DataFrame, found {type(table).__name__}. {how_to_get}"
+        raise TypeError(msg)
+    if not len(frame) or not len(frame.columns):
+        msg = f"`{argument}` ({source}) has no rows. {how_to_get}"
+        raise ValueError(msg)
+    frame = pd.DataFrame({str(name).strip(): _texts(frame[name]) for name in frame.columns})
+    return NameTable(frame, source, digest)
+
+
+def _read_text(path: Path) -> pd.DataFrame:
+    import pandas as pd
+
+    options: dict[str, Any] = {
+        "dtype": str,
+        "keep_default_na": False,
+        "index_col": False,
+        "encoding": "utf-8-sig",
+        "encoding_errors": "replace",
+    }
+    # A quotation mark in a table with tabs may be part of a name; those around a field are not.
+    tabs = {"sep": "\t", "quoting": csv.QUOTE_NONE}
+    with warnings.catch_warnings():
+        # Some reports end every row, but not the first line, with a separator.
+        warnings.filterwarnings("ignore", "Length of header", pd.errors.ParserWarning)
+        try:
+            if len(pd.read_csv(path, nrows=0, **tabs, **options).columns) > 1:
+                return pd.read_csv(path, **tabs, **options)
+            return pd.read_csv(path, **options)
+        except pd.errors.EmptyDataError:
+            return pd.DataFrame()
+
+
+def _texts(column: Any) -> list[str]:
+    return [
+        "" if missing else _unquoted(str(value).strip())
+        for value, missing in zip(column, column.isna(), strict=True)
+    ]
+
+
+def _unquoted(text: str) -> str:
+    if len(text) > 1 and text[0] == text[-1] == '"':
+        return text[1:-1].strip()
+    return text
