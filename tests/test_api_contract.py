@@ -27,6 +27,14 @@ FUNCTIONS = {
 CALLS = {
     "pp.cross_batch_neighbors": {"batch_key": "batch", "method": "mnn"},
     "pp.gene_programs": {"programs": {"all": [f"GENE{i}" for i in range(10)]}},
+    "pp.map_orthologs": {
+        "table": pd.DataFrame(
+            {name: [f"GENE{i}" for i in range(40)] for name in ("mouse", "human")}
+        ),
+        "from_species": "mouse",
+        "to_species": "human",
+    },
+    "pp.match_genes": {"reference": [f"GENE{i}" for i in range(20, 60)]},
     "pp.tf_targets": {"targets": {"GENE0": [f"GENE{i}" for i in range(20)]}},
     "tl.classify": {"label_key": "label", "classifier": "lr"},
     "tl.cluster_metrics": {"label_key": "label", "n_repeats": 2},
@@ -42,6 +50,9 @@ CALLS = {
     "pl.history": {},
     "pl.embedding": {"color": "label"},
     "pl.confusion_matrix": {"label_key": "label", "pred_key": "predicted"},
+    "pl.per_class_f1": {"label_key": "label", "pred_key": "predicted"},
+    "pl.paired_scatter": {"metric": "accuracy", "x": "scratch", "y": "pretrained"},
+    "pl.metric_bars": {"metrics": "accuracy"},
     "pl.calibration": {"label_key": "label", "pred_key": "predicted"},
     "pl.augmentations": {"augmentation": "clear"},
 }
@@ -55,12 +66,26 @@ MEASURES = {
     "tl.reconstruction_metrics",
     "tl.modality_scores",
 }
+# Columns of ``var`` that are documented under another name than the key.
+COLUMNS = {"mouse_gene"}
 # What is given first where it is not the AnnData under test.
 FIRST = {
     "pl.history": "model",
+    "pl.paired_scatter": "scores",
+    "pl.metric_bars": "scores",
     "tl.label_transfer": "reference",
     "tl.predict_modality": "reference",
 }
+
+# A table of scores, as evaluations return it.
+SCORES = pd.DataFrame(
+    {
+        "dataset": list("abab"),
+        "arm": ["scratch", "scratch", "pretrained", "pretrained"],
+        "seed": 0,
+        "accuracy": [0.7, 0.9, 0.8, 0.85],
+    }
+)
 
 every_function = pytest.mark.parametrize("name", FUNCTIONS)
 
@@ -205,18 +230,21 @@ def close_figures():
 
 
 def call(name, adata, model, **kwargs):
-    arguments = {key: model if value == "model" else value for key, value in CALLS[name].items()}
+    arguments = {
+        key: model if isinstance(value, str) and value == "model" else value
+        for key, value in CALLS[name].items()
+    }
     if name.startswith("pl."):
         kwargs = {"show": False, **kwargs}
     if FIRST.get(name) == "reference":
         reference = reference_of(adata) if isinstance(adata, ad.AnnData) else adata
         return FUNCTIONS[name](reference, adata, **arguments, **kwargs)
-    first = model if FIRST.get(name) == "model" else adata
+    first = {"model": model, "scores": SCORES.copy()}.get(FIRST.get(name), adata)
     return FUNCTIONS[name](first, **arguments, **kwargs)
 
 
 def is_under(column, key):
-    """Whether a column of ``obs`` or a graph belongs to a key: ``key`` itself and ``key_...``."""
+    """Whether a column of ``obs`` or ``var`` or a graph belongs to a key: ``key`` itself and ``key_...``."""
     return key is not None and (column == key or column.startswith(f"{key}_"))
 
 
@@ -226,7 +254,8 @@ def assert_untouched(adata, before, *, except_key=None):
     np.testing.assert_array_equal(adata.layers["other"], before.layers["other"])
     own = [column for column in adata.obs if is_under(column, except_key)]
     pd.testing.assert_frame_equal(adata.obs.drop(columns=own), before.obs)
-    pd.testing.assert_frame_equal(adata.var, before.var)
+    own = [c for c in adata.var if is_under(c, except_key) or (except_key and c in COLUMNS)]
+    pd.testing.assert_frame_equal(adata.var.drop(columns=own), before.var)
     assert all(is_under(key, except_key) for key in adata.obsp)
     for slot in ("obsm", "varm", "uns"):
         now, then = getattr(adata, slot), getattr(before, slot)
@@ -259,7 +288,9 @@ def written(adata, key):
     return {**slots, "obsp": graphs, "obs": adata.obs[columns]}
 
 
-adata_functions = pytest.mark.parametrize("name", [n for n in FUNCTIONS if FIRST.get(n) != "model"])
+adata_functions = pytest.mark.parametrize(
+    "name", [n for n in FUNCTIONS if FIRST.get(n) not in ("model", "scores")]
+)
 writers = pytest.mark.parametrize("name", [n for n in FUNCTIONS if "key_added" in parameters(n)])
 
 

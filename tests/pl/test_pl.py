@@ -197,3 +197,77 @@ def test_embedding_that_is_not_there(adata):
 def test_embedding_of_too_few_cells(adata):
     with pytest.raises(ValueError, match="A UMAP needs three cells or more, found 2"):
         scssl.pl.embedding(adata[:2].copy())
+
+
+# --- several embeddings ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def several(adata):
+    """Two embeddings that are drawn as they are."""
+    generator = np.random.default_rng(1)
+    adata.obsm["X_before"], adata.obsm["X_after"] = generator.normal(size=(2, 60, 2))
+    return adata
+
+
+def places(ax):
+    return np.asarray(ax.collections[0].get_offsets())
+
+
+def test_embeddings_side_by_side_share_colours_and_a_legend(several):
+    keys = ["X_before", "X_after"]
+    axes = scssl.pl.embedding(several, keys, "label", title=["before", "after"], show=False)
+    assert [ax.get_title() for ax in axes] == ["before", "after"]
+    colors = []
+    for ax, key in zip(axes, keys, strict=True):
+        # scanpy may draw cells in an order of its own; it keeps that of categories.
+        np.testing.assert_allclose(places(ax), several.obsm[key], atol=1e-6)
+        colors.append(ax.collections[0].get_facecolors())
+    np.testing.assert_array_equal(*colors)
+    assert axes[0].get_legend() is None
+    legend = axes[1].get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == ["B", "T"]
+    shown = [handle.get_facecolor()[0] for handle in legend.legend_handles]
+    np.testing.assert_allclose(np.array(shown), colors[0][[0, 30]])
+
+
+def test_embeddings_by_colours(several):
+    several.obs["gaps"] = several.obs["label"].where(np.arange(60) > 3)
+    keys = ["X_before", "X_after"]
+    axes = scssl.pl.embedding(several, keys, ["gaps", "LYZ"], show=False)
+    assert [ax.get_title() for ax in axes] == [
+        "X_before: gaps",
+        "X_after: gaps",
+        "X_before: LYZ",
+        "X_after: LYZ",
+    ]
+    assert [t.get_text() for t in axes[1].get_legend().get_texts()] == ["B", "T", "NA"]
+    # One colour bar for the two panels of a gene.
+    assert [len(ax.child_axes) for ax in axes] == [0, 0, 0, 1]
+    limits = [ax.collections[0].get_clim() for ax in axes[2:]]
+    assert limits[0] == limits[1]
+    axes = scssl.pl.embedding(several, keys, show=False)
+    assert [ax.get_title() for ax in axes] == keys
+
+
+def test_embeddings_have_a_umap_each(adata):
+    adata.obsm["X_other"] = adata.obsm["X_ssl"][::-1].copy()
+    scssl.pl.embedding(adata, ["X_ssl", "X_other"], "label", rng=4, show=False)
+    alone = adata.copy()
+    del alone.obsm["X_other_umap"]
+    scssl.pl.embedding(alone, "X_other", rng=4, show=False)
+    np.testing.assert_array_equal(alone.obsm["X_other_umap"], adata.obsm["X_other_umap"])
+    assert adata.uns["X_ssl_umap"]["use_rep"] == "X_ssl"
+
+
+def test_several_embeddings_refused(several):
+    keys = ["X_before", "X_after"]
+    _, ax = plt.subplots()
+    with pytest.raises(ValueError, match="`ax` is for one embedding"):
+        scssl.pl.embedding(several, keys, ax=ax)
+    with pytest.raises(ValueError, match="`key_added` is for one embedding"):
+        scssl.pl.embedding(several, keys, key_added="umap")
+    with pytest.raises(ValueError, match=r"each once, found \['X_after', 'X_after'\]"):
+        scssl.pl.embedding(several, ["X_after", "X_after"])
+    with pytest.raises(ValueError, match="one title for each of the 2 embeddings"):
+        scssl.pl.embedding(several, keys, title="after")

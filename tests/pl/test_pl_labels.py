@@ -53,11 +53,19 @@ def test_order_of_labels_and_predictions():
         scssl.pl.confusion_matrix(make(known, found), "known", "found", show=False)
     )
     assert rows == ["cluster_1 (2)", "cluster_2 (2)", "cluster_10 (2)"]
-    # Labels first, in their order; what is no label by the label it is most of; unknown last.
-    assert columns == ["cluster_2", "cluster_10", "new a", "new b", "unknown"]
+    # All labels first, in their order, predicted or not; what is no label by the label it is most of;
+    # unknown last.
+    assert columns == ["cluster_1", "cluster_2", "cluster_10", "new a", "new b", "unknown"]
     np.testing.assert_allclose(
-        shares, [[0.5, 0, 0, 0, 0.5], [0.5, 0, 0.5, 0, 0], [0, 0.5, 0, 0.5, 0]]
+        shares, [[0, 0.5, 0, 0, 0, 0.5], [0, 0.5, 0, 0.5, 0, 0], [0, 0, 0.5, 0, 0.5, 0]]
     )
+
+
+def test_predictions_that_are_no_labels_have_the_only_columns():
+    adata = make(list("AABB"), ["2", "unknown", "1", "1"])
+    _, columns, shares = drawn(scssl.pl.confusion_matrix(adata, "known", "found", show=False))
+    assert columns == ["2", "1", "unknown"]
+    np.testing.assert_allclose(shares, [[0.5, 0, 0.5], [0, 1, 0]])
 
 
 def test_order_of_categories_is_kept():

@@ -29,9 +29,10 @@ def confusion_matrix(
     """Draw what cells of each label were predicted to be.
 
     Each row is a label and adds to 1: the share of its cells by prediction. Labels are sorted, numbers
-    in them by value, unless their categories have an order of another kind. Predictions that are labels
-    stand in the same order, so that what is right is on the diagonal; the others follow, each by the
-    label that has the largest share of it, and `unknown_label` comes last.
+    in them by value, unless their categories have an order of another kind. Where predictions are
+    labels, all labels have a column, those never predicted too, in the same order: what is right is on
+    the diagonal. Other predictions follow, each by the label that has the largest share of it, and
+    `unknown_label` comes last.
 
     Parameters
     ----------
@@ -121,7 +122,12 @@ def _shares(
         known.astype(str).to_numpy(), found.astype(str).to_numpy(), dropna=False
     ).astype(np.int64)
     rows = [name for name in _order(known) if name in counts.index]
-    same = [name for name in rows if name in counts.columns and name != unknown_label]
+    same = [name for name in rows if name != unknown_label]
+    if not any(name in counts.columns for name in same):
+        same = []  # of clusters, for instance
+    counts = counts.reindex(
+        columns=[*counts, *(name for name in same if name not in counts)], fill_value=0
+    )
     shares = counts.loc[rows].div(counts.loc[rows].sum(axis=1), axis=0)
     place = {name: int(np.argmax(shares[name].to_numpy())) for name in counts.columns}
     others = [name for name in _order(found) if name in counts.columns and name not in same]

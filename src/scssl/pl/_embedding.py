@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def embedding(
     adata: AnnData,
-    use_rep: str = "X_ssl",
+    use_rep: str | Sequence[str] = "X_ssl",
     color: str | Sequence[str] | None = None,
     *,
     n_neighbors: int = 15,
@@ -29,7 +29,7 @@ def embedding(
     ax: Axes | None = None,
     **kwargs: Any,
 ) -> Axes | list[Axes] | None:
-    """Draw an embedding as a UMAP.
+    """Draw an embedding as a UMAP, or several side by side.
 
     The UMAP is computed once, with scanpy, and kept. It is computed again when the embedding or a
     parameter has changed. The neighbours and the UMAP that `adata` may have are left alone.
@@ -41,9 +41,12 @@ def embedding(
         ``(n_cells, 2)``), ``adata.uns[key_added]`` (what it was computed from) and, as scanpy
         does, ``adata.uns[f"{color}_colors"]``.
     use_rep
-        Entry of `adata.obsm` to draw. One with two dimensions is drawn as it is.
+        Entry of `adata.obsm` to draw. One with two dimensions is drawn as it is. Several, such as those
+        before and after training, are drawn in a column each, with the same colours and one legend. Each
+        has its own UMAP: places in one mean nothing in another.
     color
-        Columns of `adata.obs` or genes to colour the cells by, one panel each.
+        Columns of `adata.obs` or genes to colour the cells by, one panel each; for several embeddings,
+        one row of panels each.
     n_neighbors
         Size of the neighbourhoods; larger shows more of the global structure.
     min_dist
@@ -52,16 +55,16 @@ def embedding(
         Seed or generator of the UMAP. Draws of a generator differ, so that with one the UMAP is
         computed every time.
     key_added
-        Name of the UMAP; ``f"{use_rep}_umap"`` by default.
+        Name of the UMAP; ``f"{use_rep}_umap"`` by default. For one `use_rep` only.
     show
         Show the figure. By default shown, unless `save` or `ax` is given or scanpy's ``autoshow``
         is off.
     save
         File to save the figure in; its ending is the format.
     ax
-        Axes to draw in; for one `color` only.
+        Axes to draw in; for one panel only.
     **kwargs
-        Passed to :func:`scanpy.pl.embedding`.
+        Passed to :func:`scanpy.pl.embedding`. For several embeddings `title` has one title for each.
 
     Returns
     -------
@@ -73,7 +76,8 @@ def embedding(
     KeyError
         If `use_rep` is not in `adata.obsm`.
     ValueError
-        If the embedding is not finite or there are fewer than three cells.
+        If the embedding is not finite, there are fewer than three cells, or there are several
+        embeddings for one `ax` or `key_added`.
 
     Examples
     --------
@@ -87,28 +91,117 @@ def embedding(
     import scanpy as sc
 
     from scssl.pl._finish import finish
-    from scssl.tl._checks import check_adata, check_key, get_embedding
+    from scssl.tl._checks import check_adata
 
     check_adata(adata)
-    values = get_embedding(adata, use_rep)
-    if values.shape[1] == 2:
-        key_added = use_rep
+    if isinstance(use_rep, str):
+        basis = _two_dimensions(adata, use_rep, n_neighbors, min_dist, as_seed(rng), key_added)
+        kwargs = {"wspace": _legend_width(adata, color), **kwargs}
+        drawn = sc.pl.embedding(adata, basis, color=color, ax=ax, show=False, **kwargs)
+        axes = drawn if isinstance(drawn, list) else [drawn]
     else:
-        key_added = f"{use_rep}_umap" if key_added is None else key_added
-        check_key(key_added, "key_added")
+        keys = list(use_rep)
+        _check_several(keys, key_added, ax)
         seed = as_seed(rng)
-        params = {"n_neighbors": n_neighbors, "min_dist": min_dist, "seed": seed}
-        origin = {"use_rep": use_rep, "sha256": _fingerprint(values), "params": params}
-        if key_added not in adata.obsm or adata.uns.get(key_added) != origin:
-            adata.obsm[key_added] = _umap(values, n_neighbors, min_dist, seed)
-            adata.uns[key_added] = origin
-    kwargs = {"wspace": _legend_width(adata, color), **kwargs}
-    drawn = sc.pl.embedding(adata, key_added, color=color, ax=ax, show=False, **kwargs)
-    axes = drawn if isinstance(drawn, list) else [drawn]
+        bases = {
+            key: _two_dimensions(adata, key, n_neighbors, min_dist, seed, None) for key in keys
+        }
+        axes = _side_by_side(adata, bases, color, kwargs)
     if ax is not None:
         show = bool(show)
     shown = finish(axes, show=show, save=save)
     return shown[0] if shown is not None and len(shown) == 1 else shown
+
+
+def _two_dimensions(
+    adata: AnnData,
+    use_rep: str,
+    n_neighbors: int,
+    min_dist: float,
+    seed: int,
+    key_added: str | None,
+) -> str:
+    """Entry of `obsm` with the embedding in two dimensions, computed unless it is there."""
+    from scssl.tl._checks import check_key, get_embedding
+
+    values = get_embedding(adata, use_rep)
+    if values.shape[1] == 2:
+        return use_rep
+    key_added = f"{use_rep}_umap" if key_added is None else key_added
+    check_key(key_added, "key_added")
+    params = {"n_neighbors": n_neighbors, "min_dist": min_dist, "seed": seed}
+    origin = {"use_rep": use_rep, "sha256": _fingerprint(values), "params": params}
+    if key_added not in adata.obsm or adata.uns.get(key_added) != origin:
+        adata.obsm[key_added] = _umap(values, n_neighbors, min_dist, seed)
+        adata.uns[key_added] = origin
+    return key_added
+
+
+def _check_several(keys: list[str], key_added: str | None, ax: Axes | None) -> None:
+    if not keys or len(set(keys)) < len(keys):
+        msg = f"`use_rep` must name one or more entries of adata.obsm, each once, found {keys}."
+        raise ValueError(msg)
+    for name, value in (("key_added", key_added), ("ax", ax)):
+        if value is not None:
+            msg = f"`{name}` is for one embedding: leave it out, or give one of `use_rep`."
+            raise ValueError(msg)
+
+
+def _side_by_side(
+    adata: AnnData,
+    bases: dict[str, str],
+    color: str | Sequence[str] | None,
+    kwargs: dict[str, Any],
+) -> list[Axes]:
+    """A column of panels for each embedding and a row for each colour, with one legend a row."""
+    import matplotlib.pyplot as plt
+    import scanpy as sc
+
+    colors: list[str | None] = [color] if color is None or isinstance(color, str) else list(color)
+    titles = kwargs.pop("title", None)
+    titles = list(bases) if titles is None else [titles] if isinstance(titles, str) else titles
+    if len(titles) != len(bases):
+        msg = (
+            f"`title` must have one title for each of the {len(bases)} embeddings, found {titles}."
+        )
+        raise ValueError(msg)
+    size = (
+        3.3 * len(bases) + 25 * (_legend_width(adata, [name for name in colors if name]) or 0) / 4,
+        3.3 * len(colors),
+    )
+    _, grid = plt.subplots(
+        len(colors), len(bases), figsize=size, squeeze=False, layout="constrained"
+    )
+    for row, name in zip(grid, colors, strict=True):
+        for panel, basis, title in zip(row, bases.values(), titles, strict=True):
+            # The legend that scanpy draws would take the axes out of the layout, and its colour bar
+            # would make one panel narrower than the others.
+            options = {"legend_loc": "none", "colorbar_loc": None, **kwargs}
+            text = title if len(colors) == 1 else f"{title}: {name}"
+            sc.pl.embedding(adata, basis, color=name, ax=panel, show=False, title=text, **options)
+            # Of several embeddings the names are in the titles.
+            panel.set(xlabel="", ylabel="")
+        if name is not None and name in adata.obs and adata.obs[name].dtype == "category":
+            if "legend_loc" not in kwargs:
+                _legend(row[-1], adata, name)
+        elif name is not None and "colorbar_loc" not in kwargs:
+            row[-1].figure.colorbar(
+                row[-1].collections[0], cax=row[-1].inset_axes((1.03, 0, 0.04, 1))
+            )
+    return list(grid.ravel())
+
+
+def _legend(ax: Axes, adata: AnnData, color: str) -> None:
+    """The legend that scanpy would draw beside the last panel."""
+    column = adata.obs[color]
+    names = [str(name) for name in column.cat.categories]
+    colors = list(adata.uns[f"{color}_colors"])
+    if column.isna().any():
+        names, colors = [*names, "NA"], [*colors, "lightgray"]
+    for name, value in zip(names, colors, strict=True):
+        ax.scatter([], [], color=value, label=name)
+    n_columns = 1 + (len(names) > 14) + (len(names) > 30)
+    ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), ncol=n_columns)
 
 
 def _legend_width(adata: AnnData, color: str | Sequence[str] | None) -> float | None:

@@ -1,0 +1,196 @@
+"""Scores of one arm against those of another, data set by data set."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from scssl._errors import ScsslWarning
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+
+def paired_scatter(
+    scores: pd.DataFrame,
+    metric: str,
+    *,
+    x: str,
+    y: str,
+    arm_key: str = "arm",
+    dataset_key: str = "dataset",
+    panel_key: str | None = None,
+    names: bool = False,
+    show: bool | None = None,
+    save: str | Path | None = None,
+    ax: Axes | None = None,
+) -> Axes | list[Axes] | None:
+    """Draw scores with something against scores without it, one dot for each data set.
+
+    A dot above the diagonal is a data set on which `y` does better. How many are above is written in
+    the corner. Several rows of a data set and arm, such as those of several seeds, are one dot at their
+    mean, with their standard deviation both ways as thin lines.
+
+    Parameters
+    ----------
+    scores
+        One row for each data set, arm and repeat.
+    metric
+        Column with the score.
+    x
+        Arm on the horizontal axis, such as the network from scratch.
+    y
+        Arm on the vertical axis, such as the pretrained network.
+    arm_key
+        Column with the arm.
+    dataset_key
+        Column with the data set. Of both arms each must have the same number of rows.
+    panel_key
+        Column with what is drawn in panels of its own, such as the number of labels.
+    names
+        Write the names of the data sets beside the dots.
+    show
+        Show the figure. By default shown, unless `save` or `ax` is given or scanpy's ``autoshow``
+        is off.
+    save
+        File to save the figure in; its ending is the format.
+    ax
+        Axes to draw in; for one panel only.
+
+    Returns
+    -------
+    matplotlib.axes.Axes or list of matplotlib.axes.Axes or None
+        The axes, a list for several panels; `None` when the figure is shown.
+
+    Raises
+    ------
+    KeyError
+        If a column is not in `scores`.
+    ValueError
+        If an arm is not in its column, a data set does not have the same number of rows in both, or
+        there are several panels for one `ax`.
+
+    Examples
+    --------
+    >>> import pandas as pd, scssl
+    >>> scores = pd.DataFrame(
+    ...     {
+    ...         "dataset": ["a", "b", "a", "b"],
+    ...         "arm": ["scratch", "scratch", "pretrained", "pretrained"],
+    ...         "accuracy": [0.7, 0.9, 0.8, 0.85],
+    ...     }
+    ... )
+    >>> ax = scssl.pl.paired_scatter(scores, "accuracy", x="scratch", y="pretrained", show=False)
+    >>> ax.texts[0].get_text()
+    'above: 1 of 2 (50%)'
+    """
+    import matplotlib.pyplot as plt
+
+    from scssl.pl._finish import finish
+    from scssl.pl._score_tables import check_scores, in_order, name_of
+
+    keys = {"arm_key": arm_key, "dataset_key": dataset_key, "panel_key": panel_key}
+    check_scores(scores, [metric], keys)
+    arms = list(scores[arm_key].unique())
+    for name, arm in (("x", x), ("y", y)):
+        if arm not in arms:
+            msg = (
+                f"{name}={arm!r} is no arm in {arm_key!r}; there are {', '.join(map(repr, arms))}."
+            )
+            raise ValueError(msg)
+    panels: dict[Any, pd.DataFrame] = {None: scores}
+    if panel_key is not None:
+        panels = {
+            value: scores[scores[panel_key] == value] for value in in_order(scores[panel_key])
+        }
+    pairs = {
+        value: _pairs(rows, metric, x, y, arm_key, dataset_key) for value, rows in panels.items()
+    }
+    if ax is not None:
+        if len(pairs) > 1:
+            msg = f"{len(pairs)} panels do not fit in one `ax`: choose the rows of one, or give no `ax`."
+            raise ValueError(msg)
+        axes, show = [ax], bool(show)
+    else:
+        size = (3.6 * len(pairs) + 0.2, 3.9)
+        _, grid = plt.subplots(1, len(pairs), figsize=size, squeeze=False, layout="constrained")
+        axes = list(grid[0])
+    limits = _limits(list(pairs.values()))
+    for panel, (value, points) in zip(axes, pairs.items(), strict=True):
+        _draw(panel, points, limits, names=names)
+        panel.set(xlabel=f"{name_of(metric)}, {x}", ylabel=f"{name_of(metric)}, {y}")
+        if value is not None:
+            panel.set_title(f"{name_of(str(panel_key))}: {value}")
+    drawn = finish(axes, show=show, save=save)
+    return drawn[0] if drawn is not None and len(drawn) == 1 else drawn
+
+
+def _pairs(
+    rows: pd.DataFrame, metric: str, x: str, y: str, arm_key: str, dataset_key: str
+) -> pd.DataFrame:
+    """Mean and standard deviation of both arms by data set."""
+    rows = rows[rows[arm_key].isin([x, y])]
+    groups = rows.groupby([dataset_key, arm_key], observed=True, sort=False)[metric]
+    sizes = groups.size().unstack(fill_value=0).reindex(columns=[x, y], fill_value=0)
+    odd = sizes.index[sizes[x] != sizes[y]]
+    if len(odd):
+        first = sizes.loc[odd[0]]
+        msg = (
+            f"Data set {odd[0]!r} has {first[x]} rows of {x!r} and {first[y]} of {y!r}: without the same "
+            "runs of both arms the pair means nothing. Leave it out: "
+            f"`scores = scores[scores[{dataset_key!r}] != {odd[0]!r}]`."
+        )
+        raise ValueError(msg)
+    broken = rows.loc[rows[metric].isna(), dataset_key].unique()
+    if len(broken):
+        msg = (
+            f"{len(broken)} of {len(sizes)} data sets are left out, their {metric!r} is NaN in a run: "
+            f"{', '.join(map(str, broken[:5]))}."
+        )
+        warnings.warn(msg, ScsslWarning, stacklevel=4)
+    mean, sd = groups.mean().unstack(), groups.std().unstack()
+    points = mean[[x, y]].set_axis(["x", "y"], axis=1)
+    points[["x_sd", "y_sd"]] = sd[[x, y]].to_numpy()
+    return points[~points.index.isin(broken)]
+
+
+def _limits(points: list[pd.DataFrame]) -> tuple[float, float]:
+    """The same limits for both axes and all panels."""
+    import numpy as np
+
+    values = np.concatenate([one[["x", "y"]].to_numpy().ravel() for one in points])
+    if not len(values):
+        return 0, 1
+    room = max(0.08 * float(values.max() - values.min()), 0.01)
+    return float(values.min()) - room, float(values.max()) + room
+
+
+def _draw(ax: Axes, points: pd.DataFrame, limits: tuple[float, float], *, names: bool) -> None:
+    from scssl.pl._score_tables import PALETTE
+
+    ax.plot(limits, limits, color="0.6", linewidth=1, zorder=0)
+    if points[["x_sd", "y_sd"]].notna().to_numpy().any():
+        ax.errorbar(
+            points["x"],
+            points["y"],
+            xerr=points["x_sd"],
+            yerr=points["y_sd"],
+            fmt="none",
+            ecolor="0.75",
+            elinewidth=0.8,
+            zorder=1,
+        )
+    ax.scatter(points["x"], points["y"], s=30, color=PALETTE[0], alpha=0.85, linewidth=0, zorder=2)
+    above, equal = int((points["y"] > points["x"]).sum()), int((points["y"] == points["x"]).sum())
+    share = f" ({above / len(points):.0%})" if len(points) else ""
+    text = f"above: {above} of {len(points)}{share}" + (f", equal: {equal}" if equal else "")
+    ax.text(0.97, 0.04, text, transform=ax.transAxes, ha="right", color="0.35")
+    if names:
+        for name, x, y in zip(points.index, points["x"], points["y"], strict=True):
+            ax.annotate(
+                str(name), (x, y), (4, 4), textcoords="offset points", fontsize=7, color="0.25"
+            )
+    ax.set(xlim=limits, ylim=limits, aspect="equal")
+    ax.spines[["top", "right"]].set_visible(False)

@@ -1,0 +1,59 @@
+"""What figures of tables of scores have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# Colours that colour-blind readers tell apart (Okabe and Ito), those that print best first.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
+_NAMES = {
+    "macro_f1": "macro-F1",
+    "weighted_f1": "weighted F1",
+    "f1": "F1",
+    "cohen_kappa": "Cohen's κ",
+    "macro_auroc": "macro AUROC",
+    "macro_auprc": "macro AUPRC",
+    "ece": "calibration error",
+}
+_SHORT = {"ari": "ARI", "nmi": "NMI", "kmeans": "k-means", "leiden": "Leiden"}
+
+
+def name_of(metric: str) -> str:
+    """Name of a column, of scores or of what they are grouped by, as it is written in a figure."""
+    if metric in _NAMES:
+        return _NAMES[metric]
+    return " ".join(_SHORT.get(word, word) for word in metric.removeprefix("n_").split("_"))
+
+
+def check_scores(scores: Any, metrics: Sequence[str], keys: dict[str, str | None]) -> None:
+    """Raise unless `scores` is a frame with columns of numbers and the columns that arguments name."""
+    import pandas as pd
+
+    if not isinstance(scores, pd.DataFrame):
+        msg = f"`scores` must be a pandas.DataFrame, found {type(scores).__name__}."
+        raise TypeError(msg)
+    wanted = {"metric": list(metrics)} | {name: [key] for name, key in keys.items() if key}
+    for argument, columns in wanted.items():
+        for column in columns:
+            if column not in scores:
+                found = ", ".join(map(repr, scores.columns)) or "no columns"
+                msg = f"`scores` has no column {column!r} (`{argument}`); it has {found}."
+                raise KeyError(msg)
+    for metric in metrics:
+        if not pd.api.types.is_numeric_dtype(scores[metric]):
+            msg = f"Column {metric!r} of `scores` must be numbers, found {scores[metric].dtype}."
+            raise TypeError(msg)
+
+
+def in_order(values: pd.Series[Any]) -> list[Any]:
+    """Each value once: in the order of categories, numbers by size, others as they come."""
+    import pandas as pd
+
+    if values.dtype == "category":
+        return [name for name in values.cat.categories if (values == name).any()]
+    found = list(pd.unique(values.dropna()))
+    return sorted(found) if pd.api.types.is_numeric_dtype(values) else found

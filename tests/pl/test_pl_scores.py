@@ -1,0 +1,251 @@
+"""Figures of scores show the means, intervals and counts that are in the table."""
+
+from __future__ import annotations
+
+import anndata as ad
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+from sklearn.metrics import f1_score
+
+import scssl
+from scssl._errors import ScsslWarning
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    plt.close("all")
+
+
+@pytest.fixture
+def scores():
+    """Two arms and a third, five data sets, three seeds, two numbers of labels."""
+    generator = np.random.default_rng(0)
+    rows = [
+        {"dataset": dataset, "arm": arm, "seed": seed, "n_labels": n}
+        for dataset in "abcde"
+        for arm in ("scratch", "pretrained", "PCA")
+        for seed in range(3)
+        for n in (20, 5)
+    ]
+    table = pd.DataFrame(rows)
+    return table.assign(f1=generator.random(len(table)), ari=generator.random(len(table)))
+
+
+def dots(ax):
+    return np.asarray(ax.collections[-1].get_offsets())
+
+
+# --- paired scatter -------------------------------------------------------------------------------
+
+
+def test_dots_are_means_of_the_arms(scores):
+    one = scores[scores["n_labels"] == 5]
+    ax = scssl.pl.paired_scatter(one, "f1", x="scratch", y="pretrained", show=False)
+    expected = [
+        [one[(one["arm"] == arm) & (one["dataset"] == name)]["f1"].mean() for arm in arms]
+        for arms in [("scratch", "pretrained")]
+        for name in "abcde"
+    ]
+    np.testing.assert_allclose(dots(ax), expected)
+    above = sum(y > x for x, y in expected)
+    assert ax.texts[0].get_text() == f"above: {above} of 5 ({above / 5:.0%})"
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("F1, scratch", "F1, pretrained")
+    assert ax.get_xlim() == ax.get_ylim()
+    diagonal = ax.get_lines()[0]
+    np.testing.assert_array_equal(diagonal.get_xdata(), diagonal.get_ydata())
+
+
+def test_thin_lines_are_standard_deviations(scores):
+    one = scores[scores["n_labels"] == 5]
+    ax = scssl.pl.paired_scatter(one, "f1", x="scratch", y="pretrained", show=False)
+    (bars,) = ax.containers
+    horizontal = bars.lines[2][0].get_segments()
+    first = one[(one["arm"] == "scratch") & (one["dataset"] == "a")]["f1"]
+    width = horizontal[0][1][0] - horizontal[0][0][0]
+    assert width == pytest.approx(2 * np.std(first, ddof=1))
+    single = one[one["seed"] == 0]
+    ax = scssl.pl.paired_scatter(single, "f1", x="scratch", y="pretrained", show=False)
+    assert not ax.containers
+
+
+def test_panels_of_a_column(scores):
+    axes = scssl.pl.paired_scatter(
+        scores, "f1", x="scratch", y="PCA", panel_key="n_labels", names=True, show=False
+    )
+    assert [ax.get_title() for ax in axes] == ["labels: 5", "labels: 20"]
+    assert axes[0].get_xlim() == axes[1].get_xlim()
+    assert [text.get_text() for text in axes[0].texts[1:]] == list("abcde")
+    assert not np.array_equal(dots(axes[0]), dots(axes[1]))
+
+
+def test_equal_scores_are_not_above():
+    table = pd.DataFrame({"dataset": list("abab"), "arm": list("xxyy"), "f1": [0.5, 0.6, 0.5, 0.4]})
+    ax = scssl.pl.paired_scatter(table, "f1", x="x", y="y", show=False)
+    assert ax.texts[0].get_text() == "above: 0 of 2 (0%), equal: 1"
+
+
+def test_pairs_that_are_none(scores):
+    lacking = scores.drop(scores.index[(scores["dataset"] == "b")][0])
+    with pytest.raises(ValueError, match="Data set 'b' has 5 rows of 'scratch' and 6 of"):
+        scssl.pl.paired_scatter(lacking, "f1", x="scratch", y="pretrained")
+    absent = scores[(scores["dataset"] != "c") | (scores["arm"] != "scratch")]
+    with pytest.raises(ValueError, match="Data set 'c' has 0 rows of 'scratch' and 6 of"):
+        scssl.pl.paired_scatter(absent, "f1", x="scratch", y="pretrained")
+    scores.loc[(scores["dataset"] == "d") & (scores["seed"] == 1), "f1"] = np.nan
+    with pytest.warns(ScsslWarning, match="1 of 5 data sets are left out, their 'f1' is NaN"):
+        ax = scssl.pl.paired_scatter(scores, "f1", x="scratch", y="pretrained", show=False)
+    assert len(dots(ax)) == 4
+
+
+def test_paired_scatter_refuses(scores):
+    draw = scssl.pl.paired_scatter
+    with pytest.raises(ValueError, match="y='tuned' is no arm in 'arm'; there are 'scratch',"):
+        draw(scores, "f1", x="scratch", y="tuned")
+    with pytest.raises(KeyError, match=r"no column 'task' \(`dataset_key`\); it has 'dataset'"):
+        draw(scores, "f1", x="scratch", y="PCA", dataset_key="task")
+    with pytest.raises(KeyError, match=r"no column 'kappa' \(`metric`\)"):
+        draw(scores, "kappa", x="scratch", y="PCA")
+    with pytest.raises(TypeError, match="Column 'dataset' of `scores` must be numbers"):
+        draw(scores, "dataset", x="scratch", y="PCA")
+    with pytest.raises(TypeError, match="`scores` must be a pandas.DataFrame, found dict"):
+        draw({}, "f1", x="scratch", y="PCA")
+    _, ax = plt.subplots()
+    with pytest.raises(ValueError, match="2 panels do not fit in one `ax`"):
+        draw(scores, "f1", x="scratch", y="PCA", panel_key="n_labels", ax=ax)
+
+
+# --- bars -----------------------------------------------------------------------------------------
+
+
+def expected_bars(scores, metric):
+    """Mean and confidence interval over seeds of the means over the rows of a seed."""
+    found = []
+    for arm in ("scratch", "pretrained", "PCA"):
+        rows = scores[scores["arm"] == arm]
+        values = [rows[rows["seed"] == seed][metric].mean() for seed in range(3)]
+        low, high = stats.t.interval(0.9, 2, loc=np.mean(values), scale=stats.sem(values))
+        found.append((np.mean(values), low, high, sorted(values)))
+    return found
+
+
+def intervals(ax):
+    """Ends of the lines of all intervals by arm."""
+    lines = [c for c in ax.containers if type(c).__name__ == "ErrorbarContainer"]
+    return [[s[:, 1].tolist() for s in one.lines[2][0].get_segments()] for one in lines]
+
+
+def test_bars_are_means_with_intervals(scores):
+    ax = scssl.pl.metric_bars(scores, ["f1", "ari"], interval=0.9, show=False)
+    assert [text.get_text() for text in ax.get_xticklabels()] == ["F1", "ARI"]
+    bars = [c for c in ax.containers if type(c).__name__ == "BarContainer"]
+    for place, metric in enumerate(["f1", "ari"]):
+        for number, (mean, low, high, _) in enumerate(expected_bars(scores, metric)):
+            assert bars[number].patches[place].get_height() == pytest.approx(mean)
+            assert intervals(ax)[number][place] == pytest.approx([low, high])
+    _, labels = ax.get_legend_handles_labels()
+    assert labels == ["scratch", "pretrained", "PCA"]
+
+
+def test_small_dots_are_the_repeats(scores):
+    ax = scssl.pl.metric_bars(scores, "f1", show=False)
+    for drawn, (*_, values) in zip(ax.collections[::2], expected_bars(scores, "f1"), strict=True):
+        np.testing.assert_allclose(sorted(np.asarray(drawn.get_offsets())[:, 1]), values)
+
+
+def test_groups_and_points(scores):
+    axes = scssl.pl.metric_bars(scores, ["f1", "ari"], group_key="n_labels", bars=False, show=False)
+    assert [ax.get_ylabel() for ax in axes] == ["F1", "ARI"]
+    assert axes[0].get_xlabel() == "labels"
+    assert [text.get_text() for text in axes[0].get_xticklabels()] == ["5", "20"]
+    assert not axes[0].patches
+    means = [c for c in axes[0].collections if c.get_label() == "PCA"]
+    rows = scores[(scores["arm"] == "PCA")].groupby("n_labels")["f1"].mean()
+    np.testing.assert_allclose(np.asarray(means[0].get_offsets())[:, 1], rows)
+
+
+def test_one_repeat_has_no_interval(scores):
+    ax = scssl.pl.metric_bars(scores[scores["seed"] == 0], "f1", show=False)
+    assert intervals(ax) == [[], [], []]
+    assert len(ax.patches) == 3
+
+
+def test_every_row_can_be_a_repeat(scores):
+    ax = scssl.pl.metric_bars(scores, "f1", repeat_key=None, show=False)
+    assert len(ax.collections[0].get_offsets()) == 30
+
+
+def test_rows_without_a_score(scores):
+    scores.loc[0, "f1"] = np.nan
+    with pytest.warns(ScsslWarning, match="1 of 30 rows have no 'f1' and are left out"):
+        ax = scssl.pl.metric_bars(scores, "f1", show=False)
+    assert ax.patches[0].get_height() > 0
+
+
+def test_metric_bars_refuses(scores):
+    with pytest.raises(KeyError, match=r"no column 'run' \(`repeat_key`\)"):
+        scssl.pl.metric_bars(scores, "f1", repeat_key="run")
+    with pytest.raises(ValueError, match="`interval` must be a number above 0 and below 1"):
+        scssl.pl.metric_bars(scores, "f1", interval=95)
+    with pytest.raises(ValueError, match="There is nothing to draw"):
+        scssl.pl.metric_bars(scores, [])
+    _, ax = plt.subplots()
+    with pytest.raises(ValueError, match="2 panels do not fit in one `ax`"):
+        scssl.pl.metric_bars(scores, ["f1", "ari"], group_key="n_labels", ax=ax)
+    assert scssl.pl.metric_bars(scores, "f1", ax=ax) is ax
+
+
+# --- F1 by label ----------------------------------------------------------------------------------
+
+
+def labelled():
+    generator = np.random.default_rng(0)
+    known = generator.choice(list("ABCD"), 200, p=[0.5, 0.3, 0.15, 0.05])
+    obs = pd.DataFrame({"known": known})
+    for name, right in (("good", 0.8), ("bad", 0.4)):
+        other = generator.choice([*"ABCD", "unknown"], 200)
+        obs[name] = np.where(generator.random(200) < right, known, other)
+    obs.index = [f"cell{i}" for i in range(200)]
+    return ad.AnnData(obs=obs)
+
+
+def test_f1_of_labels_equals_scikit_learn():
+    adata = labelled()
+    ax = scssl.pl.per_class_f1(adata, "known", ["good", "bad"], names=["new", "old"], show=False)
+    names = list("ABCD")
+    f1 = {
+        key: f1_score(adata.obs["known"], adata.obs[key], labels=names, average=None)
+        for key in ("good", "bad")
+    }
+    order = np.argsort((f1["good"] + f1["bad"]) / 2)
+    sizes = adata.obs["known"].value_counts()
+    expected = [f"{names[i]} ({sizes[names[i]]})" for i in order]
+    assert [text.get_text() for text in ax.get_yticklabels()] == expected
+    for drawn, key, name in zip(ax.collections[1:], ("good", "bad"), ("new", "old"), strict=True):
+        np.testing.assert_allclose(np.asarray(drawn.get_offsets())[:, 0], f1[key][order])
+        assert drawn.get_label() == f"{name} (macro {f1[key].mean():.3f})"
+
+
+def test_f1_of_one_prediction(tmp_path):
+    adata = labelled()
+    ax = scssl.pl.per_class_f1(adata, "known", "good", show=False)
+    f1 = f1_score(adata.obs["known"], adata.obs["good"], labels=list("ABCD"), average="macro")
+    assert ax.get_title() == f"macro-F1 {f1:.3f}"
+    assert ax.get_legend() is None
+    scssl.pl.per_class_f1(adata, "known", "good", save=tmp_path / "f1.png")
+    assert (tmp_path / "f1.png").stat().st_size > 5000
+    _, ax = plt.subplots()
+    assert scssl.pl.per_class_f1(adata, "known", "good", ax=ax) is ax
+
+
+def test_per_class_f1_refuses():
+    adata = labelled()
+    with pytest.raises(ValueError, match="one name for each of the 2 predictions, found"):
+        scssl.pl.per_class_f1(adata, "known", ["good", "bad"], names=["one"])
+    with pytest.raises(KeyError, match="adata.obs has no 'ugly'"):
+        scssl.pl.per_class_f1(adata, "known", "ugly")
+    with pytest.raises(ValueError, match="has no cells to draw"):
+        scssl.pl.per_class_f1(adata[:0], "known", "good")
