@@ -398,7 +398,7 @@ def test_what_was_done_is_logged(caplog):
     with caplog.at_level(logging.INFO, logger="scssl"):
         scssl.pp.map_orthologs(adata, columns_table(), **TO_HUMAN)
     assert caplog.messages == [
-        "5 of 6 genes of mouse mapped to human; the others were taken out (5 mapped, 1 missing). "
+        "5 of 6 genes of mouse mapped to human; the others were taken out (1 missing). "
         "adata.raw keeps the names of mouse."
     ]
 

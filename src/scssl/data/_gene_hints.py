@@ -31,13 +31,13 @@ _FIXES = (
     ),
     _Fix(
         "the names differ in case, which often means another species (human CD3D, mouse Cd3d): "
-        "map orthologues then; if the species is the same",
+        "map orthologues then (scssl.pp.map_orthologs); if the species is the same",
         str.upper,
         "adata.var_names = adata.var_names.str.upper()",
     ),
     _Fix(
         "the names differ in case, which often means another species (mouse Cd3d, human CD3D): "
-        "map orthologues then; if the species is the same",
+        "map orthologues then (scssl.pp.map_orthologs); if the species is the same",
         str.capitalize,
         "adata.var_names = adata.var_names.str.capitalize()",
     ),
@@ -88,7 +88,8 @@ def mismatch_hint(
         if len(set(found)) == 2:
             return (
                 f"The ids begin with {found[0]} in the model and {found[1]} in the data: these are "
-                "different species; map orthologues first."
+                "different species; map orthologues first: scssl.pp.map_orthologs(adata, table, "
+                "from_species=..., to_species=...)"
             )
     return (
         "If the data really shares so few genes with the model, lower `min_overlap`; otherwise "

@@ -64,8 +64,8 @@ def match_genes(
         side. A name that is the symbol of a gene is never taken for a synonym of another, and a synonym
         of several genes for none.
     ignore_case
-        Whether what is not found otherwise may differ in case. Mouse and human genes then match by
-        their symbols, which is wrong for one in eighteen of the one-to-one orthologs.
+        Whether what is not found otherwise may differ in case. Never across species: that misses one
+        in eighteen of the one-to-one orthologs of mouse and human, and takes some genes for others.
     rename
         Whether genes get the names of the reference.
     key_added

@@ -232,13 +232,15 @@ def _check(
 
 def _tell(counts: dict[str, int], unmapped: str, has_raw: bool, species: tuple[str, str]) -> None:
     n_mapped, n = counts["mapped"], sum(counts.values())
-    others = ", ".join(f"{count:,} {status}" for status, count in counts.items() if count)
+    others = ", ".join(
+        f"{c:,} {status}" for status, c in counts.items() if c and status != "mapped"
+    )
+    fate = "were taken out" if unmapped == "drop" else "keep their names"
     _LOGGER.info(
-        "%d of %d genes of %s mapped to %s; the others %s (%s).%s",
+        "%d of %d genes of %s mapped to %s%s.%s",
         n_mapped,
         n,
         *species,
-        "were taken out" if unmapped == "drop" else "keep their names",
-        others,
+        f"; the others {fate} ({others})" if others else "",
         f" adata.raw keeps the names of {species[0]}." if has_raw else "",
     )

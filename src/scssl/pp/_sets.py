@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from scssl.data._gene_names import bare_id
+
 if TYPE_CHECKING:
     from anndata import AnnData
-
-_ENSEMBL_VERSION = re.compile(r"^(ENS[A-Z]*\d{11})\.\d+$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -95,7 +94,7 @@ def matches(genes: Iterable[str], index: Mapping[str, list[int]]) -> np.ndarray:
 
 
 def _key(name: str) -> str:
-    return _ENSEMBL_VERSION.sub(r"\1", name.strip()).casefold()
+    return bare_id(name.strip().upper()).casefold()
 
 
 def _unique(names: Iterable[Any]) -> list[str]:
