@@ -52,7 +52,7 @@ def test_dots_are_means_of_the_arms(scores):
     ]
     np.testing.assert_allclose(dots(ax), expected)
     above = sum(y > x for x, y in expected)
-    assert ax.texts[0].get_text() == f"above: {above} of 5 ({above / 5:.0%})"
+    assert ax.get_title() == f"above: {above} of 5 ({above / 5:.0%})"
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("F1, scratch", "F1, pretrained")
     assert ax.get_xlim() == ax.get_ylim()
     diagonal = ax.get_lines()[0]
@@ -76,16 +76,18 @@ def test_panels_of_a_column(scores):
     axes = scssl.pl.paired_scatter(
         scores, "f1", x="scratch", y="PCA", panel_key="n_labels", names=True, show=False
     )
-    assert [ax.get_title() for ax in axes] == ["labels: 5", "labels: 20"]
+    titles = [ax.get_title().split("\n") for ax in axes]
+    assert [title[0] for title in titles] == ["labels: 5", "labels: 20"]
+    assert all(title[1].startswith("above: ") for title in titles)
     assert axes[0].get_xlim() == axes[1].get_xlim()
-    assert [text.get_text() for text in axes[0].texts[1:]] == list("abcde")
+    assert [text.get_text() for text in axes[0].texts] == list("abcde")
     assert not np.array_equal(dots(axes[0]), dots(axes[1]))
 
 
 def test_equal_scores_are_not_above():
     table = pd.DataFrame({"dataset": list("abab"), "arm": list("xxyy"), "f1": [0.5, 0.6, 0.5, 0.4]})
     ax = scssl.pl.paired_scatter(table, "f1", x="x", y="y", show=False)
-    assert ax.texts[0].get_text() == "above: 0 of 2 (0%), equal: 1"
+    assert ax.get_title() == "above: 0 of 2 (0%), equal: 1"
 
 
 def test_pairs_that_are_none(scores):

@@ -29,8 +29,8 @@ def paired_scatter(
 ) -> Axes | list[Axes] | None:
     """Draw scores with something against scores without it, one dot for each data set.
 
-    A dot above the diagonal is a data set on which `y` does better. How many are above is written in
-    the corner. Several rows of a data set and arm, such as those of several seeds, are one dot at their
+    A dot above the diagonal is a data set on which `y` does better. How many are above is written over
+    it. Several rows of a data set and arm, such as those of several seeds, are one dot at their
     mean, with their standard deviation both ways as thin lines.
 
     Parameters
@@ -83,7 +83,7 @@ def paired_scatter(
     ...     }
     ... )
     >>> ax = scssl.pl.paired_scatter(scores, "accuracy", x="scratch", y="pretrained", show=False)
-    >>> ax.texts[0].get_text()
+    >>> ax.get_title()
     'above: 1 of 2 (50%)'
     """
     import matplotlib.pyplot as plt
@@ -121,8 +121,8 @@ def paired_scatter(
     for panel, (value, points) in zip(axes, pairs.items(), strict=True):
         _draw(panel, points, limits, names=names)
         panel.set(xlabel=f"{name_of(metric)}, {x}", ylabel=f"{name_of(metric)}, {y}")
-        if value is not None:
-            panel.set_title(f"{name_of(str(panel_key))}: {value}")
+        title = [] if value is None else [f"{name_of(str(panel_key))}: {value}"]
+        panel.set_title("\n".join([*title, _count(points)]), fontsize="medium")
     drawn = finish(axes, show=show, save=save)
     return drawn[0] if drawn is not None and len(drawn) == 1 else drawn
 
@@ -167,6 +167,12 @@ def _limits(points: list[pd.DataFrame]) -> tuple[float, float]:
     return float(values.min()) - room, float(values.max()) + room
 
 
+def _count(points: pd.DataFrame) -> str:
+    above, equal = int((points["y"] > points["x"]).sum()), int((points["y"] == points["x"]).sum())
+    share = f" ({above / len(points):.0%})" if len(points) else ""
+    return f"above: {above} of {len(points)}{share}" + (f", equal: {equal}" if equal else "")
+
+
 def _draw(ax: Axes, points: pd.DataFrame, limits: tuple[float, float], *, names: bool) -> None:
     from scssl.pl._score_tables import PALETTE
 
@@ -183,10 +189,6 @@ def _draw(ax: Axes, points: pd.DataFrame, limits: tuple[float, float], *, names:
             zorder=1,
         )
     ax.scatter(points["x"], points["y"], s=30, color=PALETTE[0], alpha=0.85, linewidth=0, zorder=2)
-    above, equal = int((points["y"] > points["x"]).sum()), int((points["y"] == points["x"]).sum())
-    share = f" ({above / len(points):.0%})" if len(points) else ""
-    text = f"above: {above} of {len(points)}{share}" + (f", equal: {equal}" if equal else "")
-    ax.text(0.97, 0.04, text, transform=ax.transAxes, ha="right", color="0.35")
     if names:
         for name, x, y in zip(points.index, points["x"], points["y"], strict=True):
             ax.annotate(
