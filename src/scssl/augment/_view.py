@@ -17,6 +17,7 @@ from ._view_hash import bernoulli, key_of_names
 
 Batch = SparseRows | Tensor
 Walk = tuple[str, ...]
+Edges = Literal["across", "within"]
 
 
 @dataclass(frozen=True)
@@ -183,6 +184,27 @@ class Augmentation(ABC):
             0 or 1.
         """
         return ()
+
+    def graphs(self) -> tuple[str, ...]:
+        """Names of the graphs of its walks, in alphabetical order."""
+        walks = (*self.walks(0), *self.walks(1))
+        return tuple(sorted({name for walk in walks for name in walk}))
+
+    def recipe(self, graph: str, adata: str = "adata") -> str:
+        """Line that makes one of the graphs that it draws from, for messages.
+
+        Parameters
+        ----------
+        graph
+            Name of the graph.
+        adata
+            How the data are called.
+        """
+        return f'scssl.pp.cross_batch_neighbors({adata}, batch_key=..., key_added="{graph}")'
+
+    def edges(self) -> dict[str, Edges]:
+        """Of graphs that cannot have any edges: whether they go across batches or stay within them."""
+        return {}
 
     def config(self) -> dict[str, object]:
         """What to store in a checkpoint to build the same augmentation again, JSON only."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ._view import Augmentation, Batch, ViewContext, Walk, check_share
+from ._view import Augmentation, Batch, Edges, ViewContext, Walk, check_share
 from ._view_rows import choose_cells
 
 
@@ -63,6 +63,15 @@ class Compose(Augmentation):
         # Each once, in order.
         return tuple(dict.fromkeys(walk for step in self.steps for walk in step.walks(view)))
 
+    def recipe(self, graph: str, adata: str = "adata") -> str:
+        # Of several steps that draw from it, the one that asks for more of it.
+        users = [step for step in self.steps if graph in step.graphs()]
+        picky = [step for step in users if graph in step.edges()]
+        return (picky or users or [super()])[0].recipe(graph, adata)
+
+    def edges(self) -> dict[str, Edges]:
+        return {name: kind for step in self.steps for name, kind in step.edges().items()}
+
     def config(self) -> dict[str, object]:
         return {**super().config(), "steps": [step.config() for step in self.steps]}
 
@@ -115,6 +124,12 @@ class RandomApply(Augmentation):
 
     def walks(self, view: int) -> tuple[Walk, ...]:
         return self.augmentation.walks(view)
+
+    def recipe(self, graph: str, adata: str = "adata") -> str:
+        return self.augmentation.recipe(graph, adata)
+
+    def edges(self) -> dict[str, Edges]:
+        return self.augmentation.edges()
 
     def config(self) -> dict[str, object]:
         return {**super().config(), "augmentation": self.augmentation.config()}

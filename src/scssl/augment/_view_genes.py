@@ -11,7 +11,7 @@ from scssl.nn import SparseRows
 
 from ._view import Augmentation, Batch, ViewContext, check_choice, check_share, shape_of
 from ._view_hash import bernoulli, coins, draw_seed
-from ._view_rows import join, position_keys, take
+from ._view_rows import has_kernel, join, position_keys, take
 
 
 class GeneSwap(Augmentation):
@@ -62,6 +62,10 @@ class GeneSwap(Augmentation):
         gene_at = torch.randperm(n_genes, generator=rng, device=device)
         centre = torch.randint(n_genes, (n_cells,), generator=rng, device=device)
         if not isinstance(x, SparseRows):
+            if has_kernel(x):
+                from . import _view_kernels
+
+                return _view_kernels.swap(x, applied, gene_at, centre, self.rate, rng)
             return self._exchanged(x, applied.nonzero().squeeze(1), gene_at, centre, rng)
         cells, genes = x.rows, x.columns.long()
         place_of = torch.empty_like(gene_at)
@@ -209,6 +213,10 @@ def exchange(
         kept = ~bernoulli(position_keys(x), seed, rate)
         own = x.keep(kept.logical_or_(~applied.index_select(0, x.rows)))
         return join(own, theirs.keep(bernoulli(position_keys(theirs), seed, rate)))
+    if isinstance(other, Tensor) and has_kernel(x, other):
+        from . import _view_kernels
+
+        return _view_kernels.exchange(x, other, partner, applied, rate, rng)
     where = applied.nonzero().squeeze(1)
     partner = partner.index_select(0, where)
     if isinstance(other, SparseRows):

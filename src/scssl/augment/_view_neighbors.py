@@ -10,7 +10,16 @@ from torch import Tensor
 
 from scssl.nn import SparseRows
 
-from ._view import Augmentation, Batch, ViewContext, Walk, check_choice, check_share, shape_of
+from ._view import (
+    Augmentation,
+    Batch,
+    Edges,
+    ViewContext,
+    Walk,
+    check_choice,
+    check_share,
+    shape_of,
+)
 from ._view_genes import exchange
 from ._view_hash import bernoulli, coins, draw_seed
 from ._view_rows import choose_cells, join, match, position_keys, sparse_with_values, take
@@ -185,7 +194,7 @@ class MutualNeighborMix(_MixAugmentation):
     Raises
     ------
     ValueError
-        If an argument is out of its range; when called, if the context has no such partners.
+        If an argument is out of its range or both graphs are the same; when called, if the context has no such partners.
 
     Examples
     --------
@@ -218,6 +227,12 @@ class MutualNeighborMix(_MixAugmentation):
     ) -> None:
         self.mutual = _check_graph("mutual", mutual)
         self.within = _check_graph("within", within)
+        if mutual == within:
+            msg = (
+                f"`mutual` and `within` must be two graphs, found {mutual!r} for both: "
+                f'MutualNeighborMix("{mutual}", "{mutual}_within").'
+            )
+            raise ValueError(msg)
         self._set(mix, alpha, weight, p)
 
     def transform(
@@ -232,6 +247,19 @@ class MutualNeighborMix(_MixAugmentation):
         if view == 0:
             return ((self.within,),)
         return ((self.mutual,), (self.mutual, self.within))
+
+    def recipe(self, graph: str, adata: str = "adata") -> str:
+        line = (
+            f'scssl.pp.cross_batch_neighbors({adata}, batch_key=..., method="mnn", '
+            f'key_added="{self.mutual}")'
+        )
+        made = f"{self.mutual}_within"
+        if self.within == made:
+            return line
+        return f'{line}, and name what it makes: MutualNeighborMix("{self.mutual}", "{made}")'
+
+    def edges(self) -> dict[str, Edges]:
+        return {self.mutual: "across", self.within: "within"}
 
 
 def _check_graph(name: str, value: str) -> str:

@@ -45,6 +45,14 @@ def sparse_with_values(x: SparseRows, values: Tensor) -> SparseRows:
     return x.keep(kept, values)
 
 
+def has_kernel(*batches: Batch) -> bool:
+    """Whether compiled kernels take these batches: float32 on the CPU, without a gradient."""
+    return all(
+        values.device.type == "cpu" and values.dtype == torch.float32 and not values.requires_grad
+        for values in map(values_of, batches)
+    )
+
+
 def to_dense(x: Batch) -> Tensor:
     """Dense matrix."""
     return x.to_dense() if isinstance(x, SparseRows) else x

@@ -18,7 +18,7 @@ from ._view import (
     check_share,
 )
 from ._view_hash import coins
-from ._view_rows import per_value, to_dense, values_of, with_values
+from ._view_rows import has_kernel, per_value, to_dense, values_of, with_values
 
 
 class Mask(Augmentation):
@@ -64,6 +64,11 @@ class Mask(Augmentation):
     def transform(
         self, x: Batch, applied: Tensor, rng: torch.Generator, context: ViewContext
     ) -> Batch:
+        if isinstance(x, SparseRows) and has_kernel(x):
+            from . import _view_kernels
+
+            divisor = 1 - self.rate if self.rescale else 1.0
+            return _view_kernels.mask(x, applied, self.rate, divisor, rng)
         values = values_of(x)
         hidden = coins(values.shape, self.rate, rng)
         changed = per_value(x, applied)
@@ -192,6 +197,11 @@ class GaussianNoise(Augmentation):
             values = values_of(x)
             chosen = per_value(x, applied) & (values != 0)
             return with_values(x, values.where(~chosen, self._noisy(values, rng)))
+        if has_kernel(x):
+            from . import _view_kernels
+
+            clip = self.clip_min is not None
+            return _view_kernels.noise(x, applied, self.rate, self.scale, clip, rng)
         # Only the cells to change need as many random numbers as there are genes.
         where = applied.nonzero().squeeze(1)
         dense = to_dense(x)
