@@ -81,16 +81,27 @@ def _normal_outside(state, x, layer):  # pragma: no cover
 
 
 @numba.njit(nogil=True, cache=True)
-def _add_noise(row, key, bound, scale, clip):  # pragma: no cover
+def _fill(bits, key):  # pragma: no cover
+    for j in range(len(bits)):
+        bits[j] = _hash(key + np.uint64(j) * _GOLDEN)
+
+
+@numba.njit(nogil=True, cache=True)
+def _add_noise(row, key, bound, scale, clip, bits, chosen):  # pragma: no cover
+    # One hash has it all: 8 bits for the layer, 16 for the coin, 32 for the place in the layer.
+    _fill(bits, key)
+    n = 0
     for j in range(len(row)):
-        # One hash has it all: 8 bits for the layer, 16 for the coin, 32 for the place in the layer.
-        bits = _hash(key + np.uint64(j) * _GOLDEN)
-        if ((bits >> np.uint64(8)) & _LANE) < bound:
-            layer = np.int64(bits & np.uint64(255))
-            x = np.float32(np.int64(bits) >> 32) * np.float32(2.0**-31) * _WIDTH32[layer]
-            if abs(x) >= _INNER32[layer]:
-                x = np.float32(_normal_outside(bits, np.float64(x), layer))
-            row[j] += x * scale
+        # A branch on a coin would be guessed wrong too often.
+        chosen[n] = j
+        n += int(((bits[j] >> np.uint64(8)) & _LANE) < bound)
+    for k in range(n):
+        j = chosen[k]
+        layer = np.int64(bits[j] & np.uint64(255))
+        x = np.float32(np.int64(bits[j]) >> 32) * np.float32(2.0**-31) * _WIDTH32[layer]
+        if abs(x) >= _INNER32[layer]:
+            x = np.float32(_normal_outside(bits[j], np.float64(x), layer))
+        row[j] += x * scale
     if clip:
         for j in range(len(row)):
             row[j] = max(row[j], np.float32(0))
@@ -105,60 +116,69 @@ def _row_key(seed, row, width):  # pragma: no cover
 def _noise_sparse(
     start, stop, pointers, columns, values, applied, seed, bound, scale, clip, out
 ):  # pragma: no cover
+    n_genes = out.shape[1]
+    bits, chosen = np.empty(n_genes, np.uint64), np.empty(n_genes, np.int32)
     for i in range(start, stop):
         row = out[i]
         row[:] = 0
         for k in range(pointers[i], pointers[i + 1]):
             row[columns[k]] = values[k]
         if applied[i]:
-            _add_noise(row, _row_key(seed, i, len(row)), bound, scale, clip)
+            _add_noise(row, _row_key(seed, i, n_genes), bound, scale, clip, bits, chosen)
 
 
 @numba.njit(nogil=True, cache=True)
 def _noise_dense(start, stop, x, applied, seed, bound, scale, clip, out):  # pragma: no cover
+    n_genes = out.shape[1]
+    bits, chosen = np.empty(n_genes, np.uint64), np.empty(n_genes, np.int32)
     for i in range(start, stop):
         out[i] = x[i]
         if applied[i]:
-            _add_noise(out[i], _row_key(seed, i, x.shape[1]), bound, scale, clip)
+            _add_noise(out[i], _row_key(seed, i, n_genes), bound, scale, clip, bits, chosen)
 
 
 @numba.njit(nogil=True, cache=True)
 def _swap_dense(start, stop, x, applied, gene_at, centre, seed, bound, out):  # pragma: no cover
     n_genes = x.shape[1]
+    half = (n_genes + 1) // 2
+    bits, chosen = np.empty((half + 3) // 4, np.uint64), np.empty(half, np.int32)
+    coins = bits.view(np.uint16)
     for i in range(start, stop):
         row, new = x[i], out[i]
         new[:] = row
         if not applied[i]:
             continue
-        key, bits = _row_key(seed, i, n_genes), np.uint64(0)
+        _fill(bits, _row_key(seed, i, n_genes))
+        n = 0
+        for step in range(half):
+            chosen[n] = step
+            n += int(coins[step] < bound)
         # Outwards from the middle between the two genes of a pair.
-        place = (centre[i] + 1) // 2 % n_genes
-        other = (centre[i] - place) % n_genes
-        for step in range((n_genes + 1) // 2):
-            if step % 4 == 0:
-                bits = _hash(key + np.uint64(step) * _GOLDEN)
-            if (bits & _LANE) < bound:
-                one, two = gene_at[place], gene_at[other]
-                new[one], new[two] = row[two], row[one]
-            bits >>= _STEP
-            place = place + 1 if place + 1 < n_genes else 0
-            other = other - 1 if other > 0 else n_genes - 1
+        first = (centre[i] + 1) // 2 % n_genes
+        second = (centre[i] - first) % n_genes
+        for k in range(n):
+            place, other = first + chosen[k], second - chosen[k]
+            place -= n_genes if place >= n_genes else 0
+            other += n_genes if other < 0 else 0
+            one, two = gene_at[place], gene_at[other]
+            new[one], new[two] = row[two], row[one]
 
 
 @numba.njit(nogil=True, cache=True)
 def _exchange_dense(start, stop, x, other, partner, applied, seed, bound, out):  # pragma: no cover
     n_genes = x.shape[1]
+    bits = np.empty((n_genes + 3) // 4, np.uint64)
+    coins = bits.view(np.uint16)
     for i in range(start, stop):
-        row, new, bits = x[i], out[i], np.uint64(0)
+        row, new = x[i], out[i]
         if not applied[i]:
             new[:] = row
             continue
-        key, donor = _row_key(seed, i, n_genes), other[partner[i]]
+        _fill(bits, _row_key(seed, i, n_genes))
+        donor = other[partner[i]]
         for j in range(n_genes):
-            if j % 4 == 0:
-                bits = _hash(key + np.uint64(j) * _GOLDEN)
-            new[j] = donor[j] if (bits & _LANE) < bound else row[j]
-            bits >>= _STEP
+            theirs, own = donor[j], row[j]
+            new[j] = theirs if coins[j] < bound else own
 
 
 @numba.njit(nogil=True, cache=True)
@@ -188,9 +208,9 @@ def _mask_sparse(
     return n
 
 
-def _bound(probability: float) -> np.uint64:
+def _bound(probability: float) -> np.uint32:
     """What 16 random bits are below with this probability."""
-    return np.uint64(round(probability * 2**16))
+    return np.uint32(round(probability * 2**16))
 
 
 def _seed(rng: torch.Generator) -> int:
