@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 
 import anndata as ad
 import numpy as np
@@ -121,8 +122,6 @@ def test_against_a_walk_through_the_rules(names, reference, synonym, ignore_case
             elif found:
                 closed.add(i)
     adata = data(names)
-    import warnings
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ScsslWarning)
         scssl.pp.match_genes(adata, reference, synonyms={"old": synonym}, ignore_case=ignore_case)

@@ -413,6 +413,7 @@ def test_what_was_done_is_logged(caplog):
         (MOUSE, mgi_table(), {"to_species": "rat"}, GeneMismatchError, "no genes of 'rat'; its species are 'human', 'mouse, laboratory'"),
         (MOUSE, biomart_table(), {"from_species": "rat", "to_species": "zebrafish"}, GeneMismatchError, "no genes of 'rat'; its species are 'Human'"),
         (["Qars"], biomart_table(), {"from_species": "rat"}, GeneMismatchError, "has ids of mouse where those of rat are expected"),
+        (["Qars"], biomart_table(), {"from_species": "axolotl"}, GeneMismatchError, "has ids of mouse where those of axolotl .*say from_species='mouse'"),
         (MOUSE, columns_table(), {"to_species": "Mus musculus"}, ValueError, "are both 'mouse'"),
         (MOUSE, columns_table(), {"to_species": ""}, TypeError, "`to_species` must be a string that is not empty"),
         (MOUSE, columns_table(), {"on": "entrez"}, ValueError, "`on` must be 'symbol' or 'ensembl' or None, found 'entrez'"),
@@ -430,6 +431,19 @@ def test_refuses(names, table, arguments, error, message):
         scssl.pp.map_orthologs(adata, table, **{**TO_HUMAN, **arguments})
     assert adata.var_names.tolist() == names
     assert not len(adata.uns)
+
+
+def test_files_as_they_come(tmp_path):
+    """A gene called NA, a byte order mark, quotation marks, and rows that end with a separator."""
+    path = tmp_path / "mart_export.txt"
+    rows = ["mouse\thuman\tcomment", 'NA\tNA1\t5" end\t', '"Quoted"\t QUOTED \t\t', "nan\tNAN1\t\t"]
+    path.write_text("\n".join(rows), encoding="utf-8-sig")
+    adata = data(["NA", "Quoted", "nan"])
+    scssl.pp.map_orthologs(adata, str(path), **TO_HUMAN)
+    assert adata.var_names.tolist() == ["NA1", "QUOTED", "NAN1"]
+    path.write_text("")
+    with pytest.raises(ValueError, match=r"`table` \(mart_export.txt\) has no rows"):
+        scssl.pp.map_orthologs(adata, path, **TO_HUMAN)
 
 
 def test_orthologs_of_a_third_species_are_none():

@@ -116,14 +116,13 @@ def read_orthologs(table: Any, from_species: str, to_species: str) -> OrthologTa
         pairs[side] = [bare_id(name) for name in pairs[side]]
     for side, given in (("from", from_species), ("to", to_species)):
         found = species_of_ids(pairs[f"{side}_id"])
-        if found is not None and species_key(given) in _SPECIES_OF_IDS.values():
-            if found != species_key(given):
-                msg = (
-                    f"The table ({read.source}) has ids of {found} where those of {given} are "
-                    f"expected, such as {next(filter(None, pairs[f'{side}_id']))}: is "
-                    f"`{side}_species` right?"
-                )
-                raise GeneMismatchError(msg)
+        if found is not None and found != species_key(given):
+            msg = (
+                f"The table ({read.source}) has ids of {found} where those of {given} are expected, "
+                f"such as {next(filter(None, pairs[f'{side}_id']))}: is `{side}_species` right? If "
+                f"{given} means {found}, say {side}_species={found!r}."
+            )
+            raise GeneMismatchError(msg)
     kinds = frozenset(
         kind
         for kind in ("id", "symbol")
