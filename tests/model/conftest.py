@@ -15,6 +15,12 @@ ANY = {"hidden_dims": (32,), "n_latent": 8}
 SMALL = {
     "CellTypeClassifier": {"hidden_dims": (32, 16), "n_latent": 8},
     "MaskedAutoencoder": {"hidden_dims": (32, 16), "n_latent": 8},
+    "PseudoLabel": {
+        "hidden_dims": (32,),
+        "n_latent": 8,
+        "n_rounds": 1,
+        "cells_per_cluster": (50, 25),
+    },
     "ProteinPredictor": {
         "hidden_dims": (32, 16),
         "n_latent": 8,
@@ -31,6 +37,7 @@ SETUP = {"CellTypeClassifier": {"labels_key": "cell_type"}}
 HISTORY = {
     "CellTypeClassifier": {"validation_accuracy", "validation_macro_f1"},
     "ProteinPredictor": {"validation_pearson"},
+    "PseudoLabel": {"validation_accuracy"},
 }
 TRAIN = {"max_epochs": 2, "batch_size": 32, "progress": False}
 

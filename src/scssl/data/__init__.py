@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from scssl.data._alignment import GeneAlignment
 from scssl.data._blocks import BlockNormalizer, FeatureBlock
+from scssl.data._datasets import Datasets
 from scssl.data._input import InputDecision, find_counts, resolve_input
 from scssl.data._joined import JoinedRows
 from scssl.data._normalize import normalize_rows
@@ -16,7 +18,8 @@ from scssl.data._partners import NeighborTable, PartnerWalks, partner_key
 from scssl.data._scan import MatrixStats, scan_matrix
 from scssl.data._source import RowSource, open_rows
 from scssl.data._split import train_validation_split
-from scssl.data._vocabulary import GeneAlignment, GeneVocabulary
+from scssl.data._stacked import SelectedRows, StackedRows
+from scssl.data._vocabulary import GeneVocabulary
 
 if TYPE_CHECKING:
     from scssl.data._loader import CellLoader
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BlockNormalizer",
     "CellLoader",
+    "Datasets",
     "FeatureBlock",
     "GeneAlignment",
     "GeneVocabulary",
@@ -33,6 +37,8 @@ __all__ = [
     "NeighborTable",
     "PartnerWalks",
     "RowSource",
+    "SelectedRows",
+    "StackedRows",
     "find_counts",
     "normalize_rows",
     "open_rows",

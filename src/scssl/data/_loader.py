@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from scssl._random import derive_generator
+from scssl.data._balanced import balanced_order
 from scssl.data._normalize import INPUT_KINDS, InputKind, normalize_rows
 from scssl.data._partners import partner_key
 from scssl.data._rows import csr_from_parts
@@ -18,9 +19,9 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
     from scipy import sparse
 
+    from scssl.data._alignment import GeneAlignment
     from scssl.data._partners import PartnerWalks
     from scssl.data._source import RowSource
-    from scssl.data._vocabulary import GeneAlignment
 
 _OWN_KEYS = ("X", "library", "indices")
 
@@ -57,6 +58,9 @@ class CellLoader:
         Cells per batch (per process).
     shuffle
         Draw a new order each epoch; it depends on `seed` and :meth:`set_epoch` alone.
+    groups
+        Group of each cell of the source, such as its data set; int64, shape ``(n_cells,)``. With
+        `shuffle`, every batch then has as many cells of each group, see ``scssl.data._balanced``.
     seed
         Seed of the order.
     drop_last
@@ -107,6 +111,7 @@ class CellLoader:
         *,
         batch_size: int,
         shuffle: bool = False,
+        groups: np.ndarray | None = None,
         seed: int = 0,
         drop_last: bool = False,
         alignment: GeneAlignment | None = None,
@@ -124,6 +129,7 @@ class CellLoader:
         self.rows = _checked_rows(rows, source.shape[0])
         self.batch_size = _positive(batch_size, "batch_size")
         self.shuffle = shuffle
+        self.groups = None if groups is None else _checked_obs("groups", groups, source.shape[0])
         self.seed = seed
         self.normalize = normalize
         self.drop_last = drop_last
@@ -241,7 +247,11 @@ class CellLoader:
         """Rows of this process, in the order of this epoch."""
         rows = self.rows
         if self.shuffle:
-            rows = rows[derive_generator(self.seed, "cells", self.epoch).permutation(len(rows))]
+            rng = derive_generator(self.seed, "cells", self.epoch)
+            if self.groups is None:
+                rows = rows[rng.permutation(len(rows))]
+            else:
+                rows = balanced_order(rows, self.groups[rows], rng)
         return np.resize(rows, self._n_own() * self.world_size)[self.rank :: self.world_size]
 
     def _batch(

@@ -8,6 +8,7 @@ from ._joint_embedding import JointEmbedding
 from ._joint_methods import BYOL, DINO, NNCLR, BarlowTwins, MoCo, SimCLR, SimSiam, VICReg
 from ._masked_autoencoder import MaskedAutoencoder
 from ._protein import ProteinPredictor
+from ._pseudo_label import PseudoLabel
 from ._registry import get_model_class, list_models
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "MaskedAutoencoder",
     "MoCo",
     "ProteinPredictor",
+    "PseudoLabel",
     "SSLModel",
     "SimCLR",
     "SimSiam",

@@ -37,7 +37,14 @@ class CellReader:
         self.counts = False
         #: Graphs to draw other cells from, which batches then have beside the cells.
         self.partners: PartnerWalks | None = None
+        #: Group of each cell, of which every batch in training has as many.
+        self.groups: np.ndarray | None = None
         self.fingerprint: dict[str, Any] = {}
+
+    @property
+    def source(self) -> RowSource:
+        """The rows, with the genes of the data."""
+        return self._source
 
     def with_covariates(self) -> Self:
         """Read the columns too that a decoder is told."""
@@ -72,6 +79,7 @@ class CellReader:
             counts=self.counts,
             partners=self.partners,
             normalize=self.normalize,
+            groups=self.groups,
             **kwargs,
         )
 

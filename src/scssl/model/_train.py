@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import time
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -164,6 +165,45 @@ class TrainingMixin:
         FloatingPointError
             If the loss stops being finite.
         """
+        arguments = {name: value for name, value in locals().items() if name != "self"}
+        with closing(self._rounds(arguments)) as rounds:
+            for of_round in rounds:
+                self._train_once(**{**arguments, **of_round})
+
+    def _rounds(self, arguments: Mapping[str, Any]) -> Generator[dict[str, Any]]:
+        """Arguments that are different in each round of training, of which most models have one.
+
+        Parameters
+        ----------
+        arguments
+            Of :meth:`train`.
+        """
+        yield {}
+
+    def _train_once(
+        self,
+        *,
+        max_epochs: int | None,
+        batch_size: int | None,
+        lr: float | None,
+        weight_decay: float | None,
+        lr_schedule: Literal["constant", "cosine", "step"] | None,
+        early_stopping: bool | None,
+        patience: int | None,
+        train_size: float | None,
+        n_output_genes: int | Literal["auto"] | None,
+        gradient_clip: float | Literal["auto"] | None,
+        accelerator: str,
+        devices: int | list[int] | str,
+        strategy: str,
+        precision: str | None,
+        compile: bool,
+        rng: RNG,
+        checkpoint_dir: str | Path | None,
+        resume_from: str | Path | None,
+        progress: bool | None,
+        callbacks: Sequence[Any],
+    ) -> None:
         data = self._training_data()
         cells = self._training_cells(data)
         if len(cells) < 3:

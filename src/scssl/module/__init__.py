@@ -18,6 +18,7 @@ from ._joint_methods import (
 )
 from ._masked_autoencoder import MaskedAutoencoderModule
 from ._protein import ProteinPredictorModule
+from ._pseudo_label import PseudoLabelModule
 
 __all__ = [
     "BYOLModule",
@@ -30,6 +31,7 @@ __all__ = [
     "MoCoModule",
     "NNCLRModule",
     "ProteinPredictorModule",
+    "PseudoLabelModule",
     "SSLModule",
     "SimCLRModule",
     "SimSiamModule",

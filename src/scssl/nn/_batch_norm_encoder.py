@@ -25,8 +25,8 @@ class BatchNormEncoder(nn.Module):
     n_genes
         Number of genes.
     hidden_dims
-        Width of the hidden layers, one at least. The default and that of `n_latent` are those of
-        :cite:t:`Ovcharenko2025`.
+        Width of the hidden layers; without any the encoder is one linear layer. The default and that
+        of `n_latent` are those of :cite:t:`Ovcharenko2025`.
     n_latent
         Width of the embedding.
     activation
@@ -43,11 +43,6 @@ class BatchNormEncoder(nn.Module):
         The layer on the genes.
     rest
         Everything behind it, on dense input.
-
-    Raises
-    ------
-    ValueError
-        If there is no hidden layer.
 
     Examples
     --------
@@ -70,9 +65,6 @@ class BatchNormEncoder(nn.Module):
         batch_norm: bool = True,
     ) -> None:
         super().__init__()
-        if not hidden_dims:
-            msg = "`hidden_dims` must name one hidden layer at least, as in (128,); found none."
-            raise ValueError(msg)
         widths = [*hidden_dims, n_latent]
         self.n_genes, self.n_latent = n_genes, n_latent
         self.gene_encoder = GeneEncoder(n_genes, widths[0])

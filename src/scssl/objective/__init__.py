@@ -12,6 +12,7 @@ from ._masked_mse import masked_mse, sparse_masked_mse
 from ._masked_nb import nb_nll, sparse_masked_nb
 from ._negative_cosine import negative_cosine
 from ._nt_xent import nt_xent
+from ._partition_cross_entropy import partition_cross_entropy
 from ._supcon import supcon
 from ._vicreg import vicreg
 
@@ -25,6 +26,7 @@ __all__ = [
     "nb_nll",
     "negative_cosine",
     "nt_xent",
+    "partition_cross_entropy",
     "sparse_masked_bce",
     "sparse_masked_mse",
     "sparse_masked_nb",

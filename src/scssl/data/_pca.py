@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from scssl._random import derive_generator
-from scssl.data import RowSource, normalize_rows
+from scssl.data._normalize import normalize_rows
+from scssl.data._source import RowSource
 
 if TYPE_CHECKING:
     from scipy import sparse

@@ -1,0 +1,382 @@
+"""Pretraining on clusters of cells as labels."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Generator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+
+from scssl._random import RNG, as_seed, derive_seed
+from scssl.data import GeneVocabulary, SelectedRows
+from scssl.data._kmeans import kmeans, numbers_of_clusters, resolve_engine
+from scssl.data._pca import pca
+from scssl.module import PseudoLabelModule
+from scssl.module._pseudo_label import CLUSTERS, DATASET, HEAD_ACTIVATIONS
+
+from ._backbone import copied
+from ._base import SSLModel
+from ._datasets import DatasetsMixin
+from ._reader import CellReader
+from ._registry import register_model
+from ._rounds import RoundFolder, RoundStart
+from ._setup import DataSetup, obs_column
+from ._training import check_distributed, is_distributed
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+_LOGGER = logging.getLogger("scssl")
+_N_PCS = 50
+# Normalised mutual information of successive rounds beyond which there is nothing new to learn.
+_AGREED = 0.95
+
+
+@register_model
+class PseudoLabel(DatasetsMixin, SSLModel):
+    """Learn embeddings by predicting clusters of the cells of many data sets :cite:p:`Zhang2022`.
+
+    The cells of each data set are clustered by themselves, in several partitions from coarse to fine;
+    one encoder and a linear head for each data set learn to tell the clusters. Cells of different data
+    sets are never compared, so that their batch effects are nothing to be learnt. The first round
+    clusters principal components; each further round clusters the embeddings of the round before and
+    starts new heads on the encoder so far.
+
+    Parameters
+    ----------
+    adata
+        Data that were set up with :meth:`setup_anndata` or :meth:`setup_datasets`.
+    registry
+        Setup of a model that is loaded without data; not for users.
+    hidden_dims
+        Widths of the encoder's hidden layers; (128,) by default, none for one linear layer.
+    n_latent
+        Width of the embedding, 64 by default; 200 in :cite:p:`Zhang2022`.
+    dropout
+        Share of the units of the embedding dropped in training, 0 by default.
+    activation
+        ``"relu"`` (default), ``"selu"``, ``"gelu"``, ``"silu"`` or ``"leaky_relu"``.
+    batch_norm
+        Whether every layer of the encoder is followed by batch normalisation, of which embeddings use
+        the running statistics.
+    head_activation
+        Between embedding and heads: `None` (default), ``"sigmoid"`` as in :cite:p:`Zhang2022`, or
+        ``"relu"``. The embedding is what is before it.
+    cells_per_cluster
+        Mean size of the clusters of each partition; (200, 100, 50) as in :cite:p:`Zhang2022`. Of data
+        sets with few cells there are at least 2 clusters, and at most half as many as cells.
+    n_rounds
+        Rounds of clustering and training, 5 by default. Fewer where the clusters of a round agree
+        with those of the round before (normalised mutual information above 0.95).
+    weighted
+        Whether data sets and partitions count the same: the mean over both, each loss divided by the
+        logarithm of the number of clusters. Otherwise their sum, as in :cite:p:`Zhang2022`.
+    kmeans
+        ``"sklearn"``: k-means by mini-batches; ``"faiss"``; ``"auto"`` (default): faiss where it is
+        installed.
+    preset
+        ``"scpretrain"``: the encoder, head and training of :cite:p:`Zhang2022`, namely one linear layer
+        of 200 units, a sigmoid before the heads, the sum of all losses, and Adam with a learning rate
+        of 1e-4 for at most 50 epochs of 30 steps with a patience of 5. The logits are not squashed
+        before the cross-entropy as in the published code. Arguments that are given replace its own.
+    rng
+        Seed of the initial weights.
+
+    Notes
+    -----
+    Training arguments such as `max_epochs` are of one round. The partitions of the last round are in
+    :attr:`clusters_`, what happened in each round in :attr:`rounds_`.
+
+    Examples
+    --------
+    >>> import scssl
+    >>> adata = scssl.datasets.pbmc68k_reduced()
+    >>> scssl.model.PseudoLabel.setup_anndata(adata)
+    >>> model = scssl.model.PseudoLabel(adata, n_rounds=2)
+    >>> model.train(max_epochs=2, progress=False)
+    >>> model.get_latent_representation().shape
+    (700, 64)
+    """
+
+    module: PseudoLabelModule
+
+    def __init__(
+        self,
+        adata: AnnData | None = None,
+        registry: dict[str, Any] | None = None,
+        *,
+        hidden_dims: Sequence[int] | None = None,
+        n_latent: int | None = None,
+        dropout: float = 0.0,
+        activation: str = "relu",
+        batch_norm: bool | None = None,
+        head_activation: Literal["sigmoid", "relu"] | None = None,
+        cells_per_cluster: Sequence[int] = (200, 100, 50),
+        n_rounds: int = 5,
+        weighted: bool | None = None,
+        kmeans: Literal["auto", "sklearn", "faiss"] = "auto",
+        preset: Literal["scpretrain"] | None = None,
+        rng: RNG = 0,
+    ) -> None:
+        super().__init__(adata, registry)
+        if preset not in (None, "scpretrain"):
+            msg = f'`preset` must be "scpretrain" or None, found {preset!r}.'
+            raise ValueError(msg)
+        published = preset is not None
+        if head_activation is None and published:
+            head_activation = "sigmoid"
+        default_hidden: tuple[int, ...] = () if published else (128,)
+        self._arguments: dict[str, Any] = {
+            "hidden_dims": [
+                int(w) for w in (default_hidden if hidden_dims is None else hidden_dims)
+            ],
+            "n_latent": int((200 if published else 64) if n_latent is None else n_latent),
+            "dropout": float(dropout),
+            "activation": activation,
+            "batch_norm": bool((not published) if batch_norm is None else batch_norm),
+            "head_activation": head_activation,
+            "cells_per_cluster": [int(per) for per in cells_per_cluster],
+            "n_rounds": int(n_rounds),
+            "weighted": bool((not published) if weighted is None else weighted),
+            "kmeans": kmeans,
+            "preset": preset,
+        }
+        _check(self._arguments)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(as_seed(rng), "weights"))
+            self.module = self._build_module(self._arguments, genes=self.genes, setup=self.setup)
+        self._clusters: np.ndarray | None = None
+        self._round = 0
+        chosen = self._arguments
+        sizes = "-".join(map(str, [len(self.genes), *chosen["hidden_dims"], chosen["n_latent"]]))
+        self._model_summary_string = (
+            f"{sizes} encoder {'with' if chosen['batch_norm'] else 'without'} batch normalisation, "
+            f"clusters of {', '.join(map(str, chosen['cells_per_cluster']))} cells, "
+            f"{chosen['n_rounds']} rounds"
+        )
+        self.init_params_ = self._get_init_params(locals())
+
+    @classmethod
+    def _build_module(
+        cls, arguments: Mapping[str, Any], *, genes: GeneVocabulary, setup: DataSetup
+    ) -> PseudoLabelModule:
+        names = ["hidden_dims", "n_latent", "dropout", "activation", "batch_norm"]
+        names += ["head_activation", "weighted"]
+        return PseudoLabelModule(len(genes), **{name: arguments[name] for name in names})
+
+    def _config(self) -> dict[str, Any]:
+        return self._arguments
+
+    def _train_defaults(self, n_cells: int) -> dict[str, Any]:
+        if self._arguments["preset"] is not None:
+            return {
+                "max_epochs": 50,
+                "batch_size": max(2, -(-n_cells // 30)),
+                "lr": 1e-4,
+                "weight_decay": 0.0,
+                "lr_schedule": "constant",
+                "patience": 5,
+            }
+        few = n_cells < 20_000
+        return {
+            "max_epochs": int(np.clip(round(40_000 / max(n_cells, 1)), 5, 20)),
+            "batch_size": 128 if few else max(256, 16 * len(self._dataset_names())),
+            "lr": 2e-3 if few else 1e-3,
+            "weight_decay": 1e-2,
+            "lr_schedule": "cosine",
+            "patience": 5,
+        }
+
+    @property
+    def clusters_(self) -> pd.DataFrame:
+        """Clusters of the last round; one column for each partition, by its cells per cluster.
+
+        Clusters of different data sets have nothing to do with each other, though they have the same
+        numbers.
+
+        Raises
+        ------
+        ValueError
+            If the model was not trained since it was made or loaded.
+        """
+        if self._clusters is None or self._adata is None:
+            msg = "There are no clusters: they are of the cells that model.train() learns from."
+            raise ValueError(msg)
+        names = [f"{per} cells" for per in self._arguments["cells_per_cluster"]]
+        return pd.DataFrame(self._clusters, index=self._adata.obs_names, columns=names)
+
+    @property
+    def rounds_(self) -> pd.DataFrame:
+        """What happened in each round.
+
+        Columns are the number of epochs, the best validation loss, and the agreement of its clusters
+        with those of the round before: normalised mutual information, mean over data sets and
+        partitions, NaN in the first.
+        """
+        columns = ["n_epochs", "best_loss", "agreement"]
+        found = pd.DataFrame(self.training_.get("rounds", []), columns=columns)
+        return found.astype({"agreement": float}).rename_axis("round")
+
+    def _training_data(self) -> CellReader:
+        data = self._read(None)
+        data.groups = self._dataset_codes()
+        data.obs[DATASET] = data.groups
+        assert self._clusters is not None
+        data.obs[CLUSTERS] = self._clusters
+        return data
+
+    def _dataset_names(self) -> list[str]:
+        """Data sets of the model's own cells, in the order of their codes."""
+        key = self._dataset_key
+        if key is None or self._adata is None:
+            return ["all cells"]
+        # Other data may be attached to a trained model, with data sets of their own.
+        return [str(name) for name in pd.factorize(obs_column(self._adata, key), sort=True)[1]]
+
+    def _dataset_codes(self) -> np.ndarray:
+        """Number of the data set of each of the model's own cells; int64."""
+        assert self._adata is not None
+        key = self._dataset_key
+        if key is None:
+            return np.zeros(self._adata.n_obs, dtype=np.int64)
+        return pd.factorize(obs_column(self._adata, key), sort=True)[0].astype(np.int64)
+
+    def _rounds(self, arguments: Mapping[str, Any]) -> Generator[dict[str, Any]]:
+        rng = arguments["rng"]
+        if is_distributed(arguments["devices"]):
+            check_distributed(arguments["strategy"], arguments["n_output_genes"], rng)
+        seed = as_seed(rng)
+        engine = resolve_engine(self._arguments["kmeans"])
+        folder = RoundFolder(arguments["checkpoint_dir"], arguments["resume_from"])
+        resumed = folder.read() if arguments["resume_from"] is not None else None
+        done: list[dict[str, Any]] = []
+        first, n_rounds = 0, int(self._arguments["n_rounds"])
+        if resumed is not None:
+            first, done = resumed.number, resumed.done
+            self.module.load_state_dict(resumed.encoder)
+            self.history_, self.is_trained_ = resumed.frames(), resumed.trained
+        try:
+            for number in range(first, n_rounds):
+                if resumed is not None and number == first:
+                    start = resumed
+                    self._clusters = start.clusters
+                else:
+                    start = self._start(number, done, seed=seed, engine=engine)
+                    if start.agreement is not None and start.agreement > _AGREED:
+                        _LOGGER.info(
+                            "The clusters agree with those of the round before (%.3f): done after %d "
+                            "rounds.",
+                            start.agreement,
+                            number,
+                        )
+                        break
+                folder.write(start)
+                self.module.start_round(self._sizes(), derive_seed(seed, "heads", number))
+                self._round = number
+                _LOGGER.info("Round %d of %d", number + 1, n_rounds)
+                before = self._n_epochs()
+                yield {"rng": seed, **folder.arguments(number, resumed=start is resumed)}
+                done.append(
+                    {
+                        "n_epochs": self._n_epochs() - before,
+                        "best_loss": self.training_["best_loss"],
+                        "agreement": start.agreement,
+                    }
+                )
+                self.module.end_round()
+                self.training_ = {**self.training_, "rounds": list(done), "kmeans": engine}
+                if self.training_["stopped_by"] == "interrupt":
+                    break
+        finally:
+            self.module.end_round()
+
+    def _start(
+        self, number: int, done: list[dict[str, Any]], *, seed: int, engine: str
+    ) -> RoundStart:
+        """Cluster the cells of every data set."""
+        data = self._read(None)
+        before = self._clusters if number else None
+        codes = self._dataset_codes()
+        found = np.zeros((data.n_cells, len(self._arguments["cells_per_cluster"])), dtype=np.int32)
+        agreements = []
+        for code, sizes in enumerate(self._sizes()):
+            rows = np.flatnonzero(codes == code)
+            x = self._to_cluster(data, rows, derive_seed(seed, "pca", code))
+            for p, k in enumerate(sizes):
+                own = derive_seed(seed, "kmeans", number, code, p)
+                found[rows, p] = kmeans(x, k, seed=own, engine=engine)
+                if before is not None:
+                    agreements.append(agreement(before[rows, p], found[rows, p]))
+        self._clusters = found
+        return RoundStart(
+            number,
+            copied(self.module.state_dict()),
+            found,
+            float(np.mean(agreements)) if agreements else None,
+            bool(self.is_trained_),
+            list(done),
+            {name: frame.iloc[:, 0].tolist() for name, frame in (self.history_ or {}).items()},
+        )
+
+    def _to_cluster(self, data: CellReader, rows: np.ndarray, seed: int) -> np.ndarray:
+        """What is clustered: principal components before there are embeddings."""
+        if not self.is_trained_:
+            source = SelectedRows(data.source, rows, data.alignment)
+            return pca(
+                source, input_kind=self.setup.input_kind, columns=None, n_pcs=_N_PCS, seed=seed
+            )
+        with torch.inference_mode():
+            z = self._apply(data, rows, None, self.module.embed, self.n_latent)
+        # Dimensions that do not vary stay as they are.
+        spread = z.std(0)
+        scaled: np.ndarray = (z - z.mean(0)) / np.where(spread > 1e-6, spread, 1)
+        return scaled
+
+    def _sizes(self) -> list[list[int]]:
+        """Number of clusters of each partition of each data set."""
+        counts = zip(np.bincount(self._dataset_codes()), self._dataset_names(), strict=True)
+        per = self._arguments["cells_per_cluster"]
+        return [numbers_of_clusters(int(n), per, name=name) for n, name in counts]
+
+    def _before_training(
+        self, data: CellReader, rows: np.ndarray, chosen: Mapping[str, Any], *, resumed: bool
+    ) -> dict[str, Any]:
+        assert self._clusters is not None
+        digest = hashlib.sha256(np.ascontiguousarray(self._clusters).data).hexdigest()
+        return {"round": self._round, "clusters": digest}
+
+
+def agreement(one: np.ndarray, other: np.ndarray) -> float:
+    """Normalised mutual information of two partitions."""
+    from sklearn.metrics import normalized_mutual_info_score
+
+    return float(normalized_mutual_info_score(one, other))
+
+
+def _check(arguments: Mapping[str, Any]) -> None:
+    widths = [*arguments["hidden_dims"], arguments["n_latent"]]
+    if min(widths) < 1:
+        msg = (
+            f"Layers need at least one unit, found hidden_dims={tuple(arguments['hidden_dims'])}, "
+            f"n_latent={arguments['n_latent']}."
+        )
+        raise ValueError(msg)
+    if not 0 <= arguments["dropout"] < 1:
+        msg = f"`dropout` must be in [0, 1), found {arguments['dropout']}."
+        raise ValueError(msg)
+    if arguments["head_activation"] not in HEAD_ACTIVATIONS:
+        known = ", ".join(map(repr, HEAD_ACTIVATIONS))
+        msg = f"`head_activation` must be one of {known}; found {arguments['head_activation']!r}."
+        raise ValueError(msg)
+    if not arguments["cells_per_cluster"] or min(arguments["cells_per_cluster"]) < 2:
+        found = tuple(arguments["cells_per_cluster"])
+        msg = f"`cells_per_cluster` must be numbers of at least 2, found {found}."
+        raise ValueError(msg)
+    if arguments["n_rounds"] < 1:
+        msg = f"`n_rounds` must be at least 1, found {arguments['n_rounds']}."
+        raise ValueError(msg)
+    resolve_engine(arguments["kmeans"])
