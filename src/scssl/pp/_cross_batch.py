@@ -307,7 +307,7 @@ def _embedding(
 
 def _components(adata: AnnData, layer: str | None, n_pcs: int, seed: int) -> tuple[np.ndarray, str]:
     from scssl.data import find_counts, open_rows, resolve_input, scan_matrix
-    from scssl.pp._pca import pca
+    from scssl.data._pca import pca
 
     where = "adata.X" if layer is None else f'adata.layers["{layer}"]'
     if layer is not None and layer not in adata.layers:
