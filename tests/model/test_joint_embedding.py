@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import anndata
 import numpy as np
 import pytest
@@ -194,6 +196,105 @@ def test_mutual_neighbours():
     model = make("VICReg", adata, augmentation=MutualNeighborMix(p=1.0))
     model.train(**TRAIN)
     assert np.isfinite(model.get_latent_representation()).all()
+
+
+def message(call, error):
+    with pytest.raises(error) as caught:
+        call()
+    return caught.value.args[0]
+
+
+@pytest.mark.parametrize("names", [(), ("pairs", "pairs_within"), ("pairs", "near_own")])
+def test_what_the_message_says_makes_graphs_for_mutual_neighbours(names):
+    adata = make_counts()
+    views = [MutualNeighborMix(*names, p=1.0), Mask(0.2)]
+    said = message(
+        lambda: make("VICReg", adata, {"batch_key": "batch"}, augmentation=views), KeyError
+    )
+    line = re.search(r"scssl\.pp\.cross_batch_neighbors\(.*?\)", said)[0]
+    assert "batch_key='batch'" in line
+    exec(line, {"scssl": scssl, "adata": adata})
+    if "near_own" in names:
+        views[0] = eval(re.search(r"MutualNeighborMix\('pairs'.*?\)", said.split("Make it")[1])[0])
+    model = make("VICReg", adata, {"batch_key": "batch"}, augmentation=views)
+    model.train(**TRAIN)
+    batch = adata.obs["batch"].to_numpy()
+    mutual, within = (adata.obsp[name].tocoo() for name in (views[0].mutual, views[0].within))
+    assert (batch[mutual.row] != batch[mutual.col]).all()
+    assert (batch[within.row] == batch[within.col]).all()
+
+
+@pytest.mark.parametrize("known", ["setup", "uns"])
+@pytest.mark.parametrize("wrong", ["mutual", "within"])
+def test_graphs_that_are_not_of_mutual_neighbours_are_refused(known, wrong):
+    adata = make_counts()
+    setup = {"batch_key": "batch"} if known == "setup" else {}
+    for options in ({"method": "mnn"}, {"key_added": "mixed"}):
+        scssl.pp.cross_batch_neighbors(adata, "batch", **options)
+    if known == "setup":
+        adata.uns.clear()
+    views = MutualNeighborMix(**{wrong: "mixed"})
+    which = "between batches only" if wrong == "mutual" else "within batches only"
+    with pytest.raises(ValueError, match=rf"{which}.*obsp\['mixed'\].*method='mnn'"):
+        make("VICReg", adata, setup, augmentation=[Mask(0.2), views])
+    make("VICReg", adata, setup, augmentation=[Mask(0.2), MutualNeighborMix()])
+
+
+def test_a_missing_graph_of_one_kind_is_not_made_by_the_recipe_of_another():
+    adata = make_counts()
+    scssl.pp.cross_batch_neighbors(adata, "batch", method="mnn")
+    said = message(
+        lambda: make("VICReg", adata, augmentation=[MutualNeighborMix(), NeighborMix()]), KeyError
+    )
+    assert "batch_key=..., key_added='cross_batch_neighbors')" in said
+
+
+def test_mutual_partners_are_cells_to_train_on_of_the_right_batch():
+    seen = {0: [], 1: []}
+
+    class Spy(MutualNeighborMix):
+        def transform(self, x, applied, rng, context):
+            if torch.is_grad_enabled():
+                own = x.to_dense().argmax(1)
+                for walk in self.walks(context.view):
+                    found = context.partner(walk, x).to_dense().argmax(1)
+                    seen[context.view].append((len(walk), walk[0], own, found))
+            return super().transform(x, applied, rng, context)
+
+    adata = make_counts()
+    scssl.pp.cross_batch_neighbors(adata, "batch", method="mnn", n_neighbors=5)
+    # Each cell has one gene of its own, which tells whose expression a partner's is.
+    marked = anndata.AnnData(sparse.identity(150, np.float32, "csr") * 3, obs=adata.obs)
+    marked.var_names = [f"GENE{i}" for i in range(150)]
+    graphs = {name: adata.obsp[name] for name in ("mnn", "mnn_within")}
+    for name, graph in graphs.items():
+        marked.obsp[name] = graph
+    model = make("SimCLR", marked, augmentation=Spy(p=1.0))
+    model.train(**TRAIN)
+    trained = set(model.train_indices_.tolist())
+    mutual, within = (graph.toarray() > 0 for graph in graphs.values())
+    batch = adata.obs["batch"].to_numpy()
+    crossed = 0
+    for view, found in seen.items():
+        assert len(found) > 5
+        for steps, first, own, partner in found:
+            own, partner = own.numpy(), partner.numpy()
+            assert {*partner.tolist()} <= trained
+            moved = own != partner
+            if view == 0:
+                assert first == "mnn_within"
+                assert within[own[moved], partner[moved]].all()
+            elif steps == 1:
+                assert mutual[own[moved], partner[moved]].all()
+                assert (batch[own[moved]] != batch[partner[moved]]).all()
+                crossed += int(moved.sum())
+                anchor = partner
+            else:
+                # The neighbour in view 1 is one of the anchor, not of the cell.
+                onward = anchor != partner
+                assert within[anchor[onward], partner[onward]].all()
+                assert (batch[anchor] == batch[partner]).all()
+    assert crossed > 100
 
 
 def test_resume_draws_the_same_partners(tmp_path):

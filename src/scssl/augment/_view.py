@@ -200,7 +200,7 @@ class Augmentation(ABC):
         adata
             How the data are called.
         """
-        return f'scssl.pp.cross_batch_neighbors({adata}, batch_key=..., key_added="{graph}")'
+        return f"scssl.pp.cross_batch_neighbors({adata}, batch_key=..., key_added={graph!r})"
 
     def edges(self) -> dict[str, Edges]:
         """Of graphs that cannot have any edges: whether they go across batches or stay within them."""

@@ -250,13 +250,13 @@ class MutualNeighborMix(_MixAugmentation):
 
     def recipe(self, graph: str, adata: str = "adata") -> str:
         line = (
-            f'scssl.pp.cross_batch_neighbors({adata}, batch_key=..., method="mnn", '
-            f'key_added="{self.mutual}")'
+            f"scssl.pp.cross_batch_neighbors({adata}, batch_key=..., method='mnn', "
+            f"key_added={self.mutual!r})"
         )
         made = f"{self.mutual}_within"
         if self.within == made:
             return line
-        return f'{line}, and name what it makes: MutualNeighborMix("{self.mutual}", "{made}")'
+        return f"{line}, and name what it makes: MutualNeighborMix({self.mutual!r}, {made!r})"
 
     def edges(self) -> dict[str, Edges]:
         return {self.mutual: "across", self.within: "within"}

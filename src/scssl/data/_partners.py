@@ -71,7 +71,7 @@ class NeighborTable:
         self.indices = indices
 
     @classmethod
-    def from_graph(cls, graph: Any, name: str, n_cells: int) -> Self:
+    def from_graph(cls, graph: Any, name: str, n_cells: int, *, how: str | None = None) -> Self:
         """Take the stored entries of a graph, whatever their values, as neighbours.
 
         Parameters
@@ -84,6 +84,8 @@ class NeighborTable:
             Its key in ``adata.obsp``, for messages.
         n_cells
             Number of cells of the data.
+        how
+            How to make it, for messages.
 
         Returns
         -------
@@ -109,7 +111,7 @@ class NeighborTable:
         [[1], [2], []]
         """
         where = f'adata.obsp["{name}"]'
-        how = (
+        how = how or (
             f" To make it: `scssl.pp.cross_batch_neighbors(adata, batch_key=..., "
             f'key_added="{name}")`, or any other graph of these cells.'
         )

@@ -13,7 +13,7 @@ import torch
 from scssl._errors import ScsslWarning
 from scssl._random import RNG, as_seed, derive_seed
 from scssl.augment import Augmentation
-from scssl.data import GeneVocabulary, NeighborTable, PartnerWalks
+from scssl.data import GeneVocabulary, PartnerWalks
 from scssl.module import JointEmbeddingModule
 from scssl.module._modalities import PRESENT
 from scssl.nn import Fusion
@@ -22,6 +22,7 @@ from ._modality_views import Views, choose_views, config_of, views_from_config
 from ._multimodal import MultimodalMixin
 from ._reader import CellReader, category_key
 from ._setup import DataSetup
+from ._view_graphs import graph_tables
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -213,24 +214,9 @@ class JointEmbedding(MultimodalMixin):
         if views is None:
             return None
         walks = (views.walks(0), views.walks(1))
-        names = sorted({name for view in walks for walk in view for name in walk})
-        if not names or adata is None:
+        if not views.graphs() or adata is None:
             return None
-        tables = {}
-        for name in names:
-            if self.setup.modalities:
-                tables[name] = self._graph(name, views)
-                continue
-            if name not in adata.obsp:
-                there = ", ".join(map(repr, adata.obsp)) or "none"
-                msg = (
-                    f"The augmentation {views!r} draws other cells from adata.obsp[{name!r}], which "
-                    f"does not exist; there are: {there}. Make it: scssl.pp.cross_batch_neighbors("
-                    f"adata, batch_key=..., key_added={name!r}), or name another graph."
-                )
-                raise KeyError(msg)
-            tables[name] = NeighborTable.from_graph(adata.obsp[name], name, adata.n_obs)
-        return PartnerWalks(tables, walks)
+        return PartnerWalks(graph_tables(adata, views, self.setup), walks)
 
     def _training_data(self) -> CellReader:
         if self.module.augmentation is None:

@@ -13,8 +13,7 @@ from scipy import sparse
 from scvi import REGISTRY_KEYS
 from scvi.data import AnnDataManager
 
-from scssl.augment import Augmentation
-from scssl.data import GeneAlignment, GeneVocabulary, NeighborTable
+from scssl.data import GeneAlignment, GeneVocabulary
 from scssl.data._blocks import columns_of, inverse_document_frequency
 from scssl.module import JointEmbeddingModule
 from scssl.module._modalities import PRESENT
@@ -247,32 +246,6 @@ class MultimodalMixin(SSLModel):
         counts = (columns_of(part, block.start, block.stop)[1] for part in data.read(rows))
         block.idf = inverse_document_frequency(counts, block.stop - block.start, len(rows))
         self.module.idf.copy_(torch.from_numpy(block.idf))
-
-    def _graph(self, name: str, views: Augmentation) -> NeighborTable:
-        """A graph of the MuData or of its RNA, whose neighbours all have RNA."""
-        mdata: Any = self._adata
-        rna = next(one for one in self.setup.modalities if one.kind == "rna")
-        own = mdata.mod[rna.name]
-        place = mdata.obs_names.get_indexer(own.obs_names)
-        if name in mdata.obsp:
-            table = NeighborTable.from_graph(mdata.obsp[name], name, mdata.n_obs)
-        elif name in own.obsp:
-            graph = sparse.coo_matrix(own.obsp[name])
-            shape = (mdata.n_obs, mdata.n_obs)
-            moved = (graph.data, (place[graph.row], place[graph.col]))
-            # Through pairs and not as a matrix product: zeros that are stored are entries too.
-            table = NeighborTable.from_graph(
-                sparse.coo_matrix(moved, shape=shape), name, mdata.n_obs
-            )
-        else:
-            msg = (
-                f"The augmentation {views!r} draws other cells from mdata.obsp[{name!r}] or "
-                f"{rna.mod}.obsp[{name!r}], neither of which exists. Make it: "
-                f"scssl.pp.cross_batch_neighbors({rna.mod}, batch_key=..., key_added={name!r}), or name "
-                "another graph."
-            )
-            raise KeyError(msg)
-        return table.restrict(place)
 
     def _backbone(self) -> Backbone:
         if not self.setup.modalities:

@@ -213,10 +213,14 @@ def _views(
     source = open_rows(matrix, where=where)
 
     walks = (augmentation.walks(0), augmentation.walks(1))
-    graphs = {graph for view in walks for walk in view for graph in walk}
     tables = {
-        graph: NeighborTable.from_graph(adata.obsp.get(graph), graph, adata.n_obs)
-        for graph in sorted(graphs)
+        graph: NeighborTable.from_graph(
+            adata.obsp.get(graph),
+            graph,
+            adata.n_obs,
+            how=f" Make it: {augmentation.recipe(graph)}.",
+        )
+        for graph in augmentation.graphs()
     }
     generator = derive_generator(seed, "cells")
     cells = generator.permutation(adata.n_obs)[:batch_size]

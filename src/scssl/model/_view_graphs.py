@@ -1,0 +1,132 @@
+"""Graphs that views draw other cells from: where they are, and what is wrong with them."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from scssl.augment import Augmentation
+from scssl.data import NeighborTable
+
+from ._setup import DataSetup
+
+
+class _Place(NamedTuple):
+    """Data that may hold a graph: what they are called, and the row of each cell in the whole."""
+
+    data: Any
+    name: str
+    rows: np.ndarray
+
+
+def graph_tables(adata: Any, views: Augmentation, setup: DataSetup) -> dict[str, NeighborTable]:
+    """Neighbours in each graph of the views; of a MuData in its own graph or that of its RNA.
+
+    Raises
+    ------
+    KeyError
+        If there is no such graph.
+    ValueError
+        If it is of other cells, has no edges, or edges that the views cannot have.
+    """
+    places = [_Place(adata, "mdata" if setup.modalities else "adata", np.arange(adata.n_obs))]
+    rna = next((one for one in setup.modalities if one.kind == "rna"), None)
+    if rna is not None:
+        own = adata.mod[rna.name]
+        places.append(_Place(own, rna.mod, adata.obs_names.get_indexer(own.obs_names)))
+    tables = {}
+    for name in views.graphs():
+        # What is to be typed is for the data with the genes, and knows the batches if we do.
+        how = views.recipe(name, places[-1].name)
+        if setup.batch_key is not None:
+            how = how.replace("batch_key=...", f"batch_key={setup.batch_key!r}")
+        place = next((one for one in places if name in one.data.obsp), None)
+        if place is None:
+            wheres = " or ".join(f"{one.name}.obsp[{name!r}]" for one in places)
+            there = ", ".join(repr(key) for one in places for key in one.data.obsp) or "none"
+            msg = (
+                f"The augmentation {views!r} draws other cells from {wheres}, which does not exist; "
+                f"there are: {there}. Make it: {how}. Or name another graph."
+            )
+            raise KeyError(msg)
+        graph = place.data.obsp[name]
+        if place.data is not adata and sparse.issparse(graph):
+            # Through pairs and not as a matrix product: zeros that are stored are entries too.
+            graph = sparse.coo_matrix(graph)
+            moved = (graph.data, (place.rows[graph.row], place.rows[graph.col]))
+            graph = sparse.coo_matrix(moved, shape=(adata.n_obs, adata.n_obs))
+        table = NeighborTable.from_graph(graph, name, adata.n_obs, how=f" Make it: {how}.")
+        _check_edges(table, name, views, places, place, setup, how)
+        tables[name] = table if rna is None else table.restrict(places[-1].rows)
+    return tables
+
+
+def _check_edges(
+    table: NeighborTable,
+    name: str,
+    views: Augmentation,
+    places: list[_Place],
+    place: _Place,
+    setup: DataSetup,
+    how: str,
+) -> None:
+    """Refuse edges within batches, or across them, where the views are for the other kind."""
+    wanted = views.edges().get(name)
+    if wanted is None:
+        return
+    key, codes = _batches(table.n_cells, name, views, places, place, setup)
+    if codes is None:
+        return
+    ends = np.repeat(codes, table.counts), codes[table.indices]
+    known = (ends[0] >= 0) & (ends[1] >= 0)
+    same = (ends[0] == ends[1])[known]
+    wrong = same if wanted == "across" else ~same
+    if wrong.any():
+        what, other = (
+            ("between batches", "within one")
+            if wanted == "across"
+            else ("within batches", "between two")
+        )
+        share = f"{100 * wrong.mean():.2g} %"
+        msg = (
+            f"The augmentation {views!r} needs a graph with edges {what} only, but {share} of those "
+            f"of {place.name}.obsp[{name!r}] are {other} (obs[{key!r}]). Make it: {how}."
+        )
+        raise ValueError(msg)
+
+
+def _batches(
+    n_cells: int,
+    name: str,
+    views: Augmentation,
+    places: list[_Place],
+    place: _Place,
+    setup: DataSetup,
+) -> tuple[str | None, np.ndarray | None]:
+    """Key and codes of the batches that a graph is for, -1 for cells of which it is not known.
+
+    Those that it was made with, where that is written down, come before those of the setup.
+    """
+    uns = place.data.uns
+    # What was made together is described once, under the name of the first.
+    described = (name, *(one for one in views.graphs() if f"{one}_within" == name))
+    keys = [uns[one]["params"]["batch_key"] for one in described if _has_key(uns.get(one))]
+    for key in (*keys, setup.batch_key):
+        for one in (place, *places):
+            if key is not None and key in one.data.obs:
+                codes = np.full(n_cells, -1)
+                column = one.data.obs[key]
+                names = column.astype(str).where(column.notna())
+                codes[one.rows] = pd.factorize(names)[0]
+                return key, codes
+    return None, None
+
+
+def _has_key(described: Any) -> bool:
+    try:
+        return isinstance(described["params"]["batch_key"], str)
+    except (KeyError, TypeError, IndexError):
+        return False
