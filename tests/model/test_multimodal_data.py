@@ -186,6 +186,43 @@ def test_query_of_the_wrong_kind():
         alone.get_latent_representation(mdata)
 
 
+@pytest.mark.parametrize("fusion", ["concat", "mean"])
+def test_subset_to_cells_without_a_modality(fusion):
+    """`mudata` keeps a modality of which no cell is left."""
+    mdata = make_mdata()
+    model = trained(mdata=mdata, fusion=fusion)
+    z, proteins = model.get_latent_representation(), model.get_modality()
+    for rows, kept in ((slice(0, 20), "rna"), (slice(130, 150), "prot")):
+        part = mdata[mdata.obs_names[rows]].copy()
+        assert sorted(mod.n_obs for mod in part.mod.values()) == [0, 20]
+        np.testing.assert_allclose(model.get_latent_representation(part), z[rows], atol=1e-6)
+        pd.testing.assert_frame_equal(model.get_modality(part), proteins.iloc[rows])
+        with pytest.raises(ValueError, match="has no cells"):
+            scssl.model.SimCLR.setup_mudata(part)
+        only = mudata.MuData({"rna": part["rna"].copy(), "prot": part["prot"].copy()})
+        other = "protein" if kept == "rna" else "rna"
+        with pytest.raises(ValueError, match=f"None of the cells has the modality '{other}'"):
+            model.get_latent_representation(only, modality=other)
+    with pytest.raises(ValueError, match="`mdata` has no cells"):
+        model.get_latent_representation(mdata[mdata.obs_names[:0]].copy())
+
+
+def test_query_whose_proteins_are_all_zero():
+    mdata = make_mdata(mosaic=False)
+    model = trained(mdata=mdata)
+    mdata = mdata.copy()
+    mdata["prot"].X = np.zeros_like(mdata["prot"].X)
+    with pytest.raises(ValueError, match="is all zero. Leave the modality out: protein=None"):
+        scssl.model.SimCLR.setup_mudata(mdata)
+    with pytest.raises(ValueError, match=r"is all zero\. Leave the modality out: ") as refused:
+        model.get_latent_representation(mdata)
+    line = str(refused.value).split("Leave the modality out: ")[1]
+    assert line == 'del mdata.mod["prot"]; mdata.update()'
+    exec(line, {"mdata": mdata})
+    alone = model.get_latent_representation(mdata["rna"].copy())
+    np.testing.assert_allclose(model.get_latent_representation(mdata), alone, atol=1e-6)
+
+
 def test_cells_without_proteins_that_were_not_left_out():
     mdata = make_mdata(mosaic=False)
     x = np.array(mdata["prot"].X)

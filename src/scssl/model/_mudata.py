@@ -222,11 +222,19 @@ def read_mudata(
         obs = data.obs
     else:
         check_mudata(data)
-        mods = {kind: data.mod[one.name] for kind, one in known.items() if one.name in data.mod}
+        if not data.n_obs:
+            msg = "`mdata` has no cells."
+            raise ValueError(msg)
+        # A subset to cells without a modality keeps it, with no cells.
+        mods = {
+            kind: data.mod[one.name]
+            for kind, one in known.items()
+            if one.name in data.mod and data.mod[one.name].n_obs
+        }
         if not mods:
             wanted = ", ".join(repr(one.name) for one in known.values())
             msg = (
-                f"`mdata` has none of the model's modalities ({wanted}); it has: "
+                f"`mdata` has none of the model's modalities ({wanted}) with any cell; it has: "
                 f"{', '.join(map(repr, data.mod))}. Rename one: mdata.mod[...] = mdata.mod.pop(...)"
             )
             raise KeyError(msg)
@@ -250,7 +258,7 @@ def read_mudata(
                 msg = f"In {given.mod}: {error}"
                 raise GeneMismatchError(msg) from error
             expected = one.normalization if one.kind == "rna" else "auto"
-            stats[one.kind], _ = check_modality(adata, given, expected)
+            stats[one.kind], _ = check_modality(adata, given, expected, new=True)
             sources.append(open_rows(matrix_of(adata, one.layer), where=given.where))
             columns.append(np.where(found.columns >= 0, found.columns + start, -1))
             query += [f"{one.kind}:{name}" for name in adata.var_names]

@@ -67,10 +67,13 @@ def find_modalities(mdata: Any, asked: Mapping[str, str | None]) -> dict[str, st
     return found
 
 
-def check_modality(adata: AnnData, setup: ModalitySetup, input: str) -> tuple[MatrixStats, str]:
+def check_modality(
+    adata: AnnData, setup: ModalitySetup, input: str, *, new: bool = False
+) -> tuple[MatrixStats, str]:
     """Scan the matrix of a modality and refuse what cannot be normalised as asked.
 
-    Returns what was found and the normalisation; that of RNA follows from the values.
+    Returns what was found and the normalisation; that of RNA follows from the values. `new` data are
+    read by a model that exists, which changes what can be done about them.
     """
     try:
         matrix = matrix_of(adata, setup.layer)
@@ -86,7 +89,8 @@ def check_modality(adata: AnnData, setup: ModalitySetup, input: str) -> tuple[Ma
             raise ValueError(re.sub(r"\blayer=", "rna_layer=", message)) from error
     else:
         kind = setup.normalization
-        _check_values(adata, setup, stats)
+        leave_out = f"del {setup.mod}; mdata.update()" if new else f"{setup.kind}=None"
+        _check_values(adata, setup, stats, leave_out)
     if stats.n_empty_cells and kind != "none":
         first = str(adata.obs_names[stats.empty_cells[0]])
         msg = (
@@ -116,7 +120,7 @@ def _of_modality(message: str, setup: ModalitySetup) -> str:
     return re.sub(r"\badata\b", setup.mod, message)
 
 
-def _check_values(adata: AnnData, setup: ModalitySetup, stats: MatrixStats) -> None:
+def _check_values(adata: AnnData, setup: ModalitySetup, stats: MatrixStats, leave_out: str) -> None:
     what, where = setup.normalization, setup.where
 
     def place(entry: Any) -> str:
@@ -125,7 +129,7 @@ def _check_values(adata: AnnData, setup: ModalitySetup, stats: MatrixStats) -> N
 
     if not stats.n_obs or not stats.n_vars:
         lacking = "cells" if not stats.n_obs else "features"
-        msg = f"{where} has no {lacking}. Leave the modality out: {setup.kind}=None"
+        msg = f"{where} has no {lacking}. Leave the modality out: {leave_out}"
         raise ValueError(msg)
     if stats.n_nonfinite:
         msg = (
@@ -154,5 +158,5 @@ def _check_values(adata: AnnData, setup: ModalitySetup, stats: MatrixStats) -> N
         )
         raise ValueError(msg.rstrip())
     if stats.n_empty_cells == stats.n_obs:
-        msg = f"{where} is all zero. Leave the modality out: {setup.kind}=None"
+        msg = f"{where} is all zero. Leave the modality out: {leave_out}"
         raise ValueError(msg)

@@ -65,7 +65,8 @@ def predict_modality(
     reference
         Cells with the features. It is not changed.
     query
-        Cells to predict them for; they must not be among those of `reference` with features.
+        Cells to predict them for. They may be in `reference`, as the cells of a mosaic are that lack the
+        features, but those with features may not.
     modality
         Entry of ``reference.obsm``, an array or a frame; with `model`, ``"protein"``, ``"rna"`` or
         ``"atac"``.
@@ -144,7 +145,7 @@ def predict_modality(
     if not measured.any():
         msg = f"No value of {modality!r} is known in any cell of `reference`."
         raise ValueError(msg)
-    _check_other_cells(reference, query, measured.any(axis=1))
+    _check_other_cells(reference, query, measured.any(axis=1), modality, model)
     if exact is None:
         exact = len(known) * len(new) <= EXACT_PAIRS
     seed = as_seed(rng)
@@ -246,13 +247,29 @@ def _by_head(known: np.ndarray, y: np.ndarray, new: np.ndarray, modality: str) -
     return predicted
 
 
-def _check_other_cells(reference: Any, query: Any, has: np.ndarray) -> None:
+def _check_other_cells(
+    reference: Any, query: Any, has: np.ndarray, modality: str, model: JointEmbedding | None
+) -> None:
     """A cell that is in both would find itself, and its own values."""
     shared = query.obs_names.isin(reference.obs_names[has])
-    if shared.any() and reference.obs_names.is_unique:
-        msg = (
-            f"{int(shared.sum()):,} cells of `query` are in `reference` too, with their features (first: "
-            f"{str(query.obs_names[shared][0])!r}), and would find themselves. Leave them out: "
-            "`query = query[~query.obs_names.isin(reference.obs_names)].copy()`."
-        )
-        raise ValueError(msg)
+    if not shared.any() or not reference.obs_names.is_unique:
+        return
+    # Cells of the reference that lack the features may stay: it is for them that this is done.
+    names = "reference.obs_names"
+    if model is not None:
+        own = next(one.name for one in model.setup.modalities if one.kind == modality)
+        names = f'reference.mod["{own}"].obs_names'
+    elif not has.all():
+        frame = hasattr(reference.obsm[modality], "columns")
+        known = f"reference.obsm[{modality!r}]"
+        known = f"{known}.notna().any(axis=1)" if frame else f"np.isfinite({known}).any(axis=1)"
+        names = f"reference.obs_names[{known}]"
+    n = int(shared.sum())
+    first = str(query.obs_names[shared][0])
+    msg = (
+        f"{n:,} of {query.n_obs:,} cells of `query` are in `reference` too, with values of "
+        f"{modality!r} (first: {first!r}), and would find themselves."
+    )
+    if n < query.n_obs:
+        msg += f" Leave them out: `query = query[~query.obs_names.isin({names})].copy()`."
+    raise ValueError(msg)
