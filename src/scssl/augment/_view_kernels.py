@@ -1,16 +1,13 @@
 """Compiled CPU kernels of views: each draws and applies in one pass over the batch.
 
 Every decision is a hash of the seed and of the place in the batch (SplitMix64, by a counter), so results
-depend neither on the order of rows nor on the number of threads. Kernels run on threads of Python and
-not on those of numba: the pools of numba and of PyTorch are two, each of which waits for work in a loop
-that keeps the cores from the other.
+do not depend on the number of threads.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from math import erfc, exp, log, pi, sqrt
-from threading import Thread
 from typing import Any
 
 import numba
@@ -19,6 +16,7 @@ import torch
 from torch import Tensor
 
 from scssl.nn import SparseRows
+from scssl.nn._kernels import in_threads
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _FIRST, _SECOND = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
@@ -218,16 +216,8 @@ def _seed(rng: torch.Generator) -> int:
 
 
 def _by_rows(kernel: Callable[..., None], n_rows: int, *arguments: Any) -> None:
-    """Run a kernel on ranges of rows, one for each thread that PyTorch may use."""
     n_threads = max(1, min(torch.get_num_threads(), n_rows // _ROWS))
-    ends = [n_rows * i // n_threads for i in range(n_threads + 1)]
-    ranges = list(zip(ends[:-1], ends[1:], strict=True))
-    threads = [Thread(target=kernel, args=(*span, *arguments)) for span in ranges[1:]]
-    for thread in threads:
-        thread.start()
-    kernel(*ranges[0], *arguments)
-    for thread in threads:
-        thread.join()
+    in_threads(kernel, [n_rows * i // n_threads for i in range(n_threads + 1)], *arguments)
 
 
 def mask(
