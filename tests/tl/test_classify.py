@@ -124,6 +124,18 @@ def test_knn_agrees_with_the_probe():
     assert written["scores"].loc[0, same].to_dict() == pytest.approx(probe.loc[0, same].to_dict())
 
 
+@pytest.mark.parametrize("n", [1, 4])
+def test_knn_of_few_labels_agrees_with_the_probe(n):
+    adata = make()
+    _, written = run(adata, "knn", n_labels_per_class=n)
+    probe = scssl.tl.knn_probe(adata, "label", n_labels_per_class=n)
+    assert written["params"]["options"] == {"n_neighbors": str(n)}
+    row = written["scores"].iloc[0]
+    assert row["accuracy"] == pytest.approx(probe.loc[0, "accuracy"])
+    # One vote is a prediction and ranks nothing.
+    assert np.isnan([row["macro_auroc"], row["macro_auprc"]]).all() == (n == 1)
+
+
 def test_options_reach_the_classifier():
     adata = make()
     train, test = halves(adata)
@@ -310,7 +322,7 @@ def test_what_is_refused():
     with pytest.raises(ValueError, match="would overwrite 'X_ssl', which is read"):
         classify(adata, "label", key_added="X_ssl")
     with pytest.raises(ValueError, match="n_neighbors=15 is more than the 6 training cells"):
-        classify(adata, "label", classifier="knn", n_labels_per_class=2)
+        classify(adata, "label", classifier="knn", n_labels_per_class=2, n_neighbors=15)
     with pytest.raises(ValueError, match="training part of `split` has no cell with a label"):
         partly = adata.copy()
         partly.obs["label"] = partly.obs["label"].where(np.arange(adata.n_obs) > 9)
@@ -331,3 +343,30 @@ def test_warns_of_a_fit_that_did_not_converge():
     adata = make()
     with pytest.warns(ScsslWarning, match=r"LogisticRegression did not converge in 1 .*C=0.1"):
         scssl.tl.classify(adata, "label", classifier="lr", max_iter=1)
+
+
+# --- real data ------------------------------------------------------------------------------------
+
+
+@pytest.mark.realdata
+@pytest.mark.slow
+def test_real_cells(data_file):
+    """All classifiers read the types of blood cells from PCA; clusters agree with them in part."""
+    import scanpy as sc
+
+    adata = ad.read_h5ad(data_file("pbmc3k.h5ad"))
+    sc.pp.normalize_total(adata, target_sum=1e4)
+    sc.pp.log1p(adata)
+    sc.pp.highly_variable_genes(adata, n_top_genes=2000)
+    sc.pp.pca(adata, n_comps=50, random_state=0)
+    for classifier in CLASSIFIERS:
+        scssl.tl.classify(adata, "cell_type", use_rep="X_pca", classifier=classifier)
+        row = adata.uns[f"{classifier}_label"]["scores"].iloc[0]
+        assert row["cohen_kappa"] > 0.8
+        assert row["macro_auroc"] > 0.98
+        assert row["macro_auprc"] > 0.9
+    svm, forest = (adata.uns[f"{name}_label"]["scores"].loc[0, "ece"] for name in ("svm", "rf"))
+    assert svm < 0.05 < forest, "the temperature is fitted, votes of trees are not"
+    row = scssl.tl.cluster_metrics(adata, "cell_type", use_rep="X_pca", n_repeats=3).iloc[0]
+    assert row["leiden_nmi"] > 0.7
+    assert row["kmeans_nmi"] > 0.7

@@ -16,7 +16,7 @@ from scssl.tl._checks import (
     get_embedding,
     get_rows,
 )
-from scssl.tl._estimators import Classifier, fit
+from scssl.tl._estimators import N_NEIGHBORS, Classifier, fit
 from scssl.tl._protocol import Protocol, draw_few, make_protocol
 from scssl.tl._scores import (
     calibration_error,
@@ -53,14 +53,15 @@ def classify(
     - ``"svm"``: linear support vector machine, one label against the rest;
     - ``"rf"``: random forest of 500 trees;
     - ``"lr"``: multinomial logistic regression with an L2 penalty;
-    - ``"knn"``: the 15 nearest training cells by Euclidean distance.
+    - ``"knn"``: the 15 nearest training cells by Euclidean distance, or `n_labels_per_class`, as the
+      others would be of another label.
 
     For the first and the third, features are standardised with mean and standard deviation of the
     training part. No parameter is tuned; :func:`linear_probe` chooses a penalty.
 
     *Scores* are those of the test part. AUROC and AUPRC rank cells by the distance from the boundary
     (``"svm"``) or by probability (the others), one label against the rest, and never by predicted
-    labels.
+    labels: of a single neighbour, whose vote is the prediction, they are NaN.
 
     *Probabilities* are not equally good. Those of ``"lr"`` are fitted, those of ``"rf"`` and ``"knn"``
     are shares of votes. A support vector machine has none: the softmax of its distances is taken,
@@ -150,6 +151,8 @@ def classify(
     key_added = f"{classifier}_label" if key_added is None else key_added
     check_key(key_added, "key_added")
     _check_not_read(key_added, label_key, split, use_rep)
+    if classifier == "knn" and n_labels_per_class is not None:
+        kwargs = {"n_neighbors": min(N_NEIGHBORS, n_labels_per_class), **kwargs}
     values = get_embedding(adata, use_rep)
     seed = as_seed(rng)
     protocol = _make_protocol(adata, label_key, split, test_size, n_labels_per_class, seed)
@@ -185,7 +188,8 @@ def classify(
         },
     }
     if len(protocol.test):
-        written |= _score(protocol, scores, winner, confidence, use_rep, label_key, classifier)
+        ranked = scores if fitted.ranks else np.full_like(scores, np.nan)
+        written |= _score(protocol, ranked, winner, confidence, use_rep, label_key, classifier)
     adata.uns[key_added] = written
     return adata if copy else None
 

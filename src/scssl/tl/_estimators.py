@@ -13,12 +13,13 @@ from scssl._random import derive_generator, derive_seed
 from scssl.tl._protocol import Protocol, rank_in_class
 
 Classifier = Literal["svm", "rf", "lr", "knn"]
+N_NEIGHBORS = 15
 # What is not scikit-learn's own default.
 _OPTIONS: dict[str, dict[str, Any]] = {
     "svm": {"max_iter": 10_000},
     "rf": {"n_estimators": 500},
     "lr": {"max_iter": 10_000},
-    "knn": {"n_neighbors": 15},
+    "knn": {"n_neighbors": N_NEIGHBORS},
 }
 # Distances between cells are those of the embedding, and trees do not see scales.
 _STANDARDISED = {"svm", "lr"}
@@ -53,6 +54,11 @@ class Fitted:
     options: dict[str, Any]
     probabilities: str
     temperature: float = 1.0
+
+    @property
+    def ranks(self) -> bool:
+        """Whether scores are more than predictions: the vote of a single neighbour is not."""
+        return self.options.get("n_neighbors") != 1
 
     def apply(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Scores and probabilities of all labels; the highest of both is of the same label."""

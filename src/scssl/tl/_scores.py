@@ -91,7 +91,7 @@ def ranking_table(truth: np.ndarray, scores: np.ndarray, names: Any) -> pd.DataF
     Returns
     -------
     One row for each label that cells have: ``label``, ``auroc`` and ``auprc`` (average precision), one
-    against the rest. NaN where all cells have the label and there is no other to be ranked below.
+    against the rest. NaN where scores are, and where all cells have the label: none is to be ranked below.
     """
     import pandas as pd
     from sklearn.metrics import average_precision_score, roc_auc_score
@@ -100,7 +100,7 @@ def ranking_table(truth: np.ndarray, scores: np.ndarray, names: Any) -> pd.DataF
     for code in np.unique(truth):
         is_label, values = truth == code, scores[:, code]
         areas = [np.nan, np.nan]
-        if not is_label.all():
+        if not (is_label.all() or np.isnan(values).any()):
             areas = [roc_auc_score(is_label, values), average_precision_score(is_label, values)]
         rows.append([str(names[code]), *map(float, areas)])
     return pd.DataFrame(rows, columns=["label", "auroc", "auprc"])
