@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from scssl._errors import ScsslWarning
+from scssl._errors import GeneMismatchError, ScsslWarning
 from scssl.data import GeneVocabulary
 from scssl.module import SSLModule
 
@@ -20,6 +22,11 @@ from ._setup import DataSetup
 
 if TYPE_CHECKING:
     from ._base import SSLModel
+
+
+_LOGGER = logging.getLogger("scssl")
+# The layer on the genes, in every model: a row for each gene.
+_OF_GENES = "gene_encoder.weight"
 
 
 @dataclass(frozen=True)
@@ -111,6 +118,42 @@ class Backbone:
             module.load_state_dict({name: self.weights[name] for name in wanted}, strict=True)
         return module
 
+    def on_genes(self, names: Any) -> Backbone:
+        """The encoder for other genes: known ones by name, new ones with a weight of zero.
+
+        Cells are embedded as before, and training takes in what the new genes say.
+
+        Parameters
+        ----------
+        names
+            The genes.
+
+        Raises
+        ------
+        ValueError
+            If the model reads several modalities.
+        """
+        if self.setup.modalities:
+            msg = 'A model of several modalities takes no new genes. Pass new_genes="ignore".'
+            raise ValueError(msg)
+        rows = known_genes(self.genes, names, 0)
+        new = self.build().state_dict() if self.weights is None else dict(self.weights)
+        known = torch.from_numpy(rows >= 0)
+        for name in [name for name in new if name.endswith(_OF_GENES)]:
+            columns = new[name].new_zeros(len(rows), new[name].shape[1])
+            columns[known] = new[name][torch.from_numpy(rows[rows >= 0])]
+            new[name] = columns
+        n_new = int((rows < 0).sum())
+        n_lost = len(self.genes) - len(rows) + n_new
+        _LOGGER.info(
+            "%s of %s genes are new to the model, such as %s; %s of its own are not in the data.",
+            f"{n_new:,}",
+            f"{len(rows):,}",
+            ", ".join(map(str, np.asarray(names)[rows < 0][:3])) or "none",
+            f"{n_lost:,}",
+        )
+        return replace(self, genes=GeneVocabulary(names), weights=new)
+
     def setup_arguments(self, *, covariates: bool) -> dict[str, Any]:
         """Arguments of ``setup_anndata`` to read other data like those of the model."""
         read: dict[str, Any] = {
@@ -146,6 +189,22 @@ def resolve(model: Any) -> SSLModel:
         )
         raise TypeError(msg)
     return model
+
+
+def known_genes(theirs: GeneVocabulary, ours: Any, min_overlap: float) -> np.ndarray:
+    """Position of genes among those of the other model, -1 where it does not know them."""
+    rows = theirs.align(ours, min_overlap=0).columns
+    known = int((rows >= 0).sum())
+    if known < min_overlap * len(rows):
+        some = [", ".join(map(str, names[:3])) for names in (theirs.names, ours)]
+        msg = (
+            f"The model knows {known:,} of the {len(rows):,} genes of `adata`, fewer than "
+            f"min_overlap={min_overlap:g}. It has genes like {some[0]}, `adata` like {some[1]}. Use the "
+            "same kind of names, or leave out the other genes: "
+            "adata = adata[:, adata.var_names.isin(model.genes.names)].copy()"
+        )
+        raise GeneMismatchError(msg)
+    return rows
 
 
 def copied(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

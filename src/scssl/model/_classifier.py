@@ -214,12 +214,14 @@ class CellTypeClassifier(PublishedClassifierMixin, FineTunedModel):
         loss: Literal["ce", "supcon"] = "ce",
         class_weight: ClassWeight = None,
         min_overlap: float = 0.5,
+        new_genes: Literal["ignore", "learn"] = "ignore",
         rng: RNG = 0,
     ) -> Self:
         """Classifier that starts from the encoder of another model.
 
-        The encoder is copied: `model` stays as it is. Genes, kind of input and normalisation are those
-        of `model`. Genes that `adata` lacks are taken as zero, and reported.
+        The encoder is copied: `model` stays as it is. Kind of input and normalisation are those of
+        `model`, and so are the genes, unless new ones are to be learnt. Genes that `adata` lacks are
+        taken as zero, and reported.
 
         Parameters
         ----------
@@ -233,6 +235,10 @@ class CellTypeClassifier(PublishedClassifierMixin, FineTunedModel):
             As in the class.
         min_overlap
             Share of the model's genes that `adata` must have.
+        new_genes
+            What to do with genes that `model` does not know: ``"ignore"``; or ``"learn"``, by which the
+            classifier has all genes of `adata`, and no others. Weights of known genes are taken over by
+            name, those of new ones start at zero, so that cells are embedded as before.
 
         Raises
         ------
@@ -245,6 +251,7 @@ class CellTypeClassifier(PublishedClassifierMixin, FineTunedModel):
             model,
             adata,
             min_overlap=min_overlap,
+            new_genes=new_genes,
             labels_key=labels_key,
             unlabeled_category=unlabeled_category,
         )

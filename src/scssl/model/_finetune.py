@@ -73,13 +73,24 @@ class FineTunedModel(SSLModel):
 
     @classmethod
     def _setup_like(
-        cls, model: Any, adata: AnnData, *, min_overlap: float, **kwargs: Any
+        cls,
+        model: Any,
+        adata: AnnData,
+        *,
+        min_overlap: float,
+        new_genes: str = "ignore",
+        **kwargs: Any,
     ) -> Backbone:
         """Set `adata` up to be read like the data of a model; the encoder of that model."""
+        if new_genes not in ("ignore", "learn"):
+            msg = f'`new_genes` must be "ignore" or "learn", found {new_genes!r}.'
+            raise ValueError(msg)
         source = Backbone.of(model)
         check_anndata(adata)
         # Before the matrix is read: what is wrong with the genes is wrong with all the rest.
         source.genes.align(adata.var_names, min_overlap=min_overlap)
+        if new_genes == "learn":
+            source = source.on_genes(adata.var_names)
         covariates = source.build().encodes_covariates
         cls.setup_anndata(adata, **source.setup_arguments(covariates=covariates), **kwargs)
         return source

@@ -12,12 +12,11 @@ import torch
 from anndata import AnnData
 from torch import Tensor
 
-from scssl._errors import GeneMismatchError
 from scssl.augment import is_own_mask, remade
 from scssl.data import GeneVocabulary
 from scssl.module import MaskedAutoencoderModule
 
-from ._backbone import Backbone, resolve
+from ._backbone import Backbone, known_genes, resolve
 from ._carry import carry_covariates, log_untold
 from ._setup import DataSetup
 
@@ -153,7 +152,7 @@ class TransferMixin:
         if any(told.values()):
             arguments["encode_covariates"] = True
         if "masking" not in kwargs:
-            rows = _known_genes(source.genes, adata.var_names, min_overlap)
+            rows = known_genes(source.genes, adata.var_names, min_overlap)
             arguments |= _mask_of(other, rows, kwargs)
         new: Self = maker(adata, **{**arguments, **kwargs})
         new._start_from(source, min_overlap)
@@ -166,7 +165,7 @@ class TransferMixin:
     def _start_from(self, source: Backbone, min_overlap: float) -> None:
         """Take over the weights of another model."""
         assert source.weights is not None
-        rows = _known_genes(source.genes, self.genes.names, min_overlap)
+        rows = known_genes(source.genes, self.genes.names, min_overlap)
         known = np.flatnonzero(rows >= 0)
         if len(known) < len(rows):
             _LOGGER.info("%d of %d genes are new to the model.", len(rows) - len(known), len(rows))
@@ -221,22 +220,6 @@ class TransferMixin:
             mine.copy_(torch.cat([theirs[:, :n], columns], dim=1))
         log_untold(there, here)
         return added
-
-
-def _known_genes(theirs: GeneVocabulary, ours: Any, min_overlap: float) -> np.ndarray:
-    """Position of genes among those of the other model, -1 where it does not know them."""
-    rows = theirs.align(ours, min_overlap=0).columns
-    known = int((rows >= 0).sum())
-    if known < min_overlap * len(rows):
-        some = [", ".join(map(str, names[:3])) for names in (theirs.names, ours)]
-        msg = (
-            f"The model knows {known:,} of the {len(rows):,} genes of `adata`, fewer than "
-            f"min_overlap={min_overlap:g}. It has genes like {some[0]}, `adata` like {some[1]}. Use the "
-            "same kind of names, or leave out the other genes: "
-            "adata = adata[:, adata.var_names.isin(model.genes.names)].copy()"
-        )
-        raise GeneMismatchError(msg)
-    return rows
 
 
 def _mask_of(other: Any, rows: np.ndarray, kwargs: dict[str, Any]) -> dict[str, Any]:
