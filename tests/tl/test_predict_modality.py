@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import anndata
 import mudata
 import numpy as np
@@ -105,6 +107,30 @@ def test_arrays_have_no_names(reference, query):
     reference.obsm["protein"] = reference.obsm["protein"].to_numpy()
     PREDICT(reference, query)
     assert query.obsm["predicted_protein"].columns.tolist() == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize("known", ["everywhere", "in some"])
+def test_memory_is_that_of_the_result(known):
+    rng = np.random.default_rng(0)
+    reference, query = make(100, 0, "reference"), make(2500, 1, "query")
+    features = rng.random((100, 2000), dtype=np.float32)
+    if known == "in some":
+        features[:20] = np.nan
+    reference.obsm["rna"] = features
+    PREDICT(reference, query, "rna", key_added="first")
+    tracemalloc.start()
+    PREDICT(reference, query, "rna")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    found = query.obsm["predicted_rna"]
+    assert (found.dtypes == np.float32).all()
+    # The result, 20 MB, and beside it parts of it and copies of the reference. All five neighbours
+    # of all cells at once would be 200 MB.
+    assert peak < 2 * found.to_numpy().nbytes
+    rows = np.arange(20 if known == "in some" else 0, 100)
+    for cell in (0, 1023, 1024, 2499):
+        near = nearest(reference, query, cell, rows, 5)
+        np.testing.assert_allclose(found.iloc[cell], features[near].mean(0), rtol=1e-5)
 
 
 def test_approximate_search_finds_nearly_the_same(reference, query):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from scipy import sparse
 
 from scssl._neighbors import EXACT_PAIRS, Index
 from scssl._random import RNG, as_seed, derive_seed
@@ -29,6 +30,8 @@ _METHODS = ("neighbors", "head")
 _PENALTIES = np.logspace(-2, 5, 15)
 # Of fewer cells no penalty can be chosen.
 _FEW = 5
+# Cells to predict at a time: the result is all that is ever held of them.
+_BLOCK = 1024
 
 
 def predict_modality(
@@ -138,10 +141,10 @@ def predict_modality(
         features = names or [str(i) for i in range(values.shape[1])]
     else:
         known, new, table = _by_model(model, reference, query, modality, source)
-        values, features = table.to_numpy(np.float64), [str(name) for name in table.columns]
-    usable = np.isfinite(known).all(axis=1)
-    values = np.where(usable[:, None], values, np.nan)
+        values, features = table.to_numpy(), [str(name) for name in table.columns]
+    values = values.astype(np.float32, copy=False)
     measured = np.isfinite(values)
+    measured[~np.isfinite(known).all(axis=1)] = False
     if not measured.any():
         msg = f"No value of {modality!r} is known in any cell of `reference`."
         raise ValueError(msg)
@@ -150,23 +153,23 @@ def predict_modality(
         exact = len(known) * len(new) <= EXACT_PAIRS
     seed = as_seed(rng)
     wanted = np.flatnonzero(np.isfinite(new).all(axis=1))
-    found = np.full((len(new), values.shape[1]), np.nan)
+    found = np.full((len(new), values.shape[1]), np.nan, dtype=np.float32)
     for cells, columns in _patterns(measured):
         if not len(cells):
             continue
-        y = values[np.ix_(cells, columns)]
-        if method == "neighbors":
-            predicted = _by_neighbors(
-                known[cells], y, new[wanted], n_neighbors, exact=exact, seed=seed
-            )
-        else:
-            predicted = _by_head(known[cells], y, new[wanted], modality)
-        found[np.ix_(wanted, columns)] = predicted
+        y = values if measured.all() else values[np.ix_(cells, columns)]
+        if method == "head":
+            found[np.ix_(wanted, columns)] = _by_head(known[cells], y, new[wanted], modality)
+            continue
+        mean = _means(known[cells], new[wanted], n_neighbors, exact=exact, seed=seed)
+        for start in range(0, len(wanted), _BLOCK):
+            part = slice(start, start + _BLOCK)
+            found[np.ix_(wanted[part], columns)] = mean[part] @ y
     result: Any = query
     if copy:
         result = query.to_memory() if query.isbacked else query.copy()
     result.obsm[key_added] = pd.DataFrame(
-        found.astype(np.float32), index=result.obs_names, columns=features
+        found, index=result.obs_names, columns=features, copy=False
     )
     result.uns[key_added] = {
         "n_reference": measured.sum(axis=0),
@@ -204,24 +207,30 @@ def _by_model(
 
 def _patterns(measured: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Features that were measured in the same cells: these cells, and the features."""
+    cells = measured.any(axis=1)
+    if (measured.all(axis=1) == cells).all():
+        yield np.flatnonzero(cells), np.arange(measured.shape[1])
+        return
     patterns, which = np.unique(measured, axis=1, return_inverse=True)
     for i in range(patterns.shape[1]):
         yield np.flatnonzero(patterns[:, i]), np.flatnonzero(which.ravel() == i)
 
 
-def _by_neighbors(
-    known: np.ndarray, y: np.ndarray, new: np.ndarray, k: int, *, exact: bool, seed: int
-) -> np.ndarray:
+def _means(
+    known: np.ndarray, new: np.ndarray, k: int, *, exact: bool, seed: int
+) -> sparse.csr_matrix:
+    """Matrix that takes the mean over the nearest cells: what is the product with their features."""
     if k > len(known):
         msg = f"n_neighbors={k} is more than the {len(known):,} cells with these features."
         raise ValueError(msg)
+    shape = (len(new), len(known))
     if not len(new):
-        return np.zeros((0, y.shape[1]))
+        return sparse.csr_matrix(shape, dtype=np.float32)
     # Of vectors of length 1 the nearest are those with the largest cosine.
     index = Index(_unit(known), exact=exact, seed=derive_seed(seed, "neighbors"))
     near = index.query(_unit(new), k)[1]
-    mean: np.ndarray = y[near].mean(axis=1)
-    return mean
+    weight = np.full(near.size, 1 / k, dtype=np.float32)
+    return sparse.csr_matrix((weight, near.ravel(), np.arange(len(new) + 1) * k), shape=shape)
 
 
 def _unit(values: np.ndarray) -> np.ndarray:
