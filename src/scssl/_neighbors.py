@@ -11,6 +11,9 @@ from scssl._random import derive_seed
 # Pairs of cells up to which all distances are computed: half a minute on two cores, less than
 # pynndescent takes to compile itself.
 EXACT_PAIRS = 2e9
+# Cells that the approximate search looks for at least: of the five nearest of 20,000 cells in 50
+# dimensions it finds 76 % when asked for 5 and 98 % when asked for 30, in four times the time.
+_SEARCHED = 30
 
 
 class Index:
@@ -36,12 +39,14 @@ class Index:
         """Distances and rows of the nearest cells, nearest first; ``(n_query, n_neighbors)`` each."""
         if self.exact:
             return self._measured(values, self._all_pairs(values, n_neighbors))
-        found = self._approximate(n_neighbors).query(values, k=n_neighbors)[0]
+        searched = min(max(n_neighbors, _SEARCHED), len(self.values))
+        found = self._approximate(n_neighbors).query(values, k=searched)[0]
         # The search may end in a part of the graph with too few cells.
         short = (found < 0).any(axis=1)
         if short.any():
-            found[short] = self._all_pairs(values[short], n_neighbors)
-        return self._measured(values, found)
+            found[short] = self._all_pairs(values[short], searched)
+        distances, found = self._measured(values, found)
+        return distances[:, :n_neighbors], found[:, :n_neighbors]
 
     def own(self, n_neighbors: int) -> tuple[np.ndarray, np.ndarray]:
         """As :meth:`query`, of every cell of the reference among the others."""
@@ -68,7 +73,7 @@ class Index:
     def _approximate(self, n_neighbors: int) -> Any:
         from pynndescent import NNDescent
 
-        size = max(n_neighbors, 30)
+        size = max(n_neighbors, _SEARCHED)
         if size not in self._searches:
             self._searches[size] = NNDescent(self.values, n_neighbors=size, random_state=self.state)
         return self._searches[size]
