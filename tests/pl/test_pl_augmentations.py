@@ -10,7 +10,17 @@ import torch
 from scipy import sparse
 
 import scssl
-from scssl.augment import Augmentation, CrossOver, Mask, MutualNeighborMix, NeighborMix
+from scssl.augment import (
+    Augmentation,
+    BinomialThinning,
+    CrossOver,
+    Mask,
+    MutualNeighborMix,
+    NeighborMix,
+    PoissonResample,
+    RandomApply,
+)
+from scssl.pl._augmentations import _views
 
 N, G = 40, 30
 
@@ -109,6 +119,74 @@ def test_counts_are_shown_as_counts(counts):
     assert min(bar.get_x() for bar in bars) <= sums.min()
     assert max(bar.get_x() + bar.get_width() for bar in bars) >= sums.max()
     assert heights(ax).sum() == N
+
+
+def medians(ax):
+    """Median of each view, from its outline."""
+    found = []
+    for outline in (p for p in ax.patches if isinstance(p, plt.Polygon)):
+        x, y = outline.get_xy().T
+        edges = np.unique(x)
+        middle = (edges[1:] + edges[:-1]) / 2
+        height = np.array(
+            [
+                y[:-1][(x[:-1] == low) & (x[1:] == high)].max(initial=0)
+                for low, high in zip(edges[:-1], edges[1:], strict=True)
+            ]
+        )
+        assert height.sum() == N * 5
+        found.append(middle[np.searchsorted(height.cumsum(), height.sum() / 2)])
+    return found
+
+
+@pytest.fixture
+def deep():
+    values = np.random.default_rng(3).poisson(20, (N * 5, G)).astype(np.float32)
+    return ad.AnnData(sparse.csr_matrix(values))
+
+
+@pytest.mark.parametrize(
+    ("augmentation", "share"),
+    [
+        (BinomialThinning(0.5, p=1), 0.5),
+        (BinomialThinning(0.2, p=1), 0.2),
+        ([Mask(0.5, p=1), BinomialThinning(0.5, p=1)], 0.25),
+        ([PoissonResample(p=1), BinomialThinning(0.5, p=1)], 0.5),
+        (RandomApply(BinomialThinning(0.5, p=1), 1.0), 0.5),
+        (RandomApply(BinomialThinning(0.5, p=1), 0.0), 1),
+        (BinomialThinning(0.5, p=0), 1),
+        (PoissonResample(p=1), 1),
+    ],
+)
+def test_counts_that_were_drawn_are_shown(deep, augmentation, share):
+    before = np.median(np.asarray(deep.X.sum(1)))
+    ax = scssl.pl.augmentations(deep, augmentation, panels="library", show=False)
+    np.testing.assert_allclose(medians(ax), share * before, rtol=0.08, atol=0.02 * before)
+    assert ax.get_xlabel() == "counts of a cell"
+
+
+def test_cells_that_were_left_as_they_are_keep_their_counts(deep):
+    thinned = RandomApply(BinomialThinning(0.5, p=1), 0.5)
+    drawn = _views(
+        deep,
+        thinned,
+        layer=None,
+        batch_key=None,
+        input="auto",
+        target_sum=1e4,
+        batch_size=N * 5,
+        seed=0,
+    )
+    sums = drawn.measures("library")
+    for name, view in drawn.views.items():
+        same = (view == drawn.original).all(1)
+        assert 0.3 < same.mean() < 0.7
+        np.testing.assert_allclose(sums[name][same], sums["original"][same])
+        # What was drawn are whole numbers, half of those before.
+        np.testing.assert_allclose(sums[name], sums[name].round(), rtol=1e-5)
+        share = sums[name][~same] / sums["original"][~same]
+        assert 0.4 < share.min() < 0.5 < share.max() < 0.6
+    assert not {"transform", "_resample"} & {*vars(thinned), *vars(thinned.augmentation)}
 
 
 def test_augmentations_know_what_they_know_in_training(counts):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,7 +58,8 @@ def augmentations(
     panels
         What to draw: ``"cells"``, one panel each; ``"library"``, the sum of a cell (of its counts
         where these are given, else of its normalised expression); ``"genes"``, the number of genes
-        above zero.
+        above zero. Where an augmentation draws new counts, the sum is of these: the view itself is
+        normalised to `target_sum` again, however few they are.
     layer
         Layer with the expression, by default `adata.X`.
     batch_key
@@ -155,7 +158,8 @@ class _Drawn:
     names: list[str]
     original: np.ndarray
     views: dict[str, np.ndarray]
-    scale: np.ndarray | None
+    #: Counts per unit of normalised expression: of the cells, and of what was drawn of them.
+    scale: dict[str, np.ndarray] | None
 
     def measures(self, name: str) -> dict[str, np.ndarray]:
         """A number of each cell, of the original and of each view."""
@@ -164,8 +168,71 @@ class _Drawn:
         every = {"original": self.original, **self.views}
         if name == "genes":
             return {which: (x > 0).sum(1) for which, x in every.items()}
-        scale = 1.0 if self.scale is None else self.scale
-        return {which: np.expm1(x).sum(1) * scale for which, x in every.items()}
+        sums = {which: np.expm1(x).sum(1) for which, x in every.items()}
+        if self.scale is None:
+            return sums
+        return {which: total * self.scale[which] for which, total in sums.items()}
+
+
+class _Depth:
+    """What resampling of counts does to their sum, which the normalisation after it takes back.
+
+    Parameters
+    ----------
+    augmentation
+        Augmentation to watch, within :meth:`watched`.
+    n_cells
+        Cells of the batch.
+    """
+
+    def __init__(self, augmentation: Augmentation, n_cells: int) -> None:
+        import torch
+
+        self.augmentation, self.view = augmentation, 0
+        #: Counts that were drawn, relative to those before, of each cell in each view.
+        self.ratio = torch.ones(2, n_cells, dtype=torch.float64)
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        steps = list({id(step): step for step in _steps(self.augmentation)}.values())
+        try:
+            for step in steps:
+                vars(step)["transform"] = partial(self._transform, step.transform)
+                if hasattr(step, "_resample"):
+                    vars(step)["_resample"] = partial(self._resample, step._resample)
+            yield
+        finally:
+            for step in steps:
+                vars(step).pop("transform", None)
+                vars(step).pop("_resample", None)
+
+    def _transform(self, transform: Any, x: Any, applied: Any, rng: Any, context: Any) -> Any:
+        import torch
+
+        before, self.view = self.ratio[context.view].clone(), context.view
+        found = transform(x, applied, rng, context)
+        # What is applied to some of the cells is drawn for all, and kept for these.
+        self.ratio[context.view] = torch.where(applied, self.ratio[context.view], before)
+        return found
+
+    def _resample(self, resample: Any, counts: Any, cells: Any, n_cells: int, rng: Any) -> Any:
+        import torch
+
+        new = resample(counts, cells, n_cells, rng)
+        before, after = (
+            torch.zeros(n_cells, dtype=torch.float64).index_add_(0, cells, c.double())
+            for c in (counts, new)
+        )
+        self.ratio[self.view] *= torch.where(before > 0, after / before, 1)
+        return new
+
+
+def _steps(augmentation: Augmentation) -> Iterator[Augmentation]:
+    """An augmentation and all that it is made of."""
+    yield augmentation
+    inner = getattr(augmentation, "augmentation", None)
+    for step in (*getattr(augmentation, "steps", ()), *(() if inner is None else (inner,))):
+        yield from _steps(step)
 
 
 def _check_panels(panels: str | Sequence[str]) -> list[str]:
@@ -249,14 +316,18 @@ def _views(
         for view in (0, 1)
     )
     rng = torch.Generator().manual_seed(derive_seed(seed, "views"))
-    views = two_views(x, augmentation, rng, (contexts[0], contexts[1]))
+    depth = _Depth(augmentation, len(cells))
+    with depth.watched():
+        views = two_views(x, augmentation, rng, (contexts[0], contexts[1]))
     dense = [v.to_dense() if isinstance(v, SparseRows) else v for v in (x, *views)]
     original, *after = (v.double().numpy() for v in dense)
+    scale = None
+    if kind == "counts":
+        per_unit = library / target_sum
+        drawn = zip(_COLORS, depth.ratio.numpy(), strict=True)
+        scale = {"original": per_unit, **{name: per_unit * ratio for name, ratio in drawn}}
     return _Drawn(
-        list(adata.obs_names[cells]),
-        original,
-        dict(zip(_COLORS, after, strict=True)),
-        library / target_sum if kind == "counts" else None,
+        list(adata.obs_names[cells]), original, dict(zip(_COLORS, after, strict=True)), scale
     )
 
 
