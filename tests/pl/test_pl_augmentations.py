@@ -10,6 +10,7 @@ import torch
 from scipy import sparse
 
 import scssl
+from scssl._errors import ScsslWarning
 from scssl.augment import (
     Augmentation,
     BinomialThinning,
@@ -224,6 +225,16 @@ def test_partners_come_from_the_graph(lognorm):
             np.testing.assert_allclose(points[1], middle[middle != 0], rtol=1e-5)
     mutual = MutualNeighborMix("skip", "next", p=1)
     assert len(scssl.pl.augmentations(lognorm, mutual, show=False)) == 5
+
+
+def test_graph_of_other_cells_is_told(lognorm):
+    scssl.pp.cross_batch_neighbors(lognorm, "donor", n_pcs=5)
+    other = lognorm[::-1].copy()
+    other.obsp["cross_batch_neighbors"] = lognorm.obsp["cross_batch_neighbors"]
+    mix = NeighborMix("cross_batch_neighbors")
+    with pytest.warns(ScsslWarning, match="was made of these cells in another order"):
+        scssl.pl.augmentations(other, mix, show=False)
+    scssl.pl.augmentations(lognorm[::-1].copy(), mix, show=False)
 
 
 def test_same_seed_same_figure(counts):

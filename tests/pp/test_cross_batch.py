@@ -11,9 +11,9 @@ from scipy import sparse
 
 import scssl
 from scssl import ScsslWarning
+from scssl.data._pca import pca
 from scssl.pp import _batch_graphs
 from scssl.pp._batch_graphs import BatchSearch, batch_pairs, check_graph
-from scssl.pp._pca import pca
 
 SIZES = {"b": 40, "c": 25, "a": 60}
 
@@ -443,7 +443,7 @@ def same_up_to_sign(one: np.ndarray, other: np.ndarray, **tolerance) -> None:
 @pytest.mark.parametrize("kept", [0, 2**25])
 def test_components_are_those_of_scikit_learn(counts, rows_per_read, kept, monkeypatch):
     """In blocks or at once, from memory or read again in every pass."""
-    monkeypatch.setattr("scssl.pp._pca._KEPT_VALUES", kept)
+    monkeypatch.setattr("scssl.data._pca._KEPT_VALUES", kept)
     source = scssl.data.open_rows(sparse.csr_matrix(counts.X))
     source.rows_per_read = rows_per_read
     scores = pca(source, input_kind="counts", columns=None, n_pcs=3, seed=0)
@@ -670,6 +670,49 @@ def test_graphs_are_taken_as_tables_of_partners(adata):
         assert [set(table.of(row).tolist()) for row in range(125)] == partners(result.obsp[name])
     table = scssl.data.NeighborTable.from_graph(result.obsp["mnn"], "mnn", adata.n_obs)
     assert table.coverage == pytest.approx(result.uns["mnn"]["coverage"])
+
+
+def test_graph_of_other_cells_is_noticed(adata, tmp_path):
+    from scssl.data._graph_cells import check_graph_cells
+
+    result = run(adata, method="mnn")
+    order = np.random.default_rng(0).permutation(result.n_obs)
+
+    def noticed(cells, name="mnn"):
+        with warnings.catch_warnings(record=True) as found:
+            warnings.simplefilter("always")
+            check_graph_cells(cells, name)
+        return [str(one.message) for one in found]
+
+    # Where AnnData takes the graph along, it is one of these cells still.
+    result.write_h5ad(tmp_path / "x.h5ad")
+    named = result.copy()
+    named.obsp["mnn_within"] = named.obsp["mnn_within"].tocsc()
+    for good in (
+        result,
+        result[order].copy(),
+        result[:50].copy(),
+        ad.read_h5ad(tmp_path / "x.h5ad"),
+        ad.read_h5ad(tmp_path / "x.h5ad", backed="r"),
+        named,
+    ):
+        assert not noticed(good)
+        assert not noticed(good, "mnn_within")
+    other = adata[order].copy()
+    other.uns["mnn"] = result.uns["mnn"]
+    for name in ("mnn", "mnn_within"):
+        other.obsp[name] = result.obsp[name]
+        (message,) = noticed(other, name)
+        assert f"adata.obsp[{name!r}] was made of these cells in another order" in message
+        assert "cross_batch_neighbors(adata, 'batch', use_rep='X_rep', method='mnn'" in message
+    # Following the line mends it.
+    exec(message.split("again: ")[1], {"scssl": scssl, "adata": other})
+    assert not noticed(other)
+    named.obs_names = [f"new{i}" for i in range(named.n_obs)]
+    assert "cells with other names; unless cells were only renamed" in noticed(named)[0]
+    # Of other graphs nothing is known.
+    other.obsp["connectivities"] = result.obsp["mnn"]
+    assert not noticed(other, "connectivities")
 
 
 @pytest.mark.realdata

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -174,67 +172,6 @@ class _Drawn:
         return {which: total * self.scale[which] for which, total in sums.items()}
 
 
-class _Depth:
-    """What resampling of counts does to their sum, which the normalisation after it takes back.
-
-    Parameters
-    ----------
-    augmentation
-        Augmentation to watch, within :meth:`watched`.
-    n_cells
-        Cells of the batch.
-    """
-
-    def __init__(self, augmentation: Augmentation, n_cells: int) -> None:
-        import torch
-
-        self.augmentation, self.view = augmentation, 0
-        #: Counts that were drawn, relative to those before, of each cell in each view.
-        self.ratio = torch.ones(2, n_cells, dtype=torch.float64)
-
-    @contextmanager
-    def watched(self) -> Iterator[None]:
-        steps = list({id(step): step for step in _steps(self.augmentation)}.values())
-        try:
-            for step in steps:
-                vars(step)["transform"] = partial(self._transform, step.transform)
-                if hasattr(step, "_resample"):
-                    vars(step)["_resample"] = partial(self._resample, step._resample)
-            yield
-        finally:
-            for step in steps:
-                vars(step).pop("transform", None)
-                vars(step).pop("_resample", None)
-
-    def _transform(self, transform: Any, x: Any, applied: Any, rng: Any, context: Any) -> Any:
-        import torch
-
-        before, self.view = self.ratio[context.view].clone(), context.view
-        found = transform(x, applied, rng, context)
-        # What is applied to some of the cells is drawn for all, and kept for these.
-        self.ratio[context.view] = torch.where(applied, self.ratio[context.view], before)
-        return found
-
-    def _resample(self, resample: Any, counts: Any, cells: Any, n_cells: int, rng: Any) -> Any:
-        import torch
-
-        new = resample(counts, cells, n_cells, rng)
-        before, after = (
-            torch.zeros(n_cells, dtype=torch.float64).index_add_(0, cells, c.double())
-            for c in (counts, new)
-        )
-        self.ratio[self.view] *= torch.where(before > 0, after / before, 1)
-        return new
-
-
-def _steps(augmentation: Augmentation) -> Iterator[Augmentation]:
-    """An augmentation and all that it is made of."""
-    yield augmentation
-    inner = getattr(augmentation, "augmentation", None)
-    for step in (*getattr(augmentation, "steps", ()), *(() if inner is None else (inner,))):
-        yield from _steps(step)
-
-
 def _check_panels(panels: str | Sequence[str]) -> list[str]:
     names = [panels] if isinstance(panels, str) else list(panels)
     if not names or not set(names) <= set(_PANELS) or len(set(names)) < len(names):
@@ -267,7 +204,9 @@ def _views(
         resolve_input,
         scan_matrix,
     )
+    from scssl.data._graph_cells import check_graph_cells
     from scssl.nn import SparseRows
+    from scssl.pl._depth import Depth
     from scssl.tl._checks import get_labels
 
     if layer is not None and layer not in adata.layers:
@@ -289,6 +228,8 @@ def _views(
         )
         for graph in augmentation.graphs()
     }
+    for graph in tables:
+        check_graph_cells(adata, graph)
     generator = derive_generator(seed, "cells")
     cells = generator.permutation(adata.n_obs)[:batch_size]
     ends = PartnerWalks(tables, walks).draw(cells, generator)
@@ -316,7 +257,7 @@ def _views(
         for view in (0, 1)
     )
     rng = torch.Generator().manual_seed(derive_seed(seed, "views"))
-    depth = _Depth(augmentation, len(cells))
+    depth = Depth(augmentation, len(cells))
     with depth.watched():
         views = two_views(x, augmentation, rng, (contexts[0], contexts[1]))
     dense = [v.to_dense() if isinstance(v, SparseRows) else v for v in (x, *views)]

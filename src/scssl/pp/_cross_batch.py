@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from scssl._checks import check_adata, check_integers, check_key, get_embedding
 from scssl._errors import ScsslWarning
 from scssl._random import RNG, as_seed, derive_seed
 
@@ -109,7 +110,8 @@ def cross_batch_neighbors(
             Neighbours within the own batch, ``"mnn"`` only.
         ``adata.uns[key_added]`` : :class:`dict`
             ``coverage``, the share of the cells with a neighbour in another batch; ``batches``, with
-            ``n_cells`` and ``coverage_of_batch`` of each; ``params``.
+            ``n_cells`` and ``coverage_of_batch`` of each; ``cells``, digests of names and graphs, by
+            which a graph of other cells is noticed where it is used; ``params``.
 
     Raises
     ------
@@ -132,6 +134,7 @@ def cross_batch_neighbors(
     True
     """
     from scssl._neighbors import EXACT_PAIRS
+    from scssl.data._graph_cells import describe_cells
     from scssl.pp._batch_graphs import (
         BatchSearch,
         balanced,
@@ -143,10 +146,10 @@ def cross_batch_neighbors(
 
     _check_arguments(adata, method, metric, key_added, exact)
     k = _N_NEIGHBORS[method] if n_neighbors is None else n_neighbors
-    _check_integers(n_neighbors=k, n_neighbors_within=n_neighbors_within, n_pcs=n_pcs)
-    _check_integers(
+    check_integers(n_neighbors=(k, 1), n_neighbors_within=(n_neighbors_within, 1), n_pcs=(n_pcs, 1))
+    check_integers(
         **{
-            name: value
+            name: (value, 1)
             for name, value in {"max_batches": max_batches, "max_anchors": max_anchors}.items()
             if value is not None
         }
@@ -191,6 +194,7 @@ def cross_batch_neighbors(
         "batches": names.astype(object),
         "n_cells": sizes,
         "coverage_of_batch": of_batch,
+        "cells": describe_cells(adata.obs_names, graphs),
         "params": {
             "batch_key": batch_key,
             "method": method,
@@ -212,11 +216,7 @@ def cross_batch_neighbors(
 
 
 def _check_arguments(adata: Any, method: Any, metric: Any, key: Any, exact: Any) -> None:
-    from anndata import AnnData
-
-    if not isinstance(adata, AnnData):
-        msg = f"`adata` must be an AnnData, found {type(adata).__name__}."
-        raise TypeError(msg)
+    check_adata(adata)
     for name, value, known in (
         ("method", method, tuple(_KEYS)),
         ("metric", metric, ("cosine", "euclidean")),
@@ -224,19 +224,11 @@ def _check_arguments(adata: Any, method: Any, metric: Any, key: Any, exact: Any)
         if value not in known:
             msg = f"`{name}` must be {known[0]!r} or {known[1]!r}, found {value!r}."
             raise ValueError(msg)
-    if key is not None and (not isinstance(key, str) or not key):
-        msg = f"`key_added` must be a string that is not empty, found {key!r}."
-        raise TypeError(msg)
+    if key is not None:
+        check_key(key, "key_added")
     if exact not in (None, True, False):
         msg = f"`exact` must be True, False or None, found {exact!r}."
         raise TypeError(msg)
-
-
-def _check_integers(**counts: Any) -> None:
-    for name, value in counts.items():
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-            msg = f"`{name}` must be an integer of at least 1, found {value!r}."
-            raise ValueError(msg)
 
 
 def _batches(adata: AnnData, key: str) -> tuple[np.ndarray, np.ndarray]:
@@ -271,38 +263,12 @@ def _embedding(
     name = "X_pca" if use_rep is None and layer is None and "X_pca" in adata.obsm else use_rep
     if name is None:
         return _components(adata, layer, n_pcs, seed)
-    where = f"adata.obsm[{name!r}]"
-    if name not in adata.obsm:
-        found = ", ".join(map(repr, adata.obsm)) or "nothing"
-        msg = (
-            f"adata.obsm has no {name!r}; it has {found}. Without use_rep, principal components are "
-            "computed here."
-        )
-        raise KeyError(msg)
-    values = adata.obsm[name]
-    if hasattr(values, "to_numpy"):
-        values = values.to_numpy()
-    if not isinstance(values, np.ndarray) or values.dtype.kind not in "fiub" or values.ndim != 2:
-        msg = (
-            f"{where} must be a dense matrix of numbers, found {type(values).__name__} of dtype "
-            f"{getattr(values, 'dtype', 'unknown')}, shape {getattr(values, 'shape', 'unknown')}."
-        )
-        raise TypeError(msg)
+    values = get_embedding(
+        adata, name, advice="Without use_rep, principal components are computed here."
+    )
     if use_rep is None:
         values = values[:, :n_pcs]
-    if not values.shape[1]:
-        msg = f"{where} has no dimensions."
-        raise ValueError(msg)
-    broken = ~np.isfinite(values).all(axis=1)
-    if broken.any():
-        first = adata.obs_names[int(broken.argmax())]
-        msg = (
-            f"{where} is NaN or infinite in {broken.sum():,} of {len(values):,} cells (first: "
-            f"{first!r}). Compute it again, or leave those cells out: "
-            f"`adata = adata[np.isfinite({where}).all(axis=1)].copy()`."
-        )
-        raise ValueError(msg)
-    return values.astype(np.float32), where
+    return values.astype(np.float32), f"adata.obsm[{name!r}]"
 
 
 def _components(adata: AnnData, layer: str | None, n_pcs: int, seed: int) -> tuple[np.ndarray, str]:

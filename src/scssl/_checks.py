@@ -1,0 +1,72 @@
+"""Checks of arguments and of embeddings, for all that work on an AnnData."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+
+def check_adata(adata: Any, name: str = "adata") -> None:
+    """Raise unless argument ``name`` is an AnnData."""
+    from anndata import AnnData
+
+    if not isinstance(adata, AnnData):
+        msg = f"`{name}` must be an AnnData, found {type(adata).__name__}."
+        raise TypeError(msg)
+
+
+def check_integers(**counts: tuple[Any, int]) -> None:
+    """Raise unless every argument, given as value and least value, is a whole number."""
+    for name, (value, least) in counts.items():
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+            msg = f"`{name}` must be an integer of at least {least}, found {value!r}."
+            raise ValueError(msg)
+
+
+def check_key(key: Any, name: str) -> None:
+    """Raise unless argument ``name`` is a key, a string that is not empty."""
+    if not isinstance(key, str) or not key:
+        msg = f"`{name}` must be a string that is not empty, found {key!r}."
+        raise TypeError(msg)
+
+
+def get_embedding(
+    adata: AnnData, use_rep: str, name: str = "adata", *, advice: str | None = None
+) -> np.ndarray:
+    """``adata.obsm[use_rep]`` as a finite matrix of numbers with one row per cell.
+
+    `advice` is what to do where there is none; by default, how to embed the cells.
+    """
+    check_key(use_rep, "use_rep")
+    if use_rep not in adata.obsm:
+        found = ", ".join(map(repr, adata.obsm)) or "nothing"
+        if advice is None:
+            advice = f"To make it: `scssl.tl.embed({name}, model, key_added={use_rep!r})`."
+        msg = f"{name}.obsm has no {use_rep!r}; it has {found}. {advice}"
+        raise KeyError(msg)
+    values = adata.obsm[use_rep]
+    if hasattr(values, "to_numpy"):
+        values = values.to_numpy()
+    if not isinstance(values, np.ndarray) or values.dtype.kind not in "fiub":
+        msg = (
+            f"{name}.obsm[{use_rep!r}] must be a dense matrix of numbers, "
+            f"found {type(values).__name__} of dtype {getattr(values, 'dtype', 'unknown')}."
+        )
+        raise TypeError(msg)
+    if values.ndim != 2 or values.shape[1] == 0:
+        msg = f"{name}.obsm[{use_rep!r}] must be (cells, dimensions), found shape {values.shape}."
+        raise ValueError(msg)
+    broken = ~np.isfinite(values).all(axis=1)
+    if broken.any():
+        first = adata.obs_names[int(broken.argmax())]
+        msg = (
+            f"{name}.obsm[{use_rep!r}] is NaN or infinite in {broken.sum():,} of {len(values):,} "
+            f"cells (first: {first!r}). Compute it again, or leave those cells out: "
+            f"`{name} = {name}[np.isfinite({name}.obsm[{use_rep!r}]).all(axis=1)].copy()`."
+        )
+        raise ValueError(msg)
+    return values
