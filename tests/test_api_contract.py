@@ -41,6 +41,14 @@ CALLS = {
     "tl.embed": {"model": "model"},
     "tl.knn_score": {"label_key": "label", "n_permutations": 2},
     "tl.knn_probe": {"label_key": "label"},
+    "tl.leave_one_dataset_out": {
+        "label_key": "label",
+        "n_labels_per_class": [2],
+        "n_repeats": 1,
+        "model_arguments": {"hidden_dims": (8,), "n_latent": 4, "n_rounds": 1},
+        "train_arguments": {"max_epochs": 1},
+        "finetune_arguments": {"max_epochs": 1},
+    },
     "tl.linear_probe": {"label_key": "label"},
     "tl.label_transfer": {"label_key": "label"},
     "tl.score_labels": {"label_key": "label", "pred_key": "predicted"},
@@ -66,6 +74,8 @@ MEASURES = {
     "tl.reconstruction_metrics",
     "tl.modality_scores",
 }
+# What compares models on many data sets, and returns a table of them.
+STUDIES = {"tl.leave_one_dataset_out"}
 # Columns of ``var`` that are documented under another name than the key.
 COLUMNS = {"mouse_gene"}
 # What is given first where it is not the AnnData under test.
@@ -74,6 +84,7 @@ FIRST = {
     "pl.paired_scatter": "scores",
     "pl.metric_bars": "scores",
     "tl.label_transfer": "reference",
+    "tl.leave_one_dataset_out": "datasets",
     "tl.predict_modality": "reference",
 }
 
@@ -155,6 +166,8 @@ def test_expected_parameters_are_there(name):
     if space == "pl":
         assert {"show", "save", "ax"} <= set(found)
         assert "copy" not in found
+    elif name in STUDIES:
+        assert {"copy", "key_added"}.isdisjoint(found)
     elif name in MEASURES:
         assert "key_added" in found
         assert "copy" not in found
@@ -165,7 +178,7 @@ def test_expected_parameters_are_there(name):
 @every_function
 def test_return_annotation(name):
     expected = "AnnData | None"
-    if name in MEASURES:
+    if name in MEASURES | STUDIES:
         expected = "pd.DataFrame"
     elif name.startswith("pl."):
         expected = "Axes | list[Axes] | None"
@@ -239,6 +252,10 @@ def call(name, adata, model, **kwargs):
     if FIRST.get(name) == "reference":
         reference = reference_of(adata) if isinstance(adata, ad.AnnData) else adata
         return FUNCTIONS[name](reference, adata, **arguments, **kwargs)
+    if name in STUDIES:
+        parts = {"first": adata[:40].copy(), "second": adata[20:].copy()}
+        data = scssl.data.Datasets(parts, obs_keys=["label"])
+        return FUNCTIONS[name](data, **arguments, **kwargs)
     first = {"model": model, "scores": SCORES.copy()}.get(FIRST.get(name), adata)
     return FUNCTIONS[name](first, **arguments, **kwargs)
 
@@ -289,7 +306,7 @@ def written(adata, key):
 
 
 adata_functions = pytest.mark.parametrize(
-    "name", [n for n in FUNCTIONS if FIRST.get(n) not in ("model", "scores")]
+    "name", [n for n in FUNCTIONS if FIRST.get(n) not in ("model", "scores", "datasets")]
 )
 writers = pytest.mark.parametrize("name", [n for n in FUNCTIONS if "key_added" in parameters(n)])
 

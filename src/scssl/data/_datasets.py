@@ -34,6 +34,8 @@ class Datasets:
     ----------
     genes
         The :class:`GeneVocabulary`.
+    how
+        What was given as `genes`.
     handle
         AnnData of all cells without expression: ``obs``, with the name of the data set in
         ``obs["dataset"]``, and the genes as ``var_names``. Cells come in the order of the data sets
@@ -86,6 +88,7 @@ class Datasets:
             if not adata.n_obs:
                 msg = f"Data set {name!r} has no cells. Leave it out."
                 raise ValueError(msg)
+        self.how = genes
         if isinstance(genes, GeneVocabulary):
             self.genes = genes
         elif not isinstance(genes, str):

@@ -5,6 +5,7 @@ from scssl.tl._cluster_metrics import cluster_metrics
 from scssl.tl._embed import embed
 from scssl.tl._knn_score import knn_score
 from scssl.tl._label_transfer import label_transfer
+from scssl.tl._leave_one_out import leave_one_dataset_out
 from scssl.tl._modality import modality_scores
 from scssl.tl._predict_modality import predict_modality
 from scssl.tl._probes import knn_probe, linear_probe
@@ -18,6 +19,7 @@ __all__ = [
     "knn_probe",
     "knn_score",
     "label_transfer",
+    "leave_one_dataset_out",
     "linear_probe",
     "modality_scores",
     "predict_modality",
