@@ -406,6 +406,31 @@ def test_lone_cell_at_the_end_of_an_epoch():
         model.train(1, batch_size=1, progress=False)
 
 
+@pytest.mark.parametrize("name", ["MoCo", "DINO"])
+def test_lone_cell_without_batch_normalisation(name):
+    model = make(name, make_counts(n_cells=13), batch_norm=False)
+    seen = []
+
+    class Sizes(Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            seen.append(batch["X"].shape[0])
+
+    model.train(2, batch_size=2, train_size=1.0, progress=False, callbacks=[Sizes()])
+    assert seen == [2] * 12
+    with pytest.raises(ValueError, match="batch_size=1"):
+        model.train(1, batch_size=1, progress=False)
+
+
+def test_loss_of_one_cell_reaches_every_weight():
+    model = make("VICReg", make_counts())
+    batch = next(iter(model._training_data().loader(np.arange(1), 1)))
+    found = model.module.train().loss(batch)
+    assert found.n_obs_minibatch == 0
+    found.loss.backward()
+    gradients = [p.grad for p in model.module.parameters() if p.requires_grad]
+    assert all(g is not None and not g.any() for g in gradients)
+
+
 def test_encoder_of_the_masked_autoencoder(adata, tmp_path):
     options = {"hidden_dims": (32, 16), "batch_norm": False, "activation": "selu", "dropout": 0.1}
     model = make("SimCLR", adata, **options)

@@ -329,15 +329,31 @@ warnings.simplefilter("ignore")
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from conftest import make_counts
 import scssl, numpy as np, os
+from lightning.pytorch.callbacks import Callback
+
+class Steps(Callback):
+    lrs = []
+    def on_train_batch_end(self, trainer, plan, *_):
+        self.lrs.append(trainer.optimizers[0].param_groups[0]["lr"])
+        self.n_steps, self.done = plan.n_steps, trainer.global_step
+
+def train(model, steps, **kwargs):
+    model.train(2, batch_size=12, lr=1e-3, lr_schedule="cosine", accelerator="cpu",
+                progress=False, callbacks=[steps], **kwargs)
+
 if __name__ == "__main__":
-    adata = make_counts()
+    # 122 cells to train on: 61 for each process, of which batches of 12 leave one alone.
+    adata = make_counts(135)
     model_class = scssl.model.get_model_class({name!r})
     model_class.setup_anndata(adata)
     model = model_class(adata, **{options!r})
-    model.train(2, batch_size=16, devices=2, strategy="ddp", accelerator="cpu", progress=False)
+    steps = Steps()
+    train(model, steps, devices=2, strategy="ddp")
     rank = os.environ.get("LOCAL_RANK", "0")
     np.savez(f"rank{{rank}}.npz", z=model.get_latent_representation(),
-             loss=model.history["validation_loss"], split=model.validation_indices_)
+             loss=model.history["validation_loss"], split=model.validation_indices_,
+             n_steps=steps.n_steps, done=steps.done, last_lr=steps.lrs[-1],
+             size=model.training_["batch_size"])
 """
     )
     done = subprocess.run(
@@ -345,6 +361,13 @@ if __name__ == "__main__":
     )
     assert done.returncode == 0, done.stderr[-3000:]
     a, b = (np.load(tmp_path / f"rank{rank}.npz") for rank in (0, 1))
-    for name in ("z", "loss", "split"):
-        np.testing.assert_array_equal(a[name], b[name])
+    for key in ("z", "loss", "split", "n_steps", "done", "last_lr"):
+        np.testing.assert_array_equal(a[key], b[key])
     assert np.isfinite(a["loss"]).all()
+    n_own, size = 61, int(a["size"])
+    # A lone cell at the end is left out where cells are compared.
+    expected = n_own // size if name != "MaskedAutoencoder" else -(-n_own // size)
+    assert n_own % size == 1
+    assert a["n_steps"] == a["done"] == 2 * expected
+    # The schedule ends where that of one process does.
+    assert a["last_lr"] == pytest.approx(1e-5)

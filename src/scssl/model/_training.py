@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 
 from scssl._random import RNG
+from scssl.train._fit import has_lone_cell as has_lone_cell
 
 _AUTO_OUTPUT_GENES = 2048
 # Below this many weights of the output layer a step on all genes is cheap anyway.
@@ -39,22 +40,6 @@ def check_training(chosen: Mapping[str, Any]) -> None:
             f"{chosen['lr_schedule']!r}."
         )
         raise ValueError(msg)
-
-
-def has_lone_cell(module: torch.nn.Module, n_cells: int, batch_size: int) -> bool:
-    """Whether the last batch is one cell, of which batch normalisation can take no statistics.
-
-    Raises
-    ------
-    ValueError
-        If every batch is.
-    """
-    if not any(isinstance(part, torch.nn.BatchNorm1d) for part in module.modules()):
-        return False
-    if batch_size < 2:
-        msg = "Batch normalisation needs at least 2 cells per step, found batch_size=1."
-        raise ValueError(msg)
-    return n_cells % batch_size == 1
 
 
 def is_distributed(devices: Any) -> bool:

@@ -58,6 +58,8 @@ class SSLModule(BaseModuleClass):
     #: Whether a lower validation loss means a better epoch. Where the target of the loss moves
     #: along with training, it does not, and the last weights are kept.
     loss_ranks_epochs = True
+    #: Whether the loss is about several cells together, so that one alone has none.
+    compares_cells = False
     #: Whether :meth:`begin_training` is to be called, which costs a pass over the training cells.
     wants_statistics = False
 

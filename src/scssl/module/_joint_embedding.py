@@ -70,6 +70,7 @@ class JointEmbeddingModule(SSLModule):
     #: Whether a lower validation loss means a better epoch. Not so where the target of the loss
     #: moves along: the loss of a copy that lags behind, or of a queue, says little about the encoder.
     loss_ranks_epochs = True
+    compares_cells = True
 
     def __init__(
         self,
@@ -159,8 +160,10 @@ class JointEmbeddingModule(SSLModule):
             raise ValueError(msg)
         x, rng = self._rows(tensors), self._generator(rng)
         if x.n_cells < 2:
-            # One cell has nothing to be told apart from. Training drops such a batch.
-            return LossOutput(loss=x.values.new_zeros(()), n_obs_minibatch=x.n_cells)
+            # One cell has nothing to be told apart from, so it does not count. Training drops such
+            # a batch; where it does not, processes wait for a gradient of every weight.
+            trained = [p.sum() for p in self.parameters() if p.requires_grad]
+            return LossOutput(loss=0 * torch.stack(trained).sum(), n_obs_minibatch=0)
         contexts = self._contexts(tensors, rng)
         one: Any
         two: Any

@@ -118,9 +118,22 @@ class _Loaders(lightning.LightningDataModule):
         super().__init__()
         self.training, self.validation = training, validation
 
-    def _of_this_process(self, loader: CellLoader) -> CellLoader:
+    def setup(self, stage: str | None = None) -> None:
+        """Divide the cells, before anything is counted in steps."""
         assert self.trainer is not None
-        loader.rank, loader.world_size = self.trainer.global_rank, self.trainer.world_size
+        assert self.trainer.max_epochs is not None
+        for loader in (self.training, self.validation):
+            if loader is not None:
+                loader.rank, loader.world_size = self.trainer.global_rank, self.trainer.world_size
+        loader, plan = self.training, self.trainer.lightning_module
+        assert isinstance(plan, SSLTrainingPlan)
+        loader.drop_last = has_lone_cell(
+            plan.module, loader.n_cells, loader.batch_size, loader.world_size
+        )
+        plan.n_steps = self.trainer.max_epochs * len(loader)
+
+    @staticmethod
+    def _not_empty(loader: CellLoader) -> CellLoader:
         if len(loader) == 0:
             msg = (
                 f"{loader.n_cells} cells are less than a batch of {loader.batch_size} for each of "
@@ -130,10 +143,10 @@ class _Loaders(lightning.LightningDataModule):
         return loader
 
     def train_dataloader(self) -> CellLoader:
-        return self._of_this_process(self.training)
+        return self._not_empty(self.training)
 
     def val_dataloader(self) -> Any:
-        return () if self.validation is None else self._of_this_process(self.validation)
+        return () if self.validation is None else self._not_empty(self.validation)
 
 
 def fit(
@@ -189,7 +202,7 @@ def fit(
         lr=options.lr,
         weight_decay=options.weight_decay,
         lr_schedule=options.lr_schedule,
-        n_steps=options.max_epochs * len(training),
+        n_steps=0,  # Counted once it is known among how many processes the cells are divided.
         run=options.run,
     )
     compiled = module.compilable() if options.compile else ()
@@ -256,6 +269,41 @@ def fit(
         stopped_by=stopped_by,
         n_epochs_before=monitor.n_epochs_before,
     )
+
+
+def has_lone_cell(module: SSLModule, n_cells: int, batch_size: int, world_size: int = 1) -> bool:
+    """Whether the last batch of a process is one cell, where a loss is about several.
+
+    Parameters
+    ----------
+    module
+        What is trained.
+    n_cells
+        Cells of an epoch, of all processes together.
+    batch_size
+        Cells per step and process.
+    world_size
+        Number of processes.
+
+    Raises
+    ------
+    ValueError
+        If every batch is.
+    """
+    if not _needs_several(module):
+        return False
+    if batch_size < 2:
+        msg = (
+            "The loss compares cells, or batch normalisation takes statistics of them: at least 2 "
+            "are needed per step, found batch_size=1."
+        )
+        raise ValueError(msg)
+    return -(-n_cells // world_size) % batch_size == 1
+
+
+def _needs_several(module: SSLModule) -> bool:
+    normalises = any(isinstance(part, torch.nn.BatchNorm1d) for part in module.modules())
+    return module.compares_cells or normalises
 
 
 def _refuse_other_checkpoint(folder: Path) -> None:
