@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
+
 import numpy as np
 import pytest
 import torch
 from scipy import stats
 
+import scssl.augment
 from scssl.augment import (
+    Augmentation,
     BinomialThinning,
     Compose,
+    CrossOver,
+    Dropout,
+    GaussianNoise,
+    GeneSwap,
     Mask,
+    MutualNeighborMix,
     NegativeBinomialNoise,
+    NeighborMix,
     PoissonResample,
+    RandomApply,
     ViewContext,
+    augmentation,
     two_views,
 )
 from scssl.nn import SparseRows
@@ -210,3 +223,92 @@ def test_what_is_missing_is_said(make):
         make()(x, seeded(), ViewContext(input_kind="counts"))
     with pytest.raises(ValueError, match="found 4 of them"):
         make()(x, seeded(), ViewContext(input_kind="counts", library=context.library[:4]))
+
+
+# --- what may come before -------------------------------------------------------------------------
+
+BEFORE = {
+    "mask": lambda: Mask(0.4, p=1),
+    "rescaled mask": lambda: Mask(0.4, p=1, rescale=True),
+    "dropout": lambda: Dropout(0.5, p=1),
+    "noise": lambda: GaussianNoise(0.5, 0.2, p=1),
+    "noise on expressed": lambda: GaussianNoise(0.5, 0.2, p=1, on="expressed"),
+    "swap": lambda: GeneSwap(0.5, p=1),
+    "crossover": lambda: CrossOver(0.5, p=1),
+    "mix": lambda: NeighborMix("near", p=1),
+    "mutual": lambda: MutualNeighborMix("m", "w", p=1),
+    "thinning": lambda: BinomialThinning(0.5, p=1),
+    "poisson": lambda: PoissonResample(p=1),
+    "negative binomial": lambda: NegativeBinomialNoise(0.1, p=1),
+}
+
+
+@pytest.mark.parametrize("name", BEFORE)
+def test_counts_are_needed_only_where_they_can_be_found_again(name):
+    """Against what the values after a step say: whole counts with the right sum, or not."""
+    rng = np.random.default_rng(0)
+    # Depths differ threefold, and the rates of genes do.
+    depth = rng.uniform(0.5, 1.5, (50, 1))
+    counts = rng.poisson(rng.gamma(0.5, 4.0, (50, 800)) * depth).astype(np.float32)
+    x, context = cells(counts, "sparse")
+    other = cells(counts[::-1].copy(), "sparse")[0]
+    walks = {("near",): other, ("w",): other, ("m",): other, ("m", "w"): other}
+    context = dataclasses.replace(context, partners=walks, view=1)
+    step = BEFORE[name]()
+    found = np.expm1(dense(step(x, seeded(), context)).numpy()) * counts.sum(1)[:, None] / TARGET
+    # Counts of resampled cells are scaled to the sum of the cell, a change of a few percent.
+    low = found[(found > 0) & (found < 3.5)]
+    kept = np.isclose(low, np.round(low), rtol=0.12, atol=0).mean() > 0.99
+    if name == "thinning":
+        kept = bool(found.sum() < 0.6 * counts.sum())
+    assert step.keeps_counts == kept
+    if kept:
+        assert Compose([step, PoissonResample()]).keeps_counts
+    else:
+        with pytest.raises(ValueError, match="cannot be found again"):
+            Compose([step, PoissonResample()])
+        Compose([PoissonResample(), step, Mask()])
+
+
+def order_that_is_said(make):
+    with pytest.raises(ValueError, match="cannot be found again after") as caught:
+        make()
+    said = re.search(r"Put it before: (\[.*\])", str(caught.value))
+    return None if said is None else eval(said[1], vars(scssl.augment))
+
+
+@pytest.mark.parametrize(
+    ("steps", "expected"),
+    [
+        (["default", "poisson_resample"], ["poisson_resample", "mask"]),
+        ([CrossOver(), Mask(), PoissonResample()], ["poisson_resample", "cross_over", "mask"]),
+        (
+            ["binomial_thinning", "gene_swap", "poisson_resample"],
+            ["poisson_resample", "binomial_thinning", "gene_swap"],
+        ),
+        ([RandomApply(CrossOver()), RandomApply(PoissonResample())], ["random_apply"] * 2),
+        (["gaussian_noise", Compose([Mask(), PoissonResample()])], ["compose", "gaussian_noise"]),
+    ],
+)
+def test_the_right_order_is_said(steps, expected):
+    order = order_that_is_said(lambda: augmentation(steps))
+    assert [step.name for step in order] == expected
+    assert Compose(order).needs_counts
+
+
+def test_two_that_take_the_counts_away_have_no_order():
+    with pytest.raises(ValueError, match="No order of these is right: leave one out"):
+        Compose([BinomialThinning(), BinomialThinning()])
+
+
+def test_own_augmentations_say_themselves_whether_they_keep_counts():
+    class Own(Augmentation):
+        def transform(self, x, applied, rng, context):
+            return x
+
+    class Keeps(Own):
+        keeps_counts = True
+
+    with pytest.raises(ValueError, match=r"if Own leaves .*keeps_counts = True"):
+        Compose([Own(), PoissonResample()])
+    assert Compose([Keeps(), PoissonResample()]).needs_counts

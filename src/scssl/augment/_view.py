@@ -115,6 +115,9 @@ class Augmentation(ABC):
     p: float = 1.0
     #: Whether values must come from counts.
     needs_counts: bool = False
+    #: Whether values still are those of the counts of one cell afterwards, if they were before, so
+    #: that counts can be found again. Unknown of what is not of this package.
+    keeps_counts: bool = False
     #: Whether the two views draw together which cells it is applied to.
     shared: bool = False
 

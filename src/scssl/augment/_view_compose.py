@@ -15,7 +15,10 @@ class Compose(Augmentation):
     """Several augmentations, one after the other.
 
     Each draws by its own ``p`` which cells it changes. What combines cells should come before what
-    only hides or disturbs values, and what resamples counts first of all.
+    only hides or disturbs values. What resamples counts finds them again from the values and the sum of
+    the cell, so that it has to come before what mixes, scales or disturbs values or makes the sum
+    another; only masks without ``rescale``, :class:`Dropout`, :class:`GeneSwap`,
+    :class:`PoissonResample` and :class:`NegativeBinomialNoise` may precede it.
 
     Parameters
     ----------
@@ -27,7 +30,7 @@ class Compose(Augmentation):
     TypeError
         If a step is not an augmentation.
     ValueError
-        If there are none.
+        If there are none, or one that needs counts comes after one that leaves other values.
 
     Examples
     --------
@@ -45,7 +48,9 @@ class Compose(Augmentation):
             raise ValueError(msg)
         for step in steps:
             _check_augmentation("steps", step)
+        _check_counts(steps)
         self.steps = steps
+        self.keeps_counts = all(step.keeps_counts for step in steps)
         self.needs_counts = any(step.needs_counts for step in steps)
         self.shared = any(step.shared for step in steps)
 
@@ -116,6 +121,7 @@ class RandomApply(Augmentation):
         self.augmentation = augmentation
         self.p = check_share("p", p, zero=True, one=True)
         self.needs_counts, self.shared = augmentation.needs_counts, augmentation.shared
+        self.keeps_counts = augmentation.keeps_counts
 
     def transform(
         self, x: Batch, applied: Tensor, rng: torch.Generator, context: ViewContext
@@ -139,3 +145,41 @@ def _check_augmentation(name: str, found: object) -> None:
     if not isinstance(found, Augmentation):
         msg = f"`{name}` must be of scssl.augment.Augmentation, found {type(found).__name__}."
         raise TypeError(msg)
+
+
+def _check_counts(steps: Sequence[Augmentation]) -> None:
+    """Refuse what would take values for counts that are none any more."""
+    found = _misplaced(steps)
+    if found is None:
+        return
+    before, step = found
+    # Those of counts first, and of these last the one after which there are none.
+    order = sorted(
+        steps, key=lambda one: (not one.needs_counts, one.needs_counts and not one.keeps_counts)
+    )
+    how = f"Put it before: [{', '.join(map(repr, order))}]"
+    if _misplaced(order) is not None:
+        how = "No order of these is right: leave one out"
+    name = type(before).__name__
+    own = not type(before).__module__.startswith("scssl.")
+    why = (
+        f" (if {name} leaves the counts of one cell, write in it: keeps_counts = True)"
+        if own
+        else ""
+    )
+    msg = (
+        f"{step!r} needs the counts of a cell, which cannot be found again after {before!r}. "
+        f"{how}{why}."
+    )
+    raise ValueError(msg)
+
+
+def _misplaced(steps: Sequence[Augmentation]) -> tuple[Augmentation, Augmentation] | None:
+    """The first step that needs counts where there are none any more, after the one that took them."""
+    taken = None
+    for step in steps:
+        if step.needs_counts and taken is not None:
+            return taken, step
+        if not step.keeps_counts and taken is None:
+            taken = step
+    return None

@@ -18,6 +18,8 @@ class _CountAugmentation(Augmentation):
     """What augmentations of counts share: back to counts, and normalisation afterwards."""
 
     needs_counts = True
+    # The sum stays near that of the cell, by which counts are found again.
+    keeps_counts = True
 
     def transform(
         self, x: Batch, applied: Tensor, rng: torch.Generator, context: ViewContext
@@ -98,6 +100,8 @@ class BinomialThinning(_CountAugmentation):
     """
 
     name = "binomial_thinning"
+    # There are fewer of them, and what comes next knows the sum of all only.
+    keeps_counts = False
 
     def __init__(self, keep: float | Sequence[float] = (0.5, 1.0), *, p: float = 0.5) -> None:
         bounds = (keep, keep) if isinstance(keep, (int, float)) else tuple(keep)

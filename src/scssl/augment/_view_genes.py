@@ -49,6 +49,7 @@ class GeneSwap(Augmentation):
     """
 
     name = "gene_swap"
+    keeps_counts = True
 
     def __init__(self, rate: float = 0.1, *, p: float = 0.5) -> None:
         self.rate = check_share("rate", rate, one=True)

@@ -60,6 +60,7 @@ class Mask(Augmentation):
         self.rate = check_share("rate", rate)
         self.p = check_share("p", p, zero=True, one=True)
         self.rescale = bool(rescale)
+        self.keeps_counts = not self.rescale
 
     def transform(
         self, x: Batch, applied: Tensor, rng: torch.Generator, context: ViewContext
@@ -114,6 +115,7 @@ class Dropout(Augmentation):
     """
 
     name = "dropout"
+    keeps_counts = True
 
     def __init__(self, rate: float = 0.5, *, decay: float = 0.1, p: float = 0.5) -> None:
         self.rate = check_share("rate", rate, one=True)
