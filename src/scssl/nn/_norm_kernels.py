@@ -17,23 +17,22 @@ _FAST = {"reassoc", "contract", "arcp", "nsz"}
 @numba.njit(fastmath=_FAST, nogil=True, cache=True)
 def _normalise(x, weight, bias, eps, hat, out, mean, variance, inverse):  # pragma: no cover
     n, width = x.shape
-    one = np.float32(1 / n)
-    mean[:] = 0
-    variance[:] = 0
+    total = np.zeros(width)
     for i in range(n):
         row = x[i]
         for j in range(width):
-            mean[j] += row[j]
+            total[j] += row[j]
     for j in range(width):
-        mean[j] *= one
+        mean[j] = total[j] / n
+        total[j] = 0
     for i in range(n):
         row, centred = x[i], hat[i]
         for j in range(width):
             centred[j] = row[j] - mean[j]
-            variance[j] += centred[j] * centred[j]
+            total[j] += centred[j] * centred[j]
     for j in range(width):
-        variance[j] *= one
-        inverse[j] = np.float32(1) / np.sqrt(variance[j] + eps)
+        variance[j] = total[j] / n
+        inverse[j] = 1 / np.sqrt(total[j] / n + eps)
     for i in range(n):
         scaled, row = hat[i], out[i]
         for j in range(width):
@@ -44,19 +43,22 @@ def _normalise(x, weight, bias, eps, hat, out, mean, variance, inverse):  # prag
 @numba.njit(fastmath=_FAST, nogil=True, cache=True)
 def _normalise_backward(grad, hat, inverse, weight, of_x, of_weight, of_bias):  # pragma: no cover
     n, width = grad.shape
-    one = np.float32(1 / n)
-    of_weight[:] = 0
-    of_bias[:] = 0
+    # Sums in double precision: a shift before this layer has a gradient of 0, and what is left of it
+    # is rounding, which Adam would blow up to full steps.
+    total, along = np.zeros(width), np.zeros(width)
     for i in range(n):
         row, scaled = grad[i], hat[i]
         for j in range(width):
-            of_bias[j] += row[j]
-            of_weight[j] += row[j] * scaled[j]
+            total[j] += row[j]
+            along[j] += row[j] * scaled[j]
+    for j in range(width):
+        of_bias[j], of_weight[j] = total[j], along[j]
+        total[j] /= n
+        along[j] /= n
     for i in range(n):
         row, scaled, new = grad[i], hat[i], of_x[i]
         for j in range(width):
-            mean = one * (of_bias[j] + scaled[j] * of_weight[j])
-            new[j] = (row[j] - mean) * weight[j] * inverse[j]
+            new[j] = (row[j] - total[j] - scaled[j] * along[j]) * weight[j] * inverse[j]
 
 
 def normalise(
@@ -84,7 +86,7 @@ def normalise(
     bias = torch.zeros_like(mean) if bias is None else bias
     inputs = (t.detach().numpy() for t in (x, weight, bias))
     outputs = (t.numpy() for t in (hat, out, mean, variance, inverse))
-    _normalise(*inputs, np.float32(eps), *outputs)
+    _normalise(*inputs, eps, *outputs)
     return out, hat, mean, variance, inverse
 
 
