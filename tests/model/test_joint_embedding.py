@@ -350,19 +350,46 @@ def test_own_augmentation_is_left_behind(adata, tmp_path):
 
     model = make("SimCLR", adata, augmentation=Compose([Double(), Mask(0.5)]))
     model.train(**TRAIN)
-    with pytest.warns(ScsslWarning, match=r"Double' is not one of scssl.* It is not saved"):
+    with pytest.warns(ScsslWarning, match=r"Double' is not one of scssl.* No views are saved"):
         model.save(tmp_path / "model")
     loaded = scssl.model.SimCLR.load(tmp_path / "model", adata)
     z = model.get_latent_representation()
     np.testing.assert_array_equal(loaded.get_latent_representation(), z)
-    with pytest.raises(ValueError, match=r"has no augmentation .*model\.module\.augmentation = "):
+    with pytest.raises(ValueError, match=r"has no augmentation .*model\.augmentation = "):
         loaded.train(**TRAIN)
     for one in (model, loaded):
         tuned = scssl.model.CellTypeClassifier.from_ssl_model(one, adata.copy(), "cell_type")
         np.testing.assert_array_equal(tuned.get_latent_representation(), z)
-    loaded.module.augmentation = Double()
+    loaded.augmentation = Double()
     loaded.train(**TRAIN)
     assert not np.array_equal(loaded.get_latent_representation(), z)
+
+
+def test_views_that_are_set_are_those_of_the_model(adata, tmp_path):
+    model = make("SimCLR", adata, augmentation="mask")
+    model.train(**TRAIN)
+    model.augmentation = ["gene_swap", Mask(0.3)]
+    assert "views by Compose([GeneSwap(" in repr(model)
+    model.save(tmp_path / "model")
+    loaded = scssl.model.SimCLR.load(tmp_path / "model", adata)
+    assert repr(loaded.augmentation) == repr(model.augmentation)
+    for wrong, error in ((NeighborMix("near"), KeyError), ("blur", ValueError)):
+        with pytest.raises(error):
+            model.augmentation = wrong
+        assert repr(loaded.augmentation) == repr(model.augmentation)
+
+
+@pytest.mark.parametrize("way", ["constructor", "setter", "module"])
+def test_run_with_other_views_is_not_resumed(way, tmp_path):
+    make("SimCLR", make_counts()).train(**TRAIN, checkpoint_dir=tmp_path)
+    options = {"augmentation": "gene_swap"} if way == "constructor" else {}
+    other = make("SimCLR", make_counts(), **options)
+    if way == "setter":
+        other.augmentation = "gene_swap"
+    elif way == "module":
+        other.module.augmentation = scssl.augment.augmentation("gene_swap")
+    with pytest.raises(ValueError, match="another run: its model"):
+        other.train(**{**TRAIN, "max_epochs": 3}, resume_from=tmp_path)
 
 
 @pytest.mark.parametrize("freeze", ["none", "encoder", 1])

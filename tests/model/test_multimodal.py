@@ -490,6 +490,40 @@ def test_views_are_saved(tmp_path):
     assert repr(loaded.module.augmentation["protein"]) == repr(Mask(0.1))
 
 
+def test_views_that_are_set_are_used():
+    class Boom(Mask):
+        def transform(self, x, applied, rng, context):
+            raise RuntimeError("used")
+
+    model = make()
+    model.augmentation = {"protein": Boom()}
+    assert repr(model.augmentation["rna"]) == repr(make().augmentation["rna"])
+    assert "fusion concat" in repr(model)
+    with pytest.raises(RuntimeError, match="used"):
+        model.train(**TRAIN)
+
+
+def test_own_views_are_left_behind(tmp_path):
+    class Own(Mask):
+        pass
+
+    mdata = make_mdata()
+    model = trained(mdata=mdata, augmentation={"rna": Own(0.3)})
+    with pytest.warns(ScsslWarning, match=r"Own' is not one of scssl.* No views are saved"):
+        model.save(tmp_path / "model")
+    loaded = scssl.model.SimCLR.load(tmp_path / "model", mdata)
+    z = model.get_latent_representation()
+    np.testing.assert_array_equal(loaded.get_latent_representation(), z)
+    with pytest.raises(ValueError, match=r"has no augmentation .*model\.augmentation = "):
+        loaded.train(**TRAIN)
+    rna = mdata["rna"].copy()
+    tuned = scssl.model.CellTypeClassifier.from_ssl_model(loaded, rna, "cell_type")
+    assert tuned.get_latent_representation().shape == (130, 8)
+    loaded.augmentation = "mask"
+    loaded.train(**TRAIN)
+    assert not np.array_equal(loaded.get_latent_representation(), z)
+
+
 # --- what comes after -----------------------------------------------------------------------------
 
 

@@ -64,8 +64,9 @@ class JointEmbedding(MultimodalMixin):
         in that order. See :func:`scssl.augment.augmentation`. Of a MuData, a dict of these by modality;
         what is not in a dict is for RNA. Modalities that are not named have their defaults: for
         proteins ``Mask(0.5, p=1)``, ``"default"`` for the others. Graphs and counts
-        are for RNA only; a graph is that of the MuData or of its RNA. Of an AnnData, an augmentation
-        that is not of scssl is not saved: the loaded model embeds and can be fine-tuned, as with `None`.
+        are for RNA only; a graph is that of the MuData or of its RNA. With one that is not of scssl no
+        views are saved: the loaded model embeds and can be fine-tuned, as with `None`. To change it later,
+        set ``model.augmentation``.
     fusion
         Of a MuData, how the embeddings of modalities become one: ``"concat"`` (default), side by side;
         ``"add"``; ``"mean"`` of those that a cell has; ``"clip"``, the mean, with a loss that contrasts the
@@ -109,9 +110,6 @@ class JointEmbedding(MultimodalMixin):
                 msg = f"{type(self).__name__} has no argument {name!r}; it has {', '.join(known)}."
                 raise TypeError(msg)
         views = None if augmentation is None else choose_views(augmentation, self.setup)
-        if views is None and self.setup.modalities:
-            msg = 'A model of several modalities needs `augmentation`, "default" for instance.'
-            raise ValueError(msg)
         hidden = [int(width) for width in hidden_dims]
         dims = None if projector_dims is None else [int(width) for width in projector_dims]
         _check(hidden, n_latent, dropout, dims)
@@ -133,7 +131,6 @@ class JointEmbedding(MultimodalMixin):
             "dropout": float(dropout),
             "activation": activation,
             "batch_norm": bool(batch_norm),
-            "augmentation": None if views is None else config_of(views),
             "projector_dims": dims,
             **options,
         }
@@ -143,17 +140,43 @@ class JointEmbedding(MultimodalMixin):
                 {**self._arguments, "augmentation": views}, genes=self.genes, setup=self.setup
             )
         self._tables(self._adata)
+        self._model_summary_string = self._summary()
+        self.init_params_ = self._get_init_params(locals())
+
+    def _summary(self) -> str:
+        """What the model is, in a line."""
+        found, views = self._arguments, self.augmentation
+        common = set(inspect.signature(JointEmbedding).parameters) - {"fusion"}
+        options = {name: value for name, value in found.items() if name not in common}
         inputs = ", ".join(f"{one.n_features} {one.kind}" for one in self.setup.modalities)
-        sizes = "-".join(
-            map(str, [f"({inputs})" if inputs else len(self.genes), *hidden, n_latent])
-        )
+        first = f"({inputs})" if inputs else len(self.genes)
+        sizes = "-".join(map(str, [first, *found["hidden_dims"], found["n_latent"]]))
         chosen = ", ".join(f"{name} {_short(value)}" for name, value in options.items())
-        self._model_summary_string = (
-            f"{sizes} encoder {'with' if batch_norm else 'without'} batch normalisation, {activation}, "
+        return (
+            f"{sizes} encoder {'with' if found['batch_norm'] else 'without'} batch normalisation, "
+            f"{found['activation']}, "
             + ("no views" if views is None else f"views by {views!r}")
             + (f", {chosen}" if chosen else "")
         )
-        self.init_params_ = self._get_init_params(locals())
+
+    @property
+    def augmentation(self) -> Augmentation | dict[str, Augmentation] | None:
+        """What makes the views; of a MuData by modality. It can be set, as in the constructor."""
+        found: Views | None = self.module.augmentation  # type: ignore[assignment]
+        return found
+
+    @augmentation.setter
+    def augmentation(self, augmentation: Any) -> None:
+        before, views = self.augmentation, None
+        if augmentation is not None:
+            views = choose_views(augmentation, self.setup)
+        self.module.augmentation = views
+        try:
+            self._tables(self._adata)
+        except (KeyError, TypeError, ValueError):
+            self.module.augmentation = before
+            raise
+        self._model_summary_string = self._summary()
 
     @classmethod
     def _build_module(
@@ -181,7 +204,9 @@ class JointEmbedding(MultimodalMixin):
         return {**arguments, "heads": False, "augmentation": None}
 
     def _config(self) -> dict[str, Any]:
-        return self._arguments
+        # The views are those of the module and kept nowhere else.
+        views = self.augmentation
+        return {**self._arguments, "augmentation": None if views is None else config_of(views)}
 
     @classmethod
     def _from_config(cls, registry: dict[str, Any], config: Any) -> JointEmbedding:
@@ -191,25 +216,23 @@ class JointEmbedding(MultimodalMixin):
         return cls(registry=registry, **{**config, "augmentation": views})
 
     def _saved_config(self) -> dict[str, Any]:
-        config = self._arguments["augmentation"]
-        if config is None:
-            return self._arguments
+        config = self._config()
+        if config["augmentation"] is None:
+            return config
         try:
-            views_from_config(config)
+            views_from_config(config["augmentation"])
         except ValueError as error:
-            if self.setup.modalities:
-                raise
             msg = (
-                f"{error} It is not saved. The loaded model embeds and can be fine-tuned; to train it "
-                "further: model.module.augmentation = ..."
+                f"{error} No views are saved. The loaded model embeds and can be fine-tuned; to train it "
+                "further: model.augmentation = ..."
             )
             warnings.warn(msg, ScsslWarning, stacklevel=3)
-            return {**self._arguments, "augmentation": None}
-        return self._arguments
+            return {**config, "augmentation": None}
+        return config
 
     def _tables(self, adata: Any) -> PartnerWalks | None:
         """Graphs that the views draw other cells from; `None` where they need none."""
-        found: Views | None = self.module.augmentation  # type: ignore[assignment]
+        found = self.augmentation
         views = found.get("rna") if isinstance(found, dict) else found
         if views is None:
             return None
@@ -219,10 +242,10 @@ class JointEmbedding(MultimodalMixin):
         return PartnerWalks(graph_tables(adata, views, self.setup), walks)
 
     def _training_data(self) -> CellReader:
-        if self.module.augmentation is None:
+        if self.augmentation is None:
             msg = (
                 "This model has no augmentation (one that is not of scssl is not saved), so it cannot be "
-                "trained to compare views. Give it one: model.module.augmentation = ..., such as "
+                "trained to compare views. Give it one, such as model.augmentation = "
                 "scssl.augment.Mask(0.5)"
             )
             raise ValueError(msg)

@@ -265,7 +265,8 @@ class MultimodalMixin(SSLModel):
             if name.startswith(prefix)
         }
         arguments = {k: v for k, v in self._config().items() if k != "fusion"}
-        arguments["augmentation"] = arguments["augmentation"]["rna"]
+        if arguments["augmentation"] is not None:
+            arguments["augmentation"] = arguments["augmentation"]["rna"]
         setup = replace(
             self.setup,
             layer=rna.layer,

@@ -109,8 +109,7 @@ class JointEmbeddingModule(SSLModule):
         if modalities is None:
             self.encoder = BatchNormEncoder(n_genes, **shape)
         else:
-            assert isinstance(augmentation, Mapping)
-            self.split = ModalitySplit(modalities, augmentation)
+            self.split = ModalitySplit(modalities)
             self.encoder = MultiEncoder(modalities, fusion=fusion, **shape)
             self.n_latent = self.encoder.n_out
             if fusion == "clip" and heads:
@@ -168,7 +167,8 @@ class JointEmbeddingModule(SSLModule):
         one: Any
         two: Any
         if self.split is not None:
-            one, two = self.split.views(x, tensors[PRESENT], rng, contexts)
+            assert isinstance(self.augmentation, Mapping)
+            one, two = self.split.views(x, tensors[PRESENT], self.augmentation, rng, contexts)
         else:
             assert isinstance(self.augmentation, Augmentation)
             one, two = two_views(x, self.augmentation, rng, contexts)

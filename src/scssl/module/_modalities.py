@@ -30,15 +30,10 @@ class ModalitySplit:
     ----------
     n_features
         Number of features of each modality, in the order of the columns.
-    augmentations
-        What makes the views of each modality.
     """
 
-    def __init__(
-        self, n_features: Mapping[str, int], augmentations: Mapping[str, Augmentation]
-    ) -> None:
+    def __init__(self, n_features: Mapping[str, int]) -> None:
         self.names = tuple(n_features)
-        self.augmentations = dict(augmentations)
         self._span: dict[str, tuple[int, int]] = {}
         start = 0
         for name, n in n_features.items():
@@ -65,6 +60,7 @@ class ModalitySplit:
         self,
         x: SparseRows,
         present: Tensor,
+        augmentations: Mapping[str, Augmentation],
         rng: torch.Generator,
         contexts: tuple[ViewContext, ViewContext],
     ) -> tuple[MultiView, MultiView]:
@@ -76,6 +72,8 @@ class ModalitySplit:
             Batch of cells.
         present
             Which modalities each cell has.
+        augmentations
+            What makes the views of each modality.
         rng
             Generator on the device of the batch.
         contexts
@@ -89,7 +87,7 @@ class ModalitySplit:
                 continue
             assert isinstance(rows.x, SparseRows)
             own = tuple(self._context(context, i, rows.cells) for context in contexts)
-            drawn = two_views(rows.x, self.augmentations[name], rng, (own[0], own[1]))
+            drawn = two_views(rows.x, augmentations[name], rng, (own[0], own[1]))
             one[name], two[name] = (ModalityRows(view, rows.cells) for view in drawn)
         return MultiView(one, x.n_cells), MultiView(two, x.n_cells)
 
