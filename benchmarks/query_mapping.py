@@ -28,6 +28,7 @@ import scssl
 
 DATA = ["scmixology_5batch", "kang_ifnb", "pbmc_cite_2batch_400"]
 ROWS = ["PCA-50", "scVI", "MaskedAutoencoder", "SimCLR", "VICReg", "BarlowTwins"]
+ROWS += ["SimCLR, integration", "VICReg, integration"]
 
 
 def labelled(name: str) -> anndata.AnnData:

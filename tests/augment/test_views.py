@@ -266,6 +266,11 @@ def test_presets():
     assert repr(augmentation("scsslbench")) == repr(
         Compose([Mask(0.5, p=0.5), GaussianNoise(0.3, 0.2, p=0.5), GeneSwap(0.3, p=0.5)])
     )
+    integration = augmentation("integration")
+    assert repr(integration) == repr(
+        Compose([MutualNeighborMix(p=0.8), Mask(0.5, p=0.8, rescale=True)])
+    )
+    assert integration.walks(1) == (("mnn",), ("mnn", "mnn_within"))
     default = augmentation("default")
     assert not default.needs_counts
     assert not default.walks(1)
@@ -278,7 +283,11 @@ def test_presets():
 @pytest.mark.parametrize(
     ("make", "error", "match"),
     [
-        (lambda: augmentation("masks"), ValueError, "one of 'default', 'clear'.*found 'masks'"),
+        (
+            lambda: augmentation("masks"),
+            ValueError,
+            "one of 'default', 'integration'.*found 'masks'",
+        ),
         (lambda: augmentation(3), TypeError, "a list of them, found int"),
         (lambda: augmentation([Mask(), 3]), TypeError, "found int"),
         (lambda: augmentation([]), ValueError, "empty: give at least one"),

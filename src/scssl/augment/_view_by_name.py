@@ -29,6 +29,7 @@ _CLASSES: dict[str, type[Augmentation]] = {
 }
 _PRESETS: dict[str, Callable[[], Augmentation]] = {
     "default": lambda: Mask(0.5, p=1.0, rescale=True),
+    "integration": lambda: Compose([MutualNeighborMix(p=0.8), Mask(0.5, p=0.8, rescale=True)]),
     "clear": lambda: Compose([Mask(0.2), GaussianNoise(0.8, 0.2), GeneSwap(0.1), CrossOver(0.25)]),
     "scsslbench": lambda: Compose([Mask(0.5), GaussianNoise(0.3, 0.2), GeneSwap(0.3)]),
 }
@@ -43,7 +44,9 @@ def augmentation(
     ----------
     name
         A preset, the name of an augmentation, an augmentation, or a list of such. Presets are
-        ``"default"``; ``"clear"``, the pipeline of :cite:p:`Han2022` (mask 20 %, Gaussian noise,
+        ``"default"``, half of the genes hidden; ``"integration"``, cells mixed with similar ones of
+        other batches, by the graphs of ``scssl.pp.cross_batch_neighbors(method="mnn")``, and then
+        hidden, which mixed batches best in our comparisons; ``"clear"``, the pipeline of :cite:p:`Han2022` (mask 20 %, Gaussian noise,
         gene swap, crossover); ``"scsslbench"``, that of :cite:p:`Ovcharenko2025` (mask 50 %,
         Gaussian noise, gene swap).
     **options
