@@ -260,6 +260,69 @@ def test_query_of_the_other_kind(adata):
         model.get_latent_representation(broken)
 
 
+@pytest.mark.parametrize("layer", [None, "mine"])
+def test_query_of_the_other_kind_says_what_to_type(adata, layer):
+    """The model is as it is: what helps is to change the query."""
+    pytest.importorskip("scanpy")
+    if layer is not None:
+        adata.layers[layer] = adata.X
+    model = setup(adata, layer=layer)
+    model.train(**TRAIN)
+    expected = model.get_latent_representation()
+    query = log1p(adata)
+    query.layers["raw counts"] = adata.X.copy()
+    if layer is not None:
+        query.layers[layer] = query.X
+    with pytest.raises(ValueError, match="the model was set up with raw counts") as refused:
+        model.get_latent_representation(query)
+    assert "input=" not in str(refused.value)
+    assert "layer=" not in str(refused.value)
+    exec(str(refused.value).split(": ")[-1].rstrip("."), {"adata": query})
+    np.testing.assert_array_equal(model.get_latent_representation(query), expected)
+    del query.layers["raw counts"]
+    query = log1p(adata)
+    if layer is not None:
+        query.layers[layer] = query.X
+    with pytest.raises(ValueError, match=r"Put the counts there .*: adata\.(X|layers)"):
+        model.get_latent_representation(query)
+
+    logs = log1p(adata)
+    if layer is not None:
+        logs.layers[layer] = logs.X
+    model = setup(logs, layer=layer)
+    model.train(**TRAIN)
+    expected = model.get_latent_representation()
+    query = adata.copy()
+    with pytest.raises(ValueError, match="was set up with log-normalised values") as refused:
+        model.get_latent_representation(query)
+    assert "input=" not in str(refused.value)
+    import scanpy as sc
+
+    exec(str(refused.value).split("for instance: ")[1], {"sc": sc, "adata": query})
+    np.testing.assert_allclose(model.get_latent_representation(query), expected, atol=1e-5)
+
+
+def test_a_copy_that_is_set_up_leaves_the_original_alone(adata):
+    MODEL.setup_anndata(adata)
+    first = MODEL(adata, n_latent=4)
+    copies = [adata.copy(), adata[:100].copy()]
+    for copy in copies:
+        MODEL.setup_anndata(copy)
+    assert len({one.uns["_scvi_uuid"] for one in (adata, *copies)}) == 3
+    for one in (adata, *copies):
+        assert MODEL(one, n_latent=4).adata is one
+    first.train(**TRAIN)
+    MODEL.setup_anndata(adata)
+    assert MODEL(adata, n_latent=4).adata is adata
+    # The copy of one class, set up for another.
+    other = adata.copy()
+    scssl.model.SimCLR.setup_anndata(other)
+    assert scssl.model.SimCLR(other, n_latent=4).adata is other
+    assert MODEL(adata, n_latent=4).adata is adata
+    with pytest.raises(ValueError, match="a copy of data that were set up"):
+        MODEL(adata.copy())
+
+
 def test_data_changed_since_setup(adata):
     model = setup(adata)
     adata.X = log1p(adata).X

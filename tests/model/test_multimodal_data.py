@@ -167,6 +167,16 @@ def test_query_of_the_wrong_kind():
     query["prot"].X = np.log1p(query["prot"].X)
     with pytest.raises(ValueError, match="has fractions"):
         model.get_latent_representation(query)
+    query = mdata.copy()
+    query["rna"].layers["raw"] = query["rna"].X.copy()
+    query["rna"].X = np.log1p(query["rna"].X)
+    with pytest.raises(ValueError, match="the model was set up with raw counts") as refused:
+        model.get_latent_representation(query)
+    assert "layer=" not in str(refused.value)
+    exec(str(refused.value).split(": ")[-1].rstrip("."), {"mdata": query})
+    np.testing.assert_array_equal(
+        model.get_latent_representation(query), model.get_latent_representation()
+    )
     alone = query["rna"].copy()
     alone.X = alone.X.toarray() + 0.5
     with pytest.raises(ValueError, match=r"^adata.X has fractions|^adata.X looks"):

@@ -43,6 +43,7 @@ def resolve_input(
     raw_hint: str = "",
     obs_names: Sequence[str] | None = None,
     var_names: Sequence[str] | None = None,
+    by_model: bool = False,
 ) -> InputDecision:
     """Decide whether a matrix holds counts or log-normalised values, or refuse it.
 
@@ -58,6 +59,8 @@ def resolve_input(
         Where counts are instead, see :func:`find_counts`; added to messages that need it.
     obs_names, var_names
         Names of cells and genes for messages; without them their numbers are given.
+    by_model
+        Whether `input` is what a model reads, so that it is the values that have to change.
 
     Returns
     -------
@@ -103,14 +106,16 @@ def resolve_input(
 
     _refuse_unusable(stats, where, hint, name_of)
     if stats.all_integer:
-        return _resolve_integers(stats, input, where)
+        return _resolve_integers(stats, input, where, by_model)
     if stats.max >= _LOG_MAX or (stats.constant_sum and not stats.constant_expm1_sum):
-        _refuse_unlogged(stats, input, where, hint, name_of)
+        _refuse_unlogged(stats, _asked(input, by_model), where, hint, name_of)
     if input == "counts":
+        mend = 'Pass input="lognorm" to use it as it is.'
+        if by_model:
+            mend = f"Put the counts there that these values were made of: {where} = ..."
         msg = (
             f"{where} looks log-normalised ({name_of(stats.first_fraction)}, largest value "
-            f'{stats.max:.3g}), but input="counts" was given. Pass input="lognorm" to use it as '
-            f"it is.{hint}"
+            f"{stats.max:.3g}){_asked(input, by_model)}. {hint.lstrip() if by_model and hint else mend + hint}"
         )
         raise ValueError(msg)
     evidence = "; expm1 of all cells sums to the same" if stats.constant_expm1_sum else ""
@@ -150,12 +155,29 @@ def _refuse_unusable(stats: MatrixStats, where: str, hint: str, name_of: Any) ->
         raise ValueError(msg)
 
 
-def _resolve_integers(stats: MatrixStats, input: str, where: str) -> InputDecision:
+def _asked(input: str, by_model: bool) -> str:
+    """Part of a message on what the values should be."""
+    if input == "auto":
+        return ""
+    if not by_model:
+        return f', but input="{input}" was given'
+    kind = "raw counts" if input == "counts" else "log-normalised values"
+    return f", but the model was set up with {kind} and reads these"
+
+
+def _resolve_integers(stats: MatrixStats, input: str, where: str, by_model: bool) -> InputDecision:
     if input == "lognorm" and stats.max > 1:
+        how = "normalise them first"
+        if by_model:
+            how = "Normalise them as those of the model were, for instance"
+        else:
+            how = f'Pass input="counts" to have them normalised, or {how}'
+        layer = where.partition(".layers[")[2].removesuffix("]")
+        layer = f", layer={layer}" if layer else ""
         msg = (
-            f"{where} holds counts (all values are whole numbers, up to {stats.max:g}), but "
-            'input="lognorm" was given. Pass input="counts" to have them normalised, or normalise '
-            "them first: sc.pp.normalize_total(adata, target_sum=1e4); sc.pp.log1p(adata)"
+            f"{where} holds counts (all values are whole numbers, up to {stats.max:g})"
+            f"{_asked(input, by_model)}. {how}: sc.pp.normalize_total(adata, target_sum=1e4{layer}); "
+            f"sc.pp.log1p(adata{layer})"
         )
         raise ValueError(msg)
     if input == "lognorm":
@@ -167,7 +189,7 @@ def _resolve_integers(stats: MatrixStats, input: str, where: str) -> InputDecisi
     )
 
 
-def _refuse_unlogged(stats: MatrixStats, input: str, where: str, hint: str, name_of: Any) -> None:
+def _refuse_unlogged(stats: MatrixStats, asked: str, where: str, hint: str, name_of: Any) -> None:
     found = f"{name_of(stats.first_fraction)}, largest value {stats.max:.4g}"
     if stats.constant_sum:
         what = (
@@ -181,12 +203,11 @@ def _refuse_unlogged(stats: MatrixStats, input: str, where: str, hint: str, name
             f"sparse, np.rint({where}) where dense; if they are normalised, take the logarithm: "
             "sc.pp.log1p(adata)"
         )
-    asked = "" if input == "auto" else f', but input="{input}" was given'
     msg = f"{where} looks {what}{asked}. {mend}.{hint}"
     raise ValueError(msg)
 
 
-def find_counts(adata: AnnData, *, layer: str | None = None) -> str:
+def find_counts(adata: AnnData, *, layer: str | None = None, by_model: bool = False) -> str:
     """Look for counts in the other matrices of an AnnData.
 
     Parameters
@@ -195,6 +216,9 @@ def find_counts(adata: AnnData, *, layer: str | None = None) -> str:
         Annotated data.
     layer
         The layer that is used already; ``None`` for ``adata.X``.
+    by_model
+        Whether a model reads the data, for which the layer cannot be another: counts are then to be
+        put where it looks for them.
 
     Returns
     -------
@@ -211,17 +235,20 @@ def find_counts(adata: AnnData, *, layer: str | None = None) -> str:
     'Counts were found in adata.layers["counts"]: pass layer="counts".'
     """
     hints = []
+    here = "adata.X" if layer is None else f'adata.layers["{layer}"]'
     if layer is not None and _holds_counts(adata.X):
-        hints.append("adata.X: pass layer=None")
+        hints.append(f"adata.X: {f'{here} = adata.X' if by_model else 'pass layer=None'}")
     hints += [
-        f'adata.layers["{name}"]: pass layer="{name}"'
+        f'adata.layers["{name}"]: '
+        + (f'{here} = adata.layers["{name}"]' if by_model else f'pass layer="{name}"')
         for name, values in adata.layers.items()
         # Newer AnnData lists X itself as the layer None.
         if name is not None and name != layer and _holds_counts(values)
     ]
     raw = getattr(adata, "raw", None)
     if raw is not None and _holds_counts(raw.X):
-        hints.append("adata.raw: use adata = adata.raw.to_adata()")
+        more = "" if layer is None or not by_model else f"; {here} = adata.X"
+        hints.append(f"adata.raw: use adata = adata.raw.to_adata(){more}")
     return f"Counts were found in {'; in '.join(hints)}." if hints else ""
 
 

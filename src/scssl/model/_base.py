@@ -8,6 +8,7 @@ import warnings
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
+from uuid import uuid4
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,7 @@ import torch
 from anndata import AnnData
 from scvi import REGISTRY_KEYS
 from scvi.data import AnnDataManager
+from scvi.data._constants import _SCVI_UUID_KEY
 from scvi.data.fields import (
     CategoricalJointObsField,
     CategoricalObsField,
@@ -166,6 +168,25 @@ class SSLModel(HubMixin, TrainingMixin, PersistenceMixin, BaseModelClass):
             "fingerprint": fingerprint(adata, stats),
         }
         cls.register_manager(manager)
+
+    @classmethod
+    def register_manager(cls, adata_manager: AnnDataManager) -> None:
+        """Remember what was set up; data that are a copy of others get an identity of their own.
+
+        A copy has the identifier of the original in `uns`, under which scvi-tools would take one for the
+        other.
+
+        Parameters
+        ----------
+        adata_manager
+            What scvi-tools knows of the data.
+        """
+        adata, known = adata_manager.adata, adata_manager.adata_uuid
+        stores = [get_model_class(name)._setup_adata_manager_store for name in list_models()]
+        taken = (store[known].adata for store in stores if known in store)
+        if any(other is not adata for other in taken):
+            adata_manager.registry[_SCVI_UUID_KEY] = adata.uns[_SCVI_UUID_KEY] = str(uuid4())
+        super().register_manager(adata_manager)
 
     @classmethod
     def _get_most_recent_anndata_manager(cls, adata: Any, required: bool = False) -> Any:
@@ -343,7 +364,7 @@ class SSLModel(HubMixin, TrainingMixin, PersistenceMixin, BaseModelClass):
         if own and recorded is not None:
             check_shape(adata, recorded)
         alignment = self.genes.align(adata.var_names, min_overlap=min_overlap)
-        matrix, stats, _ = inspect(adata, self.setup.layer, self.setup.input_kind)
+        matrix, stats, _ = inspect(adata, self.setup.layer, self.setup.input_kind, by_model=True)
         found = fingerprint(adata, stats)
         if own and recorded is not None:
             check_unchanged(found, recorded)

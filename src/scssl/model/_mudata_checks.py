@@ -83,10 +83,11 @@ def check_modality(
     stats = scan_matrix(matrix, where=setup.where)
     if setup.kind == "rna":
         try:
-            kind = _rna_kind(adata, setup, stats, input)
+            kind = _rna_kind(adata, setup, stats, input, new)
         except ValueError as error:
             message = _of_modality(str(error), setup)
-            raise ValueError(re.sub(r"\blayer=", "rna_layer=", message)) from error
+            # Of the arguments of setup_mudata, not of those of scanpy.
+            raise ValueError(re.sub(r"(?<!, )\blayer=", "rna_layer=", message)) from error
     else:
         kind = setup.normalization
         leave_out = f"del {setup.mod}; mdata.update()" if new else f"{setup.kind}=None"
@@ -103,13 +104,15 @@ def check_modality(
     return stats, kind
 
 
-def _rna_kind(adata: AnnData, setup: ModalitySetup, stats: MatrixStats, input: str) -> str:
-    names = {"obs_names": adata.obs_names, "var_names": adata.var_names}
+def _rna_kind(
+    adata: AnnData, setup: ModalitySetup, stats: MatrixStats, input: str, new: bool
+) -> str:
+    known: Any = {"obs_names": adata.obs_names, "var_names": adata.var_names, "by_model": new}
     try:
-        decision = resolve_input(stats, input, **names)
+        decision = resolve_input(stats, input, **known)
     except ValueError:
-        hint = find_counts(adata, layer=setup.layer)
-        decision = resolve_input(stats, input, raw_hint=hint, **names)
+        hint = find_counts(adata, layer=setup.layer, by_model=new)
+        decision = resolve_input(stats, input, raw_hint=hint, **known)
     if input == "auto":
         _LOGGER.info("Input: %s.", decision.reason)
     return decision.kind

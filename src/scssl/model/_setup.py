@@ -156,18 +156,26 @@ def check_anndata(adata: Any) -> None:
 
 
 def inspect(
-    adata: AnnData, layer: str | None, input: str
+    adata: AnnData, layer: str | None, input: str, *, by_model: bool = False
 ) -> tuple[Any, MatrixStats, InputDecision]:
-    """Scan the matrix and decide what it holds; flag cells without a count."""
+    """Scan the matrix and decide what it holds; flag cells without a count.
+
+    `by_model` where a model exists, and with it the layer and the input.
+    """
     where = DataSetup(layer, "", 0).where
     matrix = matrix_of(adata, layer)
     stats = scan_matrix(matrix, where=where)
-    names = {"obs_names": adata.obs_names, "var_names": adata.var_names}
+    known: Any = {
+        "obs_names": adata.obs_names,
+        "var_names": adata.var_names,
+        "by_model": by_model,
+    }
     try:
-        decision = resolve_input(stats, input, **names)
+        decision = resolve_input(stats, input, **known)
     except ValueError:
         # Looking for counts elsewhere reads other matrices: only where there is a message to write.
-        decision = resolve_input(stats, input, raw_hint=find_counts(adata, layer=layer), **names)
+        hint = find_counts(adata, layer=layer, by_model=by_model)
+        decision = resolve_input(stats, input, raw_hint=hint, **known)
     if stats.n_empty_cells:
         some = _some(list(adata.obs_names[stats.empty_cells[:3]]))
         msg = (
