@@ -16,7 +16,7 @@ from sklearn.linear_model import RidgeCV
 import scssl
 from scssl._errors import BundleError, GeneMismatchError, ScsslWarning
 from scssl.hub import read_bundle, write_bundle
-from scssl.model._protein import _PENALTIES
+from scssl.model._protein_training import _PENALTIES
 
 from .conftest import SMALL, TRAIN, make_counts, make_proteins
 

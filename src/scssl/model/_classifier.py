@@ -20,7 +20,7 @@ from scssl.module._classifier import LABELS
 from ._backbone import Backbone
 from ._base import _SETUP, SSLModel
 from ._finetune import FineTunedModel
-from ._labels import check_label_column, label_codes, trained_classes
+from ._labels import check_label_column, checked_weights, label_codes, trained_classes
 from ._published_classifier import PublishedClassifierMixin
 from ._reader import CellReader
 from ._registry import register_model
@@ -119,7 +119,7 @@ class CellTypeClassifier(PublishedClassifierMixin, FineTunedModel):
             "freeze": freeze,
             "head": head,
             "loss": loss,
-            "class_weight": _checked_weights(class_weight, self.classes),
+            "class_weight": checked_weights(class_weight, self.classes),
             "min_overlap": self._min_overlap,
         }
         self._finish(seed)
@@ -416,20 +416,3 @@ class CellTypeClassifier(PublishedClassifierMixin, FineTunedModel):
             return pd.DataFrame(found, index=index, columns=self.classes)
         names = np.asarray(self.classes, dtype=object)[found.argmax(1)]
         return pd.Series(names, index=index, name=self.setup.labels_key)
-
-
-def _checked_weights(weights: Any, classes: Sequence[str]) -> Any:
-    if weights is None or (isinstance(weights, str) and weights == "balanced"):
-        return weights
-    if not isinstance(weights, Mapping):
-        msg = f"`class_weight` must be None, 'balanced' or a dict of weights by class, found {weights!r}."
-        raise ValueError(msg)
-    checked = {str(name): float(value) for name, value in weights.items()}
-    unknown = sorted(set(checked) - set(classes))
-    if unknown:
-        msg = f"`class_weight` names {unknown[0]!r}, which is no class; there are {', '.join(classes)}."
-        raise ValueError(msg)
-    if not all(0 < value < np.inf for value in checked.values()):
-        msg = f"Class weights must be positive numbers, found {checked}."
-        raise ValueError(msg)
-    return checked

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -95,3 +95,21 @@ def label_codes(
         msg = f'No cell has a label in adata.obs["{key}"].'
         raise ValueError(msg)
     return codes.astype(np.int64)
+
+
+def checked_weights(weights: Any, classes: Sequence[str]) -> Any:
+    """Weights of classes as they were given, with names as text and values as numbers."""
+    if weights is None or (isinstance(weights, str) and weights == "balanced"):
+        return weights
+    if not isinstance(weights, Mapping):
+        msg = f"`class_weight` must be None, 'balanced' or a dict of weights by class, found {weights!r}."
+        raise ValueError(msg)
+    checked = {str(name): float(value) for name, value in weights.items()}
+    unknown = sorted(set(checked) - set(classes))
+    if unknown:
+        msg = f"`class_weight` names {unknown[0]!r}, which is no class; there are {', '.join(classes)}."
+        raise ValueError(msg)
+    if not all(0 < value < np.inf for value in checked.values()):
+        msg = f"Class weights must be positive numbers, found {checked}."
+        raise ValueError(msg)
+    return checked
