@@ -21,8 +21,10 @@ from scssl.augment import (
     Mask,
     MutualNeighborMix,
     NeighborMix,
+    RandomApply,
 )
 from scssl.model import JointEmbedding
+from scssl.train._fit import bfloat16_works
 
 from .conftest import TRAIN, make_counts
 
@@ -392,6 +394,52 @@ def test_run_with_other_views_is_not_resumed(way, tmp_path):
         other.train(**{**TRAIN, "max_epochs": 3}, resume_from=tmp_path)
 
 
+def test_run_with_another_graph_is_not_resumed(tmp_path):
+    def build(seed):
+        return make(
+            "SimCLR", with_graph(make_counts(), seed=seed), augmentation=NeighborMix("near")
+        )
+
+    build(0).train(**TRAIN, checkpoint_dir=tmp_path)
+    with pytest.raises(ValueError, match="another run: its graphs is {'near'"):
+        build(1).train(**TRAIN, resume_from=tmp_path)
+    build(0).train(**TRAIN, resume_from=tmp_path)
+
+
+def test_coverage_of_training_cells_is_said(caplog):
+    adata = with_graph(make_counts())
+    caplog.set_level("INFO", "scssl")
+    make("SimCLR", adata, augmentation=NeighborMix("near")).train(**TRAIN)
+    assert re.search(r"\d+\.\d % of the 135 cells .* in the graph 'near'", caplog.text)
+    few = sparse.lil_matrix((150, 150))
+    few[:40, 140] = few[:60, 141] = 1.0
+    adata.obsp["few"] = few.tocsr()
+    model = make("SimCLR", adata, augmentation=[NeighborMix("few", p=1.0), Mask(0.2)])
+    with pytest.warns(ScsslWarning, match=r"Only \d+\.\d % of the 135 cells .* graph 'few'"):
+        model.train(**TRAIN)
+    held_out = set(model.validation_indices_.tolist())
+    reach = {0: 40, 1: 60}
+    ends = [i for i, end in enumerate((140, 141)) if end not in held_out]
+    reached = set(range(max((reach[i] for i in ends), default=0))) - held_out
+    share = 100 * len(reached) / 135
+    assert f"{share:.1f} % of the 135 cells to train on" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "views",
+    [
+        Mask(0.5, p=0),
+        [Mask(0.5, p=0), BinomialThinning(1.0)],
+        RandomApply(Mask(0.5), 0),
+        RandomApply(Mask(0.5, p=0), 1),
+    ],
+)
+def test_views_that_change_nothing_are_noticed(adata, views):
+    model = make("SimCLR", adata, augmentation=views)
+    with pytest.warns(ScsslWarning, match="two views of a cell never differ"):
+        model.train(**{**TRAIN, "max_epochs": 1})
+
+
 @pytest.mark.parametrize("freeze", ["none", "encoder", 1])
 def test_fine_tuning(adata, freeze):
     source = make("VICReg", adata)
@@ -482,15 +530,77 @@ def test_encoder_of_the_masked_autoencoder(adata, tmp_path):
         ("MoCo", {"queue_size": 0}, "queue_size"),
         ("BYOL", {"momentum": 1.5}, "momentum"),
         ("VICReg", {"variance": -1}, "variance"),
-        ("SimSiam", {"n_latent": 0}, "at least one unit"),
+        ("SimSiam", {"n_latent": 0}, "`n_latent` must be a whole number of at least 1, found 0"),
+        ("SimSiam", {"n_latent": 16.7}, "`n_latent` must be a whole number .* found 16.7"),
+        ("SimCLR", {"hidden_dims": 128}, r"`hidden_dims` must be a list .* \(128,\); found 128"),
+        ("SimCLR", {"hidden_dims": (16, 2.5)}, r"`hidden_dims\[1\]` must be a whole number"),
+        ("SimCLR", {"projector_dims": 64}, "`projector_dims` must be a list .* found 64"),
+        ("BYOL", {"predictor_dims": 64}, "`predictor_dims` must be a list .* found 64"),
+        ("DINO", {"n_prototypes": 0.5}, "`n_prototypes` must be a whole number .* found 0.5"),
+        ("SimCLR", {"augmentation": CrossOver(within="batch")}, r"needs the batch .*batch_key="),
+        (
+            "SimCLR",
+            {"augmentation": ["mask", RandomApply(CrossOver(within="batch"))]},
+            "needs the batch of each cell, and none was set up",
+        ),
         ("SimCLR", {"dropout": 1.0}, "dropout"),
-        ("SimCLR", {"projector_dims": ()}, "at least one unit"),
+        ("SimCLR", {"projector_dims": ()}, "at least one layer"),
         ("SimCLR", {"augmentation": "blur"}, "blur"),
     ],
 )
 def test_bad_arguments(adata, name, options, match):
     with pytest.raises(ValueError, match=match):
         make(name, adata, **options)
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(
+    "covariates",
+    [{"categorical_covariate_keys": ["batch"]}, {"continuous_covariate_keys": ["age"]}],
+)
+def test_covariates_are_refused(name, adata, covariates):
+    with pytest.raises(ValueError, match=f"{name} has no decoder .*{next(iter(covariates))}"):
+        scssl.model.get_model_class(name).setup_anndata(adata, **covariates)
+
+
+def test_genes_to_predict_are_refused(adata):
+    with pytest.raises(ValueError, match="predicts no genes: leave `n_output_genes` out, found 5"):
+        make("SimCLR", adata).train(**TRAIN, n_output_genes=5)
+
+
+def test_untrained_projector_warns(adata):
+    with pytest.warns(ScsslWarning, match="not trained"):
+        make("SimCLR", adata).get_latent_representation(layer="projector")
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_mixed_precision(name):
+    if not bfloat16_works():
+        pytest.skip("needs ONEDNN_MAX_CPU_ISA=AVX512_CORE here")
+    model = make(name, make_counts())
+    model.train(1, batch_size=64, precision="bf16-mixed", accelerator="cpu", progress=False)
+    assert np.isfinite(model.get_latent_representation()).all()
+    assert np.isfinite(model.history["train_loss"]).all().all()
+
+
+@pytest.mark.parametrize("name", ["VICReg", "BYOL"])
+def test_one_cell_held_out_is_no_validation(name, caplog):
+    model = make(name, make_counts(n_cells=12))
+    model.train(3, train_size=0.9, progress=False)
+    assert len(model.validation_indices_) == 1
+    assert "There is no validation" in caplog.text
+    assert "validation_loss" not in model.history
+    assert model.training_["best_epoch"] == 2
+
+
+def test_lone_cell_in_validation_does_not_count():
+    model = make("VICReg", make_counts(n_cells=600, n_genes=20))
+    data = model._training_data()
+    found = [
+        model.module.eval().loss(batch).n_obs_minibatch
+        for batch in data.loader(np.arange(513), 512)
+    ]
+    assert found == [512, 0]
 
 
 def test_unknown_argument(adata):

@@ -115,6 +115,8 @@ class Augmentation(ABC):
     p: float = 1.0
     #: Whether values must come from counts.
     needs_counts: bool = False
+    #: Whether it needs the experimental batch of each cell.
+    needs_batch: bool = False
     #: Whether values still are those of the counts of one cell afterwards, if they were before, so
     #: that counts can be found again. Unknown of what is not of this package.
     keeps_counts: bool = False
@@ -187,6 +189,11 @@ class Augmentation(ABC):
             0 or 1.
         """
         return ()
+
+    @property
+    def changes(self) -> bool:
+        """Whether it can change a cell at all, with the arguments that it has."""
+        return self.p > 0
 
     def graphs(self) -> tuple[str, ...]:
         """Names of the graphs of its walks, in alphabetical order."""

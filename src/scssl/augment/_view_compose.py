@@ -50,6 +50,7 @@ class Compose(Augmentation):
             _check_augmentation("steps", step)
         _check_counts(steps)
         self.steps = steps
+        self.needs_batch = any(step.needs_batch for step in steps)
         self.keeps_counts = all(step.keeps_counts for step in steps)
         self.needs_counts = any(step.needs_counts for step in steps)
         self.shared = any(step.shared for step in steps)
@@ -64,6 +65,10 @@ class Compose(Augmentation):
     ) -> Batch:
         return choose_cells(applied, self(x, rng, context), x)
 
+    @property
+    def changes(self) -> bool:
+        return any(step.changes for step in self.steps)
+
     def walks(self, view: int) -> tuple[Walk, ...]:
         # Each once, in order.
         return tuple(dict.fromkeys(walk for step in self.steps for walk in step.walks(view)))
@@ -72,7 +77,8 @@ class Compose(Augmentation):
         # Of several steps that draw from it, the one that asks for more of it.
         users = [step for step in self.steps if graph in step.graphs()]
         picky = [step for step in users if graph in step.edges()]
-        return (picky or users or [super()])[0].recipe(graph, adata)
+        chosen = picky or users
+        return chosen[0].recipe(graph, adata) if chosen else super().recipe(graph, adata)
 
     def edges(self) -> dict[str, Edges]:
         return {name: kind for step in self.steps for name, kind in step.edges().items()}
@@ -121,12 +127,16 @@ class RandomApply(Augmentation):
         self.augmentation = augmentation
         self.p = check_share("p", p, zero=True, one=True)
         self.needs_counts, self.shared = augmentation.needs_counts, augmentation.shared
-        self.keeps_counts = augmentation.keeps_counts
+        self.keeps_counts, self.needs_batch = augmentation.keeps_counts, augmentation.needs_batch
 
     def transform(
         self, x: Batch, applied: Tensor, rng: torch.Generator, context: ViewContext
     ) -> Batch:
         return choose_cells(applied, self.augmentation(x, rng, context), x)
+
+    @property
+    def changes(self) -> bool:
+        return self.p > 0 and self.augmentation.changes
 
     def walks(self, view: int) -> tuple[Walk, ...]:
         return self.augmentation.walks(view)

@@ -112,6 +112,10 @@ class BinomialThinning(_CountAugmentation):
         self.keep = (float(bounds[0]), float(bounds[1]))
         self.p = check_share("p", p, zero=True, one=True)
 
+    @property
+    def changes(self) -> bool:
+        return self.p > 0 and self.keep[0] < 1
+
     def _resample(
         self, counts: Tensor, cells: Tensor, n_cells: int, rng: torch.Generator
     ) -> Tensor:

@@ -143,6 +143,7 @@ class CrossOver(Augmentation):
         self.rate = check_share("rate", rate, one=True)
         check_choice("within", within, (None, "batch"))
         self.within = within
+        self.needs_batch = within == "batch"
         self.p = check_share("p", p, zero=True, one=True)
 
     def transform(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self
 
@@ -209,6 +210,13 @@ class NeighborTable:
     def coverage(self) -> float:
         """Share of the cells with at least one neighbour."""
         return float((self.counts > 0).mean()) if self.n_cells else 0.0
+
+    @property
+    def digest(self) -> str:
+        """Of the neighbours of all cells: equal for equal tables only."""
+        digest = hashlib.sha256(np.ascontiguousarray(self.indptr, dtype=np.int64).data)
+        digest.update(np.ascontiguousarray(self.indices, dtype=np.int64).data)
+        return digest.hexdigest()
 
     def __repr__(self) -> str:
         coverage = f"{self.coverage:.1%}".replace("%", " %")

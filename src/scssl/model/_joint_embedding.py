@@ -22,7 +22,7 @@ from ._modality_views import Views, choose_views, config_of, views_from_config
 from ._multimodal import MultimodalMixin
 from ._reader import CellReader, category_key
 from ._setup import DataSetup
-from ._view_graphs import graph_tables
+from ._view_graphs import graph_tables, report_coverage
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -110,9 +110,14 @@ class JointEmbedding(MultimodalMixin):
                 msg = f"{type(self).__name__} has no argument {name!r}; it has {', '.join(known)}."
                 raise TypeError(msg)
         views = None if augmentation is None else choose_views(augmentation, self.setup)
-        hidden = [int(width) for width in hidden_dims]
-        dims = None if projector_dims is None else [int(width) for width in projector_dims]
-        _check(hidden, n_latent, dropout, dims)
+        hidden = layer_widths("hidden_dims", hidden_dims)
+        dims = None if projector_dims is None else layer_widths("projector_dims", projector_dims)
+        n_latent = whole("n_latent", n_latent)
+        if not 0 <= dropout < 1:
+            msg = f"`dropout` must be in [0, 1), found {dropout}."
+            raise ValueError(msg)
+        if "predictor_dims" in options:
+            options["predictor_dims"] = layer_widths("predictor_dims", options["predictor_dims"])
         if self.setup.modalities:
             options = {"fusion": "concat" if fusion is None else fusion, **options}
         elif fusion is not None:
@@ -140,8 +145,75 @@ class JointEmbedding(MultimodalMixin):
                 {**self._arguments, "augmentation": views}, genes=self.genes, setup=self.setup
             )
         self._tables(self._adata)
+        if options.get("fusion") == "clip":
+            self._warn_of_no_pairs()
         self._model_summary_string = self._summary()
         self.init_params_ = self._get_init_params(locals())
+
+    @classmethod
+    def setup_anndata(
+        cls,
+        adata: AnnData,
+        layer: str | None = None,
+        batch_key: str | None = None,
+        labels_key: str | None = None,
+        categorical_covariate_keys: Sequence[str] | None = None,
+        continuous_covariate_keys: Sequence[str] | None = None,
+        input: Literal["auto", "counts", "lognorm"] = "auto",
+        *,
+        target_sum: float = 1e4,
+        **kwargs: Any,
+    ) -> None:
+        """Check an AnnData and say where things are in it, as :meth:`SSLModel.setup_anndata`.
+
+        Parameters
+        ----------
+        adata
+            Cells by genes; in memory, or on disk (``backed="r"``, dask).
+        layer
+            Layer with the expression values, ``adata.X`` by default.
+        batch_key
+            Column of ``adata.obs`` with the batch, for augmentations that are about batches, such as
+            ``CrossOver(within="batch")``. The network is not told the batch.
+        labels_key
+            Column of ``adata.obs`` with cell types. Never used as a target: the validation split is
+            stratified by it.
+        categorical_covariate_keys, continuous_covariate_keys
+            Not taken: there is no decoder that could be told them.
+        input
+            ``"counts"``: raw counts, normalised to `target_sum` and log1p-transformed as they are
+            read, in batches. ``"lognorm"``: used as they are. ``"auto"``: decided from the values,
+            and said why.
+        target_sum
+            Sum of a cell before the logarithm, for counts; 1e4 as in :cite:p:`Richter2025`.
+        **kwargs
+            Taken for compatibility with scvi-tools.
+
+        Raises
+        ------
+        ValueError
+            If covariates are given; if `adata` is a view; if values are missing, negative, or not what
+            `input` says; if gene names are duplicated; if a column is not what it is used for.
+        KeyError
+            If a layer or column does not exist.
+        TypeError
+            If `adata` is not an AnnData.
+        """
+        given = {
+            "categorical_covariate_keys": categorical_covariate_keys,
+            "continuous_covariate_keys": continuous_covariate_keys,
+        }
+        for name, keys in given.items():
+            if keys:
+                msg = (
+                    f"{cls.__name__} has no decoder to be told covariates, found {name}={keys!r}. Leave it "
+                    "out; to learn to ignore a batch, mix cells across batches: "
+                    "augmentation=[scssl.augment.NeighborMix(), ...]"
+                )
+                raise ValueError(msg)
+        super().setup_anndata(
+            adata, layer, batch_key, labels_key, input=input, target_sum=target_sum, **kwargs
+        )
 
     def _summary(self) -> str:
         """What the model is, in a line."""
@@ -241,6 +313,13 @@ class JointEmbedding(MultimodalMixin):
             return None
         return PartnerWalks(graph_tables(adata, views, self.setup), walks)
 
+    def _with_rna(self, data: CellReader, rows: np.ndarray) -> np.ndarray:
+        """Those of the cells whose views can be made with others."""
+        if not self.setup.modalities:
+            return rows
+        found: np.ndarray = rows[data.obs[PRESENT][rows, self.modalities.index("rna")] > 0]
+        return found
+
     def _training_data(self) -> CellReader:
         if self.augmentation is None:
             msg = (
@@ -261,8 +340,21 @@ class JointEmbedding(MultimodalMixin):
         self, data: CellReader, rows: np.ndarray, chosen: Mapping[str, Any], *, resumed: bool
     ) -> dict[str, Any]:
         self._start_idf(data, rows)
+        views = self.augmentation
+        parts = views.values() if isinstance(views, dict) else (views,)
+        if not any(part is not None and part.changes for part in parts):
+            msg = (
+                f"The two views of a cell never differ: {views!r} changes nothing. Pass views that do, "
+                'such as model.augmentation = "default".'
+            )
+            warnings.warn(msg, ScsslWarning, stacklevel=5)
         # The momentum of a target follows the number of steps in total.
-        return {"max_epochs": chosen["max_epochs"]}
+        identity: dict[str, Any] = {"max_epochs": chosen["max_epochs"]}
+        tables = {} if data.partners is None else data.partners.tables
+        if tables:
+            identity["graphs"] = {name: table.digest for name, table in tables.items()}
+            report_coverage(tables, self._with_rna(data, rows))
+        return identity
 
     def _train_defaults(self, n_cells: int) -> dict[str, Any]:
         few = n_cells < 20_000
@@ -336,8 +428,14 @@ class JointEmbedding(MultimodalMixin):
             msg = f'`layer` must be "encoder" or "projector", found {layer!r}.'
             raise ValueError(msg)
         data = self._read(adata, min_overlap=min_overlap)
+        self._warn_if_untrained(stacklevel=4)
         width = self.module.projected_width
         return self._apply(data, data.rows(indices), batch_size, self.module.project, width)
+
+    def _warn_if_untrained(self, *, stacklevel: int) -> None:
+        if not self._has_learnt:
+            msg = "The model is not trained: embeddings are random projections. Call model.train()."
+            warnings.warn(msg, ScsslWarning, stacklevel=stacklevel)
 
     @property
     def n_latent(self) -> int:
@@ -348,9 +446,7 @@ class JointEmbedding(MultimodalMixin):
         self, adata: Any, indices: Any, batch_size: int | None, min_overlap: float, modality: str
     ) -> np.ndarray:
         data = self._read(adata, min_overlap=min_overlap)
-        if not self._has_learnt:
-            msg = "The model is not trained: embeddings are random projections. Call model.train()."
-            warnings.warn(msg, ScsslWarning, stacklevel=4)
+        self._warn_if_untrained(stacklevel=5)
         rows = data.rows(indices)
         have = data.obs[PRESENT][rows, self.modalities.index(modality)]
         if len(rows) and not have.any():
@@ -363,33 +459,31 @@ class JointEmbedding(MultimodalMixin):
         return self._apply(data, rows, batch_size, embed, int(self._arguments["n_latent"]))
 
 
-def _check(
-    hidden: Sequence[int], n_latent: int, dropout: float, projector: Sequence[int] | None
-) -> None:
-    widths = [*hidden, n_latent, *(projector or [])]
-    if (
-        not hidden
-        or any(width < 1 for width in widths)
-        or (projector is not None and not projector)
-    ):
-        msg = (
-            f"Layers need at least one unit, found hidden_dims={tuple(hidden)}, n_latent={n_latent}, "
-            f"projector_dims={projector}."
-        )
+def whole(name: str, value: Any) -> int:
+    """A whole number of at least 1."""
+    number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+    if not number or value != value // 1 or value < 1:
+        msg = f"`{name}` must be a whole number of at least 1, found {value!r}."
         raise ValueError(msg)
-    if not 0 <= dropout < 1:
-        msg = f"`dropout` must be in [0, 1), found {dropout}."
+    return int(value)
+
+
+def layer_widths(name: str, dims: Any) -> list[int]:
+    """Widths of layers, at least one."""
+    if isinstance(dims, (str, bytes)) or not isinstance(dims, (Sequence, np.ndarray)):
+        msg = f"`{name}` must be a list of widths, one per layer, such as (128,); found {dims!r}."
         raise ValueError(msg)
+    if not len(dims):
+        msg = f"`{name}` must be the width of at least one layer, found {dims!r}."
+        raise ValueError(msg)
+    return [whole(f"{name}[{i}]", width) for i, width in enumerate(dims)]
 
 
 def _queue_size(size: int | None, n_cells: int) -> int:
     """A quarter of the cells at most, unless it was given; 2,048 where there are enough."""
     if size is None:
         return min(2048, max(64, n_cells // 4))
-    if isinstance(size, bool) or size != int(size) or size < 1:
-        msg = f"`queue_size` must be a whole number of at least 1, found {size!r}."
-        raise ValueError(msg)
-    return int(size)
+    return whole("queue_size", size)
 
 
 def _short(value: Any) -> str:

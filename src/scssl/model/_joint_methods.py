@@ -18,7 +18,7 @@ from scssl.module import (
     VICRegModule,
 )
 
-from ._joint_embedding import JointEmbedding
+from ._joint_embedding import JointEmbedding, whole
 from ._registry import register_model
 
 
@@ -203,7 +203,7 @@ class BYOL(JointEmbedding):
         super().__init__(
             adata,
             registry,
-            predictor_dims=[int(width) for width in predictor_dims],
+            predictor_dims=predictor_dims,
             momentum=momentum,
             **kwargs,
         )
@@ -253,9 +253,7 @@ class SimSiam(JointEmbedding):
         predictor_dims: Sequence[int] = (64,),
         **kwargs: Any,
     ) -> None:
-        super().__init__(
-            adata, registry, predictor_dims=[int(width) for width in predictor_dims], **kwargs
-        )
+        super().__init__(adata, registry, predictor_dims=predictor_dims, **kwargs)
 
 
 @register_model
@@ -311,7 +309,7 @@ class NNCLR(JointEmbedding):
         super().__init__(
             adata,
             registry,
-            predictor_dims=[int(width) for width in predictor_dims],
+            predictor_dims=predictor_dims,
             temperature=float(temperature),
             queue_size=queue_size,
             **kwargs,
@@ -475,7 +473,6 @@ class DINO(JointEmbedding):
         **kwargs: Any,
     ) -> None:
         _positive(
-            n_prototypes=n_prototypes,
             student_temperature=student_temperature,
             teacher_temperature=teacher_temperature,
         )
@@ -483,7 +480,7 @@ class DINO(JointEmbedding):
         super().__init__(
             adata,
             registry,
-            n_prototypes=int(n_prototypes),
+            n_prototypes=whole("n_prototypes", n_prototypes),
             student_temperature=float(student_temperature),
             teacher_temperature=float(teacher_temperature),
             center_momentum=float(center_momentum),

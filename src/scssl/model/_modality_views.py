@@ -42,6 +42,7 @@ def choose_views(augmentation: Any, setup: DataSetup) -> Views:
             raise ValueError(msg)
         views: Augmentation = make_augmentation(augmentation)
         _check_counts(views, setup.input_kind, setup.where, "setup_anndata(adata, layer=")
+        _check_batch(views, setup, "setup_anndata(adata")
         return views
     kinds = [one.kind for one in setup.modalities]
     asked = dict(augmentation) if isinstance(augmentation, Mapping) else {kinds[0]: augmentation}
@@ -63,6 +64,7 @@ def choose_views(augmentation: Any, setup: DataSetup) -> Views:
             )
             raise ValueError(msg)
         _check_counts(views, one.normalization, one.where, "setup_mudata(mdata, rna_layer=")
+        _check_batch(views, setup, "setup_mudata(mdata")
         chosen[one.kind] = views
     return chosen
 
@@ -73,6 +75,15 @@ def _check_counts(views: Augmentation, kind: str, where: str, how: str) -> None:
             f"The augmentation {views!r} needs counts, but {where} was set up as "
             f'log-normalised. Set up a layer with counts: {how}"counts"), or '
             'take another one: augmentation="mask".'
+        )
+        raise ValueError(msg)
+
+
+def _check_batch(views: Augmentation, setup: DataSetup, how: str) -> None:
+    if views.needs_batch and setup.batch_key is None:
+        msg = (
+            f"The augmentation {views!r} needs the batch of each cell, and none was set up: "
+            f'{how}, batch_key="...").'
         )
         raise ValueError(msg)
 

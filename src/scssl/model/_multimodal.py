@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,6 +14,7 @@ from scipy import sparse
 from scvi import REGISTRY_KEYS
 from scvi.data import AnnDataManager
 
+from scssl._errors import ScsslWarning
 from scssl.data import GeneAlignment, GeneVocabulary
 from scssl.data._blocks import columns_of, inverse_document_frequency
 from scssl.module import JointEmbeddingModule
@@ -138,6 +140,21 @@ class MultimodalMixin(SSLModel):
     def modalities(self) -> tuple[str, ...]:
         """Modalities that the model reads, of ``"rna"``, ``"protein"`` and ``"atac"``; none of an AnnData."""
         return tuple(one.kind for one in self.setup.modalities)
+
+    def _warn_of_no_pairs(self) -> None:
+        """Warn where a contrast of modalities has nothing to contrast."""
+        mdata: Any = self._adata
+        if mdata is None:
+            return
+        has = [mdata.obs_names.isin(mdata.mod[one.name].obs_names) for one in self.setup.modalities]
+        n_paired = int((np.sum(has, axis=0) > 1).sum())
+        if n_paired < 2:
+            msg = (
+                f'fusion="clip" contrasts the modalities of a cell, and {n_paired} of {mdata.n_obs:,} cells '
+                "have two: nothing brings the modalities together. Add cells with both, or take "
+                'fusion="mean".'
+            )
+            warnings.warn(msg, ScsslWarning, stacklevel=4)
 
     def _check_modality(self, modality: str) -> None:
         if modality not in self.modalities:

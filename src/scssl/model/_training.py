@@ -78,6 +78,9 @@ def resolve_output_genes(
     if isinstance(asked, bool) or not isinstance(asked, (int, np.integer)):
         msg = f'`n_output_genes` must be "auto", None or 1 to {n_genes:,}, found {asked!r}.'
         raise ValueError(msg)
+    if not width:
+        msg = f"This model predicts no genes: leave `n_output_genes` out, found {asked!r}."
+        raise ValueError(msg)
     if not 1 <= asked <= n_genes:
         msg = f'`n_output_genes` must be "auto", None or 1 to {n_genes:,}, found {asked}.'
         raise ValueError(msg)

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from scssl._errors import ScsslWarning
 from scssl.augment import Augmentation
 from scssl.data import NeighborTable
 
 from ._setup import DataSetup
+
+_LOGGER = logging.getLogger("scssl")
+# Below this share of the training cells a graph hardly makes views.
+_FEW = 0.5
 
 
 class _Place(NamedTuple):
@@ -62,6 +70,21 @@ def graph_tables(adata: Any, views: Augmentation, setup: DataSetup) -> dict[str,
         _check_edges(table, name, views, places, place, setup, how)
         tables[name] = table if rna is None else table.restrict(places[-1].rows)
     return tables
+
+
+def report_coverage(tables: Mapping[str, NeighborTable], rows: np.ndarray) -> None:
+    """Say how many of the training cells have another one in each graph, and warn if they are few."""
+    for name, table in tables.items():
+        share = float((table.counts[rows] > 0).mean()) if len(rows) else 0.0
+        found = f"{100 * share:.1f} % of the {len(rows):,} cells to train on have a neighbour to train on"
+        _LOGGER.info("%s in the graph %r.", found, name)
+        if share < _FEW:
+            msg = (
+                f"Only {found} in the graph {name!r}: the others are not changed by an augmentation that "
+                "draws from it. Take more neighbours (n_neighbors=...), or add a step that changes "
+                'every cell, such as augmentation=[..., "mask"].'
+            )
+            warnings.warn(msg, ScsslWarning, stacklevel=6)
 
 
 def _check_edges(
