@@ -14,6 +14,7 @@ import scssl
 from scssl._errors import GeneMismatchError, ScsslWarning
 from scssl.augment import BinomialThinning, Mask, NeighborMix
 from scssl.model import JointEmbedding
+from scssl.module._modalities import PRESENT
 
 from .conftest import TRAIN, make_counts, make_proteins
 from .test_joint_embedding import METHODS, with_graph
@@ -302,6 +303,28 @@ def test_clip_term(name):
         term = (logits.logsumexp(1) - own).mean() / 2 + (logits.logsumexp(0) - own).mean() / 2
     # Nothing is augmented, so both views have the same term.
     torch.testing.assert_close(whole - rest, 2 * term, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("n_shared", [0, 1, 5])
+def test_every_weight_of_the_clip_term_has_a_gradient(n_shared):
+    model = make(fusion="clip", mdata=make_mdata(atac=True))
+    data = model._training_data()
+    # With 0: the first cells, which have RNA and peaks lack proteins.
+    rows = np.concatenate([np.arange(130, 150), np.arange(20, 20 + n_shared)])
+    batch = next(iter(data.loader(rows, len(rows))))
+    batch[PRESENT][:20, 2] = 0
+    model.module.train().loss(batch).loss.backward()
+    contrast = model.module.contrast
+    gradients = {name: p.grad for name, p in contrast.named_parameters()}
+    assert all(g is not None for g in gradients.values()), gradients
+    assert all(bool(g.any()) == (n_shared > 1) for g in gradients.values())
+
+
+def test_clip_without_pairs_warns():
+    mdata = make_mdata(mosaic=False)
+    apart = mudata.MuData({"rna": mdata["rna"][:75].copy(), "prot": mdata["prot"][75:].copy()})
+    with pytest.warns(ScsslWarning, match="0 of 150 cells have two"):
+        make(mdata=apart, fusion="clip")
 
 
 def test_scale_of_the_clip_term_is_bounded():

@@ -225,7 +225,8 @@ class DINOModule(MomentumModule):
         )
         if learn:
             mean = gather(torch.cat(teacher)).mean(0)
-            self.center.lerp_(mean, 1 - self.center_momentum)
+            # In mixed precision scores are of another type than what is remembered.
+            self.center.lerp_(mean.to(self.center), 1 - self.center_momentum)
         return loss
 
 

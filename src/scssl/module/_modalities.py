@@ -157,5 +157,8 @@ class ModalityContrast(nn.Module):
                 for name, kept in zip(pair, both, strict=True)
             ]
             losses.append(clip_loss(z[0], z[1], self.log_scale))
-        # A sum over nothing still needs a gradient.
-        return torch.stack(losses).mean() if losses else 0 * self.log_scale
+        # Also what takes no part here needs a gradient, or other processes would wait for it.
+        weights = [weight.sum() for weight in self.parameters()]
+        nothing = 0 * torch.stack(weights).sum()
+        loss: Tensor = torch.stack(losses).mean() + nothing if losses else nothing
+        return loss

@@ -11,8 +11,8 @@ class MemoryBank(nn.Module):
     """Ring of the latest embeddings, scaled to unit length :cite:p:`He2020,Dwibedi2021`.
 
     The ring and its position are part of the saved state, so that a run that is resumed goes on
-    with the same negatives. It starts with random directions. A model of two modalities needs one
-    bank for each: the neighbours of a protein profile are no RNA profiles.
+    with the same negatives. It starts with random directions. What it holds is of one kind: of a
+    model of several modalities the projections of their fused embedding, in one bank.
 
     Parameters
     ----------

@@ -34,6 +34,7 @@ from ._checkpoint_io import SafeCheckpointIO
 from ._plan import Schedule, SSLTrainingPlan
 
 CHECKPOINT_NAME = "last.ckpt"
+_LOGGER = logging.getLogger("scssl")
 
 
 @dataclass(frozen=True)
@@ -167,6 +168,15 @@ def fit(
     options
         How.
     """
+    n_processes = _n_processes(options.devices)
+    alone = validation is not None and -(-validation.n_cells // n_processes) < 2
+    if alone and module.compares_cells:
+        # The loss of one cell says nothing, and would make any epoch the best one.
+        _LOGGER.warning(
+            "There is no validation: the loss compares cells, and a process has one of those held out. "
+            "To hold out more, pass a smaller train_size."
+        )
+        validation = None
     if options.checkpoint_dir is not None and options.resume_from is None:
         _refuse_other_checkpoint(options.checkpoint_dir)
     monitor, best, interrupt = Monitor(options.n_epochs_before), BestWeights(), Interrupt()
@@ -299,6 +309,12 @@ def has_lone_cell(module: SSLModule, n_cells: int, batch_size: int, world_size: 
         )
         raise ValueError(msg)
     return -(-n_cells // world_size) % batch_size == 1
+
+
+def _n_processes(devices: Any) -> int:
+    if isinstance(devices, (list, tuple)):
+        return len(devices)
+    return max(1, devices) if isinstance(devices, int) else 1
 
 
 def _needs_several(module: SSLModule) -> bool:
