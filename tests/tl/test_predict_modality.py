@@ -225,7 +225,7 @@ def model():
     mdata = cells(150, 0, "cell")
     scssl.model.SimCLR.setup_mudata(mdata)
     model = scssl.model.SimCLR(mdata, hidden_dims=(16,), n_latent=8)
-    model.train(max_epochs=10, batch_size=32, progress=False)
+    model.train(max_epochs=30, batch_size=32, progress=False)
     return model
 
 
@@ -239,7 +239,7 @@ def test_with_a_model(model, method):
     assert found.columns.tolist() == NAMES
     alone.obsm["measured"] = measured
     scores = scssl.tl.modality_scores(alone, "measured", "predicted_protein")
-    assert scores.loc[0, "pearson_per_feature"] > 0.5
+    assert scores.loc[0, "pearson_per_feature"] > 0.7
     # A MuData is written to in the same way; the cells may lack RNA.
     without = mudata.MuData({"rna": query["rna"][:-3].copy(), "prot": query["prot"].copy()})
     PREDICT(model.adata, without, model=model, method=method)

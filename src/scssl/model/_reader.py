@@ -131,8 +131,10 @@ def check_unchanged(now: Mapping[str, Any], recorded: Mapping[str, Any]) -> None
     ]
     if changed:
         what = "; ".join(f"{name}: {recorded[name]} then, {now[name]} now" for name in changed)
+        several = "modalities of the cells" in now
+        data, how = ("mdata", "setup_mudata") if several else ("adata", "setup_anndata")
         msg = (
-            f"`adata` has changed since setup_anndata ({what}). Set it up again and make a new "
+            f"`{data}` has changed since {how} ({what}). Set it up again and make a new "
             "model, or pass the changed data as adata=... to embed it."
         )
         raise ValueError(msg)
