@@ -331,12 +331,32 @@ def test_absent_graph(adata):
         make("SimCLR", adata, augmentation=NeighborMix("near"))
 
 
-def test_graph_of_other_cells_is_refused(adata):
+def test_graph_that_is_gone_is_refused(adata):
     with_graph(adata)
     model = make("SimCLR", adata, augmentation=NeighborMix("near"))
     del adata.obsp["near"]
     with pytest.raises(KeyError, match="near"):
         model.train(**TRAIN)
+
+
+def test_graph_of_other_cells_is_noticed(adata):
+    adata.obsm["X_pca"] = np.random.default_rng(0).normal(size=(adata.n_obs, 5))
+    scssl.pp.cross_batch_neighbors(adata, "batch", n_neighbors=3, key_added="near")
+    other = adata[np.random.default_rng(1).permutation(adata.n_obs)].copy()
+    # Sorting sorts the graph along.
+    make("SimCLR", other, augmentation=NeighborMix("near"))
+    other.obsp["near"], other.uns["near"] = adata.obsp["near"].copy(), adata.uns["near"]
+    with pytest.warns(ScsslWarning, match="of these cells in another order"):
+        make("SimCLR", other, augmentation=NeighborMix("near"))
+
+
+def test_name_of_neighbours_of_scanpy(adata):
+    import scanpy as sc
+
+    sc.pp.neighbors(adata, n_neighbors=5, use_rep="X")
+    with pytest.raises(KeyError, match=r"That of uns\['neighbors'\] is 'connectivities'"):
+        make("SimCLR", adata, augmentation=NeighborMix("neighbors"))
+    make("SimCLR", adata, augmentation=NeighborMix("connectivities"))
 
 
 def test_resampling_counts_needs_counts(adata):

@@ -24,7 +24,6 @@ from ._training import (
     append_history,
     check_distributed,
     check_training,
-    has_lone_cell,
     is_distributed,
     resolve_output_genes,
 )
@@ -261,7 +260,6 @@ class TrainingMixin:
             size,
             shuffle=True,
             seed=derive_seed(seed, "order"),
-            drop_last=has_lone_cell(self.module, len(rows), size),
         )
         validation = data.loader(held_out, max(size, 512)) if len(held_out) else None
         run = {

@@ -10,7 +10,6 @@ import pandas as pd
 import torch
 
 from scssl._random import RNG
-from scssl.train._fit import has_lone_cell as has_lone_cell
 
 _AUTO_OUTPUT_GENES = 2048
 # Below this many weights of the output layer a step on all genes is cheap anyway.

@@ -14,6 +14,7 @@ from scipy import sparse
 from scssl._errors import ScsslWarning
 from scssl.augment import Augmentation
 from scssl.data import NeighborTable
+from scssl.data._graph_cells import check_graph_cells
 
 from ._setup import DataSetup
 
@@ -59,7 +60,13 @@ def graph_tables(adata: Any, views: Augmentation, setup: DataSetup) -> dict[str,
                 f"The augmentation {views!r} draws other cells from {wheres}, which does not exist; "
                 f"there are: {there}. Make it: {how}. Or name another graph."
             )
+            described = [one.data.uns.get(name) for one in places]
+            keys = [one.get("connectivities_key") for one in described if isinstance(one, Mapping)]
+            if any(keys):
+                # What scanpy calls its neighbours in `uns` is not what it calls the graph.
+                msg += f" That of uns[{name!r}] is {next(filter(None, keys))!r}."
             raise KeyError(msg)
+        check_graph_cells(place.data, name, place.name)
         graph = place.data.obsp[name]
         if place.data is not adata and sparse.issparse(graph):
             # Through pairs and not as a matrix product: zeros that are stored are entries too.
