@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import anndata
 import mudata
 import numpy as np
@@ -275,8 +277,13 @@ def test_one_cell_with_proteins():
     mdata = make_mdata(mosaic=False)
     few = mudata.MuData({"rna": mdata["rna"], "prot": mdata["prot"][:1].copy()})
     for fusion in FUSIONS:
-        model = trained(mdata=few, fusion=fusion)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            model = trained(mdata=few, fusion=fusion)
         assert np.isfinite(model.get_latent_representation()).all()
+        # One pair of modalities has nothing to be told apart from.
+        told = any("1 of 150 cells have two" in str(one.message) for one in caught)
+        assert told == (fusion == "clip")
 
 
 @pytest.mark.parametrize("name", ["SimCLR", "MoCo"])

@@ -163,6 +163,13 @@ def test_an_embedding_in_evaluation_does_not_depend_on_the_batch():
     assert not torch.allclose(encoder.train().rest(first), z, atol=1e-2)
 
 
-def test_encoder_needs_a_hidden_layer():
-    with pytest.raises(ValueError, match=r"as in \(128,\); found none"):
-        BatchNormEncoder(40, hidden_dims=())
+def test_encoder_without_hidden_layers_is_linear():
+    encoder = BatchNormEncoder(40, hidden_dims=(), n_latent=5, batch_norm=False, dropout=0.5)
+    assert len(list(encoder.parameters())) == 2
+    one, other = torch.rand(2, 3, 40)
+    torch.testing.assert_close(
+        encoder(2 * one + other),
+        2 * encoder(one) + encoder(other) - 2 * encoder(torch.zeros(3, 40)),
+    )
+    normalised = BatchNormEncoder(40, hidden_dims=(), n_latent=5).train()(torch.rand(9, 40))
+    torch.testing.assert_close(normalised.mean(0), torch.zeros(5), atol=1e-5, rtol=0)
