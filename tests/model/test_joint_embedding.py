@@ -653,3 +653,16 @@ def test_no_collapse_with_defaults_on_pbmc3k(name, data_file):
     model = model_class(adata)
     model.train(progress=False)
     assert model.history["effective_rank"].iloc[-1, 0] >= 8
+
+
+def test_of_batches_is_said_what_brings_them_together(adata, caplog):
+    with caplog.at_level("INFO", logger="scssl"):
+        make("SimCLR", adata)
+        assert "stay apart" not in caplog.text
+        make("SimCLR", adata, {"batch_key": "batch"})
+    line = re.search(r"(scssl\.pp\.cross_batch_neighbors\(.*?\)) and", caplog.text).group(1)
+    adata.obsm["X_pca"] = np.random.default_rng(0).normal(size=(adata.n_obs, 5))
+    exec(line, {"scssl": scssl, "adata": adata})
+    model = make("SimCLR", adata, {"batch_key": "batch"}, augmentation="integration")
+    model.train(**TRAIN)
+    assert np.isfinite(model.get_latent_representation()).all()

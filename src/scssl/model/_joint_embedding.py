@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -27,6 +28,9 @@ from ._view_graphs import graph_tables, report_coverage
 if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
+
+
+_LOGGER = logging.getLogger("scssl")
 
 
 class JointEmbedding(MultimodalMixin):
@@ -110,6 +114,8 @@ class JointEmbedding(MultimodalMixin):
                 msg = f"{type(self).__name__} has no argument {name!r}; it has {', '.join(known)}."
                 raise TypeError(msg)
         views = None if augmentation is None else choose_views(augmentation, self.setup)
+        if augmentation == "default":
+            _say_of_batches(self.setup)
         hidden = layer_widths("hidden_dims", hidden_dims)
         dims = None if projector_dims is None else layer_widths("projector_dims", projector_dims)
         n_latent = whole("n_latent", n_latent)
@@ -488,3 +494,15 @@ def _queue_size(size: int | None, n_cells: int) -> int:
 
 def _short(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _say_of_batches(setup: DataSetup) -> None:
+    """The default views have the batch in common, so that it is learnt."""
+    key = setup.batch_key
+    if key is None or len(setup.categories[key]) < 2:
+        return
+    _LOGGER.info(
+        "Batches stay apart with the default views. To bring them together: "
+        "scssl.pp.cross_batch_neighbors(adata, %r, method='mnn') and then augmentation='integration'.",
+        key,
+    )
