@@ -213,7 +213,7 @@ class NeighborTable:
 
     @property
     def digest(self) -> str:
-        """Of the neighbours of all cells: equal for equal tables only."""
+        """Digest of the neighbours of all cells, equal for equal tables only."""
         digest = hashlib.sha256(np.ascontiguousarray(self.indptr, dtype=np.int64).data)
         digest.update(np.ascontiguousarray(self.indices, dtype=np.int64).data)
         return digest.hexdigest()
