@@ -98,7 +98,7 @@ def test_heads_of_a_data_set_learn_from_its_cells_alone():
 
 def test_learns_clusters_that_are_easy():
     """Fails where logits are squashed before the cross-entropy."""
-    model = build(make_counts(n_cells=300), n_rounds=1, cells_per_cluster=(100,))
+    model = build(make_counts(n_cells=300), n_rounds=1, cells_per_cluster=(100,), mask_rate=0)
     model.train(max_epochs=40, batch_size=32, lr=5e-3, patience=40, progress=False)
     assert model.history["train_loss"].min().item() < 0.1
     assert model.history["validation_accuracy"].max().item() > 0.95
@@ -281,6 +281,7 @@ def test_fine_tuning():
         ({"kmeans": "cuml"}, "`kmeans` must be one of"),
         ({"n_latent": 0}, "at least one unit"),
         ({"dropout": 1}, "`dropout` must be in"),
+        ({"mask_rate": 1}, "`mask_rate` must be in"),
     ],
 )
 def test_bad_arguments(options, match):
@@ -299,3 +300,25 @@ def test_tiny_data_set():
     adata.obs["where"] = ["tiny"] * 3 + ["large"] * 147
     with pytest.raises(ValueError, match="Data set 'tiny' has 3 cells"):
         build(adata, "where").train(**TRAIN)
+
+
+def test_genes_are_hidden_in_training_only():
+    hidden, seen = (build(make_counts(), n_rounds=1, mask_rate=rate) for rate in (0.5, 0))
+    assert "scpretrain" not in repr(hidden)
+    for model in (hidden, seen):
+        model._start(0, [], seed=0, engine="sklearn")
+        model.module.start_round(model._sizes(), 0)
+    hidden.module.load_state_dict(seen.module.state_dict())
+    batch = next(iter(seen._training_data().loader(np.arange(40), 40)))
+
+    def loss(model, seed):
+        rng = torch.Generator().manual_seed(seed)
+        return model.module.loss(batch, rng=rng, full=False).loss.item()
+
+    for model in (hidden, seen):
+        model.module.train()
+    assert loss(hidden, 0) == loss(hidden, 0) != loss(hidden, 1)
+    assert loss(seen, 0) == loss(seen, 1) != loss(hidden, 0)
+    for model in (hidden, seen):
+        model.module.eval()
+    assert loss(hidden, 0) == loss(seen, 0)

@@ -46,6 +46,8 @@ class PseudoLabel(DatasetsMixin, SSLModel):
     clusters principal components; each further round clusters the embeddings of the round before and
     starts new heads on the encoder so far.
 
+    Data sets are not brought together either: the cells that are learnt from may stay apart by data set.
+
     Parameters
     ----------
     adata
@@ -62,10 +64,14 @@ class PseudoLabel(DatasetsMixin, SSLModel):
         ``"relu"`` (default), ``"selu"``, ``"gelu"``, ``"silu"`` or ``"leaky_relu"``.
     batch_norm
         Whether every layer of the encoder is followed by batch normalisation, of which embeddings use
-        the running statistics.
+        the running statistics; by default not, as cells are then learnt by heart more readily.
     head_activation
         Between embedding and heads: `None` (default), ``"sigmoid"`` as in :cite:p:`Zhang2022`, or
         ``"relu"``. The embedding is what is before it.
+    mask_rate
+        Share of the genes that is hidden from the encoder in training, anew in each step; 0.8 by
+        default, 0 in :cite:p:`Zhang2022`. Heads of different data sets share nothing but the encoder,
+        which can learn by heart to which data set a cell belongs: hiding genes makes that harder.
     cells_per_cluster
         Mean size of the clusters of each partition; (200, 100, 50) as in :cite:p:`Zhang2022`. Of data
         sets with few cells there are at least 2 clusters, and at most half as many as cells.
@@ -113,8 +119,9 @@ class PseudoLabel(DatasetsMixin, SSLModel):
         n_latent: int | None = None,
         dropout: float = 0.0,
         activation: str = "relu",
-        batch_norm: bool | None = None,
+        batch_norm: bool = False,
         head_activation: Literal["sigmoid", "relu"] | None = None,
+        mask_rate: float | None = None,
         cells_per_cluster: Sequence[int] = (200, 100, 50),
         n_rounds: int = 5,
         weighted: bool | None = None,
@@ -137,8 +144,9 @@ class PseudoLabel(DatasetsMixin, SSLModel):
             "n_latent": int((200 if published else 64) if n_latent is None else n_latent),
             "dropout": float(dropout),
             "activation": activation,
-            "batch_norm": bool((not published) if batch_norm is None else batch_norm),
+            "batch_norm": bool(batch_norm),
             "head_activation": head_activation,
+            "mask_rate": float((0 if published else 0.8) if mask_rate is None else mask_rate),
             "cells_per_cluster": [int(per) for per in cells_per_cluster],
             "n_rounds": int(n_rounds),
             "weighted": bool((not published) if weighted is None else weighted),
@@ -165,7 +173,7 @@ class PseudoLabel(DatasetsMixin, SSLModel):
         cls, arguments: Mapping[str, Any], *, genes: GeneVocabulary, setup: DataSetup
     ) -> PseudoLabelModule:
         names = ["hidden_dims", "n_latent", "dropout", "activation", "batch_norm"]
-        names += ["head_activation", "weighted"]
+        names += ["head_activation", "weighted", "mask_rate"]
         return PseudoLabelModule(len(genes), **{name: arguments[name] for name in names})
 
     def _config(self) -> dict[str, Any]:
@@ -185,7 +193,7 @@ class PseudoLabel(DatasetsMixin, SSLModel):
         return {
             "max_epochs": int(np.clip(round(40_000 / max(n_cells, 1)), 5, 20)),
             "batch_size": 128 if few else max(256, 16 * len(self._dataset_names())),
-            "lr": 2e-3 if few else 1e-3,
+            "lr": 1e-3,
             "weight_decay": 1e-2,
             "lr_schedule": "cosine",
             "patience": 5,
@@ -367,6 +375,9 @@ def _check(arguments: Mapping[str, Any]) -> None:
         raise ValueError(msg)
     if not 0 <= arguments["dropout"] < 1:
         msg = f"`dropout` must be in [0, 1), found {arguments['dropout']}."
+        raise ValueError(msg)
+    if not 0 <= arguments["mask_rate"] < 1:
+        msg = f"`mask_rate` must be in [0, 1), found {arguments['mask_rate']}."
         raise ValueError(msg)
     if arguments["head_activation"] not in HEAD_ACTIVATIONS:
         known = ", ".join(map(repr, HEAD_ACTIVATIONS))

@@ -9,6 +9,7 @@ import torch
 from scvi.module.base import LossOutput
 from torch import Tensor, nn
 
+from scssl.augment import Mask, ViewContext
 from scssl.nn import BatchNormEncoder
 from scssl.objective import partition_cross_entropy
 
@@ -42,6 +43,8 @@ class PseudoLabelModule(SSLModule):
         Between embedding and heads: ``"sigmoid"``, ``"relu"``, or `None` for none.
     weighted
         Whether partitions weigh by the inverse logarithm of their number of clusters.
+    mask_rate
+        Share of the genes that is hidden from the encoder in training, anew in each step.
     """
 
     def __init__(
@@ -55,6 +58,7 @@ class PseudoLabelModule(SSLModule):
         batch_norm: bool,
         head_activation: str | None,
         weighted: bool,
+        mask_rate: float,
     ) -> None:
         super().__init__()
         self.n_latent = n_latent
@@ -67,6 +71,7 @@ class PseudoLabelModule(SSLModule):
             batch_norm=batch_norm,
         )
         self.head_activation, self.weighted = head_activation, weighted
+        self.mask = Mask(mask_rate, p=1.0, rescale=True) if mask_rate else None
         self.n_clusters: list[list[int]] = []
         self.heads: nn.ModuleList | None = None
 
@@ -103,7 +108,11 @@ class PseudoLabelModule(SSLModule):
         if self.heads is None:
             msg = "There are no clusters to predict: start_round() comes first."
             raise RuntimeError(msg)
-        z = self.encode(tensors)
+        x = self._rows(tensors)
+        if self.mask is not None and self.training:
+            z = self.encoder(self.mask(x, self._generator(rng), ViewContext()))
+        else:
+            z = self.encoder(x)
         z = _ACTIVATIONS[self.head_activation](z)
         dataset, clusters = tensors[DATASET].squeeze(-1), tensors[CLUSTERS]
         losses, hits = [], z.new_zeros(())
