@@ -11,6 +11,8 @@ import numpy as np
 Engine = Literal["auto", "sklearn", "faiss"]
 ENGINES = ("auto", "sklearn", "faiss")
 _BATCH = 4096
+# More cells than this do not change where centres may start.
+_INIT_ROWS = 50_000
 
 
 def resolve_engine(engine: str) -> Literal["sklearn", "faiss"]:
@@ -77,11 +79,17 @@ def _by_sklearn(x: np.ndarray, k: int, seed: int) -> tuple[np.ndarray, np.ndarra
 
 def _by_faiss(x: np.ndarray, k: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     import faiss
+    from sklearn.cluster import kmeans_plusplus
 
     # Twenty iterations as in the published code; by default faiss asks for 39 cells per cluster.
     options: dict[str, Any] = {"niter": 20, "min_points_per_centroid": 1, "verbose": False}
     model = faiss.Kmeans(x.shape[1], k, seed=seed % 2**31, **options)
-    model.train(x)
+    # It starts from random cells by itself, and stays in what it finds from there.
+    few = x
+    if len(x) > _INIT_ROWS:
+        few = x[np.random.default_rng(seed).choice(len(x), _INIT_ROWS, replace=False)]
+    start = kmeans_plusplus(few, k, random_state=seed % 2**32)[0]
+    model.train(x, init_centroids=np.ascontiguousarray(start, dtype=np.float32))
     return model.index.search(x, 1)[1].ravel().astype(np.int64), model.centroids
 
 
