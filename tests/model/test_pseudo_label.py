@@ -275,11 +275,12 @@ def test_fine_tuning():
     [
         ({"cells_per_cluster": ()}, "must be numbers of at least 2"),
         ({"cells_per_cluster": (1,)}, r"must be numbers of at least 2, found \(1,\)"),
-        ({"n_rounds": 0}, "`n_rounds` must be at least 1"),
+        ({"n_rounds": 0}, "`n_rounds` must be a whole number of at least 1, found 0"),
+        ({"hidden_dims": 128}, r"`hidden_dims` must be a list of widths"),
         ({"head_activation": "tanh"}, "`head_activation` must be one of"),
         ({"preset": "paper"}, "`preset` must be"),
         ({"kmeans": "cuml"}, "`kmeans` must be one of"),
-        ({"n_latent": 0}, "at least one unit"),
+        ({"n_latent": 0}, "`n_latent` must be a whole number of at least 1, found 0"),
         ({"dropout": 1}, "`dropout` must be in"),
         ({"mask_rate": 1}, "`mask_rate` must be in"),
     ],
@@ -322,3 +323,27 @@ def test_genes_are_hidden_in_training_only():
     for model in (hidden, seen):
         model.module.eval()
     assert loss(hidden, 0) == loss(seen, 0)
+
+
+def test_a_model_made_with_faiss_embeds_without(monkeypatch, tmp_path):
+    adata = make_counts()
+    model = build(adata, n_rounds=1)
+    model.train(**TRAIN)
+    model._arguments["kmeans"] = "faiss"
+    model.save(tmp_path / "model")
+    monkeypatch.setattr("scssl.data._kmeans.find_spec", lambda name: None)
+    loaded = PseudoLabel.load(tmp_path / "model", adata)
+    np.testing.assert_array_equal(
+        loaded.get_latent_representation(), model.get_latent_representation()
+    )
+    with pytest.raises(ImportError, match="pip install faiss-cpu"):
+        loaded.train(**TRAIN)
+
+
+def test_every_value_is_looked_at_once_for_all_rounds(monkeypatch):
+    model, opened = build(make_counts(), n_rounds=3), []
+    read = model._read
+    monkeypatch.setattr(model, "_read", lambda *args, **kw: opened.append(1) or read(*args, **kw))
+    model.train(**TRAIN)
+    assert len(model.rounds_) == 3
+    assert len(opened) == 1

@@ -38,3 +38,15 @@ def test_ranges_are_run_once_each():
         lambda start, stop, step: done.extend(range(start, stop, step)), [0, 3, 3, 9], 1
     )
     assert sorted(done) == list(range(9))
+
+
+def test_an_error_in_a_thread_is_an_error():
+    from scssl.nn._kernels import in_threads
+
+    def kernel(start, stop, out):
+        if start:
+            raise MemoryError("of rows")
+        out[start:stop] = 1
+
+    with pytest.raises(MemoryError, match="of rows"):
+        in_threads(kernel, [0, 2, 4], np.zeros(4))

@@ -15,6 +15,13 @@ _BATCH = 4096
 _INIT_ROWS = 50_000
 
 
+def check_engine(engine: str) -> None:
+    """Refuse what is not one of the engines, installed or not."""
+    if engine not in ENGINES:
+        msg = f"`kmeans` must be one of {', '.join(map(repr, ENGINES))}; found {engine!r}."
+        raise ValueError(msg)
+
+
 def resolve_engine(engine: str) -> Literal["sklearn", "faiss"]:
     """What clusters: faiss where it is installed and left open.
 
@@ -25,9 +32,7 @@ def resolve_engine(engine: str) -> Literal["sklearn", "faiss"]:
     ImportError
         If faiss is asked for and not there.
     """
-    if engine not in ENGINES:
-        msg = f"`kmeans` must be one of {', '.join(map(repr, ENGINES))}; found {engine!r}."
-        raise ValueError(msg)
+    check_engine(engine)
     there = find_spec("faiss") is not None
     if engine == "faiss" and not there:
         msg = 'kmeans="faiss" needs faiss: pip install faiss-cpu. Or use kmeans="sklearn".'

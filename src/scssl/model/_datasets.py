@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from scvi import REGISTRY_KEYS
 from scvi.data import AnnDataManager
 
-from scssl.data import Datasets, SelectedRows, StackedRows, open_rows
+from scssl.data import Datasets, GeneVocabulary, SelectedRows, StackedRows, open_rows
 
 from ._base import _SETUP, SSLModel
 from ._reader import CellReader, check_unchanged
@@ -163,9 +163,10 @@ class DatasetsMixin(SSLModel):
             msg = f"`target_sum` must be a positive number, found {target_sum!r}."
             raise ValueError(msg)
         handle = datasets.handle
+        found_in = {n: _named(n, inspect, adata, layer, input) for n, adata in datasets.items()}
         kinds: dict[str, list[str]] = {}
-        for name, adata in datasets.items():
-            kinds.setdefault(_named(name, inspect, adata, layer, input)[2].kind, []).append(name)
+        for name, (_, _, decision) in found_in.items():
+            kinds.setdefault(decision.kind, []).append(name)
         if len(kinds) > 1:
             found = "; ".join(f"{kind}: {', '.join(names[:3])}" for kind, names in kinds.items())
             msg = (
@@ -187,7 +188,7 @@ class DatasetsMixin(SSLModel):
             "state_registry": {"n_vars": len(names), "column_names": names},
             "summary_stats": {"n_cells": handle.n_obs, "n_vars": len(names)},
         }
-        reader = read_datasets(datasets, setup)
+        reader = _stacked(datasets, setup, datasets.genes, found_in, 0.0)
         manager.registry[_SETUP] = {"setup": setup.to_dict(), "fingerprint": reader.fingerprint}
         cls.register_manager(manager)
 
@@ -215,8 +216,8 @@ class DatasetsMixin(SSLModel):
             An AnnData, or Datasets, with the genes that the model was set up with.
         """
         if not isinstance(adata, Datasets):
-            self._datasets = None
             super().attach(adata)
+            self._datasets = None
             return
         reader = self._read(adata)
         self._adata, self._datasets = adata.handle, adata
@@ -233,23 +234,35 @@ def _named(name: str, function: Any, *args: Any) -> Any:
 
 
 def read_datasets(
-    datasets: Datasets, setup: DataSetup, *, genes: Any = None, min_overlap: float = 0.0
+    datasets: Datasets, setup: DataSetup, *, genes: GeneVocabulary, min_overlap: float = 0.0
 ) -> CellReader:
     """Check data sets against a setup and open them as one."""
-    sources, stats = [], []
+    found = {
+        name: _named(name, inspect, adata, setup.layer, setup.input_kind)
+        for name, adata in datasets.items()
+    }
+    return _stacked(datasets, setup, genes, found, min_overlap)
+
+
+def _stacked(
+    datasets: Datasets,
+    setup: DataSetup,
+    genes: GeneVocabulary,
+    found: Mapping[str, Any],
+    min_overlap: float,
+) -> CellReader:
+    """Data sets as one, from the matrix and the statistics that :func:`inspect` gave of each."""
+    sources = []
     for name, adata in datasets.items():
-        matrix, found, _ = _named(name, inspect, adata, setup.layer, setup.input_kind)
-        alignment = (datasets.genes if genes is None else genes).align(
-            adata.var_names, min_overlap=min_overlap
-        )
-        source = open_rows(matrix, where=setup.where)
+        alignment = genes.align(adata.var_names, min_overlap=min_overlap)
+        source = open_rows(found[name][0], where=setup.where)
         sources.append(SelectedRows(source, None, None if alignment.is_identity else alignment))
-        stats.append(found)
+    stats = [one[1] for one in found.values()]
     reader = CellReader(setup, datasets.handle, StackedRows(sources), None)
     reader.fingerprint = {
         "cells": datasets.n_cells,
-        "genes": reader.source.shape[1],
-        "gene names": (datasets.genes if genes is None else genes).hash,
+        "genes": len(genes),
+        "gene names": genes.hash,
         "stored values": int(sum(one.n_stored for one in stats)),
         "largest value": float(max(one.max for one in stats)),
         "median sum of a cell": float(np.median([float(one.median_sum) for one in stats])),

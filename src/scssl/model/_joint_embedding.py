@@ -24,6 +24,7 @@ from ._multimodal import MultimodalMixin
 from ._reader import CellReader, category_key
 from ._setup import DataSetup
 from ._view_graphs import graph_tables, report_coverage
+from ._widths import layer_widths, whole
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -463,26 +464,6 @@ class JointEmbedding(MultimodalMixin):
             return self.module.embed_modality(tensors, modality)
 
         return self._apply(data, rows, batch_size, embed, int(self._arguments["n_latent"]))
-
-
-def whole(name: str, value: Any) -> int:
-    """A whole number of at least 1."""
-    number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
-    if not number or value != value // 1 or value < 1:
-        msg = f"`{name}` must be a whole number of at least 1, found {value!r}."
-        raise ValueError(msg)
-    return int(value)
-
-
-def layer_widths(name: str, dims: Any) -> list[int]:
-    """Widths of layers, at least one."""
-    if isinstance(dims, (str, bytes)) or not isinstance(dims, (Sequence, np.ndarray)):
-        msg = f"`{name}` must be a list of widths, one per layer, such as (128,); found {dims!r}."
-        raise ValueError(msg)
-    if not len(dims):
-        msg = f"`{name}` must be the width of at least one layer, found {dims!r}."
-        raise ValueError(msg)
-    return [whole(f"{name}[{i}]", width) for i, width in enumerate(dims)]
 
 
 def _queue_size(size: int | None, n_cells: int) -> int:

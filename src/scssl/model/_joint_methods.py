@@ -18,8 +18,9 @@ from scssl.module import (
     VICRegModule,
 )
 
-from ._joint_embedding import JointEmbedding, whole
+from ._joint_embedding import JointEmbedding
 from ._registry import register_model
+from ._widths import whole
 
 
 def _positive(**values: float) -> None:

@@ -12,8 +12,8 @@ import pandas as pd
 import torch
 
 from scssl._random import RNG, as_seed, derive_seed
-from scssl.data import GeneVocabulary, SelectedRows
-from scssl.data._kmeans import kmeans, numbers_of_clusters, resolve_engine
+from scssl.data import Datasets, GeneVocabulary, SelectedRows
+from scssl.data._kmeans import check_engine, kmeans, numbers_of_clusters, resolve_engine
 from scssl.data._pca import pca
 from scssl.module import PseudoLabelModule
 from scssl.module._pseudo_label import CLUSTERS, DATASET, HEAD_ACTIVATIONS
@@ -26,6 +26,7 @@ from ._registry import register_model
 from ._rounds import RoundFolder, RoundStart
 from ._setup import DataSetup, obs_column
 from ._training import check_distributed, is_distributed
+from ._widths import layer_widths, whole
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -138,17 +139,21 @@ class PseudoLabel(DatasetsMixin, SSLModel):
             head_activation = "sigmoid"
         default_hidden: tuple[int, ...] = () if published else (128,)
         self._arguments: dict[str, Any] = {
-            "hidden_dims": [
-                int(w) for w in (default_hidden if hidden_dims is None else hidden_dims)
-            ],
-            "n_latent": int((200 if published else 64) if n_latent is None else n_latent),
+            "hidden_dims": layer_widths(
+                "hidden_dims", default_hidden if hidden_dims is None else hidden_dims, none=True
+            ),
+            "n_latent": whole(
+                "n_latent", (200 if published else 64) if n_latent is None else n_latent
+            ),
             "dropout": float(dropout),
             "activation": activation,
             "batch_norm": bool(batch_norm),
             "head_activation": head_activation,
             "mask_rate": float((0 if published else 0.8) if mask_rate is None else mask_rate),
-            "cells_per_cluster": [int(per) for per in cells_per_cluster],
-            "n_rounds": int(n_rounds),
+            "cells_per_cluster": [
+                whole(f"cells_per_cluster[{i}]", per) for i, per in enumerate(cells_per_cluster)
+            ],
+            "n_rounds": whole("n_rounds", n_rounds),
             "weighted": bool((not published) if weighted is None else weighted),
             "kmeans": kmeans,
             "preset": preset,
@@ -158,6 +163,7 @@ class PseudoLabel(DatasetsMixin, SSLModel):
             torch.manual_seed(derive_seed(as_seed(rng), "weights"))
             self.module = self._build_module(self._arguments, genes=self.genes, setup=self.setup)
         self._clusters: np.ndarray | None = None
+        self._opened: CellReader | None = None
         self._round = 0
         chosen = self._arguments
         sizes = "-".join(map(str, [len(self.genes), *chosen["hidden_dims"], chosen["n_latent"]]))
@@ -201,7 +207,7 @@ class PseudoLabel(DatasetsMixin, SSLModel):
 
     @property
     def clusters_(self) -> pd.DataFrame:
-        """Clusters of the last round; one column for each partition, by its cells per cluster.
+        """Clusters that were found last; one column for each partition, by its cells per cluster.
 
         Clusters of different data sets have nothing to do with each other, though they have the same
         numbers.
@@ -230,12 +236,29 @@ class PseudoLabel(DatasetsMixin, SSLModel):
         return found.astype({"agreement": float}).rename_axis("round")
 
     def _training_data(self) -> CellReader:
-        data = self._read(None)
-        data.groups = self._dataset_codes()
-        data.obs[DATASET] = data.groups
+        # Once for all rounds: opening data looks at every value.
+        data = self._open() if self._opened is None else self._opened
         assert self._clusters is not None
         data.obs[CLUSTERS] = self._clusters
         return data
+
+    def _open(self) -> CellReader:
+        data = self._read(None)
+        data.groups = self._dataset_codes()
+        data.obs[DATASET] = data.groups
+        return data
+
+    def attach(self, adata: AnnData | Datasets) -> None:
+        """Make data the model's own, to embed them or to go on training.
+
+        Parameters
+        ----------
+        adata
+            An AnnData, or Datasets, with the genes that the model was set up with.
+        """
+        super().attach(adata)
+        # They were of other cells.
+        self._clusters = None
 
     def _dataset_names(self) -> list[str]:
         """Data sets of the model's own cells, in the order of their codes."""
@@ -267,6 +290,7 @@ class PseudoLabel(DatasetsMixin, SSLModel):
             first, done = resumed.number, resumed.done
             self.module.load_state_dict(resumed.encoder)
             self.history_, self.is_trained_ = resumed.frames(), resumed.trained
+        self._opened = self._open()
         try:
             for number in range(first, n_rounds):
                 if resumed is not None and number == first:
@@ -301,12 +325,13 @@ class PseudoLabel(DatasetsMixin, SSLModel):
                     break
         finally:
             self.module.end_round()
+            self._opened = None
 
     def _start(
         self, number: int, done: list[dict[str, Any]], *, seed: int, engine: str
     ) -> RoundStart:
         """Cluster the cells of every data set."""
-        data = self._read(None)
+        data = self._open() if self._opened is None else self._opened
         before = self._clusters if number else None
         codes = self._dataset_codes()
         found = np.zeros((data.n_cells, len(self._arguments["cells_per_cluster"])), dtype=np.int32)
@@ -366,13 +391,6 @@ def agreement(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def _check(arguments: Mapping[str, Any]) -> None:
-    widths = [*arguments["hidden_dims"], arguments["n_latent"]]
-    if min(widths) < 1:
-        msg = (
-            f"Layers need at least one unit, found hidden_dims={tuple(arguments['hidden_dims'])}, "
-            f"n_latent={arguments['n_latent']}."
-        )
-        raise ValueError(msg)
     if not 0 <= arguments["dropout"] < 1:
         msg = f"`dropout` must be in [0, 1), found {arguments['dropout']}."
         raise ValueError(msg)
@@ -387,7 +405,5 @@ def _check(arguments: Mapping[str, Any]) -> None:
         found = tuple(arguments["cells_per_cluster"])
         msg = f"`cells_per_cluster` must be numbers of at least 2, found {found}."
         raise ValueError(msg)
-    if arguments["n_rounds"] < 1:
-        msg = f"`n_rounds` must be at least 1, found {arguments['n_rounds']}."
-        raise ValueError(msg)
-    resolve_engine(arguments["kmeans"])
+    # Whether it is installed matters when cells are clustered: a loaded model embeds without.
+    check_engine(arguments["kmeans"])

@@ -12,8 +12,9 @@ import pandas as pd
 import torch
 
 from scssl._errors import BundleError
-from scssl.train import CHECKPOINT_NAME
-from scssl.train._checkpoint_io import SafeCheckpointIO
+from scssl.train import CHECKPOINT_NAME, SafeCheckpointIO
+
+from ._training import append_history
 
 _START = "start"
 
@@ -50,11 +51,7 @@ class RoundStart:
 
     def frames(self) -> dict[str, pd.DataFrame] | None:
         """The history as models keep it."""
-        found = {
-            name: pd.DataFrame({name: values}).rename_axis("epoch")
-            for name, values in self.history.items()
-        }
-        return found or None
+        return append_history(None, 0, {k: list(v) for k, v in self.history.items()}) or None
 
 
 class RoundFolder:

@@ -11,7 +11,7 @@ from scvi.module.base import BaseModuleClass, LossOutput
 from torch import Tensor
 
 from scssl.data._statistics import GeneStatistics
-from scssl.nn import GeneEncoder, SparseRows
+from scssl.nn import BatchNormEncoder, GeneEncoder, SparseRows
 
 #: Rows that go through a dense layer at a time when embedding. Matrix products of another height
 #: may sum in another order, so a fixed height is what makes the bits of a cell's embedding
@@ -43,6 +43,24 @@ def first_layer(layer: GeneEncoder, x: SparseRows) -> Tensor:
     starts = range(0, max(x.n_cells, 1), BLOCK)
     dense = (x.slice(start, start + BLOCK).to_dense() for start in starts)
     return torch.cat([blockwise(layer.dense, block) for block in dense])
+
+
+def embedded(encoder: BatchNormEncoder, x: SparseRows | Tensor) -> Tensor:
+    """Embeddings in evaluation mode, the same for a cell in any batch."""
+    assert isinstance(x, SparseRows)
+    return blockwise(encoder.rest, first_layer(encoder.gene_encoder, x)).float()
+
+
+def undecayed_vectors(module: torch.nn.Module) -> list[dict[str, Any]]:
+    """Groups for the optimiser in which biases and scales of normalisation do not decay.
+
+    Decay of these does not regularise, it only shrinks.
+    """
+    trained = [p for p in module.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in trained if p.ndim > 1]},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
 
 
 class SSLModule(BaseModuleClass):

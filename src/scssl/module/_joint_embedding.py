@@ -23,7 +23,7 @@ from scssl.nn import (
     update_ema,
 )
 
-from ._base import SSLModule, blockwise, first_layer
+from ._base import SSLModule, blockwise, embedded, undecayed_vectors
 from ._modalities import PRESENT, ModalityContrast, ModalitySplit
 
 
@@ -221,13 +221,13 @@ class JointEmbeddingModule(SSLModule):
     def embed(self, tensors: Mapping[str, Tensor]) -> Tensor:
         x = self._rows(tensors)
         if self.split is None:
-            return _embedded(self.encoder, x)
+            return embedded(self.encoder, x)
         view = self.split.plain(x, tensors[PRESENT])
-        embedded = {
-            name: _embedded(self.encoder.encoder_of(name), part.x)
+        found = {
+            name: embedded(self.encoder.encoder_of(name), part.x)
             for name, part in view.parts.items()
         }
-        fused: Tensor = self.encoder.fuse(embedded, view)
+        fused: Tensor = self.encoder.fuse(found, view)
         return fused
 
     def embed_modality(self, tensors: Mapping[str, Tensor], name: str) -> Tensor:
@@ -242,7 +242,7 @@ class JointEmbeddingModule(SSLModule):
         """
         assert self.split is not None
         part = self.split.plain(self._rows(tensors), tensors[PRESENT]).parts[name]
-        z = _embedded(self.encoder.encoder_of(name), part.x)
+        z = embedded(self.encoder.encoder_of(name), part.x)
         return z.new_full((len(tensors[PRESENT]), z.shape[1]), torch.nan).index_copy(
             0, part.cells, z
         )
@@ -268,18 +268,7 @@ class JointEmbeddingModule(SSLModule):
         return (self.encoder.rest,)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        # Decay of biases and of the scales of normalisation does not regularise, it only shrinks.
-        trained = [p for p in self.parameters() if p.requires_grad]
-        return [
-            {"params": [p for p in trained if p.ndim > 1]},
-            {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-        ]
-
-
-def _embedded(encoder: BatchNormEncoder, x: SparseRows | Tensor) -> Tensor:
-    """Embeddings in evaluation mode, the same for a cell in any batch."""
-    assert isinstance(x, SparseRows)
-    return blockwise(encoder.rest, first_layer(encoder.gene_encoder, x)).float()
+        return undecayed_vectors(self)
 
 
 class MomentumModule(JointEmbeddingModule):

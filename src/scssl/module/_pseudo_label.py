@@ -13,7 +13,7 @@ from scssl.augment import Mask, ViewContext
 from scssl.nn import BatchNormEncoder
 from scssl.objective import partition_cross_entropy
 
-from ._base import SSLModule, blockwise, first_layer
+from ._base import SSLModule, embedded, undecayed_vectors
 
 #: Keys in a batch: cluster of each cell in each partition, and code of its data set.
 CLUSTERS, DATASET = "clusters", "dataset"
@@ -143,8 +143,7 @@ class PseudoLabelModule(SSLModule):
         return z
 
     def embed(self, tensors: Mapping[str, Tensor]) -> Tensor:
-        first = first_layer(self.encoder.gene_encoder, self._rows(tensors))
-        return blockwise(self.encoder.rest, first).float()
+        return embedded(self.encoder, self._rows(tensors))
 
     def encoder_parts(self) -> list[nn.Module]:
         """Layers of the encoder, each with its normalisation, the one on the genes first."""
@@ -154,11 +153,7 @@ class PseudoLabelModule(SSLModule):
         return (self.encoder.rest,)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        trained = [p for p in self.parameters() if p.requires_grad]
-        return [
-            {"params": [p for p in trained if p.ndim > 1]},
-            {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-        ]
+        return undecayed_vectors(self)
 
 
 def _same(z: Tensor) -> Tensor:

@@ -108,13 +108,24 @@ def in_threads(kernel: Callable[..., None], ends: Sequence[int], *arguments: Any
     *arguments
         Of the kernel.
     """
+    failed: list[BaseException] = []
+
+    def run(start: int, stop: int) -> None:
+        try:
+            kernel(start, stop, *arguments)
+        except BaseException as error:  # noqa: BLE001
+            # Raised below, where it can be caught.
+            failed.append(error)
+
     spans = list(pairwise(ends))
-    threads = [Thread(target=kernel, args=(*span, *arguments)) for span in spans[1:]]
+    threads = [Thread(target=run, args=span) for span in spans[1:]]
     for thread in threads:
         thread.start()
-    kernel(*spans[0], *arguments)
+    run(*spans[0])
     for thread in threads:
         thread.join()
+    if failed:
+        raise failed[0]
 
 
 def transposed_product(
