@@ -24,7 +24,7 @@ from scssl.augment import (
     RandomApply,
 )
 from scssl.model import JointEmbedding
-from scssl.train._fit import bfloat16_works
+from scssl.train._devices import bfloat16_works
 
 from .conftest import TRAIN, make_counts
 

@@ -273,6 +273,7 @@ def test_setup_arguments(kwargs, error, message):
         ({"n_output_genes": 10.7}, "`n_output_genes` must be"),
         ({"precision": "bf16-true", "accelerator": "cpu"}, "bf16-mixed"),
         ({"devices": 2, "strategy": "ddp_spawn"}, '`strategy` must be "ddp"'),
+        ({"devices": "2", "strategy": "ddp_spawn"}, '`strategy` must be "ddp"'),
         ({"devices": 2, "rng": None}, "pass a number as `rng`"),
         ({"devices": 2, "n_output_genes": 20}, "`n_output_genes` is for one device"),
     ],

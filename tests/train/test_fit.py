@@ -14,7 +14,7 @@ import scssl
 from scssl._errors import BundleError, ScsslWarning
 from scssl.data._statistics import GeneStatistics
 from scssl.train import SafeCheckpointIO
-from scssl.train._fit import bfloat16_works
+from scssl.train._devices import bfloat16_works
 
 from ..model.conftest import make_counts  # noqa: TID252
 

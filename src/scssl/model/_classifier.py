@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -15,25 +14,19 @@ from anndata import AnnData
 from scssl._random import RNG, as_seed
 from scssl.data import GeneVocabulary
 from scssl.module import CellTypeClassifierModule
-from scssl.module._classifier import LABELS
 
 from ._backbone import Backbone
 from ._base import _SETUP, SSLModel
-from ._finetune import FineTunedModel
-from ._labels import check_label_column, checked_weights, label_codes, trained_classes
+from ._classifier_training import UNLABELED, LabelledTraining
+from ._labels import check_label_column, checked_weights, trained_classes
 from ._published_classifier import PublishedClassifierMixin
-from ._reader import CellReader
 from ._registry import register_model
 
-_LOGGER = logging.getLogger("scssl")
-_UNLABELED = "unlabeled_category"
-# With fewer labelled cells of a typical class, a validation set costs more than it tells.
-_FEW_PER_CLASS = 30
 ClassWeight = Literal["balanced"] | Mapping[str, float] | None
 
 
 @register_model
-class CellTypeClassifier(PublishedClassifierMixin, FineTunedModel):
+class CellTypeClassifier(PublishedClassifierMixin, LabelledTraining):
     """Predict cell types, starting from any self-supervised model or from scratch.
 
     A head on the encoder of another model is trained with the encoder, or without it, on the cells
@@ -84,8 +77,6 @@ class CellTypeClassifier(PublishedClassifierMixin, FineTunedModel):
     (700, 10)
     """
 
-    module: CellTypeClassifierModule
-
     def __init__(
         self,
         adata: AnnData | None = None,
@@ -103,7 +94,7 @@ class CellTypeClassifier(PublishedClassifierMixin, FineTunedModel):
     ) -> None:
         super().__init__(adata, registry)
         seed = as_seed(rng)
-        self.classes = trained_classes(self.setup, self.registry_[_SETUP].get(_UNLABELED))
+        self.classes = trained_classes(self.setup, self.registry_[_SETUP].get(UNLABELED))
         for name, value, known in (
             ("head", head, ("linear", "mlp")),
             ("loss", loss, ("ce", "supcon")),
@@ -199,7 +190,7 @@ class CellTypeClassifier(PublishedClassifierMixin, FineTunedModel):
         )
         registry = cls._get_most_recent_anndata_manager(adata, required=True).registry
         unlabeled = None if unlabeled_category is None else str(unlabeled_category)
-        registry["setup_args"][_UNLABELED] = registry[_SETUP][_UNLABELED] = unlabeled
+        registry["setup_args"][UNLABELED] = registry[_SETUP][UNLABELED] = unlabeled
 
     @classmethod
     def from_ssl_model(
@@ -294,77 +285,6 @@ class CellTypeClassifier(PublishedClassifierMixin, FineTunedModel):
             msg = f"the classes are {config['classes']}, those of the setup {model.classes}"
             raise ValueError(msg)
         return model
-
-    def _training_data(self) -> CellReader:
-        data = super()._training_data()
-        key = self.setup.labels_key
-        assert key is not None
-        unlabeled = self.registry_[_SETUP].get(_UNLABELED)
-        data.obs[LABELS] = label_codes(data.adata, key, self.classes, unlabeled)
-        return data
-
-    def _training_cells(self, data: CellReader) -> np.ndarray:
-        labelled = np.flatnonzero(data.obs[LABELS] >= 0)
-        _LOGGER.info(
-            "%s of %s cells have a label, of %d classes.",
-            f"{len(labelled):,}",
-            f"{data.n_cells:,}",
-            len(self.classes),
-        )
-        return labelled
-
-    def _default_train_size(self, labels: pd.Series | None) -> float:
-        assert labels is not None
-        return 1.0 if labels.astype(str).value_counts().median() < _FEW_PER_CLASS else 0.9
-
-    def _train_defaults(self, n_cells: int) -> dict[str, Any]:
-        batch_size = 128 if n_cells < 20_000 else 512
-        per_epoch = -(-n_cells // batch_size)
-        # With a few labels an epoch is one step, and a pretrained encoder needs fewer of them.
-        most = 100 if self._source.pretrained else 200
-        return {
-            "max_epochs": int(np.clip(2000 // per_epoch, 20, most)),
-            "batch_size": batch_size,
-            "lr": 1e-3,
-            "weight_decay": 1e-2,
-            "lr_schedule": "constant",
-            "patience": 15,
-        }
-
-    def _before_training(
-        self, data: CellReader, rows: np.ndarray, chosen: Mapping[str, Any], *, resumed: bool
-    ) -> dict[str, Any]:
-        count = np.bincount(data.obs[LABELS][rows], minlength=len(self.classes))
-        weight = np.ones(len(count))
-        given = self._arguments["class_weight"]
-        if given == "balanced":
-            weight = len(rows) / (len(count) * np.maximum(count, 1))
-        elif given is not None:
-            weight = np.array([given.get(name, 1.0) for name in self.classes])
-        self.module.class_weights.copy_(torch.from_numpy(weight))
-        return super()._before_training(data, rows, chosen, resumed=resumed)
-
-    def _start_head(self, data: CellReader, rows: np.ndarray) -> None:
-        from sklearn.linear_model import LogisticRegression
-
-        labels = data.obs[LABELS][rows]
-        z = self.module.head.standardise(torch.from_numpy(self._embeddings(data, rows)))
-        found = np.unique(labels)
-        if not self._source.pretrained or len(found) < 2:
-            return
-        weights = dict(enumerate(self.module.class_weights.tolist()))
-        fitted = LogisticRegression(
-            max_iter=1000, class_weight={code: weights[code] for code in found}
-        ).fit(z.numpy().astype(np.float64), labels)
-        weight, bias = fitted.coef_, fitted.intercept_
-        if len(found) == 2:
-            weight, bias = np.stack([-weight[0], weight[0]]) / 2, np.stack([-bias[0], bias[0]]) / 2
-        full, offset = (
-            np.zeros((len(self.classes), z.shape[1])),
-            np.full(len(self.classes), bias.min()),
-        )
-        full[found], offset[found] = weight, bias
-        self.module.head.start_from(torch.from_numpy(full), torch.from_numpy(offset))
 
     @torch.inference_mode()
     def predict(

@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 
 from scssl._random import RNG
+from scssl.train._devices import n_processes
 
 _AUTO_OUTPUT_GENES = 2048
 # Below this many weights of the output layer a step on all genes is cheap anyway.
@@ -43,9 +44,7 @@ def check_training(chosen: Mapping[str, Any]) -> None:
 
 def is_distributed(devices: Any) -> bool:
     """Whether more than one process trains."""
-    if devices in ("auto", 1, "1"):
-        return False
-    return not (isinstance(devices, (list, tuple)) and len(devices) == 1)
+    return n_processes(devices) > 1
 
 
 def check_distributed(strategy: str, n_output_genes: Any, rng: RNG) -> None:

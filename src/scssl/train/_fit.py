@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 import logging
-import subprocess
-import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -31,6 +28,7 @@ from ._callbacks import (
     _interrupted,
 )
 from ._checkpoint_io import SafeCheckpointIO
+from ._devices import check_precision, choose_accelerator, n_processes
 from ._plan import Schedule, SSLTrainingPlan
 
 CHECKPOINT_NAME = "last.ckpt"
@@ -168,8 +166,7 @@ def fit(
     options
         How.
     """
-    n_processes = _n_processes(options.devices)
-    alone = validation is not None and -(-validation.n_cells // n_processes) < 2
+    alone = validation is not None and -(-validation.n_cells // n_processes(options.devices)) < 2
     if alone and module.compares_cells:
         # The loss of one cell says nothing, and would make any epoch the best one.
         _LOGGER.warning(
@@ -194,14 +191,8 @@ def fit(
         callbacks.append(_LastCheckpoint(options.checkpoint_dir))
 
     precision: Any = options.precision or "32-true"
-    accelerator = options.accelerator
-    if accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
-        msg = f'accelerator="{accelerator}" was given, but PyTorch finds no GPU. Pass "cpu" or "auto".'
-        raise ValueError(msg)
-    if accelerator == "auto":
-        # Not "mps", which has no sparse tensors.
-        accelerator = "gpu" if torch.cuda.is_available() else "cpu"
-    _check_precision(precision, accelerator)
+    accelerator = choose_accelerator(options.accelerator)
+    check_precision(precision, accelerator)
     if module.wants_statistics:
         module.begin_training(
             gene_statistics(training), fresh=options.fresh, n_output_genes=options.n_output_genes
@@ -311,12 +302,6 @@ def has_lone_cell(module: SSLModule, n_cells: int, batch_size: int, world_size: 
     return -(-n_cells // world_size) % batch_size == 1
 
 
-def _n_processes(devices: Any) -> int:
-    if isinstance(devices, (list, tuple)):
-        return len(devices)
-    return max(1, devices) if isinstance(devices, int) else 1
-
-
 def _needs_several(module: SSLModule) -> bool:
     normalises = any(isinstance(part, torch.nn.BatchNorm1d) for part in module.modules())
     return module.compares_cells or normalises
@@ -342,37 +327,6 @@ def _checkpoint_path(path: Path) -> Path:
         )
         raise BundleError(msg)
     return inside if inside.exists() else path
-
-
-def _check_precision(precision: Any, accelerator: str) -> None:
-    if accelerator != "cpu" or str(precision) in {"32", "32-true"}:
-        return
-    if precision not in ("bf16", "bf16-mixed"):
-        msg = f'`precision` on the CPU can be "32-true" or "bf16-mixed"; found {precision!r}.'
-        raise ValueError(msg)
-    if not bfloat16_works():
-        msg = (
-            "bfloat16 products fail on this processor: it offers instructions that this machine does "
-            "not let programs use. Pass precision=None, or set the environment variable "
-            "ONEDNN_MAX_CPU_ISA=AVX512_CORE before Python starts."
-        )
-        raise ValueError(msg)
-
-
-@functools.cache
-def bfloat16_works() -> bool:
-    """Whether bfloat16 matrix products run on this CPU.
-
-    Tried in a process of its own, because some virtual machines announce instructions (AMX) on
-    which a program then dies.
-    """
-    code = (
-        "import torch; x = torch.ones(256, 256, dtype=torch.bfloat16); print((x @ x)[0, 0].item())"
-    )
-    done = subprocess.run(
-        [sys.executable, "-P", "-c", code], capture_output=True, text=True, check=False
-    )
-    return done.returncode == 0 and done.stdout.strip() == "256.0"
 
 
 @contextmanager

@@ -1,0 +1,81 @@
+"""On what is trained: kind of device, number of processes, precision of products."""
+
+from __future__ import annotations
+
+import functools
+import subprocess
+import sys
+from typing import Any
+
+import torch
+
+
+def n_processes(devices: Any) -> int:
+    """Number of processes that `devices` of Lightning's trainer stand for.
+
+    Parameters
+    ----------
+    devices
+        A number or, as a text, ``"2"``; -1 for all GPUs; a list of their numbers or, as a text,
+        ``"0,1"``; ``"auto"``, which is one here.
+    """
+    if isinstance(devices, str):
+        text = devices.strip()
+        if "," in text:
+            devices = [part for part in text.split(",") if part.strip()]
+        elif text.removeprefix("-").isdecimal():
+            devices = int(text)
+    if isinstance(devices, (list, tuple)):
+        return len(devices)
+    if not isinstance(devices, int):
+        return 1  # "auto"; the trainer refuses what it does not know.
+    return max(1, torch.cuda.device_count() if devices == -1 else devices)
+
+
+def choose_accelerator(asked: str) -> str:
+    """The accelerator to train on.
+
+    Raises
+    ------
+    ValueError
+        If it is a GPU, and there is none.
+    """
+    if asked in ("gpu", "cuda") and not torch.cuda.is_available():
+        msg = f'accelerator="{asked}" was given, but PyTorch finds no GPU. Pass "cpu" or "auto".'
+        raise ValueError(msg)
+    if asked == "auto":
+        # Not "mps", which has no sparse tensors.
+        return "gpu" if torch.cuda.is_available() else "cpu"
+    return asked
+
+
+def check_precision(precision: Any, accelerator: str) -> None:
+    """Refuse what the CPU cannot do."""
+    if accelerator != "cpu" or str(precision) in {"32", "32-true"}:
+        return
+    if precision not in ("bf16", "bf16-mixed"):
+        msg = f'`precision` on the CPU can be "32-true" or "bf16-mixed"; found {precision!r}.'
+        raise ValueError(msg)
+    if not bfloat16_works():
+        msg = (
+            "bfloat16 products fail on this processor: it offers instructions that this machine does "
+            "not let programs use. Pass precision=None, or set the environment variable "
+            "ONEDNN_MAX_CPU_ISA=AVX512_CORE before Python starts."
+        )
+        raise ValueError(msg)
+
+
+@functools.cache
+def bfloat16_works() -> bool:
+    """Whether bfloat16 matrix products run on this CPU.
+
+    Tried in a process of its own, because some virtual machines announce instructions (AMX) on
+    which a program then dies.
+    """
+    code = (
+        "import torch; x = torch.ones(256, 256, dtype=torch.bfloat16); print((x @ x)[0, 0].item())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code], capture_output=True, text=True, check=False
+    )
+    return done.returncode == 0 and done.stdout.strip() == "256.0"

@@ -1,0 +1,50 @@
+"""How many processes train is what Lightning makes of `devices`."""
+
+from __future__ import annotations
+
+import lightning.pytorch as lightning
+import pytest
+import torch
+from lightning.pytorch.accelerators import CUDAAccelerator
+
+from scssl.model._training import is_distributed
+from scssl.train._devices import choose_accelerator, n_processes
+
+
+@pytest.mark.parametrize("devices", [1, "1", 2, "2", " 3 "])
+def test_processes_on_cpus(devices: int | str):
+    trainer = lightning.Trainer(
+        accelerator="cpu", devices=devices, strategy="ddp", logger=False,
+        enable_checkpointing=False, enable_progress_bar=False,
+    )  # fmt: skip
+    assert n_processes(devices) == trainer.num_devices
+    assert is_distributed(devices) == (trainer.num_devices > 1)
+
+
+@pytest.mark.parametrize(
+    "devices", [1, "1", 2, "2", -1, "-1", [0], [0, 2], (1, 2), "0,2", "0, 1, 2", "1,"]
+)
+def test_processes_on_gpus(monkeypatch: pytest.MonkeyPatch, devices: int | str | list[int]):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    expected = len(CUDAAccelerator.parse_devices(devices))
+    assert n_processes(devices) == expected
+    assert is_distributed(devices) == (expected > 1)
+
+
+def test_one_gpu_of_all(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert n_processes(-1) == n_processes("-1") == 1
+    assert not is_distributed(-1)
+
+
+def test_auto_is_one_process(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    assert n_processes("auto") == 1
+
+
+def test_no_gpu(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert choose_accelerator("auto") == choose_accelerator("cpu") == "cpu"
+    for asked in ("gpu", "cuda"):
+        with pytest.raises(ValueError, match='Pass "cpu" or "auto"'):
+            choose_accelerator(asked)
