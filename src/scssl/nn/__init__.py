@@ -6,12 +6,14 @@ from ._activation import SELU, activation
 from ._batch_norm_encoder import BatchNormEncoder
 from ._dropout import Dropout
 from ._ema import momentum_schedule, update_ema
+from ._flow_attention import FlowAttention, SoftmaxAttention
 from ._gene_layers import GeneDecoder, GeneEncoder, take_rows
 from ._gene_sampler import GeneSampler
 from ._head import Head
 from ._memory_bank import MemoryBank
 from ._mlp import MLP
 from ._multi_encoder import Fusion, ModalityRows, MultiEncoder, MultiView
+from ._position import SinusoidalPosition2d
 from ._projection import ProjectionHead
 from ._sparse_rows import SparseRows
 
@@ -20,6 +22,7 @@ __all__ = [
     "SELU",
     "BatchNormEncoder",
     "Dropout",
+    "FlowAttention",
     "Fusion",
     "GeneDecoder",
     "GeneEncoder",
@@ -30,6 +33,8 @@ __all__ = [
     "MultiEncoder",
     "MultiView",
     "ProjectionHead",
+    "SinusoidalPosition2d",
+    "SoftmaxAttention",
     "SparseRows",
     "activation",
     "momentum_schedule",
