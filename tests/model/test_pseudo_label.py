@@ -39,7 +39,7 @@ def test_rounds():
 
 
 def test_rounds_end_when_clusters_agree(monkeypatch):
-    monkeypatch.setattr("scssl.model._pseudo_label.agreement", lambda one, other: 0.97)
+    monkeypatch.setattr("scssl.model._cluster_rounds.agreement", lambda one, other: 0.97)
     model = build(make_counts(), n_rounds=5)
     model.train(**TRAIN)
     assert len(model.rounds_) == 1

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from ._base import SSLModel
 from ._classifier import CellTypeClassifier
+from ._contrastive_methods import NNCLR, MoCo, SimCLR
 from ._joint_embedding import JointEmbedding
-from ._joint_methods import BYOL, DINO, NNCLR, BarlowTwins, MoCo, SimCLR, SimSiam, VICReg
+from ._joint_methods import BYOL, DINO, BarlowTwins, SimSiam, VICReg
 from ._masked_autoencoder import MaskedAutoencoder
 from ._protein import ProteinPredictor
 from ._pseudo_label import PseudoLabel

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import inspect
-import logging
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -14,16 +13,16 @@ import torch
 from scssl._errors import ScsslWarning
 from scssl._random import RNG, as_seed, derive_seed
 from scssl.augment import Augmentation
-from scssl.data import GeneVocabulary, PartnerWalks
+from scssl.data import GeneVocabulary
 from scssl.module import JointEmbeddingModule
 from scssl.module._modalities import PRESENT
 from scssl.nn import Fusion
 
-from ._modality_views import Views, choose_views, config_of, views_from_config
-from ._multimodal import MultimodalMixin
-from ._reader import CellReader, category_key
+from ._modality_views import choose_views, views_from_config
+from ._ranges import rate
+from ._reader import category_key
 from ._setup import DataSetup
-from ._view_graphs import graph_tables, report_coverage
+from ._view_training import ViewTraining, say_of_batches
 from ._widths import layer_widths, whole
 
 if TYPE_CHECKING:
@@ -31,10 +30,7 @@ if TYPE_CHECKING:
     from mudata import MuData
 
 
-_LOGGER = logging.getLogger("scssl")
-
-
-class JointEmbedding(MultimodalMixin):
+class JointEmbedding(ViewTraining):
     """Base of models that learn by comparing two views of each cell.
 
     Each cell is changed twice at random (``scssl.augment``); an encoder and a small projector map
@@ -84,11 +80,6 @@ class JointEmbedding(MultimodalMixin):
         Of the method; not for users, its class names them.
     """
 
-    module: JointEmbeddingModule
-    _module_class: ClassVar[type[JointEmbeddingModule]]
-    #: Cells per step where there are fewer than 20,000. What contrasts cells needs some to contrast.
-    _few_cells_batch: ClassVar[int] = 128
-
     def __init__(
         self,
         adata: AnnData | MuData | None = None,
@@ -116,13 +107,11 @@ class JointEmbedding(MultimodalMixin):
                 raise TypeError(msg)
         views = None if augmentation is None else choose_views(augmentation, self.setup)
         if augmentation == "default":
-            _say_of_batches(self.setup)
+            say_of_batches(self.setup)
         hidden = layer_widths("hidden_dims", hidden_dims)
         dims = None if projector_dims is None else layer_widths("projector_dims", projector_dims)
         n_latent = whole("n_latent", n_latent)
-        if not 0 <= dropout < 1:
-            msg = f"`dropout` must be in [0, 1), found {dropout}."
-            raise ValueError(msg)
+        rate(dropout=dropout)
         if "predictor_dims" in options:
             options["predictor_dims"] = layer_widths("predictor_dims", options["predictor_dims"])
         if self.setup.modalities:
@@ -168,7 +157,7 @@ class JointEmbedding(MultimodalMixin):
         continuous_covariate_keys: Sequence[str] | None = None,
         input: Literal["auto", "counts", "lognorm"] = "auto",
         *,
-        target_sum: float = 1e4,
+        target_sum: float | None = 1e4,
         **kwargs: Any,
     ) -> None:
         """Check an AnnData and say where things are in it, as :meth:`SSLModel.setup_anndata`.
@@ -238,25 +227,6 @@ class JointEmbedding(MultimodalMixin):
             + (f", {chosen}" if chosen else "")
         )
 
-    @property
-    def augmentation(self) -> Augmentation | dict[str, Augmentation] | None:
-        """What makes the views; of a MuData by modality. It can be set, as in the constructor."""
-        found: Views | None = self.module.augmentation  # type: ignore[assignment]
-        return found
-
-    @augmentation.setter
-    def augmentation(self, augmentation: Any) -> None:
-        before, views = self.augmentation, None
-        if augmentation is not None:
-            views = choose_views(augmentation, self.setup)
-        self.module.augmentation = views
-        try:
-            self._tables(self._adata)
-        except (KeyError, TypeError, ValueError):
-            self.module.augmentation = before
-            raise
-        self._model_summary_string = self._summary()
-
     @classmethod
     def _build_module(
         cls, arguments: Mapping[str, Any], *, genes: GeneVocabulary, setup: DataSetup
@@ -270,6 +240,7 @@ class JointEmbedding(MultimodalMixin):
                 one.n_features for one in setup.modalities if one.normalization == "tfidf"
             )
         batch = setup.batch_key
+        assert setup.target_sum is not None
         return cls._module_class(
             len(genes),
             **options,
@@ -281,100 +252,6 @@ class JointEmbedding(MultimodalMixin):
     @classmethod
     def _encoder_arguments(cls, arguments: Mapping[str, Any]) -> dict[str, Any]:
         return {**arguments, "heads": False, "augmentation": None}
-
-    def _config(self) -> dict[str, Any]:
-        # The views are those of the module and kept nowhere else.
-        views = self.augmentation
-        return {**self._arguments, "augmentation": None if views is None else config_of(views)}
-
-    @classmethod
-    def _from_config(cls, registry: dict[str, Any], config: Any) -> JointEmbedding:
-        views = config["augmentation"]
-        if views is not None:
-            views = views_from_config(views)
-        return cls(registry=registry, **{**config, "augmentation": views})
-
-    def _saved_config(self) -> dict[str, Any]:
-        config = self._config()
-        if config["augmentation"] is None:
-            return config
-        try:
-            views_from_config(config["augmentation"])
-        except ValueError as error:
-            msg = (
-                f"{error} No views are saved. The loaded model embeds and can be fine-tuned; to train it "
-                "further: model.augmentation = ..."
-            )
-            warnings.warn(msg, ScsslWarning, stacklevel=3)
-            return {**config, "augmentation": None}
-        return config
-
-    def _tables(self, adata: Any) -> PartnerWalks | None:
-        """Graphs that the views draw other cells from; `None` where they need none."""
-        found = self.augmentation
-        views = found.get("rna") if isinstance(found, dict) else found
-        if views is None:
-            return None
-        walks = (views.walks(0), views.walks(1))
-        if not views.graphs() or adata is None:
-            return None
-        return PartnerWalks(graph_tables(adata, views, self.setup), walks)
-
-    def _with_rna(self, data: CellReader, rows: np.ndarray) -> np.ndarray:
-        """Those of the cells whose views can be made with others."""
-        if not self.setup.modalities:
-            return rows
-        found: np.ndarray = rows[data.obs[PRESENT][rows, self.modalities.index("rna")] > 0]
-        return found
-
-    def _training_data(self) -> CellReader:
-        if self.augmentation is None:
-            msg = (
-                "This model has no augmentation (one that is not of scssl is not saved), so it cannot be "
-                "trained to compare views. Give it one, such as model.augmentation = "
-                "scssl.augment.Mask(0.5)"
-            )
-            raise ValueError(msg)
-        data = self._read(None)
-        if self.setup.batch_key is not None:
-            data.obs[category_key(self.setup.batch_key)] = self.setup.codes(
-                data.adata, self.setup.batch_key
-            )
-        data.partners = self._tables(self._adata)
-        return data
-
-    def _before_training(
-        self, data: CellReader, rows: np.ndarray, chosen: Mapping[str, Any], *, resumed: bool
-    ) -> dict[str, Any]:
-        self._start_idf(data, rows)
-        views = self.augmentation
-        parts = views.values() if isinstance(views, dict) else (views,)
-        if not any(part is not None and part.changes for part in parts):
-            msg = (
-                f"The two views of a cell never differ: {views!r} changes nothing. Pass views that do, "
-                'such as model.augmentation = "default".'
-            )
-            warnings.warn(msg, ScsslWarning, stacklevel=5)
-        # The momentum of a target follows the number of steps in total.
-        identity: dict[str, Any] = {"max_epochs": chosen["max_epochs"]}
-        tables = {} if data.partners is None else data.partners.tables
-        if tables:
-            identity["graphs"] = {name: table.digest for name, table in tables.items()}
-            report_coverage(tables, self._with_rna(data, rows))
-        return identity
-
-    def _train_defaults(self, n_cells: int) -> dict[str, Any]:
-        few = n_cells < 20_000
-        epochs = round(200_000 / max(n_cells, 1))
-        return {
-            "max_epochs": int(np.clip(epochs, 20, 100)),
-            "batch_size": self._few_cells_batch if few else 256,
-            "lr": 2e-3 if few else 1e-3,
-            "weight_decay": 1e-2,
-            "lr_schedule": "cosine",
-            "patience": 20,
-            "early_stopping": self._module_class.loss_ranks_epochs,
-        }
 
     @torch.inference_mode()
     def get_latent_representation(
@@ -475,15 +352,3 @@ def _queue_size(size: int | None, n_cells: int) -> int:
 
 def _short(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _say_of_batches(setup: DataSetup) -> None:
-    """The default views have the batch in common, so that it is learnt."""
-    key = setup.batch_key
-    if key is None or len(setup.categories[key]) < 2:
-        return
-    _LOGGER.info(
-        "Batches stay apart with the default views. To bring them together: "
-        "scssl.pp.cross_batch_neighbors(adata, %r, method='mnn') and then augmentation='integration'.",
-        key,
-    )

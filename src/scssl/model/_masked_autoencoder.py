@@ -22,6 +22,7 @@ from ._base import SSLModel
 from ._presets import PRESETS, get_preset
 from ._programs import read_programs
 from ._published import PublishedMixin
+from ._ranges import rate
 from ._reader import CellReader, category_key
 from ._reconstruction import ReconstructionMixin
 from ._registry import register_model
@@ -333,9 +334,7 @@ def _check_architecture(
     if not hidden or any(width < 1 for width in hidden) or n_latent < 1:
         msg = f"Layers need at least one unit, found hidden_dims={hidden}, n_latent={n_latent}."
         raise ValueError(msg)
-    if not 0 <= dropout < 1:
-        msg = f"`dropout` must be in [0, 1), found {dropout}."
-        raise ValueError(msg)
+    rate(dropout=dropout)
     if mask_signal not in (None, "rescale", "indicator"):
         msg = f"`mask_signal` must be None, 'rescale' or 'indicator', found {mask_signal!r}."
         raise ValueError(msg)

@@ -1,0 +1,399 @@
+"""Which cells of a tissue are seen together, and batches made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from scssl._random import derive_generator
+
+ContextMode = Literal["sample", "tiles", "random"]
+CONTEXT_MODES: tuple[ContextMode, ...] = ("sample", "tiles", "random")
+
+#: Keys in a batch: number of the sequence of each cell, ascending from 0; 1 where a cell was asked for
+#: and 0 where it is only seen by others; its place in its sample, NaN where it has none.
+SEQUENCE, TARGET, POSITION = "sequence", "target", "position"
+
+
+class BatchPlan(Protocol):
+    """What the batches of an epoch are, where they are not just so many cells."""
+
+    def __len__(self) -> int:
+        """Number of batches of an epoch."""
+
+    def draw(self, epoch: int) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
+        """Rows of each batch, and what it has for each of them besides.
+
+        Parameters
+        ----------
+        epoch
+            Number of the epoch.
+        """
+
+
+@dataclass(frozen=True)
+class ContextOptions:
+    """Which cells see each other.
+
+    Parameters
+    ----------
+    mode
+        ``"sample"``: all cells of a sample. ``"tiles"``: pieces of a tissue that are next to each other.
+        ``"random"``: cells of a sample at random.
+    size
+        Cells of a tile, or of a random part, at most.
+    halo
+        Cells around a tile that are seen by those in it.
+    cell_dropout
+        Share of the cells that is left out of each step of training.
+    spatial_share
+        Share of the cells of an epoch that have coordinates, where only some samples do; `None`: as
+        they come.
+    """
+
+    mode: ContextMode = "sample"
+    size: int = 2000
+    halo: int = 200
+    cell_dropout: float = 0.0
+    spatial_share: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.mode not in CONTEXT_MODES:
+            known = ", ".join(map(repr, CONTEXT_MODES))
+            msg = f"`context` must be one of {known}; found {self.mode!r}."
+            raise ValueError(msg)
+        if self.size < 2 or self.halo < 0:
+            msg = (
+                "`context_size` must be at least 2 and `halo` not negative, found "
+                f"context_size={self.size}, halo={self.halo}."
+            )
+            raise ValueError(msg)
+        if not 0 <= self.cell_dropout < 1:
+            msg = f"`cell_dropout` must be in [0, 1), found {self.cell_dropout}."
+            raise ValueError(msg)
+        if self.spatial_share is not None and not 0 < self.spatial_share < 1:
+            msg = f"`spatial_share` must be in (0, 1) or None, found {self.spatial_share}."
+            raise ValueError(msg)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        return asdict(self)
+
+
+class CellContext:
+    """Cells by sample and place, and which of them see each other.
+
+    Parameters
+    ----------
+    samples
+        Code of the sample of each cell; int64, shape ``(n_cells,)``.
+    coordinates
+        Place of each cell, shape ``(n_cells, 2)``, in any unit; NaN where a cell has none. `None`: no
+        cell has.
+    options
+        Which cells see each other.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from scssl.data import CellContext, ContextOptions
+    >>> context = CellContext(np.repeat([0, 1], 3), None, ContextOptions())
+    >>> [rows.tolist() for rows, _ in context.embedding(np.array([1, 4])).draw(0)]
+    [[0, 1, 2], [3, 4, 5]]
+    """
+
+    def __init__(
+        self, samples: np.ndarray, coordinates: np.ndarray | None, options: ContextOptions
+    ) -> None:
+        self.samples = np.unique(samples, return_inverse=True)[1].astype(np.int64)
+        self.options = options
+        n = len(self.samples)
+        order = np.argsort(self.samples, kind="stable")
+        starts = np.flatnonzero(np.diff(self.samples[order], prepend=-1))
+        self._cells = np.split(order, starts[1:]) if n else []
+        self.positions: np.ndarray | None = None
+        if coordinates is not None:
+            self.positions = self._scaled(np.asarray(coordinates, dtype=np.float64))
+
+    def _scaled(self, coordinates: np.ndarray) -> np.ndarray:
+        """Coordinates from 0 to 1 in each sample; both axes by the same factor."""
+        scaled = np.full(coordinates.shape, np.nan, dtype=np.float32)
+        for cells in self._cells:
+            own = coordinates[cells]
+            there = np.isfinite(own).all(axis=1)
+            if there.any():
+                low, high = own[there].min(axis=0), own[there].max(axis=0)
+                width = float((high - low).max())
+                scaled[cells[there]] = (own[there] - low) / (width if width > 0 else 1.0)
+        return scaled
+
+    @property
+    def n_samples(self) -> int:
+        """Number of samples."""
+        return len(self._cells)
+
+    def is_spatial(self) -> np.ndarray:
+        """Whether each cell has a place; boolean."""
+        if self.positions is None:
+            return np.zeros(len(self.samples), dtype=bool)
+        return np.isfinite(self.positions).all(axis=1)
+
+    def embedding(self, rows: np.ndarray) -> BatchPlan:
+        """Batches to embed cells: one whole sequence each, whatever cells of it are asked for.
+
+        Parameters
+        ----------
+        rows
+            Cells that are asked for; ascending, each once.
+        """
+        return _Whole(self, rows)
+
+    def training(
+        self, rows: np.ndarray, batch_size: int, *, seed: int, fill: np.ndarray | None = None
+    ) -> BatchPlan:
+        """Batches to learn from: parts of samples, drawn anew in each epoch.
+
+        Parameters
+        ----------
+        rows
+            Cells to learn from.
+        batch_size
+            Cells of a part at most, and of a batch on average.
+        seed
+            Of the parts and their order.
+        fill
+            Cells that may be seen besides; no target. At least half of a part are targets.
+        """
+        return _Parts(self, rows, batch_size, seed=seed, fill=fill, epoch=None)
+
+    def validation(
+        self, rows: np.ndarray, batch_size: int, *, seed: int, fill: np.ndarray
+    ) -> BatchPlan:
+        """Batches to validate on, the same in every epoch.
+
+        Parameters
+        ----------
+        rows, batch_size, seed, fill
+            As in :meth:`training`.
+        """
+        return _Parts(self, rows, batch_size, seed=seed, fill=fill, epoch=0)
+
+    def sequences(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """All sequences: their cells, and which of these they are there for; the others are halo."""
+        for number, cells in enumerate(self._cells):
+            n_parts = -(-len(cells) // self.options.size)
+            if self.options.mode == "sample" or n_parts == 1:
+                yield cells, np.ones(len(cells), dtype=bool)
+                continue
+            placed = self.is_spatial()[cells]
+            if self.options.mode == "tiles" and placed.any():
+                assert self.positions is not None
+                xy = self.positions[cells[placed]]
+                for tile in split_tiles(xy, self.options.size):
+                    yield self._with_halo(cells[placed], xy, tile)
+                cells = cells[~placed]
+                n_parts = -(-len(cells) // self.options.size)
+            if len(cells):
+                rng = derive_generator(0, "context", number)
+                for part in np.array_split(rng.permutation(cells), n_parts):
+                    yield np.sort(part), np.ones(len(part), dtype=bool)
+
+    def _with_halo(
+        self, cells: np.ndarray, xy: np.ndarray, tile: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        inside = np.zeros(len(cells), dtype=bool)
+        inside[tile] = True
+        low, high = xy[tile].min(axis=0), xy[tile].max(axis=0)
+        away = np.maximum(np.maximum(low - xy, xy - high), 0)
+        distance = np.square(away).sum(axis=1)
+        distance[inside] = np.inf
+        n = min(self.options.halo, len(cells) - len(tile))
+        # By distance and then by row, so that ties are not left to the sort.
+        seen = inside.copy()
+        seen[np.lexsort((np.arange(len(cells)), distance))[:n]] = True
+        return cells[seen], inside[seen]
+
+
+class _Whole:
+    """Whole sequences, those in which there is a cell that is asked for."""
+
+    def __init__(self, context: CellContext, rows: np.ndarray) -> None:
+        self.context = context
+        self.asked = np.zeros(len(context.samples), dtype=bool)
+        self.asked[rows] = True
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self.draw(0))
+
+    def draw(self, epoch: int) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
+        for cells, inside in self.context.sequences():
+            target = inside & self.asked[cells]
+            if target.any():
+                zeros = np.zeros(len(cells), dtype=np.int64)
+                yield cells, {SEQUENCE: zeros, TARGET: target.astype(np.int64)}
+
+
+@dataclass(frozen=True)
+class _Part:
+    targets: np.ndarray
+    others: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.targets) + len(self.others)
+
+
+class _Parts:
+    """Parts of samples, several small ones in a batch."""
+
+    def __init__(
+        self,
+        context: CellContext,
+        rows: np.ndarray,
+        batch_size: int,
+        *,
+        seed: int,
+        fill: np.ndarray | None,
+        epoch: int | None,
+    ) -> None:
+        self.context, self.size, self.seed, self.epoch = context, batch_size, seed, epoch
+        by_sample = np.full(len(context.samples), -1, dtype=np.int64)
+        by_sample[rows] = context.samples[rows]
+        self.rows = {code: np.flatnonzero(by_sample == code) for code in np.unique(by_sample[rows])}
+        self.fill: dict[int, np.ndarray] = {}
+        if fill is not None:
+            free = np.zeros(len(context.samples), dtype=bool)
+            free[fill] = True
+            free[rows] = False
+            self.fill = {
+                code: np.flatnonzero(free & (context.samples == code)) for code in self.rows
+            }
+        self.dropout = context.options.cell_dropout if epoch is None else 0.0
+        self._spatial = context.is_spatial()
+        self._n_batches = -(-sum(map(len, self.rows.values())) // max(1, self._n_targets()))
+        self._n_batches = max(1, min(self._n_batches, sum(self._n_parts(c) for c in self.rows)))
+
+    def _n_targets(self) -> int:
+        """Targets of a full part, where there are others to fill it with."""
+        return -(-self.size // 2) if any(map(len, self.fill.values())) else self.size
+
+    def _n_parts(self, code: int) -> int:
+        n = len(self.rows[code])
+        others = len(self.fill.get(code, ()))
+        # As few parts as hold all targets, at least half of each being targets.
+        return max(1, -(-n // max(self.size - others, -(-self.size // 2), 1)))
+
+    def __len__(self) -> int:
+        return self._n_batches
+
+    def draw(self, epoch: int) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
+        rng = derive_generator(self.seed, "parts", epoch if self.epoch is None else self.epoch)
+        parts = [part for code in self.rows for part in self._parts(code, rng)]
+        parts = self._mixed(parts, rng)
+        parts = [parts[i] for i in rng.permutation(len(parts))]
+        ends = np.cumsum([len(part) for part in parts])
+        n = self._n_batches
+        first = 0
+        for number in range(n):
+            last = int(np.searchsorted(ends, ends[-1] * (number + 1) / n, side="left")) + 1
+            # Every batch has a part.
+            last = min(max(last, first + 1), len(parts) - (n - number - 1))
+            yield _joined(parts[first:last])
+            first = last
+
+    def _parts(self, code: int, rng: np.random.Generator) -> Iterator[_Part]:
+        rows, n_parts = self.rows[code], self._n_parts(code)
+        options, fill = self.context.options, self.fill.get(code, np.zeros(0, dtype=np.int64))
+        if options.mode == "tiles" and n_parts > 1 and self._spatial[rows].all():
+            assert self.context.positions is not None
+            xy = _turned(self.context.positions[rows], rng)
+            groups = [rows[tile] for tile in _split(xy, n_parts)]
+        else:
+            groups = np.array_split(rng.permutation(rows), n_parts)
+        for targets in groups:
+            others = fill[:0]
+            if len(fill):
+                n = min(len(fill), max(self.size - len(targets), 0))
+                others = rng.choice(fill, n, replace=False)
+            if self.dropout and len(targets) > 2:
+                n = max(2, round((1 - self.dropout) * len(targets)))
+                targets = rng.choice(targets, n, replace=False)
+            yield _Part(np.sort(targets), np.sort(others))
+
+    def _mixed(self, parts: list[_Part], rng: np.random.Generator) -> list[_Part]:
+        """As many cells with and without a place as were asked for; few come several times."""
+        share = self.context.options.spatial_share
+        if share is None or self.epoch is not None:
+            return parts
+        kinds = [bool(self._spatial[part.targets].any()) for part in parts]
+        if all(kinds) or not any(kinds):
+            return parts
+        n_cells, mixed = sum(map(len, parts)), []
+        for kind, wanted in ((True, share * n_cells), (False, (1 - share) * n_cells)):
+            own = [part for part, of in zip(parts, kinds, strict=True) if of == kind]
+            n = 0
+            while n < wanted:
+                for i in rng.permutation(len(own)):
+                    if n >= wanted:
+                        break
+                    mixed.append(own[i])
+                    n += len(own[i])
+        # Batches are counted before the draw.
+        while len(mixed) < self._n_batches:
+            mixed.append(parts[int(rng.integers(len(parts)))])
+        return mixed
+
+
+def split_tiles(xy: np.ndarray, size: int) -> list[np.ndarray]:
+    """Cut places into tiles of nearly the same number of cells, by halving along the wider side.
+
+    It depends on the places alone, not on the order of the cells.
+
+    Parameters
+    ----------
+    xy
+        Shape ``(n_cells, 2)``.
+    size
+        Cells of a tile at most.
+
+    Returns
+    -------
+    Positions of the cells of each tile, ascending.
+    """
+    return _split(xy, -(-len(xy) // size))
+
+
+def _split(xy: np.ndarray, n_tiles: int) -> list[np.ndarray]:
+    done: list[np.ndarray] = []
+    left = [(np.arange(len(xy)), n_tiles)]
+    while left:
+        cells, n_own = left.pop()
+        if n_own <= 1:
+            done.append(np.sort(cells))
+            continue
+        own = xy[cells]
+        axis = int(np.argmax(own.max(axis=0) - own.min(axis=0)))
+        order = cells[np.lexsort((own[:, 1 - axis], own[:, axis]))]
+        first = n_own // 2
+        cut = len(cells) * first // n_own
+        left += [(order[cut:], n_own - first), (order[:cut], first)]
+    return done
+
+
+def _turned(xy: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Turned by a random angle, so that tiles are others in each epoch."""
+    angle = rng.uniform(0, 2 * np.pi)
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    turned: np.ndarray = np.asarray(xy, dtype=np.float64) @ turn
+    return turned
+
+
+def _joined(parts: list[_Part]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    rows = np.concatenate([np.concatenate([part.targets, part.others]) for part in parts])
+    target = np.concatenate(
+        [np.repeat([1, 0], [len(part.targets), len(part.others)]) for part in parts]
+    )
+    sequence = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+    return rows, {SEQUENCE: sequence.astype(np.int64), TARGET: target.astype(np.int64)}

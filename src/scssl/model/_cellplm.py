@@ -1,0 +1,530 @@
+"""Cells as tokens, tissues as sequences."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+
+from scssl._random import RNG, as_seed, derive_seed
+from scssl.augment import CellMask
+from scssl.data import ContextOptions, Datasets, GeneVocabulary
+from scssl.module import CellPLMModule
+from scssl.module._cellplm import CELLPLM_LOSSES, OBJECTIVES, PANEL
+from scssl.module._classifier import LABELS
+from scssl.nn._cell_transformer import ATTENTIONS, N_GROUPS
+from scssl.nn._latent import LATENTS
+
+from ._base import _SETUP
+from ._cellplm_transfer import CellPLMTransferMixin
+from ._datasets import DatasetsMixin
+from ._imputation import ImputationMixin
+from ._labels import check_label_column, label_codes, trained_classes
+from ._ranges import positive, rate
+from ._reader import CellReader, category_key
+from ._registry import register_model
+from ._setup import DataSetup
+from ._tissue import panels, read_tissue
+from ._widths import whole
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+_LOGGER = logging.getLogger("scssl")
+_DEFAULTS: dict[str, Any] = {
+    "n_hidden": 128,
+    "n_layers": 2,
+    "n_heads": 4,
+    "n_latent": 64,
+    "latent": "vae",
+    "dropout": 0.1,
+    "visible_weight": 0.0,
+    "kl_weight": 0.1,
+    "warmup_steps": 500,
+    "free_bits": 0.0,
+    "cell_dropout": 0.0,
+}
+# What :cite:p:`Wen2024` pretrained with, and how.
+_PUBLISHED: dict[str, Any] = {
+    "n_hidden": 1024,
+    "n_layers": 4,
+    "n_heads": 8,
+    "n_latent": 512,
+    "latent": "gmvae",
+    "dropout": 0.2,
+    "decoder_width": 128,
+    "visible_weight": 1.0,
+    "warmup_steps": 10_000,
+    "kl_weight": 5.0,
+    "free_bits": 5.0,
+    "cell_dropout": 0.3,
+}
+_PUBLISHED_TRAINING: dict[str, Any] = {
+    "max_epochs": 200,
+    "batch_size": 4000,
+    "lr": 2e-4,
+    "weight_decay": 1e-8,
+    "lr_schedule": "cosine",
+    "patience": 20,
+}
+# Least divergence of the clusters, as a share of the greatest: as great as that, it could not fall.
+_CLUSTER_FREE = 0.25
+
+
+@register_model
+class CellPLM(CellPLMTransferMixin, ImputationMixin, DatasetsMixin):
+    """Learn embeddings of cells that see the other cells of their tissue :cite:p:`Wen2024`.
+
+    Cells are tokens, a sample is a sequence: a linear layer on the genes of a cell, its place where it is
+    known, attention among the cells of the sample at linear cost, and a Gaussian latent space from which
+    hidden counts of some of the cells are predicted. The embedding of a cell is the mean of its latent
+    variable; it depends on the other cells of the sample.
+
+    Parameters
+    ----------
+    adata
+        Data that were set up with :meth:`setup_anndata` or :meth:`setup_datasets`.
+    registry
+        Setup of a model that is loaded without data; not for users.
+    n_hidden
+        Width of a token, 128 by default; a multiple of 4 and of `n_heads`.
+    n_layers, n_heads
+        Layers of the transformer, 2 by default, and heads of each, 4 by default.
+    n_latent
+        Width of the embedding, 64 by default.
+    latent
+        ``"vae"``: one Gaussian per cell (default); ``"gmvae"``: one of `n_clusters` Gaussians
+        :cite:p:`Wen2024`; ``"ae"``: a point.
+    n_clusters
+        Clusters of ``latent="gmvae"``, 16 as in :cite:p:`Wen2024`.
+    attention
+        ``"flow"``: at linear cost :cite:p:`Wu2022`; ``"softmax"``: at quadratic cost, for small samples.
+    dropout
+        Share of units dropped in training.
+    decoder_width
+        Width of the layer before the genes; by default `n_hidden`, at most 128 as in :cite:p:`Wen2024`.
+    loss
+        ``"nb"``, ``"zinb"``: negative log-likelihood of counts; ``"mse"``: squared error of the values.
+        ``"auto"`` (default): ``"nb"`` for counts, ``"mse"`` for values that are normalised already.
+    objective
+        ``"reconstruction"`` (default). To fine-tune embeddings, as compared in the study of losses:
+        ``"kl"``, the latent term alone, which collapses; ``"cross_entropy"`` and ``"supcon"``
+        :cite:p:`Khosla2020`, of the labels at ``labels_key``, which these two do use as a target.
+    mask_cells, mask_rate
+        Share of the cells of which genes are hidden in training, and most frequent share of their genes,
+        see :class:`scssl.augment.CellMask`; 0.75 and 0.25 as in :cite:p:`Wen2024`.
+    visible_weight
+        Weight of the reconstruction of all genes of all cells, beside that of what is hidden; 1 in
+        :cite:p:`Wen2024`.
+    kl_weight, warmup_steps, free_bits
+        Weight of the latent term, number of steps in which it rises to that, and nats per cell below which
+        it costs nothing (for clusters, a quarter of the greatest divergence that there can be).
+    temperature
+        Of ``objective="supcon"``, 0.07.
+    context
+        Which cells see each other. ``"sample"``: those of a sample (default). ``"tiles"``: those of a piece
+        of tissue of at most `context_size` cells, with `halo` cells around it. ``"random"``: at most
+        `context_size` cells of a sample at random. In training a batch is made of parts of samples.
+    context_size, halo
+        Number of cells.
+    cell_dropout
+        Share of the cells that is left out of each step of training, 0.3 in :cite:p:`Wen2024`.
+    spatial_share
+        Share of the cells of an epoch that have a place, where others have none; by default as they come.
+    position
+        ``"sinusoidal"``: tokens are told their place. ``"off"``: not. ``"auto"`` (default): where
+        ``spatial_key`` was set up.
+    decoder
+        Whether there is a decoder. A model without one embeds and can be fine-tuned, no more.
+    preset
+        ``"cellplm"``: sizes and training of :cite:p:`Wen2024`. Arguments that are given replace its own.
+    rng
+        Seed of the initial weights.
+
+    Examples
+    --------
+    >>> import numpy as np, scssl
+    >>> adata = scssl.datasets.pbmc68k_reduced()
+    >>> scssl.model.CellPLM.setup_anndata(adata)
+    >>> model = scssl.model.CellPLM(adata, n_hidden=32, n_layers=1)
+    >>> model.train(max_epochs=2, progress=False)
+    >>> model.get_latent_representation().shape
+    (700, 64)
+    """
+
+    module: CellPLMModule
+    _takes_tissue = True
+    # Genes that a data set lacks are no zeros: they are left out of the loss.
+    _learns_all_genes = False
+
+    def __init__(
+        self,
+        adata: AnnData | Datasets | None = None,
+        registry: dict[str, Any] | None = None,
+        *,
+        n_hidden: int | None = None,
+        n_layers: int | None = None,
+        n_heads: int | None = None,
+        n_latent: int | None = None,
+        latent: Literal["vae", "gmvae", "ae"] | None = None,
+        n_clusters: int = 16,
+        attention: Literal["flow", "softmax"] = "flow",
+        dropout: float | None = None,
+        decoder_width: int | None = None,
+        loss: Literal["auto", "nb", "zinb", "mse"] = "auto",
+        objective: Literal["reconstruction", "kl", "cross_entropy", "supcon"] = "reconstruction",
+        mask_cells: float = 0.75,
+        mask_rate: float = 0.25,
+        visible_weight: float | None = None,
+        kl_weight: float | None = None,
+        warmup_steps: int | None = None,
+        free_bits: float | None = None,
+        temperature: float = 0.07,
+        context: Literal["sample", "tiles", "random"] = "sample",
+        context_size: int = 2000,
+        halo: int = 200,
+        cell_dropout: float | None = None,
+        spatial_share: float | None = None,
+        position: Literal["auto", "sinusoidal", "off"] = "auto",
+        decoder: bool = True,
+        preset: Literal["cellplm"] | None = None,
+        rng: RNG = 0,
+    ) -> None:
+        super().__init__(adata, registry)
+        if preset not in (None, "cellplm"):
+            msg = f'`preset` must be "cellplm" or None, found {preset!r}.'
+            raise ValueError(msg)
+        recipe = {**_DEFAULTS, **({} if preset is None else _PUBLISHED)}
+        if latent == "vae" and preset is not None:
+            # Of the mixture: the divergence of one Gaussian counts once.
+            recipe |= {"kl_weight": 1.0, "free_bits": 0.0}
+
+        def chosen(name: str, given: Any) -> Any:
+            return recipe[name] if given is None else given
+
+        if loss == "auto":
+            loss = "nb" if self.setup.input_kind == "counts" else "mse"
+        if position == "auto":
+            position = "off" if self.setup.spatial_key is None else "sinusoidal"
+        width = whole("n_hidden", chosen("n_hidden", n_hidden))
+        self._arguments: dict[str, Any] = {
+            "n_hidden": width,
+            "n_layers": whole("n_layers", chosen("n_layers", n_layers)),
+            "n_heads": whole("n_heads", chosen("n_heads", n_heads)),
+            "n_latent": whole("n_latent", chosen("n_latent", n_latent)),
+            "latent": chosen("latent", latent),
+            "n_clusters": whole("n_clusters", n_clusters),
+            "attention": attention,
+            "dropout": float(chosen("dropout", dropout)),
+            "decoder_width": min(128, width)
+            if decoder_width is None
+            else whole("decoder_width", decoder_width),
+            "loss": loss,
+            "objective": objective,
+            "mask_cells": float(mask_cells),
+            "mask_rate": float(mask_rate),
+            "visible_weight": float(chosen("visible_weight", visible_weight)),
+            "kl_weight": float(chosen("kl_weight", kl_weight)),
+            "warmup_steps": int(chosen("warmup_steps", warmup_steps)),
+            "free_bits": float(chosen("free_bits", free_bits)),
+            "temperature": float(temperature),
+            "context": context,
+            "context_size": whole("context_size", context_size),
+            "halo": int(halo),
+            "cell_dropout": float(chosen("cell_dropout", cell_dropout)),
+            "spatial_share": None if spatial_share is None else float(spatial_share),
+            "position": position,
+            "decoder": bool(decoder),
+            "preset": preset,
+        }
+        self._check()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(as_seed(rng), "weights"))
+            self.module = self._build_module(self._arguments, genes=self.genes, setup=self.setup)
+        a = self._arguments
+        self._model_summary_string = (
+            f"{len(self.genes)} genes, {a['n_layers']} layers of {a['n_hidden']} with {a['n_heads']} heads of "
+            f"{attention} attention, {a['latent']} of {a['n_latent']}, "
+            f"{'with' if position == 'sinusoidal' else 'without'} positions, context {context}, "
+            f"objective {objective}"
+        )
+        self.init_params_ = self._get_init_params(locals())
+
+    def _check(self) -> None:
+        """Refuse arguments that do not go together, or with the data."""
+        a = self._arguments
+        for name, known in (
+            ("latent", LATENTS),
+            ("attention", ATTENTIONS),
+            ("loss", CELLPLM_LOSSES),
+            ("objective", OBJECTIVES),
+            ("position", ("sinusoidal", "off")),
+        ):
+            if a[name] not in known:
+                msg = f"`{name}` must be one of {', '.join(map(repr, known))}; found {a[name]!r}."
+                raise ValueError(msg)
+        if a["n_hidden"] % a["n_heads"] or a["n_hidden"] % N_GROUPS:
+            msg = (
+                f"`n_hidden` must be a multiple of {N_GROUPS} and of `n_heads`, found "
+                f"n_hidden={a['n_hidden']}, n_heads={a['n_heads']}."
+            )
+            raise ValueError(msg)
+        rate(dropout=a["dropout"])
+        positive(temperature=a["temperature"])
+        for name in ("visible_weight", "kl_weight", "warmup_steps", "free_bits"):
+            if not 0 <= a[name] < np.inf:
+                msg = f"`{name}` must not be negative, found {a[name]}."
+                raise ValueError(msg)
+        if a["loss"] != "mse" and self.setup.input_kind != "counts":
+            msg = (
+                f"loss={a['loss']!r} needs counts, but {self.setup.where} was set up as log-normalised. Set "
+                'up a layer with counts: setup_anndata(adata, layer="counts"), or take loss="mse".'
+            )
+            raise ValueError(msg)
+        if a["position"] == "sinusoidal" and self.setup.spatial_key is None:
+            msg = (
+                'position="sinusoidal", but no coordinates were set up. Say where they are: '
+                'setup_anndata(adata, spatial_key="spatial")'
+            )
+            raise ValueError(msg)
+        if a["context"] == "tiles" and self.setup.spatial_key is None:
+            msg = (
+                'context="tiles" cuts tissues by place, but no coordinates were set up. Say where they are: '
+                'setup_anndata(adata, spatial_key="spatial")'
+            )
+            raise ValueError(msg)
+        if a["objective"] == "kl" and a["latent"] == "ae":
+            msg = 'objective="kl" needs a latent space with a divergence: latent="vae" or "gmvae".'
+            raise ValueError(msg)
+        if self._supervised and self.setup.labels_key is None:
+            msg = (
+                f"objective={a['objective']!r} learns from labels, and none were set up. Name their column: "
+                'setup_anndata(adata, labels_key="cell_type")'
+            )
+            raise ValueError(msg)
+
+    @property
+    def _supervised(self) -> bool:
+        return self._arguments["objective"] in ("cross_entropy", "supcon")
+
+    @classmethod
+    def setup_anndata(  # type: ignore[override]
+        cls,
+        adata: AnnData,
+        layer: str | None = None,
+        sample_key: str | None = None,
+        spatial_key: str | None = None,
+        batch_key: str | None = None,
+        labels_key: str | None = None,
+        categorical_covariate_keys: Sequence[str] | None = None,
+        continuous_covariate_keys: Sequence[str] | None = None,
+        input: Literal["auto", "counts", "lognorm"] = "auto",
+        *,
+        target_sum: float | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Check an AnnData and say where things are in it.
+
+        Parameters
+        ----------
+        adata
+            Cells by genes.
+        layer
+            Layer with the expression values, ``adata.X`` by default.
+        sample_key
+            Column of ``adata.obs`` with the sample of each cell, such as the slice. Cells see those of their
+            sample; without it all cells are one sample, whatever else they differ in.
+        spatial_key
+            Entry of ``adata.obsm`` with the place of each cell, ``(n_cells, 2)`` in any unit; NaN where a
+            cell has none. Places are scaled to the unit square sample by sample.
+        batch_key
+            Column of ``adata.obs`` with the batch, of which the decoder is told, and the encoder is not.
+        labels_key
+            Column of ``adata.obs`` with cell types. The validation split is stratified by it; it is a target
+            only with ``objective="cross_entropy"`` and ``"supcon"``.
+        categorical_covariate_keys, continuous_covariate_keys
+            Further columns of ``adata.obs`` that the decoder is told.
+        input
+            What the values are, see :meth:`SSLModel.setup_anndata`.
+        target_sum
+            Sum of a cell before the logarithm, for counts. `None` (default): log1p of the counts as they
+            are, as in :cite:p:`Wen2024`.
+        **kwargs
+            Taken for compatibility with scvi-tools.
+
+        Raises
+        ------
+        ValueError
+            If `adata` is a view; if values are missing, negative, or not what `input` says; if gene
+            names are duplicated; if a column or the coordinates are not what they are used for.
+        KeyError
+            If a layer, column or entry does not exist.
+        TypeError
+            If `adata` is not an AnnData.
+
+        Examples
+        --------
+        >>> import scssl
+        >>> adata = scssl.datasets.pbmc68k_reduced()
+        >>> scssl.model.CellPLM.setup_anndata(adata, sample_key="phase")
+        """
+        super().setup_anndata(
+            adata,
+            layer,
+            batch_key=batch_key,
+            labels_key=labels_key,
+            categorical_covariate_keys=categorical_covariate_keys,
+            continuous_covariate_keys=continuous_covariate_keys,
+            input=input,
+            target_sum=target_sum,
+            sample_key=sample_key,
+            spatial_key=spatial_key,
+            **kwargs,
+        )
+
+    @classmethod
+    def setup_datasets(  # type: ignore[override]
+        cls,
+        datasets: Datasets,
+        layer: str | None = None,
+        sample_key: str | None = None,
+        spatial_key: str | None = None,
+        labels_key: str | None = None,
+        input: Literal["auto", "counts", "lognorm"] = "auto",
+        *,
+        target_sum: float | None = None,
+    ) -> None:
+        """Check several AnnData, such as dissociated cells and tissues, and say where things are in them.
+
+        Genes that a data set does not have are left out of the loss of its cells. The decoder is told the
+        data set.
+
+        Parameters
+        ----------
+        datasets
+            The data sets and their genes, see :class:`scssl.data.Datasets`; ``genes="union"`` to predict
+            genes that some do not have.
+        layer
+            Layer with the expression values, ``X`` of each by default.
+        sample_key
+            Column of ``obs`` with the sample of each cell; data sets without it are one sample.
+        spatial_key
+            Entry of ``obsm`` with the place of each cell; cells of data sets without it have none.
+        labels_key
+            One of the `obs_keys` of `datasets`, as in :meth:`setup_anndata`.
+        input, target_sum
+            As in :meth:`setup_anndata`, of all data sets alike.
+
+        Raises
+        ------
+        ValueError
+            If values are missing, negative, or not what `input` says, or are counts in one data set and
+            logarithms in another.
+        KeyError
+            If a layer, column or entry does not exist in any data set.
+        TypeError
+            If `datasets` are not Datasets.
+
+        Examples
+        --------
+        >>> import scssl
+        >>> adata = scssl.datasets.pbmc68k_reduced()
+        >>> one, two = adata[:300].copy(), adata[300:, :500].copy()
+        >>> datasets = scssl.data.Datasets({"one": one, "two": two}, genes="union")
+        >>> scssl.model.CellPLM.setup_datasets(datasets)
+        """
+        super().setup_datasets(datasets, layer, labels_key, input, target_sum=target_sum)
+        manager = cls._get_most_recent_anndata_manager(datasets.handle, required=True)
+        setup = DataSetup.from_dict(manager.registry[_SETUP]["setup"])
+        setup = replace(setup, sample_key=sample_key, spatial_key=spatial_key)
+        # Looked at here, so that what is missing is missed at setup.
+        read_tissue(datasets, setup, ContextOptions())
+        manager.registry[_SETUP]["setup"] = setup.to_dict()
+
+    @classmethod
+    def _build_module(
+        cls, arguments: Mapping[str, Any], *, genes: GeneVocabulary, setup: DataSetup
+    ) -> CellPLMModule:
+        names = ["n_hidden", "n_layers", "n_heads", "n_latent", "attention", "dropout", "latent"]
+        names += ["n_clusters", "decoder_width", "loss", "objective", "visible_weight", "decoder"]
+        names += ["warmup_steps", "free_bits", "temperature"]
+        supervised = arguments["objective"] in ("cross_entropy", "supcon")
+        return CellPLMModule(
+            len(genes),
+            **{name: arguments[name] for name in names},
+            positions=arguments["position"] == "sinusoidal",
+            latent_weight=arguments["kl_weight"],
+            cluster_free_bits=_CLUSTER_FREE * float(np.log(arguments["n_clusters"])),
+            mask=CellMask(arguments["mask_cells"], arguments["mask_rate"]),
+            context=ContextOptions(
+                arguments["context"],
+                arguments["context_size"],
+                arguments["halo"],
+                arguments["cell_dropout"],
+                arguments["spatial_share"],
+            ),
+            n_categories={
+                category_key(key): len(setup.categories[key]) for key in setup.covariate_keys()
+            },
+            n_continuous=len(setup.continuous_keys),
+            n_classes=len(trained_classes(setup, None)) if supervised else 0,
+        )
+
+    @classmethod
+    def _encoder_arguments(cls, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        # Whatever it learnt from, what is left of it embeds.
+        return {**arguments, "decoder": False, "objective": "reconstruction"}
+
+    def _config(self) -> dict[str, Any]:
+        return self._arguments
+
+    def _read(self, adata: Any, *, min_overlap: float = 0.5) -> CellReader:
+        reader = super()._read(adata, min_overlap=min_overlap)
+        own = adata is None or adata is self._adata
+        datasets = adata if isinstance(adata, Datasets) else self._datasets if own else None
+        assert self.module.context is not None
+        if datasets is not None:
+            reader.context = read_tissue(datasets, self.setup, self.module.context)
+        codes, measured = panels(reader, datasets, self.genes)
+        if measured is not None:
+            reader.obs[PANEL] = codes
+            self.module.measured = torch.from_numpy(measured).to(self.module.device)
+        else:
+            self.module.measured = None
+        return reader
+
+    def _training_data(self) -> CellReader:
+        data = super()._training_data()
+        data.counts = self._arguments["loss"] != "mse"
+        if self._supervised:
+            key = self.setup.labels_key
+            assert key is not None
+            classes = trained_classes(self.setup, None)
+            check_label_column(data.adata, key, None)
+            data.obs[LABELS] = label_codes(data.adata, key, classes, None)
+            data.fills_context = True
+        return data
+
+    def _training_cells(self, data: CellReader) -> np.ndarray:
+        if not self._supervised:
+            return super()._training_cells(data)
+        labelled = np.flatnonzero(data.obs[LABELS] >= 0)
+        _LOGGER.info("%s of %s cells have a label.", f"{len(labelled):,}", f"{data.n_cells:,}")
+        return labelled
+
+    def _train_defaults(self, n_cells: int) -> dict[str, Any]:
+        if self._arguments["preset"] is not None:
+            return dict(_PUBLISHED_TRAINING)
+        epochs = round(300_000 / max(n_cells, 1))
+        return {
+            "max_epochs": int(np.clip(epochs, 20, 150)),
+            "batch_size": 256 if n_cells < 20_000 else 1024,
+            "lr": 1e-3,
+            "weight_decay": 1e-2,
+            "lr_schedule": "cosine",
+            "patience": 20,
+        }

@@ -1,0 +1,188 @@
+"""A CellPLM on new data that starts from the weights of another one."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import torch
+from torch import Tensor
+
+from scssl.data import GeneVocabulary
+from scssl.module import CellPLMModule
+
+from ._backbone import Backbone, known_genes
+from ._setup import DataSetup
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+_LOGGER = logging.getLogger("scssl")
+# Tensors with one row per gene, and whether new genes start at zero in them.
+_BY_GENE = {
+    "gene_encoder.weight": True,
+    "gene_decoder.weight": False,
+    "gene_decoder.bias": False,
+    "zero_decoder.weight": False,
+    "zero_decoder.bias": False,
+    "log_dispersion": False,
+}
+# What a new model takes over from the arguments of the other one.
+_ARCHITECTURE = (
+    "n_hidden",
+    "n_layers",
+    "n_heads",
+    "n_latent",
+    "latent",
+    "n_clusters",
+    "attention",
+    "dropout",
+    "decoder_width",
+    "loss",
+    "context",
+    "context_size",
+    "halo",
+    "kl_weight",
+    "free_bits",
+)
+# Never taken over: they belong to the columns, labels and training of the other model.
+_OWN = ("decoder.covariates.", "decoder.continuous.", "head.", "projector.", "warmup")
+
+
+class CellPLMTransferMixin:
+    """Start from another CellPLM, gene by gene."""
+
+    module: CellPLMModule
+    genes: GeneVocabulary
+    setup: DataSetup
+    is_trained_: bool
+    _arguments: dict[str, Any]
+    _warm = False
+
+    @property
+    def _has_learnt(self) -> bool:
+        return self.is_trained_ or self._warm
+
+    @classmethod
+    def from_ssl_model(
+        cls,
+        model: Self | str | Path,
+        adata: AnnData,
+        *,
+        objective: Literal["reconstruction", "kl", "cross_entropy", "supcon"] = "reconstruction",
+        sample_key: str | None = None,
+        spatial_key: str | None = None,
+        batch_key: str | None = None,
+        labels_key: str | None = None,
+        categorical_covariate_keys: Sequence[str] | None = None,
+        continuous_covariate_keys: Sequence[str] | None = None,
+        layer: str | None = None,
+        min_overlap: float = 0.5,
+        **kwargs: Any,
+    ) -> Self:
+        """Model on new data with the weights of a trained one, to go on with any of the objectives.
+
+        The model has the genes of `adata`. Weights of genes are taken over by name; genes that the other
+        model does not know start at zero in the encoder, and at their mean expression in the decoder. Cells
+        are then embedded as by the other model, if they are told their place as there. What the decoder is
+        told of batches starts anew, and so do layers of another shape.
+
+        Parameters
+        ----------
+        model
+            Trained CellPLM, the folder of one or its name on the Hugging Face Hub.
+        adata
+            Cells to adapt to. Set up here, with the columns below.
+        objective
+            What is learnt, see the class.
+        sample_key, spatial_key, batch_key, labels_key
+            As in :meth:`setup_anndata`.
+        categorical_covariate_keys, continuous_covariate_keys
+            As in :meth:`setup_anndata`.
+        layer
+            Layer with values of the kind that the model was trained on; ``adata.X`` by default.
+        min_overlap
+            Share of the genes of `adata` that the other model must know.
+        **kwargs
+            Arguments of the model that differ.
+
+        Raises
+        ------
+        GeneMismatchError
+            If the other model knows too few of the genes.
+        TypeError
+            If it is no CellPLM.
+        ValueError
+            If an argument is not what it can be.
+
+        Examples
+        --------
+        >>> import scssl
+        >>> adata = scssl.datasets.pbmc68k_reduced()
+        >>> scssl.model.CellPLM.setup_anndata(adata)
+        >>> model = scssl.model.CellPLM(adata, n_hidden=32, n_layers=1)
+        >>> model.train(max_epochs=2, progress=False)
+        >>> tuned = scssl.model.CellPLM.from_ssl_model(
+        ...     model, adata, objective="cross_entropy", labels_key="bulk_labels"
+        ... )
+        >>> tuned.train(max_epochs=2, progress=False)
+        """
+        source = Backbone.of(model)
+        if source.model_class != cls.__name__:
+            msg = f"The weights are those of a {source.model_class}, not of a {cls.__name__}."
+            raise TypeError(msg)
+        read = source.setup_arguments(covariates=False)
+        maker: Any = cls
+        maker.setup_anndata(
+            adata,
+            layer=layer,
+            sample_key=sample_key,
+            spatial_key=spatial_key,
+            batch_key=batch_key,
+            labels_key=labels_key,
+            categorical_covariate_keys=categorical_covariate_keys,
+            continuous_covariate_keys=continuous_covariate_keys,
+            input=read["input"],
+            target_sum=read["target_sum"],
+        )
+        arguments = {name: source.arguments[name] for name in _ARCHITECTURE}
+        if spatial_key is None and arguments["context"] == "tiles":
+            arguments["context"] = "sample"
+        new: Self = maker(adata, **{**arguments, "objective": objective, **kwargs})
+        new._start_from(source, min_overlap)
+        return new
+
+    @torch.no_grad()
+    def _start_from(self, source: Backbone, min_overlap: float) -> None:
+        """Take over the weights of another model."""
+        assert source.weights is not None
+        rows = torch.from_numpy(known_genes(source.genes, self.genes.names, min_overlap))
+        known = rows >= 0
+        anew = []
+        for name, tensor in self.module.state_dict().items():
+            theirs = source.weights.get(name)
+            if name.startswith(_OWN):
+                continue
+            if theirs is None or theirs.shape[1:] != tensor.shape[1:]:
+                anew.append(name)
+            elif name in _BY_GENE:
+                if _BY_GENE[name]:
+                    tensor.zero_()
+                tensor[known] = theirs[rows[known]].to(tensor)
+            elif theirs.shape == tensor.shape:
+                tensor.copy_(theirs)
+            else:
+                anew.append(name)
+        self.module.warm_genes = known
+        if not known.all():
+            _LOGGER.info("%d of %d genes are new to the model.", int((~known).sum()), len(known))
+        if anew:
+            _LOGGER.info("%d tensors start anew: %s.", len(anew), _names(anew, source.weights))
+        self._warm = True
+
+
+def _names(anew: Sequence[str], weights: Mapping[str, Tensor]) -> str:
+    shown = [f"{name} ({'another shape' if name in weights else 'not there'})" for name in anew]
+    return ", ".join(shown[:6]) + (", ..." if len(shown) > 6 else "")

@@ -1,0 +1,120 @@
+"""Expression of genes that were not measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from scssl.data import Datasets, GeneVocabulary
+from scssl.module import CellPLMModule
+
+from ._genes import gene_columns
+from ._reader import category_key
+from ._setup import DataSetup
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from ._reader import CellReader
+
+
+class ImputationMixin:
+    """Predict genes that a panel does not have from cells in which they were measured."""
+
+    module: CellPLMModule
+    genes: GeneVocabulary
+    setup: DataSetup
+    is_trained_: bool
+
+    if TYPE_CHECKING:
+
+        def _read(self, adata: Any, *, min_overlap: float = 0.5) -> CellReader: ...
+
+        def _apply(self, *args: Any) -> np.ndarray: ...
+
+    @torch.inference_mode()
+    def get_imputed_expression(
+        self,
+        adata: AnnData | Datasets | None = None,
+        indices: Sequence[int] | np.ndarray | None = None,
+        *,
+        genes: Sequence[str] | None = None,
+        as_batch: str | None = None,
+        min_overlap: float = 0.0,
+    ) -> pd.DataFrame:
+        """Expected expression of cells, also of genes that were not measured in them.
+
+        Of counts, expected counts: those of the genes that were measured in a cell sum to what was counted
+        of them, and those of other genes are on the same scale. Of normalised values, expected values.
+
+        Parameters
+        ----------
+        adata
+            Cells, the model's own by default. They need not have all genes of the model.
+        indices
+            Rows, a boolean mask or cell names; all by default.
+        genes
+            Genes to impute; all of the model by default. The result is dense: for many cells, name the
+            genes you need.
+        as_batch
+            Batch (of ``batch_key``, or name of a data set) that the decoder is told for all cells: for
+            genes that were not measured in the cells' own, one in which they were. By default, that of the
+            cells where `adata` has it and the model knows it, else the mean over the batches.
+        min_overlap
+            Share of the model's genes that `adata` must have.
+
+        Returns
+        -------
+        Float32 frame, one row per cell and one column per gene.
+
+        Raises
+        ------
+        ValueError
+            If the model is not trained or has no decoder, or there is no batch `as_batch`.
+        KeyError
+            If the model does not know a gene.
+        """
+        if not self.is_trained_:
+            msg = (
+                "The model is not trained, so there is nothing to impute with. Call model.train()."
+            )
+            raise ValueError(msg)
+        columns = gene_columns(self.genes, genes, self.module.device)
+        data = self._read(adata, min_overlap=min_overlap)
+        self._tell_batch(data, as_batch)
+        for key in self.setup.categorical_keys:
+            if key in data.adata.obs:
+                data.obs[category_key(key)] = _known_codes(data.adata, self.setup, key)
+
+        def impute(batch: dict[str, Tensor]) -> Tensor:
+            return self.module.generative(batch, self.module.embed(batch), genes=columns)["x_hat"]
+
+        names = self.genes.names if columns is None else self.genes.names[columns.cpu().numpy()]
+        rows = data.rows(indices)
+        found = self._apply(data, rows, None, impute, len(names))
+        return pd.DataFrame(found, index=data.adata.obs_names[rows], columns=names)
+
+    def _tell_batch(self, data: CellReader, as_batch: str | None) -> None:
+        key = self.setup.batch_key
+        if as_batch is not None:
+            known = [] if key is None else self.setup.categories[key]
+            if as_batch not in known:
+                there = ", ".join(map(repr, known[:10])) or "none, as no batch_key was set up"
+                msg = f"There is no batch {as_batch!r}; the model knows {there}."
+                raise ValueError(msg)
+            assert key is not None
+            code = known.index(as_batch)
+            data.obs[category_key(key)] = np.full(data.n_cells, code, dtype=np.int64)
+        elif key is not None and key in data.adata.obs:
+            data.obs[category_key(key)] = _known_codes(data.adata, self.setup, key)
+
+
+def _known_codes(adata: AnnData, setup: DataSetup, key: str) -> np.ndarray:
+    """Codes of a column, -1 for categories that the model does not know."""
+    codes: np.ndarray = pd.Index(setup.categories[key]).get_indexer(adata.obs[key].astype(str))
+    return codes.astype(np.int64)

@@ -1,0 +1,27 @@
+"""Checks of numbers that must be in a range."""
+
+from __future__ import annotations
+
+
+def positive(**values: float) -> None:
+    """Refuse what is not above 0."""
+    for name, value in values.items():
+        if not value > 0:
+            msg = f"`{name}` must be positive, found {value}."
+            raise ValueError(msg)
+
+
+def share(**values: float | None) -> None:
+    """Refuse what is not between 0 and 1, nor `None`."""
+    for name, value in values.items():
+        if value is not None and not 0 <= value <= 1:
+            msg = f"`{name}` must be between 0 and 1, found {value}."
+            raise ValueError(msg)
+
+
+def rate(**values: float) -> None:
+    """Refuse what is not a share that leaves something over."""
+    for name, value in values.items():
+        if not 0 <= value < 1:
+            msg = f"`{name}` must be in [0, 1), found {value}."
+            raise ValueError(msg)

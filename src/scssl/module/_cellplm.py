@@ -1,0 +1,399 @@
+"""Cells as tokens, tissues as sequences."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from scvi.module.base import LossOutput
+from torch import Tensor, nn
+from torch.nn import functional
+
+from scssl.augment import CellMask
+from scssl.data._context import POSITION, SEQUENCE, TARGET, ContextOptions
+from scssl.data._statistics import GeneStatistics
+from scssl.nn import GeneDecoder, GeneEncoder, GeneSampler, SparseRows, take_rows
+from scssl.nn._cell_decoder import CellDecoder
+from scssl.nn._cell_transformer import Attention, CellTransformer
+from scssl.nn._latent import LatentKind, Posterior, Variational
+from scssl.objective import sparse_masked_mse, sparse_masked_nb, supcon
+
+from ._base import SSLModule, asked_for, undecayed_vectors
+from ._classifier import LABELS
+
+Objective = Literal["reconstruction", "kl", "cross_entropy", "supcon"]
+OBJECTIVES: tuple[Objective, ...] = ("reconstruction", "kl", "cross_entropy", "supcon")
+CELLPLM_LOSSES = ("nb", "zinb", "mse")
+#: Key in a batch: code of the set of genes that was measured in a cell.
+PANEL = "panel"
+# Bounds of the inverse dispersion, as published.
+_LOG_DISPERSION = (float(np.log(1e-4)), float(np.log(1e4)))
+_OUTPUT_SCALE, _ZERO_LOGIT = 0.1, -2.0
+_N_PROJECTED = 64
+
+
+class CellPLMModule(SSLModule):
+    r"""Gene embedder, cell transformer, latent space and decoder of :cite:p:`Wen2024`.
+
+    The loss of a step is that of the masked entries that were measured, summed over genes and averaged
+    over the masked cells, plus `visible_weight` times that of all measured entries of all cells, plus
+    `latent_weight` times the divergences of the latent space. Where the loss is of counts, the decoder's
+    output is scaled so that over the measured genes it sums to the counts of the cell.
+
+    Parameters
+    ----------
+    n_genes
+        Number of genes.
+    n_hidden, n_layers, n_heads, attention, dropout, positions, latent, n_latent, n_clusters
+        See :class:`scssl.nn._cell_transformer.CellTransformer`.
+    decoder_width
+        Width of the layer before the genes.
+    loss
+        ``"nb"``, ``"zinb"`` or ``"mse"``.
+    objective
+        ``"reconstruction"``; ``"kl"``: the latent term alone; ``"cross_entropy"`` or ``"supcon"`` of labels.
+    mask
+        Which cells and genes are hidden in training; `None` for none.
+    visible_weight
+        Weight of the reconstruction of all measured entries beside that of the hidden ones.
+    latent_weight
+        Weight of the divergences.
+    warmup_steps
+        Steps over which that weight rises from 0.
+    free_bits
+        Divergence of each term below which nothing is gained; `cluster_free_bits` of the clusters.
+    temperature
+        Of ``objective="supcon"``.
+    context
+        Which cells see each other.
+    decoder
+        Whether there is a decoder. Without one the module embeds and can be fine-tuned.
+    n_categories, n_continuous
+        Covariates that the decoder is told.
+    n_classes
+        Number of classes of labels.
+    measured
+        Which genes each panel has, shape ``(n_panels, n_genes)``, boolean; `None`: all have all.
+    """
+
+    wants_statistics = True
+    measured: Tensor | None
+    warmup: Tensor
+
+    def __init__(
+        self,
+        n_genes: int,
+        *,
+        n_hidden: int,
+        n_layers: int,
+        n_heads: int,
+        n_latent: int,
+        attention: Attention,
+        dropout: float,
+        positions: bool,
+        latent: LatentKind,
+        n_clusters: int,
+        decoder_width: int,
+        loss: str,
+        objective: Objective,
+        mask: CellMask | None,
+        visible_weight: float,
+        latent_weight: float,
+        warmup_steps: int,
+        free_bits: float,
+        cluster_free_bits: float,
+        temperature: float,
+        context: ContextOptions,
+        decoder: bool = True,
+        n_categories: Mapping[str, int] | None = None,
+        n_continuous: int = 0,
+        n_classes: int = 0,
+        measured: Tensor | None = None,
+    ) -> None:
+        super().__init__()
+        self.n_genes, self.reconstructs, self.objective = n_genes, loss, objective
+        self.context, self.mask, self.decodes = context, mask, decoder
+        self.visible_weight, self.latent_weight = visible_weight, latent_weight
+        self.warmup_steps, self.temperature = warmup_steps, temperature
+        self.free_bits, self.cluster_free_bits = free_bits, cluster_free_bits
+        self.n_categories, self.n_continuous = dict(n_categories or {}), n_continuous
+        self.collapse_is_failure = objective in ("reconstruction", "kl")
+        self.gene_encoder = GeneEncoder(n_genes, n_hidden)
+        self.encoder = CellTransformer(
+            n_hidden,
+            n_layers=n_layers,
+            n_heads=n_heads,
+            attention=attention,
+            dropout=dropout,
+            positions=positions,
+            latent=latent,
+            n_latent=n_latent,
+            n_clusters=n_clusters,
+        )
+        self.sampler: GeneSampler | None = None
+        #: Genes whose weights are those of a trained model, although this one is not trained yet.
+        self.warm_genes: Tensor | None = None
+        self.register_buffer("measured", measured, persistent=False)
+        if not decoder:
+            return
+        self.variational = Variational(latent, n_hidden, n_latent, n_clusters)
+        self.decoder = CellDecoder(
+            n_latent,
+            n_hidden,
+            decoder_width,
+            dropout=dropout,
+            n_categories=self.n_categories,
+            n_continuous=n_continuous,
+        )
+        self.gene_decoder = GeneDecoder(decoder_width, n_genes)
+        if loss in ("nb", "zinb"):
+            self.log_dispersion = nn.Parameter(torch.zeros(n_genes))
+        if loss == "zinb":
+            self.zero_decoder = GeneDecoder(decoder_width, n_genes)
+        self.register_buffer("warmup", torch.zeros((), dtype=torch.int64))
+        if objective == "cross_entropy":
+            self.head = nn.Linear(n_latent, n_classes)
+        elif objective == "supcon":
+            self.projector = nn.Sequential(
+                nn.Linear(n_latent, n_latent), nn.ReLU(), nn.Linear(n_latent, _N_PROJECTED)
+            )
+
+    def begin_training(
+        self, statistics: GeneStatistics, *, fresh: bool, n_output_genes: int | None
+    ) -> None:
+        if not self.decodes:
+            msg = (
+                "This model has no decoder, so it cannot be trained to predict hidden genes. Fine-tune "
+                "it: scssl.model.CellTypeClassifier.from_ssl_model(model, adata, labels_key=...)"
+            )
+            raise ValueError(msg)
+        if fresh:
+            device = self.gene_decoder.bias.device
+            start = statistics.mean
+            if self.reconstructs != "mse":
+                # A gene that was never seen starts as if at one count in ten million.
+                start = np.log(np.maximum(statistics.share, 1e-7))
+            at = torch.from_numpy(start).float().to(device)
+            cold = None if self.warm_genes is None else ~self.warm_genes.to(device)
+            self.gene_decoder.start_at(at, _OUTPUT_SCALE, cold)
+            if self.reconstructs == "zinb":
+                at = torch.full_like(at, _ZERO_LOGIT)
+                self.zero_decoder.start_at(at, _OUTPUT_SCALE, cold)
+        self.sampler = None
+        if n_output_genes is not None and n_output_genes < self.n_genes:
+            self.sampler = GeneSampler(statistics.spread, n_output_genes)
+
+    @property
+    def output_width(self) -> int:
+        reads = self.decodes and self.objective == "reconstruction"
+        return self.gene_decoder.in_features if reads else 0
+
+    def encoder_parts(self) -> list[nn.Module]:
+        """Layers of the encoder, the one on the genes first."""
+        return [self.gene_encoder, *self.encoder.parts()]
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        return undecayed_vectors(self)
+
+    def after_step(self, step: int, n_steps: int) -> None:
+        if self.decodes:
+            self.warmup += 1
+
+    def _lengths(self, tensors: Mapping[str, Tensor]) -> list[int] | None:
+        """Cells of each sequence; `None` where all are one."""
+        if SEQUENCE not in tensors:
+            return None
+        found: list[int] = tensors[SEQUENCE].squeeze(1).bincount().tolist()
+        return found
+
+    def _hidden(self, x: SparseRows, tensors: Mapping[str, Tensor]) -> Tensor:
+        first = self.gene_encoder(x)
+        return self.encoder.hidden(first, tensors.get(POSITION), self._lengths(tensors))
+
+    def encode(self, tensors: Mapping[str, Tensor]) -> Tensor:
+        z: Tensor = self.encoder.latent(self._hidden(self._rows(tensors), tensors))[0]
+        return z
+
+    def embed(self, tensors: Mapping[str, Tensor]) -> Tensor:
+        """Embeddings of a batch of whole sequences, the means of the latent variables."""
+        return self.encode(tensors).float()
+
+    def loss(
+        self,
+        tensors: Mapping[str, Tensor],
+        inference_outputs: Any = None,
+        generative_outputs: Any = None,
+        *,
+        rng: torch.Generator | None = None,
+        full: bool = True,
+    ) -> LossOutput:
+        x, rng = self._rows(tensors), self._generator(rng)
+        target = torch.ones(x.n_cells, dtype=torch.bool, device=x.values.device)
+        if TARGET in tensors:
+            target = tensors[TARGET].squeeze(1).bool()
+        visible, hidden = x, None
+        if self.mask is not None:
+            hidden = self.mask.draw(x, rng, eligible=target)
+            visible = x.keep(hidden.visible)
+        mean, *rest = self.encoder.latent(self._hidden(visible, tensors))
+        posterior = self.variational(mean, *rest, rng=rng)
+        n = int(target.sum())
+        latent = self._divergence(posterior, target) * self.latent_weight
+        if not full and self.warmup_steps:
+            latent = latent * min(1.0, float(self.warmup) / self.warmup_steps)
+        extra: dict[str, Tensor] = {}
+        if self.objective == "reconstruction":
+            own = self._reconstruction(x, tensors, hidden, target, posterior.sample, rng, full=full)
+        elif self.objective == "kl":
+            own = latent.new_zeros(())
+        else:
+            z, labels = asked_for(tensors, mean, tensors[LABELS].squeeze(1))
+            if self.objective == "supcon":
+                own = supcon(self.projector(z), labels, temperature=self.temperature)
+            else:
+                logits = self.head(z).float()
+                own = functional.cross_entropy(logits, labels)
+                extra["hits"] = (logits.argmax(1) == labels).sum()
+        if full:
+            divergence = posterior.divergence[target].sum().detach()
+            extra |= {"cells": divergence.new_tensor(n), "divergence": divergence}
+            extra["own"] = own.detach() * n
+        return LossOutput(loss=own + latent, n_obs_minibatch=n, extra_metrics=extra if full else {})
+
+    def validation_scores(self, tally: Mapping[str, Tensor]) -> dict[str, float]:
+        """The objective without the latent term, the divergence of a cell, accuracy where there is one."""
+        n = tally["cells"]
+        scores = {"objective": tally["own"] / n, "divergence": tally["divergence"] / n}
+        if "hits" in tally:
+            scores["accuracy"] = tally["hits"] / n
+        return {name: float(value) for name, value in scores.items()}
+
+    def _divergence(self, posterior: Posterior, target: Tensor) -> Tensor:
+        total = posterior.divergence[target].mean().clamp(min=self.free_bits)
+        if posterior.cluster_divergence is not None:
+            told = posterior.cluster_divergence[target].mean()
+            total = total + told.clamp(min=self.cluster_free_bits)
+        return total
+
+    def _reconstruction(
+        self,
+        x: SparseRows,
+        tensors: Mapping[str, Tensor],
+        hidden: Any,
+        target: Tensor,
+        z: Tensor,
+        rng: torch.Generator,
+        *,
+        full: bool,
+    ) -> Tensor:
+        decoded = self.decoder(z, *self._covariates(tensors))
+        genes, count, where = None, None, None
+        columns, rows = x.columns.long(), x.rows
+        n_genes = self.n_genes
+        if self.sampler is not None and not full:
+            genes, count = self.sampler.draw(rng)
+            n_genes = len(genes)
+            column = torch.full((self.n_genes,), -1, device=genes.device)
+            column[genes] = torch.arange(n_genes, device=genes.device)
+            columns = column[columns]
+            where = (columns >= 0).nonzero().squeeze(1)
+            columns, rows = columns[where], rows[where]
+        output = self.gene_decoder(decoded, genes).float()
+        weight, zero_weight = self._weights(x, hidden, target)
+        weight = weight if where is None else weight[where]
+        panel = self._panel(tensors, genes)
+        if count is not None:
+            weight = weight * count[columns]
+            zero_weight = zero_weight * count
+        if panel is not None:
+            zero_weight = zero_weight * panel
+        one = output.new_ones(())
+        stored = rows * n_genes + columns
+        values = tensors["counts"] if self.reconstructs != "mse" else x.values
+        values = values if where is None else values[where]
+        if self.reconstructs == "mse":
+            return sparse_masked_mse(output, stored, values, weight, zero_weight, one)
+        log_mean = self._scaled(output, tensors["library"], panel, count)
+        dispersion = self.log_dispersion.clamp(*_LOG_DISPERSION)
+        if genes is not None:
+            dispersion = take_rows(self.log_dispersion, genes).clamp(*_LOG_DISPERSION)
+        logits = self.zero_decoder(decoded, genes) if self.reconstructs == "zinb" else None
+        return sparse_masked_nb(
+            log_mean, dispersion, stored, values, weight, zero_weight, one, logits=logits
+        )
+
+    def _weights(self, x: SparseRows, hidden: Any, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Weight in the loss of each stored value, and of the zeros of each cell, ``(n_cells, 1)``."""
+        every = target.float() / target.sum().clamp(min=1)
+        if hidden is None:
+            return every.index_select(0, x.rows), every[:, None]
+        n_masked = (hidden.zero_weight > 0).sum().clamp(min=1)
+        weight = hidden.loss_weight / n_masked
+        zero_weight = hidden.zero_weight / n_masked
+        if self.visible_weight:
+            all_of_them = self.visible_weight * every
+            weight = weight + all_of_them.index_select(0, x.rows)
+            zero_weight = zero_weight + all_of_them[:, None]
+        return weight, zero_weight
+
+    def _panel(self, tensors: Mapping[str, Tensor], genes: Tensor | None) -> Tensor | None:
+        """Whether each gene was measured in each cell, ``(n_cells, n_genes)`` or one row for all."""
+        if self.measured is None or PANEL not in tensors:
+            return None
+        panels = self.measured if genes is None else self.measured[:, genes]
+        codes = tensors[PANEL].squeeze(1)
+        if bool((codes == codes[0]).all()):
+            codes = codes[:1]
+        return panels[codes].float()
+
+    def _scaled(
+        self, output: Tensor, library: Tensor, panel: Tensor | None, count: Tensor | None
+    ) -> Tensor:
+        """Logarithm of the means, which sum to the counts of the cell over what was measured."""
+        terms = output if count is None else output + count.log()
+        if panel is not None:
+            terms = terms.masked_fill(panel == 0, float("-inf"))
+        total = terms.logsumexp(dim=1, keepdim=True)
+        # Cells without a count have no mean; whatever stands here, nothing of them is expected.
+        return output - total + library.clamp(min=1).log()
+
+    def _covariates(
+        self, tensors: Mapping[str, Tensor]
+    ) -> tuple[list[Tensor | None], Tensor | None]:
+        codes = [tensors[key].squeeze(1) if key in tensors else None for key in self.n_categories]
+        return codes, tensors.get("covariates:continuous") if self.n_continuous else None
+
+    def generative(
+        self, tensors: Mapping[str, Tensor], z: Tensor, genes: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Expected counts of embedded cells at their own depth, or values where the loss is of these.
+
+        Parameters
+        ----------
+        tensors
+            The batch, for covariates, measured genes and library sizes.
+        z
+            Embeddings.
+        genes
+            Genes to give, all by default; also such as were not measured.
+        """
+        if not self.decodes:
+            msg = (
+                "This model has no decoder: it embeds cells, but cannot tell their expression. Use "
+                "get_latent_representation(), or a model with a decoder."
+            )
+            raise ValueError(msg)
+        decoded = self.decoder(z, *self._covariates(tensors))
+        parts = []
+        # All genes are needed to scale the output, but of a few cells at a time.
+        for start in range(0, len(z), 512):
+            part = slice(start, start + 512)
+            output = self.gene_decoder(decoded[part]).float()
+            if self.reconstructs != "mse":
+                few = {k: v[part] for k, v in tensors.items() if k in (PANEL,)}
+                panel = self._panel(few, None)
+                output = self._scaled(output, tensors["library"][part], panel, None).exp()
+            parts.append(output if genes is None else output[:, genes])
+        return {"x_hat": torch.cat(parts) if parts else decoded.new_zeros(0, self.n_genes)}
