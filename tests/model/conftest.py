@@ -13,6 +13,7 @@ MODELS = scssl.model.list_models()
 # Of models that are not named here: arguments that every model with an encoder of its own takes.
 ANY = {"hidden_dims": (32,), "n_latent": 8}
 SMALL = {
+    "CellPLM": {"n_hidden": 32, "n_layers": 1, "n_heads": 2, "n_latent": 8},
     "CellTypeClassifier": {"hidden_dims": (32, 16), "n_latent": 8},
     "MaskedAutoencoder": {"hidden_dims": (32, 16), "n_latent": 8},
     "PseudoLabel": {
@@ -35,6 +36,7 @@ SMALL = {
 SETUP = {"CellTypeClassifier": {"labels_key": "cell_type"}}
 # What its history has beside that of all models.
 HISTORY = {
+    "CellPLM": {"validation_objective", "validation_divergence"},
     "CellTypeClassifier": {"validation_accuracy", "validation_macro_f1"},
     "ProteinPredictor": {"validation_pearson"},
     "PseudoLabel": {"validation_accuracy"},

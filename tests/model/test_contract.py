@@ -190,7 +190,11 @@ def test_training_on_a_file(build, tmp_path):
 def test_views_are_read_without_becoming_copies(trained, adata):
     z = trained.get_latent_representation()
     view = adata[10:20]
-    np.testing.assert_array_equal(trained.get_latent_representation(view), z[10:20])
+    expected = z[10:20]
+    if trained.module.context is not None:
+        # Cells that see each other see fewer of them.
+        expected = trained.get_latent_representation(adata[10:20].copy())
+    np.testing.assert_array_equal(trained.get_latent_representation(view), expected)
     assert view.is_view
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ._by_name import is_own_mask, mask_needs, masking, masking_from_config, remade
+from ._cell_mask import CellMask
 from ._mask import Hidden, Masking, RandomMask
 from ._program_masks import GeneProgramMask, GPToGPMask, GPToTFMask
 from ._programs import GenePrograms
@@ -18,6 +19,7 @@ __all__ = [
     "Augmentation",
     "Batch",
     "BinomialThinning",
+    "CellMask",
     "Compose",
     "CrossOver",
     "Dropout",

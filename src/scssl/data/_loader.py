@@ -20,10 +20,11 @@ if TYPE_CHECKING:
     from scipy import sparse
 
     from scssl.data._alignment import GeneAlignment
+    from scssl.data._context import BatchPlan
     from scssl.data._partners import PartnerWalks
     from scssl.data._source import RowSource
 
-_OWN_KEYS = ("X", "library", "indices")
+_OWN_KEYS = ("X", "library", "indices", "sequence", "target")
 
 # glibc maps blocks above a threshold anew each time, and the page faults cost three times as much
 # as reading a batch. Freeing one large block, never touched, raises the threshold of the process.
@@ -70,7 +71,7 @@ class CellLoader:
     input_kind
         ``"counts"`` (normalised here) or ``"lognorm"`` (passed through).
     target_sum
-        Sum of each cell before the logarithm, for counts.
+        Sum of each cell before the logarithm, for counts; `None`: counts are not scaled.
     obs
         Arrays of one row per cell of the source, ``(n_cells,)`` or ``(n_cells, k)``.
     counts
@@ -82,6 +83,9 @@ class CellLoader:
     normalize
         Normalises a block of cells in place of what `input_kind` says, see
         :class:`BlockNormalizer`; ``"library"`` has the shape that it gives.
+    plan
+        What the batches are, in place of `batch_size`, `shuffle`, `groups` and `drop_last`: every process
+        gets every `world_size`-th of them, and the first ones are repeated where they do not divide.
     rank, world_size
         Number of this process and of all. Each process gets every `world_size`-th cell of the
         order and the same number of batches; where the cells do not divide, the first ones are
@@ -116,16 +120,17 @@ class CellLoader:
         drop_last: bool = False,
         alignment: GeneAlignment | None = None,
         input_kind: InputKind,
-        target_sum: float = 1e4,
+        target_sum: float | None = 1e4,
         obs: Mapping[str, Any] | None = None,
         counts: bool = False,
         partners: PartnerWalks | None = None,
         normalize: Callable[[sparse.csr_matrix], tuple[sparse.csr_matrix, np.ndarray]]
         | None = None,
+        plan: BatchPlan | None = None,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        self.source = source
+        self.source, self.plan = source, plan
         self.rows = _checked_rows(rows, source.shape[0])
         self.batch_size = _positive(batch_size, "batch_size")
         self.shuffle = shuffle
@@ -134,7 +139,7 @@ class CellLoader:
         self.normalize = normalize
         self.drop_last = drop_last
         self.alignment = alignment
-        self.target_sum = float(target_sum)
+        self.target_sum = None if target_sum is None else float(target_sum)
         self.rank, self.world_size = rank, _positive(world_size, "world_size")
         self.epoch = 0
         if input_kind not in INPUT_KINDS:
@@ -155,8 +160,8 @@ class CellLoader:
         if not 0 <= rank < world_size:
             msg = f"`rank` must be in [0, {world_size}), found {rank}."
             raise ValueError(msg)
-        if not np.isfinite(target_sum) or target_sum <= 0:
-            msg = f"`target_sum` must be a positive number, found {target_sum!r}."
+        if target_sum is not None and not 0 < target_sum < np.inf:
+            msg = f"`target_sum` must be a positive number or None, found {target_sum!r}."
             raise ValueError(msg)
         if alignment is not None and len(alignment.columns) != source.shape[1]:
             msg = (
@@ -192,11 +197,16 @@ class CellLoader:
         self.epoch = int(epoch)
 
     def __len__(self) -> int:
+        if self.plan is not None:
+            return -(-len(self.plan) // self.world_size)
         n_own = self._n_own()
         return n_own // self.batch_size if self.drop_last else -(-n_own // self.batch_size)
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
         # A generator: nothing below runs before the first batch is asked for.
+        if self.plan is not None:
+            yield from self._planned(self.plan, self.epoch)
+            return
         epoch, order = self.epoch, self._order()
         size = self.batch_size
         n_cells = min(len(order), len(self) * size)
@@ -215,6 +225,20 @@ class CellLoader:
             for first in range(0, len(rows), size):
                 part = slice(first, first + size)
                 yield self._batch(rows[part], block[part])
+
+    def _planned(self, plan: BatchPlan, epoch: int) -> Iterator[dict[str, torch.Tensor]]:
+        """Batches of a plan, those of this process."""
+        if self.world_size == 1:
+            batches = plan.draw(epoch)
+        else:
+            drawn = list(plan.draw(epoch))
+            n = len(self) * self.world_size
+            batches = iter([drawn[i % len(drawn)] for i in range(self.rank, n, self.world_size)])
+        for rows, extra in batches:
+            batch = self._batch(rows, self.source.read(rows))
+            for name, values in extra.items():
+                batch[name] = torch.from_numpy(values[:, None] if values.ndim == 1 else values)
+            yield batch
 
     def _with_partners(
         self, rows: np.ndarray, number: int, epoch: int

@@ -25,7 +25,7 @@ def row_sums(csr: sparse.csr_matrix) -> np.ndarray:
 
 
 def normalize_rows(
-    csr: sparse.csr_matrix, *, input_kind: InputKind, target_sum: float = 1e4
+    csr: sparse.csr_matrix, *, input_kind: InputKind, target_sum: float | None = 1e4
 ) -> tuple[sparse.csr_matrix, np.ndarray]:
     """Normalise the rows of a sparse block in place.
 
@@ -41,7 +41,7 @@ def normalize_rows(
     input_kind
         ``"counts"`` or ``"lognorm"``.
     target_sum
-        Sum of every cell before the logarithm (counts only).
+        Sum of every cell before the logarithm (counts only); `None`: counts as they are.
 
     Returns
     -------
@@ -77,8 +77,9 @@ def normalize_rows(
         raise TypeError(msg)
     library = row_sums(csr)
     if input_kind == "counts":
-        scale = np.zeros_like(library)
-        np.divide(np.float32(target_sum), library, out=scale, where=library > 0)
-        csr.data *= np.repeat(scale, np.diff(csr.indptr))
+        if target_sum is not None:
+            scale = np.zeros_like(library)
+            np.divide(np.float32(target_sum), library, out=scale, where=library > 0)
+            csr.data *= np.repeat(scale, np.diff(csr.indptr))
         np.log1p(csr.data, out=csr.data)
     return csr, library[:, None]

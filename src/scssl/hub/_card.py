@@ -45,7 +45,7 @@ class CardFacts:
     """Species of the genes, if it was given."""
     input: str
     """``"counts"`` or ``"lognorm"``."""
-    target_sum: float
+    target_sum: float | None
     """Sum of a cell before the logarithm, for counts."""
     where: str
     """The matrix it reads, such as ``adata.X``."""
@@ -181,9 +181,9 @@ def _use(facts: CardFacts, repo_id: str) -> str:
         f'model = scssl.model.{facts.model}.from_pretrained("{repo_id}")',
         *facts.example,
     ]
+    scales = "" if facts.target_sum is None else f"scales each cell to {facts.target_sum:,g} and "
     kinds = {
-        "counts": f"raw counts; the model itself scales each cell to {facts.target_sum:,g} and takes "
-        "log(1 + x)",
+        "counts": f"raw counts; the model itself {scales}takes log(1 + x)",
         "lognorm": "values that are already scaled per cell and log-transformed, as by "
         "`scanpy.pp.normalize_total` and `scanpy.pp.log1p`",
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ._base import SSLModel
+from ._cellplm import CellPLM
 from ._classifier import CellTypeClassifier
 from ._contrastive_methods import NNCLR, MoCo, SimCLR
 from ._joint_embedding import JointEmbedding
@@ -17,6 +18,7 @@ __all__ = [
     "DINO",
     "NNCLR",
     "BarlowTwins",
+    "CellPLM",
     "CellTypeClassifier",
     "JointEmbedding",
     "MaskedAutoencoder",

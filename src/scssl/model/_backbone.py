@@ -161,6 +161,9 @@ class Backbone:
             "input": self.setup.input_kind,
             "target_sum": self.setup.target_sum,
         }
+        for key in ("sample_key", "spatial_key"):
+            if getattr(self.setup, key) is not None:
+                read[key] = getattr(self.setup, key)
         if covariates:
             read |= {
                 "batch_key": self.setup.batch_key,

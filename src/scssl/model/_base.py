@@ -27,6 +27,7 @@ from scvi.model.base import BaseModelClass
 
 from scssl._errors import ScsslWarning
 from scssl.data import GeneAlignment, GeneVocabulary
+from scssl.data._context import TARGET
 from scssl.module import SSLModule
 
 from ._backbone import Backbone, copied
@@ -35,6 +36,7 @@ from ._persistence import PersistenceMixin
 from ._reader import CellReader, check_shape, check_unchanged
 from ._registry import get_model_class, list_models
 from ._setup import DataSetup, check_anndata, fingerprint, inspect, make_setup
+from ._tissue import check_tissue, tissue_context
 from ._train import TrainingMixin
 
 _LOGGER = logging.getLogger("scssl")
@@ -56,6 +58,8 @@ class SSLModel(HubMixin, TrainingMixin, PersistenceMixin, BaseModelClass):
 
     #: Whether it is a self-supervised model, which others can start from.
     _learns_embeddings = True
+    #: Whether it may be told samples and places of cells.
+    _takes_tissue = False
 
     def __init__(
         self, adata: AnnData | None = None, registry: dict[str, Any] | None = None
@@ -77,7 +81,7 @@ class SSLModel(HubMixin, TrainingMixin, PersistenceMixin, BaseModelClass):
         continuous_covariate_keys: Sequence[str] | None = None,
         input: Literal["auto", "counts", "lognorm"] = "auto",
         *,
-        target_sum: float = 1e4,
+        target_sum: float | None = 1e4,
         **kwargs: Any,
     ) -> None:
         """Check an AnnData and say where things are in it.
@@ -105,7 +109,8 @@ class SSLModel(HubMixin, TrainingMixin, PersistenceMixin, BaseModelClass):
             read, in batches. ``"lognorm"``: used as they are. ``"auto"``: decided from the values,
             and said why.
         target_sum
-            Sum of a cell before the logarithm, for counts; 1e4 as in :cite:p:`Richter2025`.
+            Sum of a cell before the logarithm, for counts; 1e4 as in :cite:p:`Richter2025`. `None`, for
+            :class:`CellPLM` and what is fine-tuned from it: counts are not scaled.
         **kwargs
             Taken for compatibility with scvi-tools.
 
@@ -126,7 +131,11 @@ class SSLModel(HubMixin, TrainingMixin, PersistenceMixin, BaseModelClass):
         >>> scssl.model.MaskedAutoencoder.setup_anndata(adata, input="counts")
         """
         setup_method_args = cls._get_setup_method_args(**locals())
-        unknown = set(kwargs) - {"source_registry", "extend_categories", "allow_missing_labels"}
+        known = {"source_registry", "extend_categories", "allow_missing_labels"}
+        tissue = {}
+        if cls._takes_tissue:
+            tissue = {key: kwargs.pop(key, None) for key in ("sample_key", "spatial_key")}
+        unknown = set(kwargs) - known
         if unknown:
             msg = f"setup_anndata() has no argument {sorted(unknown)[0]!r}."
             raise TypeError(msg)
@@ -134,7 +143,10 @@ class SSLModel(HubMixin, TrainingMixin, PersistenceMixin, BaseModelClass):
             if isinstance(keys, str):
                 msg = f"Covariate keys are a list of columns, found {keys!r}. Pass [{keys!r}]."
                 raise TypeError(msg)
-        if not 0 < target_sum < float("inf"):
+        # Without a common scale are only counts that a model of tissues, or one made of it, reads.
+        if not (target_sum is None and cls._takes_tissue) and not (
+            target_sum is not None and 0 < target_sum < float("inf")
+        ):
             msg = f"`target_sum` must be a positive number, found {target_sum!r}."
             raise ValueError(msg)
         categorical = list(categorical_covariate_keys or [])
@@ -148,7 +160,10 @@ class SSLModel(HubMixin, TrainingMixin, PersistenceMixin, BaseModelClass):
             continuous_keys=continuous,
             input=input,
             target_sum=target_sum,
+            **tissue,
         )
+        if any(tissue.values()):
+            check_tissue(adata, setup)
         fields: list[Any] = [
             LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=False, correct_data_format=False),
             CategoricalObsField(REGISTRY_KEYS.BATCH_KEY, batch_key),
@@ -323,14 +338,24 @@ class SSLModel(HubMixin, TrainingMixin, PersistenceMixin, BaseModelClass):
         if batch_size is not None and batch_size < 1:
             msg = f"`batch_size` must be at least 1, found {batch_size}."
             raise ValueError(msg)
+        if data.context is not None:
+            rows, back = np.unique(rows, return_inverse=True)
         out = np.empty((len(rows),) if width is None else (len(rows), width), dtype=np.float32)
         self.module.eval()
         device, start, n_empty = self.module.device, 0, 0
         for batch in data.loader(rows, batch_size or 2048) if len(rows) else ():
             found = function({name: value.to(device) for name, value in batch.items()})
-            out[start : start + len(found)] = found.float().cpu().numpy()
+            where: Any = slice(start, start + len(found))
+            empty = batch["library"].sum(1) == 0
+            if data.context is not None:
+                asked = batch[TARGET].squeeze(1).bool()
+                where = np.searchsorted(rows, batch["indices"][asked].numpy())
+                found, empty = found[asked.to(found.device)], empty & asked
+            out[where] = found.float().cpu().numpy()
             start += len(found)
-            n_empty += int((batch["library"].sum(1) == 0).sum())
+            n_empty += int(empty.sum())
+        if data.context is not None:
+            out = out[back]
         if n_empty and data.alignment is not None:
             msg = (
                 f"{n_empty:,} of {len(rows):,} cells have no value in any gene of the model: all get "
@@ -372,6 +397,8 @@ class SSLModel(HubMixin, TrainingMixin, PersistenceMixin, BaseModelClass):
             _LOGGER.info(alignment.report())
         reader = CellReader(self.setup, adata, matrix, None if alignment.is_identity else alignment)
         reader.fingerprint = found
+        if self.module.context is not None:
+            reader.context = tissue_context(adata, self.setup, self.module.context)
         return reader
 
     def __repr__(self) -> str:

@@ -140,7 +140,7 @@ class CellTypeClassifier(PublishedClassifierMixin, LabelledTraining):
         input: Literal["auto", "counts", "lognorm"] = "auto",
         *,
         unlabeled_category: str | None = None,
-        target_sum: float = 1e4,
+        target_sum: float | None = 1e4,
         **kwargs: Any,
     ) -> None:
         """Check an AnnData and say where things are in it, labels in particular.

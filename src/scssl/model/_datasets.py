@@ -42,7 +42,7 @@ class DatasetsMixin(SSLModel):
         batch_key: str | None = None,
         categorical_covariate_keys: Sequence[str] | None = None,
         continuous_covariate_keys: Sequence[str] | None = None,
-        target_sum: float = 1e4,
+        target_sum: float | None = 1e4,
         **kwargs: Any,
     ) -> None:
         """Check an AnnData and say where things are in it.
@@ -108,7 +108,7 @@ class DatasetsMixin(SSLModel):
         labels_key: str | None = None,
         input: Literal["auto", "counts", "lognorm"] = "auto",
         *,
-        target_sum: float = 1e4,
+        target_sum: float | None = 1e4,
     ) -> None:
         """Check several AnnData and say where things are in them.
 
@@ -159,7 +159,9 @@ class DatasetsMixin(SSLModel):
                 'scssl.data.Datasets({"one": adata, "two": other})'
             )
             raise TypeError(msg)
-        if not 0 < target_sum < float("inf"):
+        if not (target_sum is None and cls._takes_tissue) and not (
+            target_sum is not None and 0 < target_sum < float("inf")
+        ):
             msg = f"`target_sum` must be a positive number, found {target_sum!r}."
             raise ValueError(msg)
         handle = datasets.handle
@@ -177,8 +179,9 @@ class DatasetsMixin(SSLModel):
         categories = {_DATASET: [name for name, _ in datasets.items()]}
         if labels_key is not None:
             categories[labels_key] = _categories(handle, labels_key, labels=True)
+        scale = None if target_sum is None else float(target_sum)
         setup = DataSetup(
-            layer, next(iter(kinds)), float(target_sum), _DATASET, labels_key, categories=categories
+            layer, next(iter(kinds)), scale, _DATASET, labels_key, categories=categories
         )
         manager = AnnDataManager(fields=[], setup_method_args=arguments)
         manager.register_fields(handle)

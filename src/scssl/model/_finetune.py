@@ -31,6 +31,7 @@ class FineTunedModel(SSLModel):
     module: FineTunedModule
     _learns_all_genes = False
     _learns_embeddings = False
+    _takes_tissue = True
     _min_overlap = 0.5
 
     def _start(
@@ -132,6 +133,8 @@ class FineTunedModel(SSLModel):
 
     def _training_data(self) -> CellReader:
         data = self._read(None)
+        # The other cells of a tissue are there when labels are predicted, so they are when it is learnt.
+        data.fills_context = True
         return data.with_covariates() if self.module.encodes_covariates else data
 
     def train(

@@ -268,6 +268,7 @@ def read_mudata(
                 reports.append(f"{one.kind}: {found.report()}")
         else:
             reports.append(f"{one.kind}: not in the data.")
+        assert setup.target_sum is not None
         blocks.append(
             FeatureBlock(
                 one.kind,

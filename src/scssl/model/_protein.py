@@ -155,7 +155,7 @@ class ProteinPredictor(ProteinModalitiesMixin):
         *,
         protein_obsm: str = "protein",
         protein_names: Sequence[str] | None = None,
-        target_sum: float = 1e4,
+        target_sum: float | None = 1e4,
         **kwargs: Any,
     ) -> None:
         """Check an AnnData and say where things are in it, proteins in particular.

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from anndata import AnnData
 from scipy import sparse
 
-from scssl.data import BlockNormalizer, CellLoader, PartnerWalks, RowSource, open_rows
+from scssl.data import (
+    BatchPlan,
+    BlockNormalizer,
+    CellContext,
+    CellLoader,
+    PartnerWalks,
+    RowSource,
+    open_rows,
+)
+from scssl.data._context import POSITION
 
 from ._setup import DataSetup
 
@@ -39,6 +48,10 @@ class CellReader:
         self.partners: PartnerWalks | None = None
         #: Group of each cell, of which every batch in training has as many.
         self.groups: np.ndarray | None = None
+        #: Which cells see each other, where they do.
+        self.context: CellContext | None = None
+        #: Whether cells that are not learnt from are seen by those that are.
+        self.fills_context = False
         self.fingerprint: dict[str, Any] = {}
 
     @property
@@ -66,8 +79,23 @@ class CellReader:
             tables = {name: table.restrict(rows) for name, table in self.partners.tables.items()}
             self.partners = PartnerWalks(tables, self.partners.walks)
 
-    def loader(self, rows: np.ndarray, batch_size: int, **kwargs: Any) -> CellLoader:
-        """Batches of these cells."""
+    def loader(
+        self,
+        rows: np.ndarray,
+        batch_size: int,
+        *,
+        role: Literal["training", "validation", "embedding"] = "embedding",
+        **kwargs: Any,
+    ) -> CellLoader:
+        """Batches of these cells.
+
+        Where cells see each other, those to embed (ascending, each once) come with all that they see.
+        """
+        obs, plan = self.obs, None
+        if self.context is not None:
+            plan = self._plan(self.context, rows, batch_size, role, kwargs.get("seed", 0))
+            if self.context.positions is not None:
+                obs = {**obs, POSITION: self.context.positions}
         return CellLoader(
             self._source,
             rows,
@@ -75,13 +103,25 @@ class CellReader:
             alignment=self.alignment,
             input_kind=self.setup.input_kind,
             target_sum=self.setup.target_sum,
-            obs=self.obs,
+            obs=obs,
             counts=self.counts,
             partners=self.partners,
             normalize=self.normalize,
             groups=self.groups,
+            plan=plan,
             **kwargs,
         )
+
+    def _plan(
+        self, context: CellContext, rows: np.ndarray, batch_size: int, role: str, seed: int
+    ) -> BatchPlan:
+        if role == "embedding":
+            return context.embedding(rows)
+        everything = np.arange(self.n_cells)
+        if role == "validation":
+            return context.validation(rows, batch_size, seed=seed, fill=everything)
+        fill = everything if self.fills_context else None
+        return context.training(rows, batch_size, seed=seed, fill=fill)
 
     def rows(self, indices: Any) -> np.ndarray:
         """Row numbers of `indices`: numbers, a mask or cell names."""

@@ -13,6 +13,8 @@ from torch import Tensor
 from scssl.data import GeneVocabulary
 from scssl.module import MaskedAutoencoderModule
 
+from ._genes import gene_columns
+
 if TYPE_CHECKING:
     from ._reader import CellReader
 
@@ -71,7 +73,7 @@ class ReconstructionMixin:
             If the model does not know a gene.
         """
         data = self._read(adata, min_overlap=min_overlap).with_covariates()
-        columns = self._gene_columns(genes)
+        columns = gene_columns(self.genes, genes, self.module.device)
 
         def reconstruct(batch: dict[str, Tensor]) -> Tensor:
             z = self.module.embed(batch)
@@ -124,19 +126,3 @@ class ReconstructionMixin:
             return x_hat.square_().mean(dim=1)
 
         return self._apply(data, data.rows(indices), batch_size or 512, error, None)
-
-    def _gene_columns(self, genes: Sequence[str] | None) -> Tensor | None:
-        if genes is None:
-            return None
-        if isinstance(genes, str):
-            genes = [genes]
-        position = self.genes.positions
-        unknown = [name for name in genes if name not in position]
-        if unknown:
-            msg = (
-                f"{len(unknown)} genes are not genes of the model, such as {str(unknown[0])!r}; its genes "
-                f"are like {', '.join(map(str, self.genes.names[:3]))} (model.genes.names)."
-            )
-            raise KeyError(msg)
-        columns = torch.tensor([position[name] for name in genes], dtype=torch.int64)
-        return columns.to(self.module.device)

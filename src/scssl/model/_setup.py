@@ -39,24 +39,29 @@ class DataSetup:
     input_kind
         ``"counts"`` or ``"lognorm"``.
     target_sum
-        Sum of a cell before the logarithm, for counts.
+        Sum of a cell before the logarithm, for counts; `None`: counts are not scaled.
     batch_key, labels_key, categorical_keys, continuous_keys
         Columns of ``adata.obs``.
     categories
         Categories of each categorical column, in the order of their codes.
+    sample_key, spatial_key
+        Column of ``adata.obs`` with the sample of a cell, entry of ``adata.obsm`` with its place. Of models
+        whose cells see each other.
     modalities
         Where cells have several. `layer` is then that of the first, `input_kind` that of RNA.
     """
 
     layer: str | None
     input_kind: Any
-    target_sum: float
+    target_sum: float | None
     batch_key: str | None = None
     labels_key: str | None = None
     categorical_keys: tuple[str, ...] = ()
     continuous_keys: tuple[str, ...] = ()
     categories: Mapping[str, list[str]] = field(default_factory=dict)
     modalities: tuple[ModalitySetup, ...] = ()
+    sample_key: str | None = None
+    spatial_key: str | None = None
 
     @property
     def where(self) -> str:
@@ -66,10 +71,10 @@ class DataSetup:
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
         content = asdict(self)
-        if self.modalities:
-            return {**content, "modalities": list(content["modalities"])}
-        del content["modalities"]
-        return content
+        content["modalities"] = list(content["modalities"])
+        # Not of all models: what is not there is left out.
+        rare = ("modalities", "sample_key", "spatial_key")
+        return {name: value for name, value in content.items() if value or name not in rare}
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> DataSetup:
@@ -196,7 +201,9 @@ def make_setup(
     categorical_keys: Sequence[str],
     continuous_keys: Sequence[str],
     input: str,
-    target_sum: float,
+    target_sum: float | None,
+    sample_key: str | None = None,
+    spatial_key: str | None = None,
 ) -> tuple[DataSetup, MatrixStats]:
     """Check a data set and record how to read it."""
     check_anndata(adata)
@@ -221,12 +228,14 @@ def make_setup(
     setup = DataSetup(
         layer,
         decision.kind,
-        float(target_sum),
+        None if target_sum is None else float(target_sum),
         batch_key,
         labels_key,
         tuple(categorical_keys),
         tuple(continuous_keys),
         categories,
+        sample_key=sample_key,
+        spatial_key=spatial_key,
     )
     return setup, stats
 

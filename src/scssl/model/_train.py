@@ -258,10 +258,13 @@ class TrainingMixin:
         training = data.loader(
             rows,
             size,
+            role="training",
             shuffle=True,
             seed=derive_seed(seed, "order"),
         )
-        validation = data.loader(held_out, max(size, 512)) if len(held_out) else None
+        validation = None
+        if len(held_out):
+            validation = data.loader(held_out, max(size, 512), role="validation")
         run = {
             "seed": seed,
             "batch_size": size,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ._base import SSLModule
+from ._cellplm import CellPLMModule
 from ._classifier import CellTypeClassifierModule
 from ._finetune import FineTunedModule
 from ._joint_embedding import JointEmbeddingModule
@@ -23,6 +24,7 @@ from ._pseudo_label import PseudoLabelModule
 __all__ = [
     "BYOLModule",
     "BarlowTwinsModule",
+    "CellPLMModule",
     "CellTypeClassifierModule",
     "DINOModule",
     "FineTunedModule",

@@ -10,6 +10,7 @@ import torch
 from scvi.module.base import BaseModuleClass, LossOutput
 from torch import Tensor
 
+from scssl.data._context import TARGET, ContextOptions
 from scssl.data._statistics import GeneStatistics
 from scssl.nn import BatchNormEncoder, GeneEncoder, SparseRows
 
@@ -63,6 +64,14 @@ def undecayed_vectors(module: torch.nn.Module) -> list[dict[str, Any]]:
     ]
 
 
+def asked_for(tensors: Mapping[str, Tensor], *values: Tensor) -> tuple[Tensor, ...]:
+    """Rows of the cells of a batch that are learnt from, without those that are only seen by others."""
+    if TARGET not in tensors:
+        return values
+    where = tensors[TARGET].squeeze(1).nonzero().squeeze(1)
+    return tuple(value.index_select(0, where) for value in values)
+
+
 class SSLModule(BaseModuleClass):
     """Base of all modules.
 
@@ -80,6 +89,8 @@ class SSLModule(BaseModuleClass):
     compares_cells = False
     #: Whether :meth:`begin_training` is to be called, which costs a pass over the training cells.
     wants_statistics = False
+    #: Which cells see each other in the encoder; `None`: every cell is embedded by itself.
+    context: ContextOptions | None = None
 
     @abstractmethod
     def embed(self, tensors: Mapping[str, Tensor]) -> Tensor:

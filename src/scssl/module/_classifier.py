@@ -13,7 +13,7 @@ from torch.nn import functional
 from scssl.nn import Head
 from scssl.objective import supcon
 
-from ._base import SSLModule, blockwise
+from ._base import SSLModule, asked_for, blockwise
 from ._finetune import FineTunedModule, Freeze
 
 LABELS = "labels"
@@ -71,8 +71,7 @@ class CellTypeClassifierModule(FineTunedModule):
         rng: torch.Generator | None = None,
         full: bool = True,
     ) -> LossOutput:
-        labels = tensors[LABELS].squeeze(1)
-        z = self.encode(tensors)
+        z, labels = asked_for(tensors, self.encode(tensors), tensors[LABELS].squeeze(1))
         if full:
             logits = self.head(z).float()
             found = labels * self.n_classes + logits.argmax(1)

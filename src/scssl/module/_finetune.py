@@ -42,6 +42,7 @@ class FineTunedModule(SSLModule):
     def __init__(self, backbone: SSLModule, head: Head, *, freeze: Freeze = "none") -> None:
         super().__init__()
         self.backbone, self.head = backbone, head
+        self.context = backbone.context
         #: Learning rate of the backbone in terms of that of the head.
         self.backbone_lr_factor = 1.0
         parts = backbone.encoder_parts()

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from scssl.nn import GeneEncoder, Head
 
-from ._base import BLOCK, SSLModule, blockwise
+from ._base import BLOCK, SSLModule, asked_for, blockwise
 from ._finetune import FineTunedModule, Freeze
 
 PROTEINS = "proteins"
@@ -94,6 +94,7 @@ class ProteinPredictorModule(FineTunedModule):
         measured = target.isfinite()
         target = target.nan_to_num(0.0)
         predicted = self.head(self.features(tensors, evaluate=False)).float()
+        target, measured, predicted = asked_for(tensors, target, measured, predicted)
         error = ((predicted - target).square() * measured).sum() / measured.sum().clamp(min=1)
         extra = {}
         if full:
