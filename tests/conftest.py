@@ -40,8 +40,17 @@ def data_file(data_dir: Path):
 @pytest.fixture(scope="session")
 def published():
     """Checkpoints in the published layouts: the module ``published_checkpoints.py``."""
-    path = Path(__file__).parent / "published_checkpoints.py"
-    spec = importlib.util.spec_from_file_location("published_checkpoints", path)
+    return _module_beside("published_checkpoints")
+
+
+@pytest.fixture(scope="session")
+def cellplm():
+    """Checkpoints of CellPLM and their network: the module ``cellplm_reference.py``."""
+    return _module_beside("cellplm_reference")
+
+
+def _module_beside(name: str):
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

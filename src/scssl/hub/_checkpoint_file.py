@@ -7,11 +7,15 @@ import os
 import pickle
 import pickletools
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from scssl._errors import BundleError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _STORAGES = "Float Double Half BFloat16 Long Int Short Char Byte Bool"
 #: All that the pickle of a checkpoint may name: what it takes to put tensors together. Narrower than
@@ -24,6 +28,13 @@ ALLOWED_GLOBALS = frozenset(
         *(f"torch.{name}Storage" for name in _STORAGES.split()),
     }
 )
+_ENTRIES = {
+    "optimizer_states": "moments of the optimiser; its training is not resumed",
+    "optimizer_state_dict": "moments of the optimiser; its training is not resumed",
+    "lr_schedulers": "state of the learning rate; its training is not resumed",
+    "loops": "state of the trainer",
+    "callbacks": "state of the trainer",
+}
 _TEXT = frozenset(
     {"UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "STRING", "BINSTRING"}
     | {"SHORT_BINSTRING"}
@@ -95,6 +106,43 @@ def read_checkpoint(path: str | Path, *, expected_sha256: str | None = None) -> 
             msg = f"{path} is damaged: torch cannot load it ({reason})"
             raise BundleError(msg) from error
     return CheckpointFile(path.name, size, digest, content)
+
+
+def split_checkpoint(file: CheckpointFile, *names: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """State dict of a checkpoint, and what is said of its other entries.
+
+    Parameters
+    ----------
+    file
+        The checkpoint: a state dict, or a mapping that has one as an entry.
+    *names
+        What that entry may be called.
+
+    Raises
+    ------
+    BundleError
+        If there is no state dict of tensors.
+    """
+    from torch import Tensor
+
+    content, entries = file.content, {}
+    if isinstance(content, Mapping) and (found := [name for name in names if name in content]):
+        entries = {
+            str(name): _ENTRIES.get(str(name), "not a weight")
+            for name in content
+            if name != found[0]
+        }
+        content = content[found[0]]
+    if not isinstance(content, Mapping) or not content:
+        msg = f"{file.name} holds no state dict: a {type(content).__name__}."
+        raise BundleError(msg)
+    for key, value in content.items():
+        if not isinstance(key, str) or not isinstance(value, Tensor):
+            msg = (
+                f"{file.name} holds no state dict: {key!r} is a {type(value).__name__}, no tensor."
+            )
+            raise BundleError(msg)
+    return {key: value.detach() for key, value in content.items()}, entries
 
 
 def pickle_globals(content: bytes, path: Path) -> set[str]:

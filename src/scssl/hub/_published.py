@@ -6,13 +6,13 @@ tensor is used, or set aside for a reason that is written down, or is an error.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scssl._errors import BundleError
-from scssl.hub._checkpoint_file import CheckpointFile, read_checkpoint
+from scssl.hub._checkpoint_file import read_checkpoint, split_checkpoint
 from scssl.hub._ledger import Ledger, some
 
 if TYPE_CHECKING:
@@ -23,12 +23,6 @@ _POSITIONS = (0, 3, 6, 9, 12)
 _ENCODER = (512, 512, 256, 256, 64)
 _DECODER = (256, 256, 512, 512)
 _BN = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
-_ENTRIES = {
-    "optimizer_states": "moments of the optimiser; its training is not resumed",
-    "lr_schedulers": "state of the learning rate; its training is not resumed",
-    "loops": "state of the trainer",
-    "callbacks": "state of the trainer",
-}
 _SIGMOID = (
     "The output is the sigmoid of the published code, which ends at 1, while log-normalised expression "
     "reaches 9."
@@ -87,7 +81,7 @@ def read_published(
         If the file is not sound, or not one of the layouts known here.
     """
     file = read_checkpoint(path, expected_sha256=expected_sha256)
-    state, entries = _split(file)
+    state, entries = split_checkpoint(file, "state_dict")
     ledger = Ledger(file.name, state, n_genes)
     convert = _find_converter(ledger)
     made = convert(ledger)
@@ -133,30 +127,6 @@ class _Made:
     arguments: dict[str, Any]
     notes: list[str]
     head: dict[str, Tensor] | None = None
-
-
-def _split(file: CheckpointFile) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """State dict, and what is said of the other entries of a checkpoint."""
-    from torch import Tensor
-
-    content, entries = file.content, {}
-    if isinstance(content, Mapping) and "state_dict" in content:
-        entries = {
-            str(name): _ENTRIES.get(str(name), "not a weight")
-            for name in content
-            if name != "state_dict"
-        }
-        content = content["state_dict"]
-    if not isinstance(content, Mapping) or not content:
-        msg = f"{file.name} holds no state dict: a {type(content).__name__}."
-        raise BundleError(msg)
-    for key, value in content.items():
-        if not isinstance(key, str) or not isinstance(value, Tensor):
-            msg = (
-                f"{file.name} holds no state dict: {key!r} is a {type(value).__name__}, no tensor."
-            )
-            raise BundleError(msg)
-    return {key: value.detach() for key, value in content.items()}, entries
 
 
 def _find_converter(ledger: Ledger) -> Callable[[Ledger], _Made]:
