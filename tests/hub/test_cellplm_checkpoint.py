@@ -79,7 +79,11 @@ def test_every_tensor_is_used_or_set_aside_for_a_reason(latent, made, write):
     used, unused = found.report["used"], found.report["unused"]
     assert set(used) | set(unused) == set(state)
     assert not set(used) & set(unused)
-    assert set(used.values()) == set(found.tensors)
+    filled = found.report["filled"]
+    assert set(filled) == {"gene_encoder.bias", "warmup"}
+    assert set(used.values()) | set(filled) == set(found.tensors)
+    assert not set(used.values()) & set(filled)
+    assert not found.tensors["gene_encoder.bias"].any()
     assert all(len(reason) > 10 for reason in unused.values())
     assert found.family == "cellplm"
     assert found.report["variant"] == found.arguments["latent"] == latent
@@ -127,6 +131,7 @@ def test_number_of_tensors_and_numbers_of_the_released_models(latent, n, cellplm
 def test_sizes_and_recipe_become_arguments(made, write):
     found = read_cellplm(*write(*made("gmvae", enc_layers=3)))
     assert found.arguments == {
+        "preset": "cellplm",
         "n_hidden": 16,
         "n_layers": 3,
         "n_heads": 4,
@@ -135,7 +140,9 @@ def test_sizes_and_recipe_become_arguments(made, write):
         "n_clusters": 5,
         "attention": "flow",
         "position": "off",
+        "decoder": True,
         "loss": "nb",
+        "warmup_steps": 10_000,
         "dropout": 0.2,
         "mask_cells": 0.75,
         "mask_rate": 0.25,
@@ -213,6 +220,11 @@ def test_an_embedder_without_decoder(made, write):
     found = read_cellplm(*write(config, state))
     assert found.head is None
     assert found.report["variant"] == "gmvae"
+    assert found.arguments["decoder"] is False
+    assert set(found.report["filled"]) == {"gene_encoder.bias"}
+    left = {key for key in state if key.endswith((".var.weight", "y_mu.bias"))}
+    assert all("of the loss only" in found.report["unused"][key] for key in left)
+    assert not any(name.startswith("variational.") for name in found.tensors)
 
 
 @pytest.mark.parametrize("entry", ["model_state_dict", "state_dict", None])

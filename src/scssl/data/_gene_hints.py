@@ -64,9 +64,15 @@ def mismatch_hint(
     """
     kinds = {"ensembl": "Ensembl ids", "symbol": "gene symbols", "unknown": "placeholders"}
     if id_types[0] != id_types[1]:
-        return (
+        hint = (
             f"The model knows {kinds[id_types[0]]}, the data has {kinds[id_types[1]]}. If the data "
             'has the others in a column of adata.var: adata.var_names = adata.var["<that column>"]'
+        )
+        if "unknown" in id_types:
+            return hint
+        return (
+            f"{hint}; with a table of both: scssl.pp.match_genes(adata, model, synonyms={{<name in the "
+            "data>: <name in the model>, ...})"
         )
 
     gains = [_n_common(model, [fix.rename(name) for name in query]) for fix in _FIXES]

@@ -319,7 +319,7 @@ class GeneVocabulary:
         )
         if alignment.overlap < min_overlap:
             names, id_types = self._names, (self.id_type, detect_id_type(query.to_numpy()))
-            if self._aliases is not None and id_types[0] != id_types[1]:
+            if id_types[0] != id_types[1] and self._aliases is not None and any(self._aliases):
                 # Names of the other kind were compared with the aliases.
                 names, id_types = self._aliases, (id_types[1], id_types[1])
             hint = mismatch_hint(names, query.to_numpy(), alignment.n_matched, id_types=id_types)

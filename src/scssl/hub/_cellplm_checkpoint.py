@@ -28,6 +28,8 @@ _MARKS = {
 }
 _COVARIATES = "decoder.covariate_layers.0."
 _GRID = 100 * 100
+# Steps in which the weight of the divergence rose.
+_WARMUP = 10_000
 _OFF = "positional encoding, which is replaced by zero in all published code: positions are off"
 
 
@@ -82,10 +84,11 @@ def read_cellplm(
         notes.append("The names of all tensors began with 'module.'.")
     ledger = Ledger(file.name, state, len(known_as.genes))
     latent = _find_variant(ledger, known_as, variant)
+    has_decoder = ledger.has("decoder.")
     tensors = _take_encoder(ledger, known_as)
-    tensors |= _take_latent(ledger, known_as, latent)
-    arguments = _arguments(known_as, latent)
-    if ledger.has("decoder."):
+    tensors |= _take_latent(ledger, known_as, latent, trains=has_decoder)
+    arguments = _arguments(known_as, latent, decoder=has_decoder)
+    if has_decoder:
         decoder, said = _take_decoder(ledger, known_as)
         tensors |= decoder
         arguments["decoder_width"] = len(decoder["decoder.hidden.bias"])
@@ -110,6 +113,7 @@ def read_cellplm(
         "The embedding is the mean of the latent distribution, without noise. Input is log1p of raw "
         "counts."
     )
+    filled = _fill(tensors, known_as, decoder=has_decoder)
     report = {
         "file": file.name,
         "size": file.size,
@@ -120,6 +124,7 @@ def read_cellplm(
         "notes": notes,
         "used": ledger.used,
         "unused": ledger.unused,
+        "filled": filled,
         "other_entries": entries,
         "config": {"file": known_as.file, **known_as.options},
     }
@@ -202,7 +207,10 @@ def _take_encoder(ledger: Ledger, config: CellPLMConfig) -> dict[str, Tensor]:
     return tensors | _take_norm(ledger, "pre_latent_norm.norm", d, "encoder.norm")
 
 
-def _take_latent(ledger: Ledger, config: CellPLMConfig, latent: str) -> dict[str, Tensor]:
+def _take_latent(
+    ledger: Ledger, config: CellPLMConfig, latent: str, *, trains: bool
+) -> dict[str, Tensor]:
+    """Latent space; what only training needs of it where there is a decoder to train with."""
     d, n_latent, k = config.n_hidden, config.n_latent, config.n_clusters
     wide, square, prior = (n_latent, d), (n_latent, n_latent), (n_latent, k)
     ours, variational = "encoder.latent", "variational"
@@ -225,7 +233,12 @@ def _take_latent(ledger: Ledger, config: CellPLMConfig, latent: str) -> dict[str
         layers = ((f"{_LATENT}lat_2lat.0", wide, f"{ours}.mean"),)
     tensors: dict[str, Tensor] = {}
     for key, shape, name in layers:
-        tensors |= _take_linear(ledger, key, shape, name)
+        if trains or not name.startswith(variational):
+            tensors |= _take_linear(ledger, key, shape, name)
+            continue
+        for part, size in (("weight", shape), ("bias", shape[:1])):
+            reason = "of the loss only, and without a decoder there is no training"
+            ledger.drop(f"{key}.{part}", size, reason)
     return tensors
 
 
@@ -294,9 +307,11 @@ def _drop_head(ledger: Ledger, config: CellPLMConfig) -> dict[str, Tensor] | Non
     return {part: ledger.state[f"{key}.{part}"] for part in ("weight", "bias")}
 
 
-def _arguments(config: CellPLMConfig, latent: str) -> dict[str, Any]:
+def _arguments(config: CellPLMConfig, latent: str, *, decoder: bool) -> dict[str, Any]:
     clusters = {"n_clusters": config.n_clusters} if latent == "gmvae" else {}
     return {
+        # Weights of the loss and training, should it go on.
+        "preset": "cellplm",
         "n_hidden": config.n_hidden,
         "n_layers": config.n_layers,
         "n_heads": config.n_heads,
@@ -305,6 +320,20 @@ def _arguments(config: CellPLMConfig, latent: str) -> dict[str, Any]:
         **clusters,
         "attention": "flow",
         "position": "off",
+        "decoder": decoder,
         "loss": "nb",
+        "warmup_steps": _WARMUP,
         **config.training,
     }
+
+
+def _fill(tensors: dict[str, Tensor], config: CellPLMConfig, *, decoder: bool) -> dict[str, str]:
+    """Add what our module has and the published one does not; why each has its value."""
+    import torch
+
+    tensors["gene_encoder.bias"] = torch.zeros(config.n_hidden)
+    filled = {"gene_encoder.bias": "zero: the published sum over genes has no constant"}
+    if decoder:
+        tensors["warmup"] = torch.tensor(_WARMUP)
+        filled["warmup"] = "all steps done: the published file does not count them"
+    return filled

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scssl._errors import BundleError, GeneMismatchError
+from scssl._tables import file_digest, read_text_table, texts
+from scssl.data._gene_names import bare_id, detect_id_type
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -89,31 +91,75 @@ def read_gene_table(
     ImportError
         If the file is parquet and nothing is installed that reads it.
     """
+    frame, digest, source = _read_frame(table)
+    ids = tuple(texts(frame[ID]))
+    _check_ids(ids, order, source)
+    symbols = tuple(texts(frame[SYMBOL])) if SYMBOL in frame else None
+    return GeneTable(ids, symbols, source, digest)
+
+
+def read_symbols(
+    table: str | Path | pd.DataFrame, genes: Sequence[str]
+) -> tuple[list[str], dict[str, Any]]:
+    """Symbol of each of these genes, empty where the table has none, and where they are from.
+
+    Parameters
+    ----------
+    table
+        A file or a data frame as for :func:`read_gene_table`, in any order; a data frame may have the
+        ids as its index.
+    genes
+        Ensembl ids without versions.
+
+    Raises
+    ------
+    BundleError
+        If the file is missing or cannot be read.
+    GeneMismatchError
+        If there are no symbols, or none of these genes.
+    """
+    frame, digest, source = _read_frame(table, ids_in_index=True)
+    if SYMBOL not in frame:
+        columns = ", ".join(map(repr, frame.columns[:10]))
+        msg = f"The table of symbols ({source}) has no column {SYMBOL!r}; there are: {columns}."
+        raise GeneMismatchError(msg)
+    ids = [bare_id(name) for name in texts(frame[ID])]
+    by_id = dict(zip(ids, texts(frame[SYMBOL]), strict=True))
+    symbols = [by_id.get(name, "") for name in genes]
+    n = sum(map(bool, symbols))
+    if not n:
+        msg = (
+            f"The table of symbols ({source}) has none of the {len(genes):,} genes: it has ids like "
+            f"{', '.join(ids[:3])}, these are like {', '.join(genes[:3])}."
+        )
+        raise GeneMismatchError(msg)
+    return symbols, {"source": source, "sha256": digest, "n": n}
+
+
+def _read_frame(
+    table: str | Path | pd.DataFrame | Sequence[str], *, ids_in_index: bool = False
+) -> tuple[pd.DataFrame, str | None, str]:
+    """A table with a column of ids, the digest of its file, and what to call it."""
     import pandas as pd
 
     if isinstance(table, (str, Path)):
         path = Path(table)
-        frame, digest, source = _read_file(path), _digest(path), path.name
+        frame, digest, source = _read_file(path), file_digest(path), path.name
     elif isinstance(table, pd.DataFrame):
         frame, digest, source = table, None, "DataFrame"
     else:
         frame, digest, source = pd.DataFrame({ID: list(table)}), None, type(table).__name__
-    if frame.index.name == ID and ID not in frame:
-        frame = frame.reset_index()
+    if ID not in frame and (frame.index.name == ID or (ids_in_index and _are_ids(frame.index))):
+        frame = frame.rename_axis(ID).reset_index()
     if ID not in frame:
         columns = ", ".join(map(repr, frame.columns[:10])) or "none"
         msg = f"The gene table ({source}) has no column {ID!r} with Ensembl ids; there are: {columns}."
         raise GeneMismatchError(msg)
-    ids = tuple(_texts(frame[ID]))
-    _check_ids(ids, order, source)
-    symbols = tuple(_texts(frame[SYMBOL])) if SYMBOL in frame else None
-    return GeneTable(ids, symbols, source, digest)
+    return frame, digest, source
 
 
-def _texts(column: pd.Series) -> list[str]:
-    return [
-        "" if missing else str(v).strip() for v, missing in zip(column, column.isna(), strict=True)
-    ]
+def _are_ids(names: pd.Index) -> bool:
+    return len(names) > 0 and detect_id_type(names.astype(str).to_numpy()) == "ensembl"
 
 
 def _check_ids(ids: tuple[str, ...], order: GeneOrder, source: str) -> None:
@@ -167,9 +213,7 @@ def _read_file(path: Path) -> Any:
         raise BundleError(msg)
     suffix = path.suffix.lower()
     if suffix in (".csv", ".tsv", ".txt"):
-        separator = "," if suffix == ".csv" else "\t"
-        # A symbol may be called NA.
-        return pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False)
+        return read_text_table(path)
     if suffix not in (".parquet", ".pq"):
         msg = f"{path} must be a .parquet, .csv or .tsv file with the columns {ID} and {SYMBOL}."
         raise BundleError(msg)
@@ -188,8 +232,3 @@ def _read_file(path: Path) -> Any:
 
 def _digest_of_ids(ids: tuple[str, ...]) -> str:
     return hashlib.sha256("\n".join(ids).encode()).hexdigest()
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

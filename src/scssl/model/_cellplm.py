@@ -24,6 +24,7 @@ from ._cellplm_transfer import CellPLMTransferMixin
 from ._datasets import DatasetsMixin
 from ._imputation import ImputationMixin
 from ._labels import check_label_column, label_codes, trained_classes
+from ._published_cellplm import PublishedCellPLMMixin
 from ._ranges import positive, rate
 from ._reader import CellReader, category_key
 from ._registry import register_model
@@ -76,7 +77,7 @@ _CLUSTER_FREE = 0.25
 
 
 @register_model
-class CellPLM(CellPLMTransferMixin, ImputationMixin, DatasetsMixin):
+class CellPLM(PublishedCellPLMMixin, CellPLMTransferMixin, ImputationMixin, DatasetsMixin):
     """Learn embeddings of cells that see the other cells of their tissue :cite:p:`Wen2024`.
 
     Cells are tokens, a sample is a sequence: a linear layer on the genes of a cell, its place where it is

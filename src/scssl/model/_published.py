@@ -133,7 +133,7 @@ class PublishedMixin(PublishedSource):
             "sha256": sha256,
         }
         if file is None and not Path(source).is_file():
-            check_unused(genes=genes, **options)
+            check_unused('file="RandomMask.ckpt"', genes=genes, **options)
             loaded: Self = super().from_pretrained(  # type: ignore[misc]
                 source, revision=revision, adata=adata, device=device, token=token
             )
@@ -153,14 +153,11 @@ class PublishedMixin(PublishedSource):
         return model
 
 
-def check_unused(**arguments: Any) -> None:
-    """Refuse arguments that mean something for checkpoints only."""
+def check_unused(example: str, /, **arguments: Any) -> None:
+    """Refuse arguments that mean something for checkpoints only; how to name one, for the message."""
     for name, value in arguments.items():
         if value is not None and value is not False:
-            msg = (
-                f"`{name}` is for checkpoints of other programs. Say which one to read: "
-                'file="RandomMask.ckpt"'
-            )
+            msg = f"`{name}` is for checkpoints of other programs. Say which one to read: {example}"
             raise ValueError(msg)
 
 
@@ -250,10 +247,10 @@ def from_published(
 
 
 def build_published(
-    cls: type[Any], genes: GeneVocabulary, published: Published, *, layer: str | None
+    cls: type[Any], genes: GeneVocabulary, published: Published, **setup: Any
 ) -> Any:
-    """Model of class `cls` with these weights, on these genes."""
-    model = cls(registry=empty_registry(cls, genes, layer=layer), **published.arguments)
+    """Model of class `cls` with these weights, on these genes; set up as :func:`empty_registry`."""
+    model = cls(registry=empty_registry(cls, genes, **setup), **published.arguments)
     model.module.load_state_dict(published.tensors, strict=True)
     model.genes, model.is_trained_ = genes, True
     return model
@@ -281,6 +278,7 @@ def empty_registry(
     *,
     layer: str | None = None,
     obs: pd.DataFrame | None = None,
+    obsm: dict[str, np.ndarray] | None = None,
     **setup: Any,
 ) -> dict[str, Any]:
     """What ``setup_anndata`` of counts of these genes registers, without any data.
@@ -297,15 +295,18 @@ def empty_registry(
         Layer with the counts.
     obs
         Columns of the cells; one cell without any by default.
+    obsm
+        Entries of ``obsm`` of the cells.
     **setup
         Further arguments of ``setup_anndata``.
     """
     n_cells = 1 if obs is None else len(obs)
     one_count = (np.ones(n_cells, np.float32), (np.arange(n_cells), np.zeros(n_cells, np.int64)))
     counts = sparse.csr_matrix(one_count, shape=(n_cells, len(genes)))
-    cells = AnnData(counts, obs=obs, layers=None if layer is None else {layer: counts})
+    layers = None if layer is None else {layer: counts}
+    cells = AnnData(counts, obs=obs, obsm=obsm, layers=layers)
     cells.var_names = genes.names.astype(str)
-    cls.setup_anndata(cells, layer=layer, input="counts", target_sum=1e4, **setup)
+    cls.setup_anndata(cells, layer=layer, **{"input": "counts", "target_sum": 1e4, **setup})
     manager = cls._setup_adata_manager_store.pop(cells.uns["_scvi_uuid"])
     registry: dict[str, Any] = manager.registry
     registry["field_registries"][REGISTRY_KEYS.X_KEY]["summary_stats"]["n_cells"] = 0
@@ -345,6 +346,9 @@ class _Place:
                 '"TillR/sc_pretrained".'
             )
             raise BundleError(msg)
+        if self.folder is not None and revision is not None:
+            msg = f"{source} is here, and has no revisions. Leave `revision` out."
+            raise ValueError(msg)
         self.file = str(file)
         # Not the path: the report is part of the model, and may be published with it.
         self.name = self.repository or "a folder"
@@ -360,11 +364,15 @@ class _Place:
 
     def table(self, name: str | Path) -> Path:
         """Path of the table of genes, fetched if need be."""
+        # The usual name means the file in the repository, even if there is one here as well.
+        if self.folder is None and str(name) != TABLE and Path(name).is_file():
+            return Path(name)
+        return self.beside(name)
+
+    def beside(self, name: str | Path) -> Path:
+        """Path of another file of the same place, fetched if need be."""
         if self.folder is not None:
             return _find(name, self.folder)
-        # The usual name means the file in the repository, even if there is one here as well.
-        if str(name) != TABLE and Path(name).is_file():
-            return Path(name)
         return self._fetch(str(name), None)
 
     def _fetch(self, name: str, sha256: str | None) -> Path:

@@ -100,7 +100,9 @@ class PublishedClassifierMixin(PublishedSource):
         """
         model_class: Any = cls
         if file is None and not Path(source).is_file():
-            check_unused(genes=genes, classes=classes, layer=layer, sha256=sha256)
+            check_unused(
+                'file="HLCA_SSL.ckpt"', genes=genes, classes=classes, layer=layer, sha256=sha256
+            )
             loaded: Self = super().from_pretrained(  # type: ignore[misc]
                 source, revision=revision, adata=adata, device=device, token=token
             )
