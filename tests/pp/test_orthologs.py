@@ -406,9 +406,9 @@ def test_what_was_done_is_logged(caplog):
 @pytest.mark.parametrize(
     ("names", "table", "arguments", "error", "message"),
     [
-        (MOUSE, "nowhere.rpt", {}, FileNotFoundError, "no file nowhere.rpt.*HOM_MouseHumanSequence.rpt.*biomart/martview.*biomart_annotations"),
-        (MOUSE, {"Qars": "QARS1"}, {}, TypeError, "`table` must be a path or a DataFrame, found dict.*HOM_MouseHuman"),
-        (MOUSE, pd.DataFrame(columns=["mouse", "human"]), {}, ValueError, r"`table` \(DataFrame\) has no rows.*HOM_MouseHuman"),
+        (MOUSE, "nowhere.rpt", {}, FileNotFoundError, "(?s)no file nowhere.rpt.*HOM_MouseHumanSequence.rpt.*biomart/martview.*biomart_annotations"),
+        (MOUSE, {"Qars": "QARS1"}, {}, TypeError, "(?s)`table` must be a path or a DataFrame, found dict.*HOM_MouseHuman"),
+        (MOUSE, pd.DataFrame(columns=["mouse", "human"]), {}, ValueError, r"(?s)`table` \(DataFrame\) has no rows.*HOM_MouseHuman"),
         (MOUSE, columns_table(), {"to_species": "rat"}, GeneMismatchError, "no genes of 'rat'; its species are 'mouse', 'human'"),
         (MOUSE, mgi_table(), {"to_species": "rat"}, GeneMismatchError, "no genes of 'rat'; its species are 'human', 'mouse, laboratory'"),
         (MOUSE, biomart_table(), {"from_species": "rat", "to_species": "zebrafish"}, GeneMismatchError, "no genes of 'rat'; its species are 'Human'"),
@@ -493,3 +493,46 @@ def test_real_mouse_data(real_table, data_file):
     assert adata.var_names.tolist() == [human[name] for name in kept]
     assert (adata.X != before[:, kept].X).nnz == 0
     assert len(kept) > 0.7 * before.n_vars
+
+
+@pytest.mark.parametrize("table", [None, "HOM_MouseHumanSequence.rpt"])
+def test_without_a_table_the_error_says_how_to_get_one(tmp_path, monkeypatch, table):
+    """Which site, which file, and the lines to type; they do what they say once the file is there."""
+    monkeypatch.chdir(tmp_path)
+    adata = data(MOUSE)
+    with pytest.raises((FileNotFoundError, TypeError)) as error:
+        scssl.pp.map_orthologs(adata, *([] if table is None else [table]), **TO_HUMAN)
+    message = str(error.value)
+    url = "https://www.informatics.jax.org/downloads/reports/HOM_MouseHumanSequence.rpt"
+    lines = [line.strip() for line in message.splitlines()]
+    assert f"curl -O {url}" in lines
+    assert "https://www.ensembl.org/biomart/martview" in message
+    typed = [line for line in lines if line.startswith("scssl.pp.map_orthologs(")]
+    assert len(typed) == 3
+    mgi_table().to_csv(tmp_path / "HOM_MouseHumanSequence.rpt", sep="\t", index=False)
+    biomart_table().to_csv(tmp_path / "mart_export.txt", sep="\t", index=False)
+    for line in typed:
+        own = data(MOUSE)
+        exec(line, {"scssl": scssl, "adata": own, "table": biomart_table()})
+        assert own.uns["orthologs"]["counts"]["mapped"] > 0
+
+
+@pytest.mark.parametrize(
+    ("species", "names"),
+    [
+        (("mouse", "human"), ("mmusculus", "hsapiens")),
+        (("Macaca mulatta", "rat"), ("mmulatta", "rnorvegicus")),
+        (("axolotl", "human"), None),
+    ],
+)
+def test_lines_to_type_are_of_these_species(species, names):
+    with pytest.raises(TypeError, match="no `table` of orthologs") as error:
+        scssl.pp.map_orthologs(data(MOUSE), from_species=species[0], to_species=species[1])
+    message = str(error.value)
+    assert f"from_species={species[0]!r}, to_species={species[1]!r}" in message
+    assert ("HOM_MouseHuman" in message) == (species == ("mouse", "human"))
+    if names is None:
+        assert "biomart_annotations" not in message
+    else:
+        assert f'biomart_annotations("{names[0]}", ' in message
+        assert f"{names[1]}_homolog_ensembl_gene" in message

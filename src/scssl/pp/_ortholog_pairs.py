@@ -11,7 +11,7 @@ import numpy as np
 
 from scssl._errors import GeneMismatchError, ScsslWarning
 from scssl.data._gene_names import bare_id, some_names
-from scssl.pp._ortholog_tables import HOW_TO_GET, OrthologTable, species_key, species_of_ids
+from scssl.pp._ortholog_tables import OrthologTable, how_to_get, species_key, species_of_ids
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -154,7 +154,7 @@ def check_kind(
         msg = (
             f"The genes are looked up as {what}, but the table ({orthologs.table.source}) has {known} "
             f"of both species. If adata.var has a column with these: "
-            f'gene_names="<that column>". {HOW_TO_GET}'
+            f'gene_names="<that column>". {how_to_get(*species)}'
         )
         raise GeneMismatchError(msg)
     own = species_of_ids(names)

@@ -13,18 +13,9 @@ from scssl.pp._tables import NameTable, read_table
 if TYPE_CHECKING:
     import pandas as pd
 
-#: Where the user finds a table, since none may be shipped.
-HOW_TO_GET = (
-    "To get a table of orthologs, either save "
-    "https://www.informatics.jax.org/downloads/reports/HOM_MouseHumanSequence.rpt (mouse and human, "
-    "symbols), or export one from https://www.ensembl.org/biomart/martview (any two species, symbols "
-    "and Ensembl ids): Ensembl Genes, the genes of one species, Attributes, Homologues, then tick "
-    "'Gene stable ID' and 'Gene name', and of the other species 'gene stable ID', 'gene name' and "
-    "'homology type'; Results, TSV. From Python, with pybiomart installed: table = "
-    'sc.queries.biomart_annotations("mmusculus", ["ensembl_gene_id", "external_gene_name", '
-    '"hsapiens_homolog_ensembl_gene", "hsapiens_homolog_associated_gene_name", '
-    '"hsapiens_homolog_orthology_type"])'
-)
+_MGI = "HOM_MouseHumanSequence.rpt"
+_MGI_URL = f"https://www.informatics.jax.org/downloads/reports/{_MGI}"
+_BIOMART = "https://www.ensembl.org/biomart/martview"
 
 # Other names of a species in the supported tables. A species is never told by part of its name:
 # "mouse" is not the mouse lemur.
@@ -48,6 +39,8 @@ _SPECIES = {
     "sus scrofa": "pig",
     "sscrofa": "pig",
 }
+# What Ensembl calls them: of the other names those without a space.
+_ENSEMBL_NAMES = {key: name for name, key in _SPECIES.items() if " " not in name}
 _SPECIES_OF_IDS = {
     "ENSG": "human",
     "ENSMUSG": "mouse",
@@ -103,7 +96,11 @@ def read_orthologs(table: Any, from_species: str, to_species: str) -> OrthologTa
     GeneMismatchError
         If the table does not have both species, or has the ids of others.
     """
-    read = read_table(table, argument="table", how_to_get=HOW_TO_GET)
+    help_ = how_to_get(from_species, to_species)
+    if table is None:
+        msg = f"There is no `table` of orthologs, and none may be shipped. {help_}"
+        raise TypeError(msg)
+    read = read_table(table, argument="table", how_to_get=help_)
     keys = (species_key(from_species), species_key(to_species))
     frame = read.frame
     classes = next((name for name in _CLASSES if name in frame), None)
@@ -131,6 +128,39 @@ def read_orthologs(table: Any, from_species: str, to_species: str) -> OrthologTa
     return OrthologTable(pairs.drop_duplicates(ignore_index=True), kinds, form, read)
 
 
+def how_to_get(from_species: str, to_species: str) -> str:
+    """Where the user finds a table, since none may be shipped, and the lines to type then."""
+
+    def call(table: str) -> str:
+        species = f"from_species={from_species!r}, to_species={to_species!r}"
+        return f"scssl.pp.map_orthologs(adata, {table}, {species})"
+
+    keys = (species_key(from_species), species_key(to_species))
+    ways = []
+    if set(keys) == {"mouse", "human"}:
+        ways.append(f"symbols, in a shell\n    curl -O {_MGI_URL}\n    {call(f'"{_MGI}"')}")
+    ways.append(
+        f"symbols or Ensembl ids, from {_BIOMART}: Ensembl Genes, the genes of {from_species}, "
+        f"Attributes, Homologues; tick 'Gene stable ID' and 'Gene name' and, of {to_species}, 'gene "
+        "stable ID', 'gene name' and 'homology type'; Results, TSV, which saves mart_export.txt"
+        f"\n    {call('"mart_export.txt"')}"
+    )
+    own, other = (_ENSEMBL_NAMES.get(key) for key in keys)
+    if own and other:
+        columns = ["ensembl_gene_id", "external_gene_name"] + [
+            f"{other}_homolog_{what}"
+            for what in ("ensembl_gene", "associated_gene_name", "orthology_type")
+        ]
+        ways.append(
+            "the same from Python, with pybiomart installed\n    table = sc.queries."
+            f'biomart_annotations("{own}", {columns})\n    {call("table")}'
+        )
+    return (
+        f"To get a table of orthologs of {from_species} and {to_species}, where there is internet:\n"
+        + "\n".join(f"{i}. {way}" for i, way in enumerate(ways, 1))
+    )
+
+
 def species_key(name: str) -> str:
     """A species as tables are searched for it."""
     words = " ".join(re.findall(r"[a-z0-9]+", name.casefold()))
@@ -156,7 +186,7 @@ def _of_classes(
     species = frame[_ORGANISM].map({name: species_key(name) for name in frame[_ORGANISM].unique()})
     for key, name in zip(keys, given, strict=True):
         if not (species == key).any():
-            _refuse_species(read, name, sorted(set(frame[_ORGANISM])))
+            _refuse_species(read, name, sorted(set(frame[_ORGANISM])), given)
     sides = [
         frame.loc[(species == key) & (frame[_SYMBOL] != ""), [classes, _SYMBOL]].rename(
             columns={_SYMBOL: f"{side}_symbol"}
@@ -185,11 +215,11 @@ def _of_columns(
         msg = (
             f"The table ({read.source}) is of orthologs of a third species, so that a row with a gene "
             f"of {given[0]} and one of {given[1]} does not say that these are orthologs. Export one "
-            f"that begins with the genes of {given[0]} or {given[1]}. {HOW_TO_GET}"
+            f"that begins with the genes of {given[0]} or {given[1]}. {how_to_get(*given)}"
         )
         raise GeneMismatchError(msg)
     if missing:
-        _refuse_species(read, given[missing[0]], [names[key] for key in sides if key])
+        _refuse_species(read, given[missing[0]], [names[key] for key in sides if key], given)
     content = {"type": ""}
     for side, key in zip(("from", "to"), keys, strict=True):
         for kind in ("id", "symbol"):
@@ -224,12 +254,12 @@ def _find_columns(frame: pd.DataFrame) -> tuple[dict[str, dict[str, str]], dict[
     return sides, names
 
 
-def _refuse_species(read: NameTable, name: str, there: list[str]) -> None:
+def _refuse_species(read: NameTable, name: str, there: list[str], given: tuple[str, str]) -> None:
     shown = ", ".join(map(repr, there[:10])) or "none that is known"
     columns = ", ".join(map(repr, read.frame.columns[:8]))
     msg = (
         f"The table ({read.source}) has no genes of {name!r}; its species are {shown}, its columns "
         f"{columns}. Species are told by their whole name. A table may also have one column of names "
-        f"for each species, called after it. {HOW_TO_GET}"
+        f"for each species, called after it. {how_to_get(*given)}"
     )
     raise GeneMismatchError(msg)

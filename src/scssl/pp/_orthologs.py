@@ -19,7 +19,7 @@ _LOGGER = logging.getLogger("scssl")
 
 def map_orthologs(
     adata: AnnData,
-    table: str | Path | pd.DataFrame,
+    table: str | Path | pd.DataFrame | None = None,
     *,
     from_species: str,
     to_species: str,
@@ -55,7 +55,7 @@ def map_orthologs(
         Annotated cells of one species. Rows, layers and all that belongs to genes follow; `adata.raw`
         stays as it is, with the names of `from_species`.
     table
-        Orthologs, as above.
+        Orthologs, as above. None comes with the package: without one, the error says where to get it.
     from_species
         Species of the data, as the table calls it, or as ``"human"``, ``"mouse"`` or by its Latin name.
         Names are compared as a whole: ``"mouse"`` is not the mouse lemur.
@@ -96,7 +96,9 @@ def map_orthologs(
     Raises
     ------
     FileNotFoundError
-        If there is no such file; the message says how to get one.
+        If there is no such file; the message says how to get one, and what to type then.
+    TypeError
+        If there is no `table`, with the same message.
     GeneMismatchError
         If the table does not have both species or their names of this kind, no gene is mapped, or the
         genes are those of `to_species`.

@@ -1,13 +1,12 @@
-"""Tables of names: read as text, for a gene may be called NA."""
+"""Tables of names as arguments: files or data frames."""
 
 from __future__ import annotations
 
-import csv
-import hashlib
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from scssl._tables import file_digest, read_text_table, texts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,50 +56,13 @@ def read_table(table: Any, *, argument: str, how_to_get: str) -> NameTable:
         if not path.is_file():
             msg = f"There is no file {path}. {how_to_get}"
             raise FileNotFoundError(msg)
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        frame, source = _read_text(path), path.name
+        digest = file_digest(path)
+        frame, source = read_text_table(path), path.name
     else:
         msg = f"`{argument}` must be a path or a DataFrame, found {type(table).__name__}. {how_to_get}"
         raise TypeError(msg)
     if not len(frame) or not len(frame.columns):
         msg = f"`{argument}` ({source}) has no rows. {how_to_get}"
         raise ValueError(msg)
-    frame = pd.DataFrame({str(name).strip(): _texts(frame[name]) for name in frame.columns})
+    frame = pd.DataFrame({str(name).strip(): texts(frame[name]) for name in frame.columns})
     return NameTable(frame, source, digest)
-
-
-def _read_text(path: Path) -> pd.DataFrame:
-    import pandas as pd
-
-    options: dict[str, Any] = {
-        "dtype": str,
-        "keep_default_na": False,
-        "index_col": False,
-        "encoding": "utf-8-sig",
-        "encoding_errors": "replace",
-    }
-    # A quotation mark in a table with tabs may be part of a name; those around a field are not.
-    tabs = {"sep": "\t", "quoting": csv.QUOTE_NONE}
-    with warnings.catch_warnings():
-        # Some reports end every row, but not the first line, with a separator.
-        warnings.filterwarnings("ignore", "Length of header", pd.errors.ParserWarning)
-        try:
-            if len(pd.read_csv(path, nrows=0, **tabs, **options).columns) > 1:
-                return pd.read_csv(path, **tabs, **options)
-            return pd.read_csv(path, **options)
-        except pd.errors.EmptyDataError:
-            return pd.DataFrame()
-
-
-def _texts(column: Any) -> list[str]:
-    return [
-        "" if missing else _unquoted(str(value).strip())
-        for value, missing in zip(column, column.isna(), strict=True)
-    ]
-
-
-def _unquoted(text: str) -> str:
-    if len(text) > 1 and text[0] == text[-1] == '"':
-        return text[1:-1].strip()
-    return text
