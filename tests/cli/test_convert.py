@@ -12,9 +12,9 @@ import pytest
 
 import scssl
 from scssl.cli import main
-from scssl.cli._convert import CONVERT_OPTIONS
+from scssl.cli._convert import _OF_CELLPLM, _OF_OTHERS, CONVERT_OPTIONS
 from scssl.hub._gene_table import GeneOrder
-from scssl.model import CellTypeClassifier, MaskedAutoencoder
+from scssl.model import CellPLM, CellTypeClassifier, MaskedAutoencoder
 
 G = 60
 
@@ -95,6 +95,45 @@ def test_from_the_hub(folder, published, monkeypatch):
     assert asked == [("TillR/sc_pretrained", "Pretrained Models/GPMask.ckpt", "v1")]
 
 
+def test_a_cellplm(tmp_path, cellplm, capsys, monkeypatch):
+    config, state = cellplm.checkpoint(tmp_path / "ckpt", "20231027_85M", "vae", G)
+    symbols = [f"SYM{i}" for i in range(G)]
+    table = pd.DataFrame({"feature_id": config["gene_list"], "feature_name": symbols})
+    table.to_csv(tmp_path / "genes.csv", index=False)
+    counts = np.random.default_rng(0).poisson(1.5, (30, G)).astype(np.float32)
+    ad.AnnData(counts, var=pd.DataFrame(index=symbols)).write_h5ad(tmp_path / "cells.h5ad")
+    monkeypatch.chdir(tmp_path)
+    file = ["convert", "--file", "ckpt/20231027_85M.best.ckpt", "--out", "model"]
+    assert main([*file, "--symbols", "genes.csv", "--variant", "vae"]) == 0
+    said = capsys.readouterr().out
+    assert "weights of 20231027_85M.best.ckpt from a folder: a CellPLM with a Gaussian" in said
+    assert "tensors used: 61" in said
+    assert "tensors not used: 2 (positional encoding, which is replaced by zero" in said
+    assert main(["embed", "cells.h5ad", "--model", "model", "--out", "embedded.h5ad"]) == 0
+    expected = cellplm.embedding(config, state, counts)
+    found = ad.read_h5ad("embedded.h5ad").obsm["X_ssl"]
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+    capsys.readouterr()
+    assert main([*file, "--overwrite", "--variant", "gmvae"]) == 2
+    assert "has the tensors of variant='vae', not 'gmvae'" in capsys.readouterr().err
+    for option in (["--pretext", "x"], ["--legacy-output"], ["--classes", "genes.csv"]):
+        assert main([*file, "--overwrite", *option]) == 2
+        assert f"{option[0]} does not apply: ckpt/20231027" in capsys.readouterr().err
+    assert main(["convert", "--file", "cells.h5ad", "--out", "m", "--variant", "vae"]) == 2
+    assert "--variant does not apply: cells.h5ad is no CellPLM" in capsys.readouterr().err
+
+
+def test_a_cellplm_of_the_hub(tmp_path, cellplm, hub, monkeypatch):
+    cellplm.checkpoint(tmp_path / "ckpt", "one", "gmvae", G)
+    files = {path.name: path.read_bytes() for path in (tmp_path / "ckpt").iterdir()}
+    commit = hub.add("lab/cellplm", files).branches["main"]
+    monkeypatch.chdir(tmp_path)
+    file = ["--repo", "lab/cellplm", "--file", "one.best.ckpt"]
+    assert main(["convert", *file, "--out", "model"]) == 0
+    assert CellPLM.load("model").source["revision"] == commit
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -143,8 +182,12 @@ def test_a_model_is_replaced_only_when_asked(folder, published, capsys):
 def test_options_are_those_of_the_python_api():
     autoencoder = inspect.signature(MaskedAutoencoder.from_pretrained).parameters
     classifier = inspect.signature(CellTypeClassifier.from_pretrained).parameters
-    not_typed = {"source", "file", "classes", "adata", "device", "token"}
-    assert set(CONVERT_OPTIONS) == (set(autoencoder) | set(classifier)) - not_typed
+    cellplm = inspect.signature(CellPLM.from_pretrained).parameters
+    not_typed = {"source", "file", "prefix", "classes", "adata", "device", "token", "kwargs"}
+    typed = (set(autoencoder) | set(classifier) | set(cellplm)) - not_typed
+    assert set(CONVERT_OPTIONS) == typed
+    assert set(_OF_CELLPLM) == set(cellplm) - set(autoencoder) - not_typed
+    assert set(_OF_OTHERS) == (set(autoencoder) | set(classifier)) - set(cellplm) - not_typed
     assert classifier["labels_key"].default == "cell_type"
 
 

@@ -10,7 +10,8 @@ from scssl.cli._parser import _add_command, _add_options, _add_output
 
 CONVERT = """\
 Make a model folder of a checkpoint that Richter et al. (2025) published (TillR/sc_pretrained on the
-Hugging Face Hub): random mask, gene-programme mask, BYOL, Barlow Twins, reconstruction or classifier.
+Hugging Face Hub): random mask, gene-programme mask, BYOL, Barlow Twins, reconstruction or classifier;
+or of a CellPLM (Wen et al. 2024), two files whose names end with .best.ckpt and .config.json.
 
 Which one it is is told from its tensors. The file is not unpickled: only tensors are read, and each of
 them is used, set aside for a reason, or an error.
@@ -20,6 +21,7 @@ examples:
   scssl convert --file RandomMask.ckpt --genes var.parquet --out random_mask
   scssl convert --repo TillR/sc_pretrained --file BYOL.ckpt --out byol
   scssl convert --file HLCA_SSL.ckpt --genes var.parquet --classes cell_types.txt --out hlca
+  scssl convert --file ckpt/20231027_85M.best.ckpt --symbols genes.csv --out cellplm
 """
 CONVERT_OPTIONS: dict[str, dict[str, Any]] = {
     "genes": {
@@ -43,12 +45,33 @@ CONVERT_OPTIONS: dict[str, dict[str, Any]] = {
         "metavar": "COLUMN",
         "help": "with --classes: column of obs with the classes (default: cell_type)",
     },
+    "variant": {
+        "choices": ["auto", "gmvae", "vae", "ae"],
+        "help": "of a CellPLM: what it must be (default: told from the tensors)",
+    },
+    "symbols": {
+        "metavar": "FILE",
+        "help": "of a CellPLM: table with the columns feature_id and feature_name, by which cells whose "
+        "genes are symbols are matched: .parquet, .csv or .tsv",
+    },
+    "sample_key": {
+        "metavar": "COLUMN",
+        "help": "of a CellPLM: column of obs with the sample of each cell (default: all are one)",
+    },
+    "spatial_key": {
+        "metavar": "NAME",
+        "help": "of a CellPLM: entry of obsm with the place of each cell",
+    },
     "sha256": {"metavar": "DIGEST", "help": "digest that the checkpoint must have"},
     "revision": {
         "metavar": "NAME",
         "help": "with --repo: branch, tag or commit (default: the newest)",
     },
 }
+
+
+_OF_CELLPLM = ("variant", "symbols", "sample_key", "spatial_key")
+_OF_OTHERS = ("genes", "legacy_output", "pretext", "labels_key")
 
 
 def add_convert(commands: Any) -> None:
@@ -92,6 +115,13 @@ def convert(
     _check_output(Path(out), overwrite=overwrite)
     if repo is None:
         _check_input(file)
+    cellplm = file.endswith((".best.ckpt", ".config.json"))
+    given = [*options, *([] if classes is None else ["classes"])]
+    wrong = [n for n in given if n in ((*_OF_OTHERS, "classes") if cellplm else _OF_CELLPLM)]
+    if wrong:
+        kind = "a CellPLM" if cellplm else "no CellPLM, whose names end with .best.ckpt"
+        msg = f"--{wrong[0].replace('_', '-')} does not apply: {file} is {kind}."
+        raise ValueError(msg)
     if classes is not None:
         options["classes"] = _read_classes(_check_input(classes))
         if options.pop("legacy_output", False) or options.pop("pretext", None) is not None:
@@ -106,11 +136,14 @@ def convert(
 
     from scssl._settings import settings
     from scssl.hub._bundle import check_target
-    from scssl.model import CellTypeClassifier, MaskedAutoencoder
+    from scssl.model import CellPLM, CellTypeClassifier, MaskedAutoencoder
 
     check_target(Path(out), overwrite=overwrite)
     model_class: Any = MaskedAutoencoder if classes is None else CellTypeClassifier
-    where = {"source": file} if repo is None else {"source": repo, "file": file}
+    model_class = CellPLM if cellplm else model_class
+    where = {"source": file}
+    if repo is not None:
+        where = {"source": repo, "prefix" if cellplm else "file": file}
     try:
         # What it would log is in the summary.
         with settings.override(verbosity="warning"):
