@@ -61,6 +61,30 @@ def test_table():
     pd.testing.assert_frame_equal(table, again)
 
 
+def test_components_are_found_once_for_all_numbers_of_labels(monkeypatch):
+    """And the scores are to the bit those of a run of its own for each number."""
+    from sklearn.decomposition import PCA
+
+    fitted, fit = [], PCA.fit
+    monkeypatch.setattr(PCA, "fit", lambda self, x: fitted.append(x) or fit(self, x))
+    budgets = [2, 5, None]
+    options = {**OPTIONS, "arms": ["PCA + LR"], "test_size": 0.5}
+    options["n_labels_per_class"] = budgets
+    table = scssl.tl.leave_one_dataset_out(three(), "type", **options)
+    assert len(fitted) == 2 * 2  # data sets with labels, seeds
+    apart = [
+        scssl.tl.leave_one_dataset_out(three(), "type", **{**options, "n_labels_per_class": [n]})
+        for n in budgets
+    ]
+    assert len(fitted) == 4 + 3 * 4
+    by = ["dataset", "seed", "n_labels_per_class"]
+    pd.testing.assert_frame_equal(
+        table.sort_values(by, ignore_index=True),
+        pd.concat(apart).sort_values(by, ignore_index=True),
+        check_exact=True,
+    )
+
+
 def test_pretraining_never_touches_what_is_held_out():
     """Values that would break pretraining, and genes that would change it, are not even looked at."""
     data = three(genes="union")

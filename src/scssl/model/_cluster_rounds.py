@@ -17,6 +17,7 @@ from scssl.data._kmeans import kmeans, numbers_of_clusters, resolve_engine
 from scssl.data._pca import pca
 from scssl.module import PseudoLabelModule
 from scssl.module._pseudo_label import CLUSTERS, DATASET
+from scssl.train._devices import first_process_has
 
 from ._backbone import copied
 from ._base import SSLModel
@@ -24,7 +25,7 @@ from ._datasets import DatasetsMixin
 from ._reader import CellReader
 from ._rounds import RoundFolder, RoundStart
 from ._setup import obs_column
-from ._training import check_distributed, is_distributed
+from ._training import check_distributed, history_lists, is_distributed
 
 _LOGGER = logging.getLogger("scssl")
 _N_PCS = 50
@@ -138,6 +139,8 @@ class ClusterRounds(DatasetsMixin, SSLModel):
                 found[rows, p] = kmeans(x, k, seed=own, engine=engine)
                 if before is not None:
                     agreements.append(agreement(before[rows, p], found[rows, p]))
+        # On GPUs the processes may embed a little differently, and number clusters in another way.
+        found, agreements = first_process_has((found, agreements))
         self._clusters = found
         return RoundStart(
             number,
@@ -146,7 +149,7 @@ class ClusterRounds(DatasetsMixin, SSLModel):
             float(np.mean(agreements)) if agreements else None,
             bool(self.is_trained_),
             list(done),
-            {name: frame.iloc[:, 0].tolist() for name, frame in (self.history_ or {}).items()},
+            history_lists(self.history_),
         )
 
     def _to_cluster(self, data: CellReader, rows: np.ndarray, seed: int) -> np.ndarray:

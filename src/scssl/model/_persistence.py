@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-import pandas as pd
 import torch
 from scvi import REGISTRY_KEYS
 
@@ -19,6 +18,7 @@ from scssl.hub import read_bundle, write_bundle
 
 from ._registry import get_model_class
 from ._setup import obs_column
+from ._training import history_frames, history_lists
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -122,7 +122,6 @@ class PersistenceMixin:
         if save_anndata and model.adata is None:
             msg = "The model has no AnnData to save. Pass save_anndata=False."
             raise ValueError(msg)
-        history = model.history_ or {}
         config = {
             "class": type(self).__name__,
             "arguments": self._saved_config(),
@@ -130,7 +129,7 @@ class PersistenceMixin:
             "registry": _without_genes(model.registry_),
             "trained": bool(model.is_trained_),
             "training": model.training_,
-            "history": {name: frame.iloc[:, 0].tolist() for name, frame in history.items()},
+            "history": history_lists(model.history_),
             "versions": {
                 "python": platform.python_version(),
                 **{name: version(name) for name in ("scssl", "torch", "scvi-tools", "anndata")},
@@ -211,10 +210,7 @@ class PersistenceMixin:
             model.module.load_state_dict(bundle.tensors, strict=True)
             model.is_trained_ = bool(config["trained"])
             model.training_ = dict(config["training"])
-            model.history_ = {
-                name: pd.DataFrame({name: values}).rename_axis("epoch")
-                for name, values in config["history"].items()
-            } or None
+            model.history_ = history_frames(config["history"])
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             msg = f"{dir_path} does not fit the model it says it holds ({name}): {error}"
             raise BundleError(msg) from error

@@ -1,4 +1,7 @@
-"""Folders of training in rounds: what each starts from, and its checkpoints."""
+"""Folders of training in rounds: what each starts from, and its checkpoints.
+
+Of several processes the first writes. The others may be started when it has written already.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,9 @@ import torch
 
 from scssl._errors import BundleError
 from scssl.train import CHECKPOINT_NAME, SafeCheckpointIO
+from scssl.train._devices import is_first_process
 
-from ._training import append_history
+from ._training import history_frames
 
 _START = "start"
 
@@ -51,7 +55,7 @@ class RoundStart:
 
     def frames(self) -> dict[str, pd.DataFrame] | None:
         """The history as models keep it."""
-        return append_history(None, 0, {k: list(v) for k, v in self.history.items()}) or None
+        return history_frames(self.history)
 
 
 class RoundFolder:
@@ -73,6 +77,8 @@ class RoundFolder:
     def __init__(self, to: str | Path | None, source: str | Path | None) -> None:
         self.source = None if source is None else Path(source)
         self.to = self.source if to is None else Path(to)
+        if not is_first_process():
+            return
         if self.to is not None and self.source is None and _numbers(self.to):
             msg = (
                 f"{self.to} holds the rounds of another run. To go on with that run pass "
@@ -98,7 +104,7 @@ class RoundFolder:
 
     def write(self, start: RoundStart) -> None:
         """Keep what a round starts from, so that it can be resumed."""
-        if self.to is not None:
+        if self.to is not None and is_first_process():
             folder = _folder(self.to, start.number)
             folder.mkdir(parents=True, exist_ok=True)
             SafeCheckpointIO().save_checkpoint(dict(vars(start)), folder / _START)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -83,6 +83,18 @@ def resolve_output_genes(
         msg = f'`n_output_genes` must be "auto", None or 1 to {n_genes:,}, found {asked}.'
         raise ValueError(msg)
     return None if asked == n_genes else int(asked)
+
+
+def history_lists(history: Mapping[str, pd.DataFrame] | None) -> dict[str, list[float]]:
+    """Values per epoch by name, as they are saved."""
+    return {name: frame.iloc[:, 0].tolist() for name, frame in (history or {}).items()}
+
+
+def history_frames(lists: Mapping[str, Sequence[float]]) -> dict[str, pd.DataFrame] | None:
+    """The history of a model from what :func:`history_lists` gave; `None` if there is none."""
+    return {
+        name: pd.DataFrame({name: values}).rename_axis("epoch") for name, values in lists.items()
+    } or None
 
 
 def append_history(

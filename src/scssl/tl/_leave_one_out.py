@@ -207,6 +207,7 @@ class _Study:
         self.model_arguments = model_arguments
         self.train_arguments = {"progress": False, **train_arguments}
         self.finetune_arguments = {"progress": False, **finetune_arguments}
+        self._reduced: tuple[Any, np.ndarray] | None = None
 
     def pretrain(self, others: Datasets, seed: int) -> Any:
         """Model of the other data sets."""
@@ -254,10 +255,21 @@ class _Study:
         return probabilities
 
     def _regression(self, adata: AnnData, protocol: Protocol, seed: int) -> np.ndarray:
+        from scssl.tl._estimators import fit
+
+        # Numbers of labels differ in what is learnt from, not in the cells that are split.
+        of = (id(adata), seed, protocol.pool.tobytes(), protocol.test.tobytes())
+        if self._reduced is None or self._reduced[0] != of:
+            self._reduced = of, self._components(adata, protocol, seed)
+        values = self._reduced[1]
+        fitted = fit(values, protocol, "lr", {}, seed)
+        return fitted.apply(values[protocol.test])[1]
+
+    def _components(self, adata: AnnData, protocol: Protocol, seed: int) -> np.ndarray:
+        """Principal components of the training part, and the test part in terms of them."""
         from sklearn.decomposition import PCA
 
         from scssl.data import find_counts, normalize_rows, open_rows, resolve_input, scan_matrix
-        from scssl.tl._estimators import fit
 
         matrix = adata.X if self.layer is None else adata.layers[self.layer]
         kind = self.input
@@ -271,8 +283,7 @@ class _Study:
         pca = PCA(n_pcs, svd_solver="arpack", random_state=seed % 2**32).fit(x[:n_pool])
         values = np.zeros((adata.n_obs, n_pcs))
         values[rows] = pca.transform(x)
-        fitted = fit(values, protocol, "lr", {}, seed)
-        return fitted.apply(values[protocol.test])[1]
+        return values
 
 
 def _others(datasets: Datasets, name: str, groups: dict[str, str]) -> Datasets:

@@ -8,6 +8,7 @@ import sys
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 
 def n_processes(devices: Any) -> int:
@@ -30,6 +31,20 @@ def n_processes(devices: Any) -> int:
     if not isinstance(devices, int):
         return 1  # "auto"; the trainer refuses what it does not know.
     return max(1, torch.cuda.device_count() if devices == -1 else devices)
+
+
+def is_first_process() -> bool:
+    """Whether this is the process that writes, of those that train together; a lone one is."""
+    return getattr(rank_zero_only, "rank", 0) == 0
+
+
+def first_process_has[T](mine: T) -> T:
+    """What the first process has, in all of them."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return mine
+    both = [mine]
+    torch.distributed.broadcast_object_list(both, src=0)
+    return both[0]
 
 
 def choose_accelerator(asked: str) -> str:
