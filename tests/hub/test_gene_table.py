@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from scssl._errors import BundleError, GeneMismatchError
-from scssl.hub._gene_table import SCTAB, GeneOrder, read_gene_table
+from scssl.hub._gene_table import SCTAB, GeneOrder, read_gene_table, read_symbols
 
 IDS = [f"ENSG{(37 * i) % 101:011d}" for i in range(20)]
 ORDER = GeneOrder(20, tuple(IDS[:2]), tuple(IDS[-2:]), name="test")
@@ -40,6 +40,31 @@ def test_kinds_of_tables(kind, frame, tmp_path):
     assert found.ids == tuple(IDS)
     assert found.symbols == tuple(frame["feature_name"])
     assert (found.sha256 is None) == (kind not in ("csv", "tsv", "txt"))
+
+
+@pytest.mark.parametrize("kind", ["csv", "frame", "index", "unnamed index"])
+def test_symbols_of_some_genes(kind, frame, tmp_path):
+    frame["feature_id"] += ".3"
+    table = frame.iloc[::-1]
+    if kind == "csv":
+        table = tmp_path / "genes.csv"
+        frame.to_csv(table)
+    elif "index" in kind:
+        table = table.set_index("feature_id").rename_axis("feature_id" if kind == "index" else None)
+    found, where = read_symbols(table, [IDS[3], "ENSG99999999999", IDS[0]])
+    assert found == ["NA", "", "S0"]
+    assert where["n"] == 2
+    assert where["source"] == ("genes.csv" if kind == "csv" else "DataFrame")
+    assert (where["sha256"] is None) == (kind != "csv")
+
+
+def test_tables_without_symbols(frame):
+    with pytest.raises(GeneMismatchError, match="has no column 'feature_name'; there are: 'fea"):
+        read_symbols(frame[["feature_id"]], IDS)
+    with pytest.raises(GeneMismatchError, match="has no column 'feature_id' with Ensembl ids"):
+        read_symbols(frame[["feature_name"]], IDS)
+    with pytest.raises(GeneMismatchError, match="has none of the 1 genes: it has ids like ENSG"):
+        read_symbols(frame, ["ENSMUSG00000000001"])
 
 
 def test_parquet(frame, tmp_path):
