@@ -49,6 +49,31 @@ class ClusterRounds(DatasetsMixin, SSLModel):
         data.obs[CLUSTERS] = self._clusters
         return data
 
+    def _split(
+        self,
+        data: CellReader,
+        cells: np.ndarray,
+        labels: pd.Series | None,
+        train_size: float,
+        seed: int,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Each data set is split by itself, so that all are validated on."""
+        assert data.groups is not None
+        codes = data.groups[cells]
+        if codes.min() == codes.max():
+            return super()._split(data, cells, labels, train_size, seed)
+        parts: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+        for code in np.unique(codes).tolist():
+            own = np.flatnonzero(codes == code)
+            types = None if labels is None else labels.iloc[own]
+            if types is not None and not types.duplicated().any():
+                types = None
+            split = super()._split(data, own, types, train_size, derive_seed(seed, code))
+            for part, places in zip(parts, split, strict=True):
+                part.append(own[places])
+        training, validation = (np.sort(np.concatenate(part)) for part in parts)
+        return training, validation
+
     def _open(self) -> CellReader:
         data = self._read(None)
         data.groups = self._dataset_codes()

@@ -72,6 +72,17 @@ class TrainingMixin:
         """Row numbers of the cells to learn from or to validate on."""
         return np.arange(data.n_cells)
 
+    def _split(
+        self,
+        data: CellReader,
+        cells: np.ndarray,
+        labels: pd.Series | None,
+        train_size: float,
+        seed: int,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Places in `cells` of those to learn from, and of those to validate on."""
+        return train_validation_split(len(cells), train_size=train_size, labels=labels, seed=seed)
+
     @abstractmethod
     def _train_defaults(self, n_cells: int) -> dict[str, Any]:
         """Arguments of :meth:`train` where the user leaves them open."""
@@ -222,12 +233,8 @@ class TrainingMixin:
         labels = None if key is None else obs_column(data.adata, key).iloc[cells]
         if train_size is None:
             train_size = self._default_train_size(labels)
-        rows, held_out = (
-            cells[part]
-            for part in train_validation_split(
-                len(cells), train_size=train_size, labels=labels, seed=derive_seed(seed, "split")
-            )
-        )
+        parts = self._split(data, cells, labels, train_size, derive_seed(seed, "split"))
+        rows, held_out = (cells[part] for part in parts)
         given = {
             "max_epochs": max_epochs,
             "batch_size": batch_size,

@@ -188,7 +188,13 @@ class SSLModule(BaseModuleClass):
         Parameters
         ----------
         tally
-            Sum over the batches of what :meth:`loss` gave in ``extra_metrics`` with ``full=True``.
+            Sum over the batches, of all processes, of what :meth:`loss` gave in ``extra_metrics``
+            with ``full=True``.
+
+        Returns
+        -------
+        Scores by name. ``"loss"`` is the validation loss where it is not the mean over the cells of
+        the losses of their batches.
         """
         return {}
 

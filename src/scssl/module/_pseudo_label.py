@@ -104,7 +104,7 @@ class PseudoLabelModule(SSLModule):
         rng: torch.Generator | None = None,
         full: bool = True,
     ) -> LossOutput:
-        """Mean over the data sets in the batch of the loss of their cells."""
+        """Mean over the data sets in the batch of the loss of their cells; their sum, as published."""
         if self.heads is None:
             msg = "There are no clusters to predict: start_round() comes first."
             raise RuntimeError(msg)
@@ -116,6 +116,8 @@ class PseudoLabelModule(SSLModule):
         z = _ACTIVATIONS[self.head_activation](z)
         dataset, clusters = tensors[DATASET].squeeze(-1), tensors[CLUSTERS]
         losses, hits = [], z.new_zeros(())
+        # Of each data set: sum of the losses of its cells, and their number.
+        tally = torch.zeros(2, len(self.heads), dtype=torch.float64, device=z.device)
         for code in dataset.unique().tolist():
             own = (dataset == code).nonzero().squeeze(1)
             logits = self.heads[code](z.index_select(0, own))
@@ -123,20 +125,31 @@ class PseudoLabelModule(SSLModule):
             sizes = self.n_clusters[code]
             losses.append(partition_cross_entropy(logits, labels, sizes, weighted=self.weighted))
             if full:
+                tally[:, code] = torch.stack(
+                    [losses[-1].detach() * len(own), hits.new_tensor(len(own))]
+                )
                 for p, part in enumerate(logits.split(sizes, dim=1)):
                     hits = hits + (part.argmax(1) == labels[:, p]).sum() / len(sizes)
-        loss = torch.stack(losses)
-        # As published: the sum over the data sets.
-        total = loss.mean() if self.weighted else loss.sum()
+        total = self._over_data_sets(torch.stack(losses))
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             # Every process waits for a gradient of every head.
             total = total + sum(head(z[:0]).sum() for head in self.heads)
-        metrics = {"hits": hits, "cells": hits.new_tensor(len(z))} if full else {}
+        metrics = {"hits": hits, "losses": tally[0], "cells": tally[1]} if full else {}
         return LossOutput(loss=total, n_obs_minibatch=len(z), extra_metrics=metrics)
 
     def validation_scores(self, tally: Mapping[str, Tensor]) -> dict[str, float]:
-        """Share of the clusters that are told right, over cells and partitions."""
-        return {"accuracy": float(tally["hits"] / tally["cells"])}
+        """The objective, and the share of the clusters that are told right, over cells and partitions.
+
+        The objective takes the mean of each data set over all its validation cells: a batch of them has
+        as many of each data set as there happen to be, or none.
+        """
+        cells = tally["cells"]
+        seen = cells > 0
+        loss = self._over_data_sets(tally["losses"][seen] / cells[seen])
+        return {"loss": float(loss), "accuracy": float(tally["hits"] / cells.sum())}
+
+    def _over_data_sets(self, losses: Tensor) -> Tensor:
+        return losses.mean() if self.weighted else losses.sum()
 
     def encode(self, tensors: Mapping[str, Tensor]) -> Tensor:
         z: Tensor = self.encoder(self._rows(tensors))

@@ -132,11 +132,13 @@ class SSLTrainingPlan(lightning.LightningModule):
                 torch.distributed.broadcast(buffer, src=0)
 
     def on_validation_epoch_end(self) -> None:
-        self.log("validation_loss", self.take_mean_loss("validation"))
+        mean = self.take_mean_loss("validation")
         tally, self._tally = self._tally, {}
         reduce = self.trainer.strategy.reduce
         tally = {name: reduce(value, reduce_op="sum") for name, value in tally.items()}
-        for name, score in self.module.validation_scores(tally).items():
+        scores: dict[str, Tensor | float] = {"loss": mean}
+        scores.update(self.module.validation_scores(tally))
+        for name, score in scores.items():
             self.log(f"validation_{name}", score)
 
     def configure_gradient_clipping(
