@@ -154,9 +154,14 @@ def test_sizes_and_recipe_become_arguments(made, write):
 
 def test_defaults_of_absent_keys(made, write):
     config, state = made("vae", enc_head=8)
-    for key in ("enc_head", "dec_hid", "num_clusters", "batch_num", "dataset_num", "norm"):
+    for key in ("enc_head", "dec_hid", "num_clusters", "batch_num", "dataset_num", "dsbn"):
         del config[key]
     assert read_cellplm(*write(config, state)).arguments["n_heads"] == 8
+    # The published code would make a layer norm of an absent norm.
+    for key in ("norm", "cat_pe", "enc_mod"):
+        without = {name: value for name, value in config.items() if name != key}
+        with pytest.raises(BundleError, match=f"any.config.json has no {key}; converted are"):
+            read_cellplm(*write(without, state))
 
 
 def test_what_is_set_aside(made, write):

@@ -14,8 +14,7 @@ from scssl.hub._ledger import some
 VARIANTS = ("gmvae", "vae", "ae")
 #: How the two released lists of genes, which are one, begin and end.
 RELEASED_GENES = (19_374, "ENSG00000000003", "ENSG00000291317")
-# Options that change the network, and the only value of each that is converted. They are those of the
-# released models, and what the published code takes where an option is absent.
+# Options that change the network, and the only value of each that is converted: that of the released models.
 _FIXED: dict[str, Any] = {
     "enc_mod": "flowformer",
     "dec_mod": "nbmlp",
@@ -27,6 +26,8 @@ _FIXED: dict[str, Any] = {
     "platform_num": 0,
     "gene_emb": None,
 }
+# Of these the published code takes another value where they are absent, or none.
+_NEEDED = ("enc_mod", "dec_mod", "norm", "cat_pe")
 
 
 @dataclass(frozen=True)
@@ -69,10 +70,11 @@ def read_config(path: Path) -> CellPLMConfig:
     options = parse_json(read_bytes(path.resolve(), max_bytes=MAX_JSON_BYTES), path)
     genes = _genes(options.pop("gene_list", None), path)
     for name, expected in _FIXED.items():
-        found = options.get(name, expected)
+        found = options.get(name, None if name in _NEEDED else expected)
         if found != expected:
+            what = f"{name}={found!r}" if name in options else f"no {name}"
             msg = (
-                f"{path.name} has {name}={found!r}; converted are networks with {name}={expected!r} "
+                f"{path.name} has {what}; converted are networks with {name}={expected!r} "
                 "only, like the released ones."
             )
             raise BundleError(msg)
