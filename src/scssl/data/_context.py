@@ -110,10 +110,7 @@ class CellContext:
     ) -> None:
         self.samples = np.unique(samples, return_inverse=True)[1].astype(np.int64)
         self.options = options
-        n = len(self.samples)
-        order = np.argsort(self.samples, kind="stable")
-        starts = np.flatnonzero(np.diff(self.samples[order], prepend=-1))
-        self._cells = np.split(order, starts[1:]) if n else []
+        self._cells = list(self.by_sample(np.arange(len(self.samples))).values())
         self.positions: np.ndarray | None = None
         if coordinates is not None:
             self.positions = self._scaled(np.asarray(coordinates, dtype=np.float64))
@@ -129,6 +126,21 @@ class CellContext:
                 width = float((high - low).max())
                 scaled[cells[there]] = (own[there] - low) / (width if width > 0 else 1.0)
         return scaled
+
+    def by_sample(self, rows: np.ndarray) -> dict[int, np.ndarray]:
+        """Cells of each sample that has any of these; ascending.
+
+        Parameters
+        ----------
+        rows
+            Cells.
+        """
+        rows = np.unique(rows)
+        rows = rows[np.argsort(self.samples[rows], kind="stable")]
+        codes, starts = np.unique(self.samples[rows], return_index=True)
+        return {
+            int(code): cells for code, cells in zip(codes, np.split(rows, starts[1:]), strict=False)
+        }
 
     @property
     def n_samples(self) -> int:
@@ -161,11 +173,13 @@ class CellContext:
         rows
             Cells to learn from.
         batch_size
-            Cells of a part at most, and of a batch on average.
+            Cells of a part at most. Batches have as many targets on average, or half as many where there
+            is `fill`.
         seed
             Of the parts and their order.
         fill
-            Cells that may be seen besides; no target. At least half of a part are targets.
+            Cells that may be seen besides, no targets. They are added to a part until it has `batch_size`
+            cells; of a sample with many targets, half of each part are these.
         """
         return _Parts(self, rows, batch_size, seed=seed, fill=fill, epoch=None)
 
@@ -206,14 +220,15 @@ class CellContext:
     ) -> tuple[np.ndarray, np.ndarray]:
         inside = np.zeros(len(cells), dtype=bool)
         inside[tile] = True
-        low, high = xy[tile].min(axis=0), xy[tile].max(axis=0)
-        away = np.maximum(np.maximum(low - xy, xy - high), 0)
-        distance = np.square(away).sum(axis=1)
+        distance = _distance(xy, xy[tile])
         distance[inside] = np.inf
         n = min(self.options.halo, len(cells) - len(tile))
-        # By distance and then by row, so that ties are not left to the sort.
+        # On a grid many are as near: of these first the ones before the middle of a side, whatever the order
+        # of the cells is.
+        middle = (xy[tile].min(axis=0) + xy[tile].max(axis=0)) / 2
+        aside = np.square(xy - middle).sum(axis=1)
         seen = inside.copy()
-        seen[np.lexsort((np.arange(len(cells)), distance))[:n]] = True
+        seen[np.lexsort((xy[:, 1], xy[:, 0], aside, distance))[:n]] = True
         return cells[seen], inside[seen]
 
 
@@ -258,32 +273,26 @@ class _Parts:
         fill: np.ndarray | None,
         epoch: int | None,
     ) -> None:
-        self.context, self.size, self.seed, self.epoch = context, batch_size, seed, epoch
-        by_sample = np.full(len(context.samples), -1, dtype=np.int64)
-        by_sample[rows] = context.samples[rows]
-        self.rows = {code: np.flatnonzero(by_sample == code) for code in np.unique(by_sample[rows])}
+        self.context, self.seed, self.epoch = context, seed, epoch
+        # No more cells see each other than do when they are embedded.
+        whole = context.options.mode == "sample"
+        self.size = batch_size if whole else min(batch_size, context.options.size)
+        self.rows = context.by_sample(rows)
         self.fill: dict[int, np.ndarray] = {}
         if fill is not None:
-            free = np.zeros(len(context.samples), dtype=bool)
-            free[fill] = True
-            free[rows] = False
-            self.fill = {
-                code: np.flatnonzero(free & (context.samples == code)) for code in self.rows
-            }
+            others = context.by_sample(np.setdiff1d(fill, rows))
+            self.fill = {code: others[code] for code in self.rows if code in others}
         self.dropout = context.options.cell_dropout if epoch is None else 0.0
         self._spatial = context.is_spatial()
-        self._n_batches = -(-sum(map(len, self.rows.values())) // max(1, self._n_targets()))
-        self._n_batches = max(1, min(self._n_batches, sum(self._n_parts(c) for c in self.rows)))
-
-    def _n_targets(self) -> int:
-        """Targets of a full part, where there are others to fill it with."""
-        return -(-self.size // 2) if any(map(len, self.fill.values())) else self.size
+        n_targets = -(-batch_size // 2) if self.fill else batch_size
+        self._n_batches = -(-sum(map(len, self.rows.values())) // n_targets)
+        self._n_batches = min(self._n_batches, sum(self._n_parts(c) for c in self.rows))
 
     def _n_parts(self, code: int) -> int:
         n = len(self.rows[code])
         others = len(self.fill.get(code, ()))
-        # As few parts as hold all targets, at least half of each being targets.
-        return max(1, -(-n // max(self.size - others, -(-self.size // 2), 1)))
+        # As few parts as hold all targets, with others in up to half of each.
+        return -(-n // max(self.size - others, -(-self.size // 2)))
 
     def __len__(self) -> int:
         return self._n_batches
@@ -291,6 +300,8 @@ class _Parts:
     def draw(self, epoch: int) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
         rng = derive_generator(self.seed, "parts", epoch if self.epoch is None else self.epoch)
         parts = [part for code in self.rows for part in self._parts(code, rng)]
+        if not parts:
+            return
         parts = self._mixed(parts, rng)
         parts = [parts[i] for i in rng.permutation(len(parts))]
         ends = np.cumsum([len(part) for part in parts])
@@ -305,18 +316,23 @@ class _Parts:
 
     def _parts(self, code: int, rng: np.random.Generator) -> Iterator[_Part]:
         rows, n_parts = self.rows[code], self._n_parts(code)
-        options, fill = self.context.options, self.fill.get(code, np.zeros(0, dtype=np.int64))
-        if options.mode == "tiles" and n_parts > 1 and self._spatial[rows].all():
-            assert self.context.positions is not None
-            xy = _turned(self.context.positions[rows], rng)
+        fill, places = self.fill.get(code, np.zeros(0, dtype=np.int64)), self.context.positions
+        in_tiles = self.context.options.mode == "tiles" and bool(self._spatial[rows].all())
+        if in_tiles and n_parts > 1:
+            assert places is not None
+            xy = _turned(places[rows], rng)
             groups = [rows[tile] for tile in _split(xy, n_parts)]
         else:
             groups = np.array_split(rng.permutation(rows), n_parts)
         for targets in groups:
-            others = fill[:0]
-            if len(fill):
-                n = min(len(fill), max(self.size - len(targets), 0))
-                others = rng.choice(fill, n, replace=False)
+            n = min(len(fill), max(self.size - len(targets), 0))
+            if in_tiles and n:
+                assert places is not None
+                others = rng.permutation(fill)
+                away = _distance(places[others], places[targets])
+                others = others[np.argsort(away, kind="stable")[:n]]
+            else:
+                others = rng.choice(fill, n, replace=False) if n else fill[:0]
             if self.dropout and len(targets) > 2:
                 n = max(2, round((1 - self.dropout) * len(targets)))
                 targets = rng.choice(targets, n, replace=False)
@@ -380,6 +396,13 @@ def _split(xy: np.ndarray, n_tiles: int) -> list[np.ndarray]:
         cut = len(cells) * first // n_own
         left += [(order[cut:], n_own - first), (order[:cut], first)]
     return done
+
+
+def _distance(xy: np.ndarray, tile: np.ndarray) -> np.ndarray:
+    """Square of the distance of places to the smallest rectangle around others; 0 in it."""
+    away = np.maximum(np.maximum(tile.min(axis=0) - xy, xy - tile.max(axis=0)), 0)
+    distance: np.ndarray = np.square(away).sum(axis=1)
+    return distance
 
 
 def _turned(xy: np.ndarray, rng: np.random.Generator) -> np.ndarray:

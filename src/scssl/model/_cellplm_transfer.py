@@ -47,8 +47,8 @@ _ARCHITECTURE = (
     "kl_weight",
     "free_bits",
 )
-# Never taken over: they belong to the columns, labels and training of the other model.
-_OWN = ("decoder.covariates.", "decoder.continuous.", "head.", "projector.", "warmup")
+# Never taken over: they belong to the columns and labels of the other model.
+_OWN = ("decoder.covariates.", "decoder.continuous.", "head.", "projector.")
 
 
 class CellPLMTransferMixin:

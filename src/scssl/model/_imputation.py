@@ -14,7 +14,7 @@ from scssl.data import Datasets, GeneVocabulary
 from scssl.module import CellPLMModule
 
 from ._genes import gene_columns
-from ._reader import category_key
+from ._reader import CONTINUOUS, category_key
 from ._setup import DataSetup
 
 if TYPE_CHECKING:
@@ -75,7 +75,8 @@ class ImputationMixin:
         Raises
         ------
         ValueError
-            If the model is not trained or has no decoder, or there is no batch `as_batch`.
+            If the model is not trained, has no decoder or did not train it (`objective`), or there is no
+            batch `as_batch`.
         KeyError
             If the model does not know a gene.
         """
@@ -84,12 +85,21 @@ class ImputationMixin:
                 "The model is not trained, so there is nothing to impute with. Call model.train()."
             )
             raise ValueError(msg)
+        if self.module.decodes and self.module.objective != "reconstruction":
+            msg = (
+                f"The model was trained with objective={self.module.objective!r}, which leaves the decoder as "
+                'it is: it cannot tell expression. Impute with a model of objective="reconstruction".'
+            )
+            raise ValueError(msg)
         columns = gene_columns(self.genes, genes, self.module.device)
         data = self._read(adata, min_overlap=min_overlap)
         self._tell_batch(data, as_batch)
         for key in self.setup.categorical_keys:
             if key in data.adata.obs:
                 data.obs[category_key(key)] = _known_codes(data.adata, self.setup, key)
+        continuous = self.setup.continuous_keys
+        if continuous and all(key in data.adata.obs for key in continuous):
+            data.obs[CONTINUOUS] = self.setup.continuous(data.adata)
 
         def impute(batch: dict[str, Tensor]) -> Tensor:
             return self.module.generative(batch, self.module.embed(batch), genes=columns)["x_hat"]

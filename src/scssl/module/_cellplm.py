@@ -20,7 +20,7 @@ from scssl.nn._cell_transformer import Attention, CellTransformer
 from scssl.nn._latent import LatentKind, Posterior, Variational
 from scssl.objective import sparse_masked_mse, sparse_masked_nb, supcon
 
-from ._base import SSLModule, asked_for, undecayed_vectors
+from ._base import SSLModule, asked_for, first_layer, undecayed_vectors
 from ._classifier import LABELS
 
 Objective = Literal["reconstruction", "kl", "cross_entropy", "supcon"]
@@ -209,7 +209,8 @@ class CellPLMModule(SSLModule):
         return found
 
     def _hidden(self, x: SparseRows, tensors: Mapping[str, Tensor]) -> Tensor:
-        first = self.gene_encoder(x)
+        # A whole tissue is embedded at once: of its genes nothing dense may be as long as that.
+        first = self.gene_encoder(x) if torch.is_grad_enabled() else first_layer(self.gene_encoder, x)
         return self.encoder.hidden(first, tensors.get(POSITION), self._lengths(tensors))
 
     def encode(self, tensors: Mapping[str, Tensor]) -> Tensor:
@@ -234,7 +235,9 @@ class CellPLMModule(SSLModule):
         if TARGET in tensors:
             target = tensors[TARGET].squeeze(1).bool()
         visible, hidden = x, None
-        if self.mask is not None:
+        # Of labels masking is an augmentation: validation is on cells as they will be embedded.
+        supervised = self.objective in ("cross_entropy", "supcon")
+        if self.mask is not None and not (full and supervised):
             hidden = self.mask.draw(x, rng, eligible=target)
             visible = x.keep(hidden.visible)
         mean, *rest = self.encoder.latent(self._hidden(visible, tensors))
@@ -394,6 +397,7 @@ class CellPLMModule(SSLModule):
             if self.reconstructs != "mse":
                 few = {k: v[part] for k, v in tensors.items() if k in (PANEL,)}
                 panel = self._panel(few, None)
-                output = self._scaled(output, tensors["library"][part], panel, None).exp()
+                library = tensors["library"][part]
+                output = self._scaled(output, library, panel, None).exp() * (library > 0)
             parts.append(output if genes is None else output[:, genes])
         return {"x_hat": torch.cat(parts) if parts else decoded.new_zeros(0, self.n_genes)}

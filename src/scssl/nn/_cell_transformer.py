@@ -16,6 +16,8 @@ ATTENTIONS: tuple[Attention, ...] = ("flow", "softmax")
 #: Groups of features that are normalised together.
 N_GROUPS = 4
 _OUT_DROPOUT = 0.01
+# Cells at a time where nothing is kept for a gradient: what is wider than a token is then never of all.
+_CHUNK = 1024
 
 
 class CellTransformerLayer(nn.Module):
@@ -59,6 +61,10 @@ class CellTransformerLayer(nn.Module):
             Cells of each sequence, one after the other; `None`: one sequence.
         """
         h = h + self.dropout(self.attention(self.norm1(h), lengths))
+        if not torch.is_grad_enabled():
+            for rows in h.split(_CHUNK):
+                rows.add_(self.ff(self.norm2(rows)))
+            return h
         out: Tensor = h + self.ff(self.norm2(h))
         return out
 
@@ -136,7 +142,7 @@ class CellTransformer(nn.Module):
 
     def parts(self) -> list[nn.Module]:
         """Layers in order, without the one on the genes."""
-        first = nn.ModuleList([self.input, self.input_norm])
+        first = nn.ModuleList([self.input, self.input_dropout, self.input_norm])
         if self.position is not None:
             first.append(self.position)
         return [first, *self.layers, nn.ModuleList([self.norm, self.latent])]
