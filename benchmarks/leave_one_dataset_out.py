@@ -3,9 +3,11 @@
 Human data sets with symbols, and mouse ones through one-to-one orthologs, with all genes that any of them has.
 ``scssl.tl.leave_one_dataset_out`` pretrains on all but one and compares a classifier that starts from there with
 the same network from new weights and with logistic regression on principal components, on the same cells.
-Rows are appended to ``--out``; what is there is not run again. ``--table`` only prints.
+Rows are appended to ``--out``; what is there is not run again. ``--table`` only prints, with Wilcoxon's signed-rank
+test over data sets; ``--figures DIR`` draws what is in ``--out`` and stops.
 
     SCSSL_DATA_DIR=... python benchmarks/leave_one_dataset_out.py --out lodo.jsonl
+    python benchmarks/leave_one_dataset_out.py --out lodo.jsonl --table --figures docs/_static
 """
 
 from __future__ import annotations
@@ -16,7 +18,6 @@ import warnings
 from pathlib import Path
 
 import anndata
-import numpy as np
 import pandas as pd
 from _common import data_dir, machine, table
 
@@ -35,6 +36,7 @@ ORTHOLOGS = "resources/orthologs_mouselemur_human_mouse_one2one.csv"
 # Both species of one study: its other half is no other data set.
 GROUPS = {"baron_human": "baron", "baron_mouse": "baron"}
 ARMS = ["pretrained", "scratch", "PCA + LR"]
+BUDGETS = [1, 5, 20, "all"]
 
 
 def labelled(adata: anndata.AnnData) -> anndata.AnnData:
@@ -60,15 +62,26 @@ def load() -> scssl.data.Datasets:
     return scssl.data.Datasets({name: labelled(adata) for name, adata in found.items()}, "union")
 
 
+def read(path: Path) -> pd.DataFrame:
+    """Rows of a file, the numbers of labels in order."""
+    frame = pd.read_json(path, lines=True)
+    names = pd.Index(BUDGETS, dtype=object)
+    frame["n_labels_per_class"] = pd.Categorical(
+        frame["n_labels_per_class"], categories=names, ordered=True
+    )
+    return frame
+
+
 def show(frame: pd.DataFrame) -> None:
+    """Means of all data sets, and whether pretraining gains over data sets."""
+    means = frame.groupby(["dataset", "n_labels_per_class", "arm"], observed=True, sort=False)
     for metric in ("macro_f1", "accuracy", "macro_auroc"):
         print(f"\n{metric}, mean ± sd of seeds\n")
+        cells = means[metric].agg(["mean", "std", "count"])
         rows = []
-        by = ["dataset", "n_labels_per_class", "arm"]
-        cells = frame.groupby(by)[metric].agg(["mean", "std", "count"])
         for name in frame["dataset"].unique():
-            for budget in (1, 5, 20, 0):
-                row: dict[str, object] = {"data": name, "labels per type": budget or "60 %"}
+            for budget in BUDGETS:
+                row: dict[str, object] = {"data": name, "labels per type": budget}
                 for arm in ARMS:
                     if (name, budget, arm) in cells.index:
                         mean, sd, n = cells.loc[(name, budget, arm)]
@@ -76,18 +89,64 @@ def show(frame: pd.DataFrame) -> None:
                 row["seeds"] = frame[frame["dataset"] == name]["seed"].nunique()
                 rows.append(row)
         print(table(rows))
-    wins = frame.pivot_table(
-        index=["dataset", "n_labels_per_class"], columns="arm", values="macro_f1"
+    print("\npretrained against others, data sets as pairs (means of seeds)\n")
+    print(table([*compare(frame, "macro_f1"), *compare(frame, "accuracy")]))
+
+
+def compare(frame: pd.DataFrame, metric: str) -> list[dict[str, object]]:
+    """Gains over data sets with Wilcoxon's signed-rank test, two-sided, by number of labels."""
+    from scipy.stats import wilcoxon
+
+    rows = []
+    for budget in BUDGETS:
+        some = frame[frame["n_labels_per_class"] == budget]
+        means = some.groupby(["dataset", "arm"])[metric].mean().unstack()
+        for other in ARMS[1:]:
+            if {"pretrained", other} <= set(means):
+                gain = (means["pretrained"] - means[other]).dropna()
+                rows.append(
+                    {
+                        "metric": metric,
+                        "labels per type": budget,
+                        "against": other,
+                        "data sets": len(gain),
+                        "gain": int((gain > 0).sum()),
+                        "mean": f"{gain.mean():+.3f}",
+                        "median": f"{gain.median():+.3f}",
+                        "Wilcoxon p": f"{wilcoxon(gain).pvalue:.4f}" if (gain != 0).any() else "1",
+                    }
+                )
+    return rows
+
+
+def draw(frame: pd.DataFrame, folder: Path) -> None:
+    """Figures: one dot for each data set, and bars by number of labels."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    for other, name in (("scratch", "scratch"), ("PCA + LR", "pca")):
+        scssl.pl.paired_scatter(
+            frame,
+            "macro_f1",
+            x=other,
+            y="pretrained",
+            panel_key="n_labels_per_class",
+            names=True,
+            save=folder / f"leave_one_dataset_out_{name}.svg",
+        )
+    # The mean of a seed is one of all data sets, or seeds could not be compared.
+    runs = frame.groupby("seed")["dataset"].nunique()
+    whole = frame[frame["seed"].isin(runs.index[runs == runs.max()])]
+    left = sorted(set(frame["seed"]) - set(whole["seed"]))
+    print(
+        f"\nbars: {runs.max()} data sets" + (f", without the unfinished seeds {left}" * bool(left))
     )
-    for other in ARMS[1:]:
-        gain = (wins["pretrained"] - wins[other]).unstack()
-        text = ", ".join(
-            f"{'60 %' if b == 0 else b}: {np.nanmean(gain[b]):+.3f} ({int((gain[b] > 0).sum())} of {gain[b].notna().sum()})"
-            for b in gain
-        )
-        print(
-            f"\npretrained - {other}, macro-F1, mean (data sets that gain) by labels per type: {text}"
-        )
+    scssl.pl.metric_bars(
+        whole,
+        ["macro_f1", "accuracy"],
+        group_key="n_labels_per_class",
+        save=folder / "leave_one_dataset_out_bars.svg",
+    )
 
 
 def main() -> None:
@@ -96,27 +155,39 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(5)))
     parser.add_argument("--out", type=Path, default=Path("leave_one_dataset_out.jsonl"))
     parser.add_argument("--table", action="store_true", help="print what is in --out and stop")
+    parser.add_argument(
+        "--figures", type=Path, metavar="DIR", help="draw what is in --out and stop"
+    )
     args = parser.parse_args()
     logging.getLogger("scssl").setLevel("ERROR")
     warnings.filterwarnings("ignore")
-    before = pd.read_json(args.out, lines=True) if args.out.exists() else pd.DataFrame()
-    if not args.table:
-        print(machine(), flush=True)
-        datasets = load()
-        print(datasets.report().to_string(), flush=True)
-        names = [n for n, adata in datasets.items() if LABELS in adata.obs]
-        for seed in args.seeds:
-            for name in args.hold_out or names:
-                if len(before) and ((before["dataset"] == name) & (before["seed"] == seed)).any():
-                    continue
-                found = scssl.tl.leave_one_dataset_out(
-                    datasets, LABELS, hold_out=[name], groups=GROUPS, n_repeats=1, rng=seed
-                )
-                found["seed"] = seed
-                with args.out.open("a") as file:
-                    file.write(found.to_json(orient="records", lines=True))
-                print(found.drop(columns="split").round(3).to_string(), flush=True)
-    show(pd.read_json(args.out, lines=True))
+    if not args.table and args.figures is None:
+        run(args)
+    rows = read(args.out)
+    if args.table or args.figures is None:
+        show(rows)
+    if args.figures is not None:
+        draw(rows, args.figures)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Append what is not in the file yet, seed by seed."""
+    print(machine(), flush=True)
+    datasets = load()
+    print(datasets.report().to_string(), flush=True)
+    names = args.hold_out or [n for n, adata in datasets.items() if LABELS in adata.obs]
+    for seed in args.seeds:
+        for name in names:
+            done = read(args.out) if args.out.exists() else pd.DataFrame()
+            if len(done) and ((done["dataset"] == name) & (done["seed"] == seed)).any():
+                continue
+            found = scssl.tl.leave_one_dataset_out(
+                datasets, LABELS, hold_out=name, groups=GROUPS, n_repeats=1, rng=seed
+            )
+            found["seed"] = seed
+            with args.out.open("a") as file:
+                file.write(found.to_json(orient="records", lines=True))
+            print(found.drop(columns="split").round(3).to_string(), flush=True)
 
 
 if __name__ == "__main__":

@@ -2,48 +2,60 @@
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
-
-import numpy as np
 
 from scssl._errors import ScsslWarning
 from scssl._random import RNG, as_seed, derive_seed
-from scssl.tl._checks import check_integers
-from scssl.tl._protocol import Protocol, make_protocol
+from scssl.tl._checks import check_integers, check_key, check_share
+from scssl.tl._leave_one_out_arms import Arms
+from scssl.tl._leave_one_out_plan import (
+    ALL,
+    as_category,
+    budgets_of,
+    digest,
+    groups_of,
+    held_out,
+    listed,
+    protocol_of,
+    without,
+)
+from scssl.tl._protocol import Protocol
 from scssl.tl._scores import class_table, kappa_of, ranking_table, scores_of
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
-    from anndata import AnnData
 
     from scssl.data import Datasets
 
 Arm = Literal["pretrained", "scratch", "PCA + LR"]
 ARMS: tuple[Arm, ...] = get_args(Arm)
-_KNOWN = "scssl_known_label"
-_N_PCS = 50
+# What the training of a network needs.
+_MIN_TRAIN = 3
 
 
 def leave_one_dataset_out(
     datasets: Datasets,
     label_key: str,
     *,
-    hold_out: Sequence[str] | None = None,
+    hold_out: str | Sequence[str] | None = None,
     groups: Mapping[str, str] | None = None,
-    n_labels_per_class: Sequence[int | None] = (1, 5, 20, None),
+    n_labels_per_class: int | Sequence[int | None] | None = (1, 5, 20, None),
     max_labels: int | None = 1000,
     test_size: float = 0.4,
     n_repeats: int = 5,
-    arms: Sequence[Arm] = ARMS,
+    arms: Arm | Sequence[Arm] = ARMS,
     model: str = "PseudoLabel",
     layer: str | None = None,
     input: Literal["auto", "counts", "lognorm"] = "auto",
     model_arguments: Mapping[str, Any] | None = None,
     train_arguments: Mapping[str, Any] | None = None,
+    classifier_arguments: Mapping[str, Any] | None = None,
     finetune_arguments: Mapping[str, Any] | None = None,
+    out: str | Path | None = None,
     rng: RNG = 0,
 ) -> pd.DataFrame:
     """Pretrain on all data sets but one, and fine-tune on few labels of the one that was left out.
@@ -51,13 +63,28 @@ def leave_one_dataset_out(
     The protocol of :cite:p:`Zhang2022`. For each data set that is held out and each repeat:
 
     - a model is pretrained on the cells of all others, without labels. Nothing of the data set that is
-      held out is read, neither for the weights nor for the genes.
+      held out is read, neither for the weights nor for the genes, unless `datasets` was given a list of
+      genes: that is kept as it is, and genes that were chosen with the data set that is held out
+      know of it.
     - its cells are split, stratified by label, and a few cells of each label of the training part are
-      drawn. Split and draw are the same for all arms.
-    - ``"pretrained"``: :class:`~scssl.model.CellTypeClassifier` that starts from the pretrained encoder,
-      with all genes of the data set; ``"scratch"``: the same network from new weights; ``"PCA + LR"``:
-      logistic regression on 50 principal components of the training part.
-    - each is scored on the test part.
+      drawn. Split and draw are the same for all arms, and fewer cells are part of more.
+    - each arm learns from the cells drawn and is scored on the test part.
+
+    The arms:
+
+    - ``"pretrained"``: :class:`~scssl.model.CellTypeClassifier` that starts from the pretrained
+      encoder, with all genes of the data set: weights of new ones start at zero. The head starts as
+      the logistic regression of the labels on the embeddings, and the learning rate of the encoder is
+      0.1 times that of the head. It is trained for as many epochs as make 2,000 steps, but at least 20
+      and at most 100, which are 100 steps where the labels are few.
+    - ``"scratch"``: the same network on the same genes, from new weights, encoder and head with the
+      same learning rate; for at most 200 epochs instead of 100.
+    - ``"PCA + LR"``: logistic regression on 50 principal components of all cells of the training part.
+
+    Both networks are trained by AdamW (learning rate 0.001, weight decay 0.01, batches of 128 cells, 512
+    from 20,000 cells). Of 30 and more training cells of the median label, a tenth of the cells are a
+    validation set: training stops after 15 epochs without improvement, and the best weights are
+    kept. With fewer there is none, and the last weights are kept. `finetune_arguments` changes this.
 
     Parameters
     ----------
@@ -66,12 +93,14 @@ def leave_one_dataset_out(
     label_key
         Column of ``obs`` with the cell types. Data sets without it are only pretrained on.
     hold_out
-        Data sets to hold out in turn; by default all with labels.
+        Data sets to hold out in turn, or one. By default all that can be scored: with at least two
+        labels of two cells and more; the log says which are left.
     groups
         Group by name of the data set: with one that is held out, all others of its group are left out
         too, such as those of the same donors. Data sets that are not named are a group each.
     n_labels_per_class
-        Numbers of labelled cells per cell type to learn from; `None` for the whole training part.
+        Numbers of labelled cells per cell type to learn from, or one; `None` for the whole training
+        part.
     max_labels
         Most cells of the training part, 1,000 as in :cite:p:`Zhang2022`; `None` for no limit.
     test_size
@@ -87,29 +116,40 @@ def leave_one_dataset_out(
     input
         What the values are, as in ``setup_datasets``.
     model_arguments
-        Arguments of the model.
+        Arguments of the model, and of the network from scratch.
     train_arguments
-        Arguments of its ``train``.
+        Arguments of the model's ``train``: how it is pretrained.
+    classifier_arguments
+        ``freeze``, ``head``, ``loss`` and ``class_weight`` of the classifier, in both its arms.
     finetune_arguments
-        Arguments of the classifier's ``train``, in both arms.
+        Arguments of the classifier's ``train``, in both its arms, such as ``max_epochs``, ``lr`` and
+        ``backbone_lr``.
+    out
+        File to which the rows are appended, as lines of JSON, whenever all of one data set and repeat
+        are done: ``pandas.read_json(out, lines=True)``.
     rng
         Seed.
 
     Returns
     -------
     One row for each data set, repeat, number of labels and arm, with ``dataset``, ``seed``,
-    ``n_labels_per_class`` (0 for all), ``arm``, ``n_train``, ``n_test``, ``split`` (a digest of the cells
-    that are learnt from and tested on), ``accuracy``, ``cohen_kappa``, ``macro_f1``, ``macro_auroc`` and
-    ``macro_auprc``. :func:`scssl.pl.paired_scatter` and :func:`scssl.pl.metric_bars` take it.
+    ``n_labels_per_class`` (an ordered category, ``"all"`` last), ``arm``, ``n_train``, ``n_test``,
+    ``split`` (a digest of the cells that are learnt from and tested on), ``accuracy``, ``cohen_kappa``,
+    ``macro_f1``, ``macro_auroc`` and ``macro_auprc``. :func:`scssl.pl.paired_scatter` and
+    :func:`scssl.pl.metric_bars` take it.
 
     Raises
     ------
     KeyError
         If no data set has the labels, or one that is named does not exist.
+    KeyboardInterrupt
+        If training is interrupted. This and any error on the way has the table of the data sets and
+        repeats that are done as its attribute ``table``, afterwards ``sys.last_value.table``.
     TypeError
-        If `datasets` are not Datasets.
+        If `datasets` are not Datasets, or an argument is of another kind.
     ValueError
-        If nothing is left to pretrain on, or an argument is out of range.
+        If nothing is left to pretrain on, a data set to hold out cannot be scored, or an argument is
+        out of range. All of this before anything is trained.
 
     Examples
     --------
@@ -119,8 +159,8 @@ def leave_one_dataset_out(
     >>> table = scssl.tl.leave_one_dataset_out(
     ...     scssl.data.Datasets(parts, obs_keys=["bulk_labels"]),
     ...     "bulk_labels",
-    ...     hold_out=["two"],
-    ...     n_labels_per_class=[5],
+    ...     hold_out="two",
+    ...     n_labels_per_class=5,
     ...     n_repeats=1,
     ...     model_arguments={"n_rounds": 1},
     ...     train_arguments={"max_epochs": 1},
@@ -129,8 +169,6 @@ def leave_one_dataset_out(
     >>> table["arm"].tolist()
     ['pretrained', 'scratch', 'PCA + LR']
     """
-    import pandas as pd
-
     from scssl.data import Datasets
 
     if not isinstance(datasets, Datasets):
@@ -139,200 +177,82 @@ def leave_one_dataset_out(
             'scssl.data.Datasets({"one": adata, "two": other})'
         )
         raise TypeError(msg)
+    check_key(label_key, "label_key")
     check_integers(n_repeats=(n_repeats, 1))
-    for number in n_labels_per_class:
-        if number is not None:
-            check_integers(n_labels_per_class=(number, 1))
-    strange = [arm for arm in arms if arm not in ARMS]
-    if strange or not arms:
-        msg = f"`arms` must be of {', '.join(map(repr, ARMS))}; found {list(arms)}."
-        raise ValueError(msg)
-    known = dict(datasets.items())
-    labelled = [name for name, adata in known.items() if label_key in adata.obs]
-    for name in labelled if hold_out is None else hold_out:
-        if name not in labelled:
-            msg = f"There is no data set {name!r} with labels {label_key!r}; there are {labelled}."
-            raise KeyError(msg)
-    names = labelled if hold_out is None else list(hold_out)
-    if not names:
-        msg = f"No data set has a column {label_key!r} in obs."
-        raise KeyError(msg)
-    seed = as_seed(rng)
-    study = _Study(
-        model, layer, input, dict(model_arguments or {}), dict(train_arguments or {}),
-        dict(finetune_arguments or {}),
-    )  # fmt: skip
-    rows = []
-    for name in names:
-        others = _others(datasets, name, dict(groups or {}))
-        for repeat in range(n_repeats):
-            own = derive_seed(seed, "repeat", repeat)
-            pretrained = study.pretrain(others, own) if "pretrained" in arms else None
-            adata = known[name]
-            for budget in n_labels_per_class:
-                protocol = _protocol(adata, label_key, budget, max_labels, test_size, own)
-                about = {
-                    "dataset": name,
-                    "seed": repeat,
-                    "n_labels_per_class": 0 if budget is None else int(budget),
-                    "n_train": len(protocol.train),
-                    "n_test": len(protocol.test),
-                    "split": _digest(protocol),
-                }
-                for arm in arms:
-                    predicted = study.run(arm, adata, label_key, protocol, pretrained, own)
-                    rows.append({**about, "arm": arm, **_score(protocol, predicted)})
-    return pd.DataFrame(rows)
-
-
-class _Study:
-    """How models are made and trained, the same for every data set."""
-
-    def __init__(
-        self,
-        model: str,
-        layer: str | None,
-        input: Any,
-        model_arguments: dict[str, Any],
-        train_arguments: dict[str, Any],
-        finetune_arguments: dict[str, Any],
-    ) -> None:
-        from scssl.model import get_model_class
-
-        self.model_class: Any = get_model_class(model)
-        if not hasattr(self.model_class, "setup_datasets"):
-            msg = f"{model} cannot be trained on several data sets at once."
-            raise ValueError(msg)
-        self.model, self.layer, self.input = model, layer, input
-        self.model_arguments = model_arguments
-        self.train_arguments = {"progress": False, **train_arguments}
-        self.finetune_arguments = {"progress": False, **finetune_arguments}
-        self._reduced: tuple[Any, np.ndarray] | None = None
-
-    def pretrain(self, others: Datasets, seed: int) -> Any:
-        """Model of the other data sets."""
-        self.model_class.setup_datasets(others, self.layer, input=self.input)
-        model = self.model_class(others, rng=seed, **self.model_arguments)
-        model.train(rng=seed, **self.train_arguments)
-        return model
-
-    def run(
-        self, arm: str, adata: AnnData, key: str, protocol: Protocol, pretrained: Any, seed: int
-    ) -> np.ndarray:
-        """Probability of each label for the test cells."""
-        if arm == "PCA + LR":
-            return self._regression(adata, protocol, seed)
-        import pandas as pd
-
-        from scssl.model import CellTypeClassifier
-
-        # Only the training part is set up; of it, only the cells drawn have a label.
-        cells = adata[protocol.pool].to_memory()
-        labels = pd.Series(None, index=adata.obs_names, dtype=object)
-        labels.iloc[protocol.train] = protocol.names[protocol.codes[protocol.train]]
-        cells.obs[_KNOWN] = pd.Categorical(labels.iloc[protocol.pool].to_numpy())
-        with warnings.catch_warnings():
-            # Of genes that no cell of a small part has, of cells without a count in it.
-            warnings.simplefilter("ignore", ScsslWarning)
-            if arm == "pretrained":
-                model = CellTypeClassifier.from_ssl_model(
-                    pretrained, cells, _KNOWN, new_genes="learn", min_overlap=0, rng=seed
-                )
-            else:
-                CellTypeClassifier.setup_anndata(
-                    cells, layer=self.layer, labels_key=_KNOWN, input=self.input
-                )
-                model = CellTypeClassifier(
-                    cells,
-                    backbone=self.model,
-                    backbone_arguments=self.model_arguments,
-                    rng=seed,
-                )
-            model.train(rng=seed, **self.finetune_arguments)
-            found = model.predict(adata, indices=protocol.test, soft=True)
-        probabilities = np.zeros((len(protocol.test), len(protocol.names)))
-        probabilities[:, np.searchsorted(protocol.names, found.columns)] = found.to_numpy()
-        return probabilities
-
-    def _regression(self, adata: AnnData, protocol: Protocol, seed: int) -> np.ndarray:
-        from scssl.tl._estimators import fit
-
-        # Numbers of labels differ in what is learnt from, not in the cells that are split.
-        of = (id(adata), seed, protocol.pool.tobytes(), protocol.test.tobytes())
-        if self._reduced is None or self._reduced[0] != of:
-            self._reduced = of, self._components(adata, protocol, seed)
-        values = self._reduced[1]
-        fitted = fit(values, protocol, "lr", {}, seed)
-        return fitted.apply(values[protocol.test])[1]
-
-    def _components(self, adata: AnnData, protocol: Protocol, seed: int) -> np.ndarray:
-        """Principal components of the training part, and the test part in terms of them."""
-        from sklearn.decomposition import PCA
-
-        from scssl.data import find_counts, normalize_rows, open_rows, resolve_input, scan_matrix
-
-        matrix = adata.X if self.layer is None else adata.layers[self.layer]
-        kind = self.input
-        if kind == "auto":
-            hint = find_counts(adata, layer=self.layer)
-            kind = resolve_input(scan_matrix(matrix), raw_hint=hint).kind
-        rows = np.concatenate([protocol.pool, protocol.test])
-        x, _ = normalize_rows(open_rows(matrix).read(rows), input_kind=kind)
-        n_pool = len(protocol.pool)
-        n_pcs = min(_N_PCS, n_pool - 1, x.shape[1] - 1)
-        pca = PCA(n_pcs, svd_solver="arpack", random_state=seed % 2**32).fit(x[:n_pool])
-        values = np.zeros((adata.n_obs, n_pcs))
-        values[rows] = pca.transform(x)
-        return values
-
-
-def _others(datasets: Datasets, name: str, groups: dict[str, str]) -> Datasets:
-    """All data sets that are not of the group of one, with genes of their own."""
-    from scssl.data import Datasets
-
-    group = groups.get(name, name)
-    kept = {n: adata for n, adata in datasets.items() if groups.get(n, n) != group and n != name}
-    if not kept:
-        msg = f"There is nothing left to pretrain on without {name!r} and its group."
-        raise ValueError(msg)
-    return Datasets(kept, datasets.how)
-
-
-def _protocol(
-    adata: AnnData,
-    key: str,
-    budget: int | None,
-    max_labels: int | None,
-    test_size: float,
-    seed: int,
-) -> Protocol:
-    """Cells to learn from and to test on."""
-    rows = np.flatnonzero(adata.obs[key].notna())
+    check_share(test_size, "test_size")
     if max_labels is not None:
-        test_size = max(test_size, 1 - max_labels / max(len(rows), 1))
-    with warnings.catch_warnings():
-        # Labels with too few cells to learn from are left out of all arms alike.
-        warnings.simplefilter("ignore", ScsslWarning)
-        found = make_protocol(
-            adata,
-            adata.obs[key].iloc[rows],
-            label_key=key,
-            split=None,
-            test_size=test_size,
-            n_labels_per_class=budget,
-            seed=seed,
-        )
-    codes = np.full(adata.n_obs, -1)
-    codes[rows] = found.codes
-    pool, train, test = (rows[part] for part in (found.pool, found.train, found.test))
-    return Protocol(found.names, pool, train, test, codes, found.left_out)
+        check_integers(max_labels=(max_labels, 1))
+    budgets = budgets_of(n_labels_per_class)
+    chosen = listed(arms, "arms", str, "a name")
+    if not set(chosen) <= set(ARMS):
+        msg = f"`arms` must be of {', '.join(map(repr, ARMS))}; found {chosen}."
+        raise ValueError(msg)
+    group_of = groups_of(datasets, groups)
+    study = Arms(
+        model,
+        layer,
+        input,
+        model_arguments=model_arguments,
+        train_arguments=train_arguments,
+        classifier_arguments=classifier_arguments,
+        finetune_arguments=finetune_arguments,
+    )
+    pretrains, trains = "pretrained" in chosen, {"pretrained", "scratch"} & set(chosen)
+    names = held_out(
+        datasets, label_key, hold_out, budgets, max_labels, test_size, _MIN_TRAIN if trains else 2
+    )
+    if pretrains:
+        for name in names:
+            without(datasets, name, group_of)
+        if not isinstance(datasets.how, str):
+            msg = (
+                "`datasets` has genes from a list, which stays the same whatever is held out. If the "
+                "data sets that are held out had a part in choosing it, pretraining knows of them: use "
+                'scssl.data.Datasets(..., genes="union") or "intersection".'
+            )
+            warnings.warn(msg, ScsslWarning, stacklevel=2)
+    seed, rows = as_seed(rng), []
+    try:
+        for name in names:
+            adata = dict(datasets.items())[name]
+            for repeat in range(n_repeats):
+                own = derive_seed(seed, "repeat", repeat)
+                pretrained = None
+                if pretrains:
+                    others = Datasets(without(datasets, name, group_of), datasets.how)
+                    pretrained = study.pretrain(others, own)
+                done = []
+                for budget in budgets:
+                    protocol = protocol_of(adata, label_key, budget, max_labels, test_size, own)
+                    about = {
+                        "dataset": name,
+                        "seed": repeat,
+                        "n_labels_per_class": ALL if budget is None else int(budget),
+                        "n_train": len(protocol.train),
+                        "n_test": len(protocol.test),
+                        "split": digest(protocol),
+                    }
+                    for arm in chosen:
+                        predicted = study.run(arm, adata, protocol, pretrained, own)
+                        done.append({**about, "arm": arm, **_score(protocol, predicted)})
+                rows += done
+                if out is not None:
+                    with Path(out).open("a") as file:
+                        file.write(_table(done).to_json(orient="records", lines=True))
+    except (Exception, KeyboardInterrupt) as error:
+        where = "sys.last_value.table" + ("" if out is None else f", and in {out}")
+        vars(error)["table"] = _table(rows) if rows else None
+        error.add_note(f"The study ended early. Its {len(rows)} rows so far: {where}.")
+        raise
+    return _table(rows)
 
 
-def _digest(protocol: Protocol) -> str:
-    digest = hashlib.sha256()
-    for rows in (protocol.pool, protocol.train, protocol.test):
-        digest.update(np.ascontiguousarray(rows, dtype=np.int64).data)
-    return digest.hexdigest()[:12]
+def _table(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    import pandas as pd
+
+    table = pd.DataFrame(rows)
+    table["n_labels_per_class"] = as_category(table["n_labels_per_class"].tolist())
+    return table
 
 
 def _score(protocol: Protocol, probabilities: np.ndarray) -> dict[str, float]:
