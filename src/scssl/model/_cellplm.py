@@ -42,8 +42,8 @@ _DEFAULTS: dict[str, Any] = {
     "n_heads": 4,
     "n_latent": 64,
     "latent": "vae",
-    "dropout": 0.1,
-    "visible_weight": 0.0,
+    "dropout": 0.0,
+    "visible_weight": 1.0,
     "kl_weight": 0.1,
     "warmup_steps": 500,
     "free_bits": 0.0,
@@ -105,7 +105,7 @@ class CellPLM(PublishedCellPLMMixin, CellPLMTransferMixin, ImputationMixin, Data
     attention
         ``"flow"``: at linear cost :cite:p:`Wu2022`; ``"softmax"``: at quadratic cost, for small samples.
     dropout
-        Share of units dropped in training.
+        Share of units dropped in training, 0 by default; 0.2 in :cite:p:`Wen2024`.
     decoder_width
         Width of the layer before the genes; by default `n_hidden`, at most 128 as in :cite:p:`Wen2024`.
     loss
@@ -119,11 +119,12 @@ class CellPLM(PublishedCellPLMMixin, CellPLMTransferMixin, ImputationMixin, Data
         Share of the cells of which genes are hidden in training, and most frequent share of their genes,
         see :class:`scssl.augment.CellMask`; 0.75 and 0.25 as in :cite:p:`Wen2024`.
     visible_weight
-        Weight of the reconstruction of all genes of all cells, beside that of what is hidden; 1 in
-        :cite:p:`Wen2024`.
+        Weight of the reconstruction of all genes of all cells, beside that of what is hidden; 1 as in
+        :cite:p:`Wen2024`. With 0 nothing is learnt from cells as they are when they are embedded.
     kl_weight, warmup_steps, free_bits
-        Weight of the latent term, number of steps in which it rises to that, and nats per cell below which
-        it costs nothing (for clusters, a quarter of the greatest divergence that there can be).
+        Weight of the latent term, 0.1 by default, number of steps in which it rises to that, 500 by default, and
+        nats per cell below which it costs nothing, 0 by default; 5, 10,000 and 5 for the mixture of
+        :cite:p:`Wen2024` (for clusters, a quarter of the greatest divergence that there can be).
     temperature
         Of ``objective="supcon"``, 0.07.
     context
@@ -133,7 +134,7 @@ class CellPLM(PublishedCellPLMMixin, CellPLMTransferMixin, ImputationMixin, Data
     context_size, halo
         Number of cells.
     cell_dropout
-        Share of the cells that is left out of each step of training, 0.3 in :cite:p:`Wen2024`.
+        Share of the cells that is left out of each step of training, 0 by default; 0.3 in :cite:p:`Wen2024`.
     spatial_share
         Share of the cells of an epoch that have a place, where others have none; by default as they come.
     position
@@ -296,6 +297,12 @@ class CellPLM(PublishedCellPLMMixin, CellPLMTransferMixin, ImputationMixin, Data
             msg = (
                 'context="tiles" cuts tissues by place, but no coordinates were set up. Say where they are: '
                 'setup_anndata(adata, spatial_key="spatial")'
+            )
+            raise ValueError(msg)
+        if a["spatial_share"] is not None and self.setup.spatial_key is None:
+            msg = (
+                f"spatial_share={a['spatial_share']} is a share of cells with a place, but no coordinates "
+                'were set up. Say where they are: setup_anndata(adata, spatial_key="spatial")'
             )
             raise ValueError(msg)
         if a["objective"] == "kl" and a["latent"] == "ae":
@@ -520,11 +527,11 @@ class CellPLM(PublishedCellPLMMixin, CellPLMTransferMixin, ImputationMixin, Data
     def _train_defaults(self, n_cells: int) -> dict[str, Any]:
         if self._arguments["preset"] is not None:
             return dict(_PUBLISHED_TRAINING)
-        epochs = round(300_000 / max(n_cells, 1))
+        epochs = round(250_000 / max(n_cells, 1))
         return {
-            "max_epochs": int(np.clip(epochs, 20, 150)),
+            "max_epochs": int(np.clip(epochs, 20, 100)),
             "batch_size": 256 if n_cells < 20_000 else 1024,
-            "lr": 1e-3,
+            "lr": 3e-3,
             "weight_decay": 1e-2,
             "lr_schedule": "cosine",
             "patience": 20,
