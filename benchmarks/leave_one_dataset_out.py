@@ -36,6 +36,17 @@ ORTHOLOGS = "resources/orthologs_mouselemur_human_mouse_one2one.csv"
 # Both species of one study: its other half is no other data set.
 GROUPS = {"baron_human": "baron", "baron_mouse": "baron"}
 ARMS = ["pretrained", "scratch", "PCA + LR"]
+# As they are written beside dots.
+SHORT = {
+    "kang_ifnb": "kang",
+    "scmixology_10x5cl_hvg500": "scmixology",
+    "her2st_8sections": "her2st",
+    "mouse_pancreas_endocrinogenesis": "pancreas, mouse",
+    "visium_mouse_cortex_lr648": "cortex, mouse",
+    "st_olfactory_bulb": "bulb, mouse",
+    "baron_human": "baron, human",
+    "baron_mouse": "baron, mouse",
+}
 BUDGETS = [1, 5, 20, "all"]
 
 
@@ -124,6 +135,7 @@ def draw(frame: pd.DataFrame, folder: Path) -> None:
     import matplotlib
 
     matplotlib.use("agg")
+    frame = frame.assign(dataset=frame["dataset"].replace(SHORT))
     for other, name in (("scratch", "scratch"), ("PCA + LR", "pca")):
         scssl.pl.paired_scatter(
             frame,

@@ -80,7 +80,7 @@ def test_panels_of_a_column(scores):
     assert [title[0] for title in titles] == ["labels: 5", "labels: 20"]
     assert all(title[1].startswith("above: ") for title in titles)
     assert axes[0].get_xlim() == axes[1].get_xlim()
-    assert [text.get_text() for text in axes[0].texts] == list("abcde")
+    assert sorted(text.get_text() for text in axes[0].texts if text.get_text()) == list("abcde")
     assert not np.array_equal(dots(axes[0]), dots(axes[1]))
 
 
@@ -91,16 +91,82 @@ def test_equal_scores_are_not_above():
 
 
 def test_pairs_that_are_none(scores):
+    scores = scores[scores["n_labels"] == 5].copy()
     lacking = scores.drop(scores.index[(scores["dataset"] == "b")][0])
-    with pytest.raises(ValueError, match="Data set 'b' has 5 rows of 'scratch' and 6 of"):
+    with pytest.raises(ValueError, match="'b' has no seed 0 of 'scratch', but of 'pretrained'"):
         scssl.pl.paired_scatter(lacking, "f1", x="scratch", y="pretrained")
-    absent = scores[(scores["dataset"] != "c") | (scores["arm"] != "scratch")]
-    with pytest.raises(ValueError, match="Data set 'c' has 0 rows of 'scratch' and 6 of"):
+    absent = scores[(scores["dataset"] != "c") | (scores["arm"] != "pretrained")]
+    with pytest.raises(ValueError, match="'c' has no seed 0, 1, 2 of 'pretrained', but of 'scra"):
         scssl.pl.paired_scatter(absent, "f1", x="scratch", y="pretrained")
     scores.loc[(scores["dataset"] == "d") & (scores["seed"] == 1), "f1"] = np.nan
     with pytest.warns(ScsslWarning, match="1 of 5 data sets are left out, their 'f1' is NaN"):
         ax = scssl.pl.paired_scatter(scores, "f1", x="scratch", y="pretrained", show=False)
     assert len(dots(ax)) == 4
+
+
+def test_pairs_have_the_same_seeds():
+    """As many rows of both arms are not enough."""
+    table = pd.DataFrame({"dataset": "a", "arm": list("xxxyyy"), "f1": np.linspace(0, 1, 6)})
+    draw = scssl.pl.paired_scatter
+    with pytest.raises(ValueError, match="'a' has no seed 3 of 'x', but of 'y'"):
+        draw(table.assign(seed=[0, 1, 2, 0, 1, 3]), "f1", x="x", y="y")
+    with pytest.raises(ValueError, match="'a' has 2 rows of 'x' with seed 0, and no column says"):
+        draw(table.assign(seed=[0, 0, 2, 0, 1, 2]), "f1", x="x", y="y")
+    with pytest.raises(ValueError, match="'a' has 3 rows of 'x', and no column .* `repeat_key`"):
+        draw(table, "f1", x="x", y="y")
+    runs = table.assign(run=[0, 1, 2, 2, 1, 0])
+    with pytest.raises(ValueError, match="If they are repeats: `repeat_key='run'`"):
+        draw(runs, "f1", x="x", y="y")
+    ax = draw(runs, "f1", x="x", y="y", repeat_key="run", show=False)
+    np.testing.assert_allclose(dots(ax), [[0.2, 0.8]])
+    with pytest.raises(KeyError, match=r"no column 'rnu' \(`repeat_key`\)"):
+        draw(runs, "f1", x="x", y="y", repeat_key="rnu")
+
+
+def test_numbers_of_labels_are_not_averaged(scores):
+    """The message has what to type, and what it says works."""
+    with pytest.raises(
+        ValueError, match="2 rows of 'scratch' with seed 0 that differ in"
+    ) as caught:
+        scssl.pl.paired_scatter(scores, "f1", x="scratch", y="pretrained")
+    assert "`panel_key='n_labels'`" in str(caught.value)
+    assert "`scores = scores[scores['n_labels'] == 20]`" in str(caught.value)
+    chosen = scores[scores["n_labels"] == 20]
+    scssl.pl.paired_scatter(chosen, "f1", x="scratch", y="pretrained", show=False)
+
+
+@pytest.mark.parametrize("where", ["heap", "line", "corner"])
+def test_names_do_not_cover_each_other(where):
+    generator = np.random.default_rng(0)
+    xy = {
+        "heap": generator.normal(0.5, 0.01, (12, 2)),
+        "line": np.stack([np.linspace(0.4, 0.6, 12), np.full(12, 0.5)], axis=1),
+        "corner": np.concatenate([generator.normal(0.9, 0.004, (11, 2)), [[0.1, 0.1]]]),
+    }[where]
+    names = [f"a long name {i}" for i in range(12)]
+    table = pd.DataFrame({"dataset": names * 2, "arm": ["x"] * 12 + ["y"] * 12, "f1": xy.T.ravel()})
+    ax = scssl.pl.paired_scatter(table, "f1", x="x", y="y", names=True, show=False)
+    ax.figure.canvas.draw()
+    boxes = {t.get_text(): t.get_window_extent() for t in ax.texts if t.get_text()}
+    assert set(boxes) == set(names)
+    drawn = list(boxes.values())
+    for i, one in enumerate(drawn):
+        for other in drawn[i + 1 :]:
+            overlap = [
+                min(one.x1, other.x1) - max(one.x0, other.x0),
+                min(one.y1, other.y1) - max(one.y0, other.y0),
+            ]
+            assert min(overlap) < 1  # pixel
+
+
+def test_all_comes_after_the_numbers(scores):
+    """Of a column of numbers and "all", as evaluations write it, in whatever order rows are."""
+    mixed = scores.assign(n_labels=scores["n_labels"].astype(object).replace({5: "all"}))
+    mixed = pd.concat([mixed, scores[scores["n_labels"] == 5].assign(n_labels=3)])
+    mixed = mixed.sort_values("n_labels", key=lambda column: column.astype(str), ascending=False)
+    assert mixed["n_labels"].iloc[0] == "all"
+    ax = scssl.pl.metric_bars(mixed, "f1", group_key="n_labels", show=False)
+    assert [text.get_text() for text in ax.get_xticklabels()] == ["3", "20", "all"]
 
 
 def test_paired_scatter_refuses(scores):

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from scssl._errors import ScsslWarning
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,6 +18,7 @@ def paired_scatter(
     y: str,
     arm_key: str = "arm",
     dataset_key: str = "dataset",
+    repeat_key: str | None = "seed",
     panel_key: str | None = None,
     names: bool = False,
     show: bool | None = None,
@@ -30,8 +28,8 @@ def paired_scatter(
     """Draw scores with something against scores without it, one dot for each data set.
 
     A dot above the diagonal is a data set on which `y` does better. How many are above is written over
-    it. Several rows of a data set and arm, such as those of several seeds, are one dot at their
-    mean, with their standard deviation both ways as thin lines.
+    it. Several repeats of a data set are one dot at their mean, with their standard deviation both ways
+    as thin lines.
 
     Parameters
     ----------
@@ -46,7 +44,10 @@ def paired_scatter(
     arm_key
         Column with the arm.
     dataset_key
-        Column with the data set. Of both arms each must have the same number of rows.
+        Column with the data set.
+    repeat_key
+        Column with the repeat, such as the seed. Each data set must have the same repeats of both arms,
+        with one row each. Without such a column, or with `None`, it must have one row of each arm.
     panel_key
         Column with what is drawn in panels of its own, such as the number of labels.
     names
@@ -69,8 +70,9 @@ def paired_scatter(
     KeyError
         If a column is not in `scores`.
     ValueError
-        If an arm is not in its column, a data set does not have the same number of rows in both, or
-        there are several panels for one `ax`.
+        If an arm is not in its column, a data set does not have the same repeats of both, or has
+        several rows of a repeat, such as those of several numbers of labels, or there are several
+        panels for one `ax`.
 
     Examples
     --------
@@ -87,12 +89,17 @@ def paired_scatter(
     'above: 1 of 2 (50%)'
     """
     import matplotlib.pyplot as plt
+    import pandas as pd
 
     from scssl.pl._finish import finish
+    from scssl.pl._labels import label_dots
+    from scssl.pl._pairs import pairs_of
     from scssl.pl._score_tables import check_scores, in_order, name_of
 
     keys = {"arm_key": arm_key, "dataset_key": dataset_key, "panel_key": panel_key}
-    check_scores(scores, [metric], keys)
+    if repeat_key == "seed" and isinstance(scores, pd.DataFrame) and "seed" not in scores:
+        repeat_key = None
+    check_scores(scores, [metric], {**keys, "repeat_key": repeat_key})
     arms = list(scores[arm_key].unique())
     for name, arm in (("x", x), ("y", y)):
         if arm not in arms:
@@ -106,7 +113,8 @@ def paired_scatter(
             value: scores[scores[panel_key] == value] for value in in_order(scores[panel_key])
         }
     pairs = {
-        value: _pairs(rows, metric, x, y, arm_key, dataset_key) for value, rows in panels.items()
+        value: pairs_of(rows, metric, x, y, arm_key, dataset_key, repeat_key)
+        for value, rows in panels.items()
     }
     if ax is not None:
         if len(pairs) > 1:
@@ -119,41 +127,15 @@ def paired_scatter(
         axes = list(grid[0])
     limits = _limits(list(pairs.values()))
     for panel, (value, points) in zip(axes, pairs.items(), strict=True):
-        _draw(panel, points, limits, names=names)
+        _draw(panel, points, limits)
         panel.set(xlabel=f"{name_of(metric)}, {x}", ylabel=f"{name_of(metric)}, {y}")
         title = [] if value is None else [f"{name_of(str(panel_key))}: {value}"]
         panel.set_title("\n".join([*title, _count(points)]), fontsize="medium")
+    if names:
+        for panel, points in zip(axes, pairs.values(), strict=True):
+            label_dots(panel, points[["x", "y"]].to_numpy(), [str(name) for name in points.index])
     drawn = finish(axes, show=show, save=save)
     return drawn[0] if drawn is not None and len(drawn) == 1 else drawn
-
-
-def _pairs(
-    rows: pd.DataFrame, metric: str, x: str, y: str, arm_key: str, dataset_key: str
-) -> pd.DataFrame:
-    """Mean and standard deviation of both arms by data set."""
-    rows = rows[rows[arm_key].isin([x, y])]
-    groups = rows.groupby([dataset_key, arm_key], observed=True, sort=False)[metric]
-    sizes = groups.size().unstack(fill_value=0).reindex(columns=[x, y], fill_value=0)
-    odd = sizes.index[sizes[x] != sizes[y]]
-    if len(odd):
-        first = sizes.loc[odd[0]]
-        msg = (
-            f"Data set {odd[0]!r} has {first[x]} rows of {x!r} and {first[y]} of {y!r}: without the same "
-            "runs of both arms the pair means nothing. Leave it out: "
-            f"`scores = scores[scores[{dataset_key!r}] != {odd[0]!r}]`."
-        )
-        raise ValueError(msg)
-    broken = rows.loc[rows[metric].isna(), dataset_key].unique()
-    if len(broken):
-        msg = (
-            f"{len(broken)} of {len(sizes)} data sets are left out, their {metric!r} is NaN in a run: "
-            f"{', '.join(map(str, broken[:5]))}."
-        )
-        warnings.warn(msg, ScsslWarning, stacklevel=4)
-    mean, sd = groups.mean().unstack(), groups.std().unstack()
-    points = mean[[x, y]].set_axis(["x", "y"], axis=1)
-    points[["x_sd", "y_sd"]] = sd[[x, y]].to_numpy()
-    return points[~points.index.isin(broken)]
 
 
 def _limits(points: list[pd.DataFrame]) -> tuple[float, float]:
@@ -173,7 +155,7 @@ def _count(points: pd.DataFrame) -> str:
     return f"above: {above} of {len(points)}{share}" + (f", equal: {equal}" if equal else "")
 
 
-def _draw(ax: Axes, points: pd.DataFrame, limits: tuple[float, float], *, names: bool) -> None:
+def _draw(ax: Axes, points: pd.DataFrame, limits: tuple[float, float]) -> None:
     from scssl.pl._score_tables import PALETTE
 
     ax.plot(limits, limits, color="0.6", linewidth=1, zorder=0)
@@ -189,10 +171,5 @@ def _draw(ax: Axes, points: pd.DataFrame, limits: tuple[float, float], *, names:
             zorder=1,
         )
     ax.scatter(points["x"], points["y"], s=30, color=PALETTE[0], alpha=0.85, linewidth=0, zorder=2)
-    if names:
-        for name, x, y in zip(points.index, points["x"], points["y"], strict=True):
-            ax.annotate(
-                str(name), (x, y), (4, 4), textcoords="offset points", fontsize=7, color="0.25"
-            )
     ax.set(xlim=limits, ylim=limits, aspect="equal")
     ax.spines[["top", "right"]].set_visible(False)

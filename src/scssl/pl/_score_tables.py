@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -50,10 +52,14 @@ def check_scores(scores: Any, metrics: Sequence[str], keys: dict[str, str | None
 
 
 def in_order(values: pd.Series[Any]) -> list[Any]:
-    """Each value once: in the order of categories, numbers by size, others as they come."""
+    """Each value once: in the order of categories, or numbers by size and then others as they come.
+
+    So "all" comes after the numbers of labels.
+    """
     import pandas as pd
 
     if values.dtype == "category":
         return [name for name in values.cat.categories if (values == name).any()]
     found = list(pd.unique(values.dropna()))
-    return sorted(found) if pd.api.types.is_numeric_dtype(values) else found
+    numbers = [one for one in found if isinstance(one, (int, float, np.number))]
+    return [*sorted(numbers), *(one for one in found if one not in numbers)]
