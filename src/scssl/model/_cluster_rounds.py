@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from ._base import SSLModel
 from ._datasets import DatasetsMixin
 from ._reader import CellReader
 from ._rounds import RoundFolder, RoundStart
-from ._setup import obs_column
+from ._setup import _refuse_missing, obs_column
 from ._training import check_distributed, history_lists, is_distributed
 
 _LOGGER = logging.getLogger("scssl")
@@ -80,6 +80,23 @@ class ClusterRounds(DatasetsMixin, SSLModel):
         data.obs[DATASET] = data.groups
         return data
 
+    def _check_columns(self, data: CellReader) -> None:
+        """Data sets may be others than those of the setup: each round has heads of its own."""
+        key, columns = self.setup.batch_key, data.adata.obs.columns
+        if key is None:
+            return
+        if key in columns:
+            _refuse_missing(data.adata, data.adata.obs[key], key)
+            return
+        there = ", ".join(map(repr, columns[:20])) or "none"
+        msg = (
+            f"There is no column {key!r} in adata.obs, with the data set of each cell; there are: {there}. "
+            f'If all are of one data set: adata.obs["{key}"] = "mine". If there are several AnnData: '
+            'model.attach(scssl.data.Datasets({"one": adata, "two": other})). To embed cells, without '
+            "training on them: model.get_latent_representation(adata)"
+        )
+        raise KeyError(msg)
+
     def _dataset_names(self) -> list[str]:
         """Data sets of the model's own cells, in the order of their codes."""
         key = self._dataset_key
@@ -103,15 +120,16 @@ class ClusterRounds(DatasetsMixin, SSLModel):
         seed = as_seed(rng)
         engine = resolve_engine(self._arguments["kmeans"])
         folder = RoundFolder(arguments["checkpoint_dir"], arguments["resume_from"])
-        resumed = folder.read() if arguments["resume_from"] is not None else None
+        self._opened, resumed = self._open(), None
+        run = self._identity(self._opened, seed=seed, engine=engine)
         done: list[dict[str, Any]] = []
         first, n_rounds = 0, int(self._arguments["n_rounds"])
-        if resumed is not None:
-            first, done = resumed.number, resumed.done
-            self.module.load_state_dict(resumed.encoder)
-            self.history_, self.is_trained_ = resumed.frames(), resumed.trained
-        self._opened = self._open()
         try:
+            if arguments["resume_from"] is not None:
+                resumed = folder.read(run)
+                first, done = resumed.number, resumed.done
+                self.module.load_state_dict(resumed.encoder)
+                self.history_, self.is_trained_ = resumed.frames(), resumed.trained
             for number in range(first, n_rounds):
                 if resumed is not None and number == first:
                     start = resumed
@@ -126,7 +144,7 @@ class ClusterRounds(DatasetsMixin, SSLModel):
                             number,
                         )
                         break
-                folder.write(start)
+                folder.write(start, run)
                 self.module.start_round(self._sizes(), derive_seed(seed, "heads", number))
                 self._round = number
                 _LOGGER.info("Round %d of %d", number + 1, n_rounds)
@@ -146,6 +164,20 @@ class ClusterRounds(DatasetsMixin, SSLModel):
         finally:
             self.module.end_round()
             self._opened = None
+
+    def _identity(self, data: CellReader, *, seed: int, engine: str) -> dict[str, Any]:
+        """What a run must have in common with one that it goes on with."""
+        assert self._adata is not None
+        return {
+            "seed": seed,
+            "setup": self.setup.to_dict(),
+            "model": f"{type(self).__name__}({self._config()})",
+            "data": data.fingerprint,
+            # Sums over all cells say nothing of their order.
+            "order of the cells": _digest(self._adata.obs_names),
+            "data sets": _digest([*self._dataset_names(), *self._dataset_codes()]),
+            "k-means": engine,
+        }
 
     def _start(
         self, number: int, done: list[dict[str, Any]], *, seed: int, engine: str
@@ -210,3 +242,7 @@ def agreement(one: np.ndarray, other: np.ndarray) -> float:
     from sklearn.metrics import normalized_mutual_info_score
 
     return float(normalized_mutual_info_score(one, other))
+
+
+def _digest(values: Iterable[Any]) -> str:
+    return hashlib.sha256("\0".join(map(str, values)).encode()).hexdigest()

@@ -23,6 +23,8 @@ from ._training import history_frames, history_lists
 if TYPE_CHECKING:
     from anndata import AnnData
 
+    from ._reader import CellReader
+
 
 class PersistenceMixin:
     """The parts of a model that write and read folders."""
@@ -229,11 +231,16 @@ class PersistenceMixin:
             Data with the genes and columns that the model was set up with; it is not changed.
         """
         model: Any = self
-        data = model._read(adata).with_covariates()
+        data = model._read(adata)
+        self._check_columns(data)
         if model.setup.labels_key is not None:
             obs_column(data.adata, model.setup.labels_key)
         model._adata = adata
         model.registry_["scssl_setup"]["fingerprint"] = data.fingerprint
+
+    def _check_columns(self, data: CellReader) -> None:
+        """Refuse cells without the columns that training reads."""
+        data.with_covariates()
 
 
 def _without_genes(registry: Mapping[str, Any]) -> Any:

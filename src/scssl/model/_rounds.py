@@ -17,6 +17,7 @@ import torch
 from scssl._errors import BundleError
 from scssl.train import CHECKPOINT_NAME, SafeCheckpointIO
 from scssl.train._devices import is_first_process
+from scssl.train._plan import check_same_run
 
 from ._training import history_frames
 
@@ -86,13 +87,20 @@ class RoundFolder:
             )
             raise ValueError(msg)
 
-    def read(self) -> RoundStart:
+    def read(self, run: Mapping[str, Any]) -> RoundStart:
         """The last round that was started.
+
+        Parameters
+        ----------
+        run
+            What identifies this run: clusters are by place, so they must be of the same cells.
 
         Raises
         ------
         BundleError
             If there is none.
+        ValueError
+            If it is of another run.
         """
         assert self.source is not None
         numbers = _numbers(self.source)
@@ -100,14 +108,16 @@ class RoundFolder:
             msg = f"There are no rounds in {self.source}. Pass the `checkpoint_dir` of the run to resume."
             raise BundleError(msg)
         path = _folder(self.source, numbers[-1]) / _START
-        return RoundStart(**SafeCheckpointIO().load_checkpoint(path))
+        found = dict(SafeCheckpointIO().load_checkpoint(path))
+        check_same_run(found.pop("run", {}), run)
+        return RoundStart(**found)
 
-    def write(self, start: RoundStart) -> None:
-        """Keep what a round starts from, so that it can be resumed."""
+    def write(self, start: RoundStart, run: Mapping[str, Any]) -> None:
+        """Keep what a round starts from, so that it can be resumed, and of which run it is."""
         if self.to is not None and is_first_process():
             folder = _folder(self.to, start.number)
             folder.mkdir(parents=True, exist_ok=True)
-            SafeCheckpointIO().save_checkpoint(dict(vars(start)), folder / _START)
+            SafeCheckpointIO().save_checkpoint({**vars(start), "run": dict(run)}, folder / _START)
 
     def arguments(self, number: int, *, resumed: bool) -> dict[str, Any]:
         """Where a round is written and, where it had come to an epoch's end, resumed from."""

@@ -18,6 +18,31 @@ from ._optim import RowAdamW
 Schedule = Literal["constant", "cosine", "step"]
 
 
+def check_same_run(before: Mapping[str, Any], run: Mapping[str, Any]) -> None:
+    """Refuse to go on with a run that is not this one.
+
+    Parameters
+    ----------
+    before
+        What identifies the run to resume.
+    run
+        What identifies this one.
+
+    Raises
+    ------
+    ValueError
+        If they differ in what this one has.
+    """
+    for key, value in run.items():
+        if before.get(key) != value:
+            msg = (
+                f"`resume_from` is a checkpoint of another run: its {key} is {before.get(key)!r}, of "
+                f"this run it is {value!r}. Pass the same data and arguments, or start anew without "
+                "`resume_from`."
+            )
+            raise ValueError(msg)
+
+
 class SSLTrainingPlan(lightning.LightningModule):
     """Optimisation of a module's loss.
 
@@ -161,15 +186,7 @@ class SSLTrainingPlan(lightning.LightningModule):
         checkpoint["scssl_run"] = self.run
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        before = checkpoint.get("scssl_run", {})
-        for key, value in self.run.items():
-            if before.get(key) != value:
-                msg = (
-                    f"`resume_from` is a checkpoint of another run: its {key} is "
-                    f"{before.get(key)!r}, of this run it is {value!r}. Pass the same data and "
-                    "arguments, or start anew without `resume_from`."
-                )
-                raise ValueError(msg)
+        check_same_run(checkpoint.get("scssl_run", {}), self.run)
 
     def _generator(self, *names: int | str) -> torch.Generator:
         return torch.Generator(self.device).manual_seed(derive_seed(self.seed, *names))
