@@ -63,8 +63,7 @@ def label_dots(ax: Axes, points: np.ndarray, names: Sequence[str]) -> None:
         assert best is not None
         _, place, offset, side = best
         taken = np.concatenate([taken, place[None]])
-        text.set_ha(side)
-        text.set_position(offset)
+        text.set(ha=side, position=offset)
         if abs(offset[1]) > box.height / pixels:
             ax.annotate(
                 "",
