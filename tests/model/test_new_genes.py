@@ -82,3 +82,27 @@ def test_by_default_new_genes_are_left_out():
     assert len(tuned.genes) == 50
     with pytest.raises(ValueError, match='`new_genes` must be "ignore" or "learn"'):
         CellTypeClassifier.from_ssl_model(model, make_counts(), "cell_type", new_genes="add")
+
+
+@pytest.mark.parametrize("kind", ["lognorm", "counts"])
+def test_what_new_genes_do_to_embeddings_before_training(kind):
+    """Nothing to normalised values; of counts they change the sum by which a cell is scaled."""
+    adata = make_counts()
+    if kind == "lognorm":
+        adata.X.data = np.log1p(adata.X.data).astype(np.float32)
+    known = adata[:, :50].copy()
+    cls = scssl.model.PseudoLabel
+    cls.setup_anndata(known, input=kind)
+    model = cls(known, **SMALL["PseudoLabel"])
+    model.train(**TRAIN)
+    tuned = CellTypeClassifier.from_ssl_model(model, adata, "cell_type", new_genes="learn")
+    found, before = (m.get_latent_representation(x) for m, x in ((tuned, adata), (model, known)))
+    assert np.allclose(found, before, atol=1e-5) == (kind == "lognorm")
+
+
+def test_without_new_genes_there_are_no_examples(caplog):
+    model = pretrained("PseudoLabel")
+    adata = make_counts()[:, 10:50].copy()
+    with caplog.at_level("INFO", logger="scssl"):
+        CellTypeClassifier.from_ssl_model(model, adata, "cell_type", new_genes="learn")
+    assert "0 of 40 genes are new to the model; 10 of its own are not in the data." in caplog.text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import anndata
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
@@ -174,6 +175,27 @@ def test_published_preset():
     assert model.get_latent_representation().shape == (150, 200)
 
 
+@pytest.mark.parametrize(
+    ("given", "preset", "found"),
+    [
+        ("auto", "scpretrain", "sigmoid"),
+        (None, "scpretrain", None),
+        ("relu", "scpretrain", "relu"),
+        ("auto", None, None),
+        ("sigmoid", None, "sigmoid"),
+    ],
+)
+def test_head_activation_replaces_that_of_the_preset(given, preset, found, tmp_path):
+    adata = make_counts()
+    PseudoLabel.setup_anndata(adata, input="counts")
+    model = PseudoLabel(adata, preset=preset, head_activation=given)
+    assert model.module.head_activation == found
+    model.save(tmp_path / "model")
+    assert PseudoLabel.load(tmp_path / "model").module.head_activation == found
+    if given == "auto":
+        assert PseudoLabel(adata, preset=preset).module.head_activation == found
+
+
 def datasets(**options):
     whole = make_counts()
     one, other = whole[:80].copy(), whole[80:, ::-1].copy()
@@ -261,6 +283,43 @@ def test_going_on_with_other_data(tmp_path):
     assert loaded._sizes() == [[2, 3], [2, 3]]
 
 
+def test_an_anndata_without_the_column_of_data_sets():
+    data = datasets()
+    PseudoLabel.setup_datasets(data, input="counts")
+    model = PseudoLabel(data, **SMALL, n_rounds=1)
+    model.train(**TRAIN)
+    adata = make_counts()
+    with pytest.raises(KeyError, match="no column .*dataset.* there are: .*cell_type") as caught:
+        model.attach(adata)
+    for line in ('adata.obs["dataset"] = "mine"', "model.attach(scssl.data.Datasets({"):
+        assert line in caught.value.args[0]
+    assert model.get_latent_representation(adata).shape == (150, 8)
+    adata.obs["dataset"] = pd.Categorical(["mine"] * 149 + [None])
+    with pytest.raises(ValueError, match="missing"):
+        model.attach(adata)
+    adata.obs["dataset"] = "mine"
+    model.attach(adata)
+    model.train(**TRAIN)
+    assert model._sizes() == [[3, 6]]
+
+
+def test_data_sets_with_few_of_the_genes():
+    strange, few = make_counts(), make_counts()
+    strange.var_names = [f"Other{i}" for i in range(60)]
+    few.var_names = [*few.var_names[:5], *strange.var_names[5:]]
+    tenth = make_counts()[:, :6].copy()
+    tenth = tenth[tenth.X.sum(1) > 0].copy()
+    genes = make_counts().var_names.tolist()
+    adata = make_counts()
+    with pytest.raises(scssl.GeneMismatchError, match="'b' has 0 of the 60 genes .*map_orthologs"):
+        PseudoLabel.setup_datasets(Datasets({"a": adata, "b": strange}, genes))
+    with pytest.warns(scssl.ScsslWarning, match="Data set 'b' has 5 of the 60 genes") as caught:
+        PseudoLabel.setup_datasets(Datasets({"a": adata, "b": few}, genes))
+    assert [w.filename for w in caught if w.category is scssl.ScsslWarning] == [__file__]
+    # A tenth is enough, and nothing is said: warnings are errors here.
+    PseudoLabel.setup_datasets(Datasets({"a": adata, "b": tenth}, genes))
+
+
 def test_fine_tuning():
     adata = make_counts()
     model = build(adata, "batch", n_rounds=2)
@@ -274,10 +333,12 @@ def test_fine_tuning():
     ("options", "match"),
     [
         ({"cells_per_cluster": ()}, "must be numbers of at least 2"),
+        ({"cells_per_cluster": 50}, r"must be a list of numbers, .* such as .*; found 50\."),
+        ({"cells_per_cluster": "50"}, r"must be a list of numbers, .*; found '50'\."),
         ({"cells_per_cluster": (1,)}, r"must be numbers of at least 2, found \(1,\)"),
         ({"n_rounds": 0}, "`n_rounds` must be a whole number of at least 1, found 0"),
         ({"hidden_dims": 128}, r"`hidden_dims` must be a list of widths"),
-        ({"head_activation": "tanh"}, "`head_activation` must be one of"),
+        ({"head_activation": "tanh"}, "`head_activation` must be one of 'auto', None, 's"),
         ({"preset": "paper"}, "`preset` must be"),
         ({"kmeans": "cuml"}, "`kmeans` must be one of"),
         ({"n_latent": 0}, "`n_latent` must be a whole number of at least 1, found 0"),

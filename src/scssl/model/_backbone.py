@@ -121,7 +121,8 @@ class Backbone:
     def on_genes(self, names: Any) -> Backbone:
         """The encoder for other genes: known ones by name, new ones with a weight of zero.
 
-        Cells are embedded as before, and training takes in what the new genes say.
+        Training takes in what the new genes say. The same normalised values are embedded as before;
+        those of counts are not quite the same, as a cell is scaled by its sum over these genes.
 
         Parameters
         ----------
@@ -145,11 +146,12 @@ class Backbone:
             new[name] = columns
         n_new = int((rows < 0).sum())
         n_lost = len(self.genes) - len(rows) + n_new
+        examples = ", ".join(map(str, np.asarray(names)[rows < 0][:3]))
         _LOGGER.info(
-            "%s of %s genes are new to the model, such as %s; %s of its own are not in the data.",
+            "%s of %s genes are new to the model%s; %s of its own are not in the data.",
             f"{n_new:,}",
             f"{len(rows):,}",
-            ", ".join(map(str, np.asarray(names)[rows < 0][:3])) or "none",
+            f", such as {examples}" if examples else "",
             f"{n_lost:,}",
         )
         return replace(self, genes=GeneVocabulary(names), weights=new)

@@ -229,7 +229,10 @@ class CellTypeClassifier(PublishedClassifierMixin, LabelledTraining):
         new_genes
             What to do with genes that `model` does not know: ``"ignore"``; or ``"learn"``, by which the
             classifier has all genes of `adata`, and no others. Weights of known genes are taken over by
-            name, those of new ones start at zero, so that cells are embedded as before.
+            name, those of new ones start at zero: they say nothing yet. Counts are still scaled by the
+            sum over all genes of `adata`, new ones too, which moves embeddings a little from those of
+            `model`. To have the genes from the start, pretrain on data sets with
+            ``scssl.data.Datasets(..., genes="union")``.
 
         Raises
         ------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -9,6 +10,7 @@ import numpy as np
 from scvi import REGISTRY_KEYS
 from scvi.data import AnnDataManager
 
+from scssl._errors import GeneMismatchError, ScsslWarning
 from scssl.data import Datasets, GeneVocabulary, SelectedRows, StackedRows, open_rows
 
 from ._base import _SETUP, SSLModel
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 _DATASET = "dataset"
+# Share of the genes below which a data set is warned of.
+_FEW_GENES = 0.1
 
 
 class DatasetsMixin(SSLModel):
@@ -131,6 +135,8 @@ class DatasetsMixin(SSLModel):
 
         Raises
         ------
+        GeneMismatchError
+            If a data set has none of the genes of `datasets`.
         ValueError
             If values are missing, negative, or not what `input` says, or are counts in one data set and
             logarithms in another.
@@ -164,6 +170,7 @@ class DatasetsMixin(SSLModel):
         ):
             msg = f"`target_sum` must be a positive number, found {target_sum!r}."
             raise ValueError(msg)
+        _check_genes(datasets)
         handle = datasets.handle
         found_in = {n: _named(n, inspect, adata, layer, input) for n, adata in datasets.items()}
         kinds: dict[str, list[str]] = {}
@@ -225,6 +232,26 @@ class DatasetsMixin(SSLModel):
         reader = self._read(adata)
         self._adata, self._datasets = adata.handle, adata
         self.registry_[_SETUP]["fingerprint"] = reader.fingerprint
+
+
+def _check_genes(datasets: Datasets) -> None:
+    """Of data sets with few of the genes little is left to cluster and to learn."""
+    n_genes = len(datasets.genes)
+    few = {
+        str(name): int(n)
+        for name, n in datasets.report()["n_matched"].items()
+        if n < _FEW_GENES * n_genes
+    }
+    for name, n in few.items():
+        found = (
+            f"Data set {name!r} has {n:,} of the {n_genes:,} genes to learn from; the others are zero in "
+            "its cells. If its genes have names of another kind or species, rename them: "
+            "scssl.pp.match_genes(adata, datasets.genes) says what fits, scssl.pp.map_orthologs brings "
+            "species together. Then make the Datasets anew, or leave it out."
+        )
+        if not n:
+            raise GeneMismatchError(found)
+        warnings.warn(found, ScsslWarning, stacklevel=3)
 
 
 def _named(name: str, function: Any, *args: Any) -> Any:

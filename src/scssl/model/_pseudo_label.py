@@ -56,8 +56,9 @@ class PseudoLabel(ClusterRounds):
         Whether every layer of the encoder is followed by batch normalisation, of which embeddings use
         the running statistics; by default not, as cells are then learnt by heart more readily.
     head_activation
-        Between embedding and heads: `None` (default), ``"sigmoid"`` as in :cite:p:`Zhang2022`, or
-        ``"relu"``. The embedding is what is before it.
+        Between embedding and heads: `None` for nothing, ``"sigmoid"`` as in :cite:p:`Zhang2022`,
+        ``"relu"``, or ``"auto"`` (default): nothing, or that of the preset. The embedding is what is
+        before it.
     mask_rate
         Share of the genes that is hidden from the encoder in training, anew in each step; 0.8 by
         default, 0 in :cite:p:`Zhang2022`. Heads of different data sets share nothing but the encoder,
@@ -77,8 +78,10 @@ class PseudoLabel(ClusterRounds):
     preset
         ``"scpretrain"``: the encoder, head and training of :cite:p:`Zhang2022`, namely one linear layer
         of 200 units, a sigmoid before the heads, the sum of all losses, and Adam with a learning rate
-        of 1e-4 for at most 50 epochs of 30 steps with a patience of 5. The logits are not squashed
-        before the cross-entropy as in the published code. Arguments that are given replace its own.
+        of 1e-4 for at most 50 epochs of 30 steps with a patience of 5. As published, a step is on a
+        30th of the cells: its memory and time grow with the data, unless `batch_size` is given to
+        :meth:`train`. The logits are not squashed before the cross-entropy as in the published code.
+        Arguments that are given replace its own.
     rng
         Seed of the initial weights.
 
@@ -108,7 +111,7 @@ class PseudoLabel(ClusterRounds):
         dropout: float = 0.0,
         activation: str = "relu",
         batch_norm: bool = False,
-        head_activation: Literal["sigmoid", "relu"] | None = None,
+        head_activation: Literal["auto", "sigmoid", "relu"] | None = "auto",
         mask_rate: float | None = None,
         cells_per_cluster: Sequence[int] = (200, 100, 50),
         n_rounds: int = 5,
@@ -122,8 +125,8 @@ class PseudoLabel(ClusterRounds):
             msg = f'`preset` must be "scpretrain" or None, found {preset!r}.'
             raise ValueError(msg)
         published = preset is not None
-        if head_activation is None and published:
-            head_activation = "sigmoid"
+        if head_activation == "auto":
+            head_activation = "sigmoid" if published else None
         default_hidden: tuple[int, ...] = () if published else (128,)
         self._arguments: dict[str, Any] = {
             "hidden_dims": layer_widths(
@@ -137,9 +140,7 @@ class PseudoLabel(ClusterRounds):
             "batch_norm": bool(batch_norm),
             "head_activation": head_activation,
             "mask_rate": float((0 if published else 0.8) if mask_rate is None else mask_rate),
-            "cells_per_cluster": [
-                whole(f"cells_per_cluster[{i}]", per) for i, per in enumerate(cells_per_cluster)
-            ],
+            "cells_per_cluster": _sizes(cells_per_cluster),
             "n_rounds": whole("n_rounds", n_rounds),
             "weighted": bool((not published) if weighted is None else weighted),
             "kmeans": kmeans,
@@ -238,12 +239,22 @@ class PseudoLabel(ClusterRounds):
 def _check(arguments: Mapping[str, Any]) -> None:
     rate(dropout=arguments["dropout"], mask_rate=arguments["mask_rate"])
     if arguments["head_activation"] not in HEAD_ACTIVATIONS:
-        known = ", ".join(map(repr, HEAD_ACTIVATIONS))
+        known = ", ".join(map(repr, ("auto", *HEAD_ACTIVATIONS)))
         msg = f"`head_activation` must be one of {known}; found {arguments['head_activation']!r}."
-        raise ValueError(msg)
-    if not arguments["cells_per_cluster"] or min(arguments["cells_per_cluster"]) < 2:
-        found = tuple(arguments["cells_per_cluster"])
-        msg = f"`cells_per_cluster` must be numbers of at least 2, found {found}."
         raise ValueError(msg)
     # Whether it is installed matters when cells are clustered: a loaded model embeds without.
     check_engine(arguments["kmeans"])
+
+
+def _sizes(per: Any) -> list[int]:
+    if isinstance(per, (str, bytes)) or not isinstance(per, (Sequence, np.ndarray)):
+        msg = (
+            "`cells_per_cluster` must be a list of numbers, one for each partition, such as (200, 100, "
+            f"50), or (50,) for one partition; found {per!r}."
+        )
+        raise ValueError(msg)
+    sizes = [whole(f"cells_per_cluster[{i}]", one) for i, one in enumerate(per)]
+    if not sizes or min(sizes) < 2:
+        msg = f"`cells_per_cluster` must be numbers of at least 2, found {tuple(sizes)}."
+        raise ValueError(msg)
+    return sizes
