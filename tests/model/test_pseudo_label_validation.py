@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -109,3 +113,39 @@ def test_labels_that_all_differ_do_not_stratify():
     model = build(adata, "study", "name", cells_per_cluster=(10,))
     model.train(1, batch_size=32, progress=False)
     assert adata.obs["study"].iloc[model.validation_indices_].value_counts().tolist() == [4, 3, 1]
+
+
+SCRIPT = """
+import os, sys, warnings
+warnings.simplefilter("ignore")
+sys.path.insert(0, sys.argv[1])
+import numpy as np
+from conftest import make_counts
+from scssl.model import PseudoLabel
+
+n = int(sys.argv[2])
+adata = make_counts(n_cells=1000, n_genes=30)
+adata.obs["study"] = np.repeat(["a", "b", "c"], [500, 333, 167])
+PseudoLabel.setup_anndata(adata, dataset_key="study", input="counts")
+model = PseudoLabel(adata, hidden_dims=(16,), n_latent=8, cells_per_cluster=(100, 50),
+                    kmeans="sklearn", n_rounds=1)
+model.train(1, batch_size=64, lr=1e-12, weight_decay=0, train_size=0.4, accelerator="cpu",
+            devices=n, strategy="ddp" if n > 1 else "auto", progress=False)
+loss = model.history["validation_loss"].iloc[0, 0]
+np.save(f"{n}-{os.environ.get('LOCAL_RANK', '0')}.npy", [loss, len(model.validation_indices_)])
+"""
+
+
+@pytest.mark.slow
+def test_validation_loss_is_that_of_all_processes(tmp_path):
+    (tmp_path / "train.py").write_text(SCRIPT)
+    for n in ("1", "2"):
+        command = [sys.executable, "train.py", str(Path(__file__).parent), n]
+        done = subprocess.run(
+            command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=600
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+    one, *two = (np.load(tmp_path / f"{name}.npy") for name in ("1-0", "2-0", "2-1"))
+    assert one[1] == 600
+    for found in two:
+        np.testing.assert_allclose(found, one, rtol=1e-5)
