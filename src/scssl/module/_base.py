@@ -82,6 +82,8 @@ class SSLModule(BaseModuleClass):
     #: Whether embeddings that use few dimensions are a failure. Not so for supervised ones, which
     #: need no more dimensions than there are classes.
     collapse_is_failure = True
+    #: Standard deviation of embeddings below which they are one point.
+    least_spread = 1e-4
     #: Whether a lower validation loss means a better epoch. Where the target of the loss moves
     #: along with training, it does not, and the last weights are kept.
     loss_ranks_epochs = True

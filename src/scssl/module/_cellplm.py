@@ -120,6 +120,9 @@ class CellPLMModule(SSLModule):
         self.free_bits, self.cluster_free_bits = free_bits, cluster_free_bits
         self.n_categories, self.n_continuous = dict(n_categories or {}), n_continuous
         self.collapse_is_failure = objective in ("reconstruction", "kl")
+        if latent != "ae":
+            # Noise of the latent variable has a standard deviation of about 1: what is far below drowns in it.
+            self.least_spread = 0.05
         self.gene_encoder = GeneEncoder(n_genes, n_hidden)
         self.encoder = CellTransformer(
             n_hidden,
@@ -210,7 +213,9 @@ class CellPLMModule(SSLModule):
 
     def _hidden(self, x: SparseRows, tensors: Mapping[str, Tensor]) -> Tensor:
         # A whole tissue is embedded at once: of its genes nothing dense may be as long as that.
-        first = self.gene_encoder(x) if torch.is_grad_enabled() else first_layer(self.gene_encoder, x)
+        first = (
+            self.gene_encoder(x) if torch.is_grad_enabled() else first_layer(self.gene_encoder, x)
+        )
         return self.encoder.hidden(first, tensors.get(POSITION), self._lengths(tensors))
 
     def encode(self, tensors: Mapping[str, Tensor]) -> Tensor:

@@ -75,7 +75,7 @@ class Monitor(Callback):
         if not rank or not spread or not pl_module.module.collapse_is_failure:
             return
         narrow = self._n_latent > 2 and rank[-1] < 1.5
-        if narrow or spread[-1] < 1e-4:
+        if narrow or spread[-1] < pl_module.module.least_spread:
             msg = (
                 f"The embeddings have collapsed: effective rank {rank[-1]:.2f}, standard deviation "
                 f"{spread[-1]:.2g}. Downstream results will be poor; try a smaller learning rate, "
