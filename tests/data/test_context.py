@@ -454,3 +454,25 @@ def test_processes_share_the_batches_of_an_epoch(world_size):
     together = list(itertools.chain.from_iterable(zip(*by_process, strict=True)))
     # The first ones again where they do not divide.
     assert together == (alone + alone)[: len(together)]
+
+
+def test_rare_labels_come_as_often_where_labels_are_balanced():
+    rng = np.random.default_rng(0)
+    labels = rng.permutation(np.repeat([0, 1, 2], [900, 80, 20]))
+    context = CellContext(np.zeros(1000, dtype=int), None, ContextOptions())
+    rows = np.arange(1000)
+    plain = context.training(rows, 60, seed=0)
+    balanced = context.training(rows, 60, seed=0, labels=labels)
+    assert len(balanced) == len(plain)
+
+    def shares(plan):
+        drawn = labels[targets_of(list(plan.draw(3)))]
+        return np.bincount(drawn, minlength=3) / len(drawn)
+
+    np.testing.assert_allclose(shares(plain), [0.9, 0.08, 0.02])
+    # Of the rarest there are not enough for a third of each part of 59.
+    assert shares(balanced)[:2] == pytest.approx([1 / 3, 1 / 3], abs=0.12)
+    assert shares(balanced)[2] > 0.15
+    for batch in balanced.draw(0):
+        for cells, _ in sequences_of(batch):
+            assert len(np.unique(cells)) == len(cells)

@@ -164,7 +164,13 @@ class CellContext:
         return _Whole(self, rows)
 
     def training(
-        self, rows: np.ndarray, batch_size: int, *, seed: int, fill: np.ndarray | None = None
+        self,
+        rows: np.ndarray,
+        batch_size: int,
+        *,
+        seed: int,
+        fill: np.ndarray | None = None,
+        labels: np.ndarray | None = None,
     ) -> BatchPlan:
         """Batches to learn from: parts of samples, drawn anew in each epoch.
 
@@ -180,8 +186,12 @@ class CellContext:
         fill
             Cells that may be seen besides, no targets. They are added to a part until it has `batch_size`
             cells; of a sample with many targets, half of each part are these.
+        labels
+            Label of each cell, whole numbers. Targets of a part are then drawn so that labels of few cells come
+            as often as others, as far as there are cells; not every cell comes in every epoch. Not with tiles,
+            whose cells are next to each other.
         """
-        return _Parts(self, rows, batch_size, seed=seed, fill=fill, epoch=None)
+        return _Parts(self, rows, batch_size, seed=seed, fill=fill, epoch=None, labels=labels)
 
     def validation(
         self, rows: np.ndarray, batch_size: int, *, seed: int, fill: np.ndarray
@@ -272,8 +282,10 @@ class _Parts:
         seed: int,
         fill: np.ndarray | None,
         epoch: int | None,
+        labels: np.ndarray | None = None,
     ) -> None:
         self.context, self.seed, self.epoch = context, seed, epoch
+        self.labels = labels
         # No more cells see each other than do when they are embedded.
         whole = context.options.mode == "sample"
         self.size = batch_size if whole else min(batch_size, context.options.size)
@@ -324,6 +336,8 @@ class _Parts:
             groups = [rows[tile] for tile in _split(xy, n_parts)]
         else:
             groups = np.array_split(rng.permutation(rows), n_parts)
+            if self.labels is not None:
+                groups = self._balanced(rows, [len(group) for group in groups], rng)
         for targets in groups:
             n = min(len(fill), max(self.size - len(targets), 0))
             if in_tiles and n:
@@ -337,6 +351,15 @@ class _Parts:
                 n = max(2, round((1 - self.dropout) * len(targets)))
                 targets = rng.choice(targets, n, replace=False)
             yield _Part(np.sort(targets), np.sort(others))
+
+    def _balanced(
+        self, rows: np.ndarray, sizes: list[int], rng: np.random.Generator
+    ) -> list[np.ndarray]:
+        """Cells of each part, those of rare labels in more of the parts."""
+        assert self.labels is not None
+        _, codes, counts = np.unique(self.labels[rows], return_inverse=True, return_counts=True)
+        weight = 1 / counts[codes]
+        return [rng.choice(rows, n, replace=False, p=weight / weight.sum()) for n in sizes]
 
     def _mixed(self, parts: list[_Part], rng: np.random.Generator) -> list[_Part]:
         """As many cells with and without a place as were asked for; few come several times."""

@@ -515,6 +515,9 @@ class CellPLM(PublishedCellPLMMixin, CellPLMTransferMixin, ImputationMixin, Data
             check_label_column(data.adata, key, None)
             data.obs[LABELS] = label_codes(data.adata, key, classes, None)
             data.fills_context = True
+            if self._arguments["objective"] == "supcon":
+                # A label with one cell in a batch has no pair there.
+                data.balance = data.obs[LABELS]
         return data
 
     def _training_cells(self, data: CellReader) -> np.ndarray:

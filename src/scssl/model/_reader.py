@@ -52,6 +52,8 @@ class CellReader:
         self.context: CellContext | None = None
         #: Whether cells that are not learnt from are seen by those that are.
         self.fills_context = False
+        #: Label of each cell, where those of few cells are to come as often as others in training.
+        self.balance: np.ndarray | None = None
         self.fingerprint: dict[str, Any] = {}
 
     @property
@@ -121,7 +123,7 @@ class CellReader:
         if role == "validation":
             return context.validation(rows, batch_size, seed=seed, fill=everything)
         fill = everything if self.fills_context else None
-        return context.training(rows, batch_size, seed=seed, fill=fill)
+        return context.training(rows, batch_size, seed=seed, fill=fill, labels=self.balance)
 
     def rows(self, indices: Any) -> np.ndarray:
         """Row numbers of `indices`: numbers, a mask or cell names."""
