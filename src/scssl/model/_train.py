@@ -254,8 +254,10 @@ class TrainingMixin:
             chosen["gradient_clip"] = gradient_clip
         check_training(chosen)
         # Batches of equal size, or up to half of a small data set would be left out of each epoch.
-        n_batches = -(-len(rows) // chosen["batch_size"])
-        chosen["batch_size"] = -(-len(rows) // n_batches)
+        # Where others fill a batch it stays as large: of a few labelled cells it would have no others.
+        if not data.fills_context or data.context is None:
+            n_batches = -(-len(rows) // chosen["batch_size"])
+            chosen["batch_size"] = -(-len(rows) // n_batches)
         n_output = resolve_output_genes(
             n_output_genes, len(self.genes), self.module.output_width, accelerator, devices
         )
