@@ -14,7 +14,7 @@ from scssl.data import GeneVocabulary
 from scssl.module import CellPLMModule
 
 from ._backbone import Backbone, known_genes
-from ._setup import DataSetup
+from ._setup import DataSetup, check_anndata
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -133,6 +133,9 @@ class CellPLMTransferMixin:
         if source.model_class != cls.__name__:
             msg = f"The weights are those of a {source.model_class}, not of a {cls.__name__}."
             raise TypeError(msg)
+        check_anndata(adata)
+        # Before the matrix is read: what is wrong with the genes is wrong with all the rest.
+        known_genes(source.genes, adata.var_names, min_overlap)
         read = source.setup_arguments(covariates=False)
         maker: Any = cls
         maker.setup_anndata(
