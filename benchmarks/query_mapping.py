@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 import scanpy as sc
 from _common import data_dir, machine, table
-from joint_embedding_study import BATCH, LABELS, fit, read, variable
+from joint_embedding_study import BATCH, LABELS, MIXED, fit, read, variable
 
 import scssl
 
@@ -61,6 +61,9 @@ def study(name: str, seed: int, rows: list[str], out: Path) -> None:
         query = whole[~out_of_batch, reference.var_names].copy()
         shared = query.obs[LABELS].isin(reference.obs[LABELS].unique()).to_numpy()
         query = query[shared].copy()
+        if reference.obs[BATCH].nunique() < 2:
+            # There is no other batch to take partners from.
+            missing = [row for row in missing if row not in MIXED]
         for row in missing:
             embedding, _, mapped = fit(row, reference, seed, query=query)
             assert mapped is not None
