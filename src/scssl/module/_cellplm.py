@@ -32,6 +32,8 @@ PANEL = "panel"
 _LOG_DISPERSION = (float(np.log(1e-4)), float(np.log(1e4)))
 _OUTPUT_SCALE, _ZERO_LOGIT = 0.1, -2.0
 _N_PROJECTED = 64
+# Logarithm of a mean that is nothing beside any other.
+_NOTHING = -1e4
 
 
 class CellPLMModule(SSLModule):
@@ -156,6 +158,13 @@ class CellPLMModule(SSLModule):
         if loss == "zinb":
             self.zero_decoder = GeneDecoder(decoder_width, n_genes)
         self.register_buffer("warmup", torch.zeros((), dtype=torch.int64))
+        if objective != "reconstruction":
+            # Nothing of the decoder is in these losses: processes that train together wait for no gradient.
+            for part in (self.decoder, self.gene_decoder):
+                part.requires_grad_(False)
+            for name in ("log_dispersion", "zero_decoder"):
+                if hasattr(self, name):
+                    getattr(self, name).requires_grad_(False)
         if objective == "cross_entropy":
             self.head = nn.Linear(n_latent, n_classes)
         elif objective == "supcon":
@@ -362,7 +371,8 @@ class CellPLMModule(SSLModule):
         """Logarithm of the means, which sum to the counts of the cell over what was measured."""
         terms = output if count is None else output + count.log()
         if panel is not None:
-            terms = terms.masked_fill(panel == 0, float("-inf"))
+            # Not minus infinity: of the genes drawn for a step a small panel may have none.
+            terms = terms.masked_fill(panel == 0, _NOTHING)
         total = terms.logsumexp(dim=1, keepdim=True)
         # Cells without a count have no mean; whatever stands here, nothing of them is expected.
         return output - total + library.clamp(min=1).log()
@@ -403,6 +413,7 @@ class CellPLMModule(SSLModule):
                 few = {k: v[part] for k, v in tensors.items() if k in (PANEL,)}
                 panel = self._panel(few, None)
                 library = tensors["library"][part]
-                output = self._scaled(output, library, panel, None).exp() * (library > 0)
+                output = self._scaled(output, library, panel, None).exp()
+                output = output.masked_fill(library <= 0, 0)
             parts.append(output if genes is None else output[:, genes])
         return {"x_hat": torch.cat(parts) if parts else decoded.new_zeros(0, self.n_genes)}
