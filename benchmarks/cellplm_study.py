@@ -33,12 +33,13 @@ from sklearn.neighbors import KNeighborsClassifier
 
 import scssl
 
-# Of a Visium section with layers, such as DLPFC, there is none in the data folder.
+# In place of DLPFC, which is not in the data folder, another Visium section of a cortex.
 DATA = [
     "starmap_mpfc_3slices",
     "osmfish_ss_cortex",
     "merfish_hypothalamus_3slices",
     "her2st_8sections",
+    "visium_mouse_cortex_lr648",
 ]
 TUNED = {
     "CellPLM, reconstruction again": "reconstruction",
