@@ -10,7 +10,8 @@ import torch
 from scipy import sparse
 
 from scssl.data import CellContext, CellLoader, ContextOptions, open_rows
-from scssl.data._context import SEQUENCE, TARGET, split_tiles
+from scssl.data._context_options import SEQUENCE, TARGET
+from scssl.data._tiles import split_tiles
 
 
 def tissue(sizes, *, seed=0, spatial=None):

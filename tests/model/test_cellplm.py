@@ -17,7 +17,7 @@ from scipy import sparse
 from scssl._errors import GeneMismatchError, ScsslWarning
 from scssl.data import Datasets
 from scssl.model import CellPLM, CellTypeClassifier, MaskedAutoencoder
-from scssl.module._cellplm import PANEL
+from scssl.module._cell_reconstruction import PANEL
 
 SMALL = {"n_hidden": 16, "n_layers": 1, "n_heads": 2, "n_latent": 6}
 TRAIN = {"max_epochs": 1, "batch_size": 32, "progress": False}

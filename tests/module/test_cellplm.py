@@ -11,10 +11,10 @@ from torch import distributions
 
 from scssl.augment import CellMask
 from scssl.data import ContextOptions
-from scssl.data._context import POSITION, SEQUENCE, TARGET
+from scssl.data._context_options import POSITION, SEQUENCE, TARGET
 from scssl.data._statistics import GeneStatistics
 from scssl.module import CellPLMModule
-from scssl.module._cellplm import PANEL
+from scssl.module._cell_reconstruction import PANEL
 from scssl.module._classifier import LABELS
 from scssl.objective import supcon
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from scssl.data._alignment import GeneAlignment
 from scssl.data._blocks import BlockNormalizer, FeatureBlock
-from scssl.data._context import BatchPlan, CellContext, ContextOptions
+from scssl.data._context import CellContext
+from scssl.data._context_options import BatchPlan, ContextOptions
 from scssl.data._datasets import Datasets
 from scssl.data._input import InputDecision, find_counts, resolve_input
 from scssl.data._joined import JoinedRows

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from scipy import sparse
 
     from scssl.data._alignment import GeneAlignment
-    from scssl.data._context import BatchPlan
+    from scssl.data._context_options import BatchPlan
     from scssl.data._partners import PartnerWalks
     from scssl.data._source import RowSource
 

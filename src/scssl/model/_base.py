@@ -27,7 +27,7 @@ from scvi.model.base import BaseModelClass
 
 from scssl._errors import ScsslWarning
 from scssl.data import GeneAlignment, GeneVocabulary
-from scssl.data._context import TARGET
+from scssl.data._context_options import TARGET
 from scssl.module import SSLModule
 
 from ._backbone import Backbone, copied

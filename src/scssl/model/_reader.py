@@ -18,7 +18,7 @@ from scssl.data import (
     RowSource,
     open_rows,
 )
-from scssl.data._context import POSITION
+from scssl.data._context_options import POSITION
 
 from ._setup import DataSetup
 

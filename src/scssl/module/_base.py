@@ -10,7 +10,7 @@ import torch
 from scvi.module.base import BaseModuleClass, LossOutput
 from torch import Tensor
 
-from scssl.data._context import TARGET, ContextOptions
+from scssl.data._context_options import TARGET, ContextOptions
 from scssl.data._statistics import GeneStatistics
 from scssl.nn import BatchNormEncoder, GeneEncoder, SparseRows
 

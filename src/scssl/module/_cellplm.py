@@ -12,31 +12,26 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from scssl.augment import CellMask
-from scssl.data._context import POSITION, SEQUENCE, TARGET, ContextOptions
+from scssl.data._context_options import POSITION, SEQUENCE, TARGET, ContextOptions
 from scssl.data._statistics import GeneStatistics
-from scssl.nn import GeneDecoder, GeneEncoder, GeneSampler, SparseRows, take_rows
+from scssl.nn import GeneDecoder, GeneEncoder, GeneSampler, SparseRows
 from scssl.nn._cell_decoder import CellDecoder
 from scssl.nn._cell_transformer import Attention, CellTransformer
 from scssl.nn._latent import LatentKind, Posterior, Variational
-from scssl.objective import sparse_masked_mse, sparse_masked_nb, supcon
+from scssl.objective import supcon
 
-from ._base import SSLModule, asked_for, first_layer, undecayed_vectors
+from ._base import asked_for, first_layer, undecayed_vectors
+from ._cell_reconstruction import CellReconstruction
 from ._classifier import LABELS
 
 Objective = Literal["reconstruction", "kl", "cross_entropy", "supcon"]
 OBJECTIVES: tuple[Objective, ...] = ("reconstruction", "kl", "cross_entropy", "supcon")
 CELLPLM_LOSSES = ("nb", "zinb", "mse")
-#: Key in a batch: code of the set of genes that was measured in a cell.
-PANEL = "panel"
-# Bounds of the inverse dispersion, as published.
-_LOG_DISPERSION = (float(np.log(1e-4)), float(np.log(1e4)))
 _OUTPUT_SCALE, _ZERO_LOGIT = 0.1, -2.0
 _N_PROJECTED = 64
-# Logarithm of a mean that is nothing beside any other.
-_NOTHING = -1e4
 
 
-class CellPLMModule(SSLModule):
+class CellPLMModule(CellReconstruction):
     r"""Gene embedder, cell transformer, latent space and decoder of :cite:p:`Wen2024`.
 
     The loss of a step is that of the masked entries that were measured, summed over genes and averaged
@@ -262,7 +257,9 @@ class CellPLMModule(SSLModule):
             latent = latent * min(1.0, float(self.warmup) / self.warmup_steps)
         extra: dict[str, Tensor] = {}
         if self.objective == "reconstruction":
-            own = self._reconstruction(x, tensors, hidden, target, posterior.sample, rng, full=full)
+            own = self.reconstruction_loss(
+                x, tensors, hidden, target, posterior.sample, rng, full=full
+            )
         elif self.objective == "kl":
             own = latent.new_zeros(())
         else:
@@ -293,127 +290,3 @@ class CellPLMModule(SSLModule):
             told = posterior.cluster_divergence[target].mean()
             total = total + told.clamp(min=self.cluster_free_bits)
         return total
-
-    def _reconstruction(
-        self,
-        x: SparseRows,
-        tensors: Mapping[str, Tensor],
-        hidden: Any,
-        target: Tensor,
-        z: Tensor,
-        rng: torch.Generator,
-        *,
-        full: bool,
-    ) -> Tensor:
-        decoded = self.decoder(z, *self._covariates(tensors))
-        genes, count, where = None, None, None
-        columns, rows = x.columns.long(), x.rows
-        n_genes = self.n_genes
-        if self.sampler is not None and not full:
-            genes, count = self.sampler.draw(rng)
-            n_genes = len(genes)
-            column = torch.full((self.n_genes,), -1, device=genes.device)
-            column[genes] = torch.arange(n_genes, device=genes.device)
-            columns = column[columns]
-            where = (columns >= 0).nonzero().squeeze(1)
-            columns, rows = columns[where], rows[where]
-        output = self.gene_decoder(decoded, genes).float()
-        weight, zero_weight = self._weights(x, hidden, target)
-        weight = weight if where is None else weight[where]
-        panel = self._panel(tensors, genes)
-        if count is not None:
-            weight = weight * count[columns]
-            zero_weight = zero_weight * count
-        if panel is not None:
-            zero_weight = zero_weight * panel
-        one = output.new_ones(())
-        stored = rows * n_genes + columns
-        values = tensors["counts"] if self.reconstructs != "mse" else x.values
-        values = values if where is None else values[where]
-        if self.reconstructs == "mse":
-            return sparse_masked_mse(output, stored, values, weight, zero_weight, one)
-        log_mean = self._scaled(output, tensors["library"], panel, count)
-        dispersion = self.log_dispersion.clamp(*_LOG_DISPERSION)
-        if genes is not None:
-            dispersion = take_rows(self.log_dispersion, genes).clamp(*_LOG_DISPERSION)
-        logits = self.zero_decoder(decoded, genes) if self.reconstructs == "zinb" else None
-        return sparse_masked_nb(
-            log_mean, dispersion, stored, values, weight, zero_weight, one, logits=logits
-        )
-
-    def _weights(self, x: SparseRows, hidden: Any, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Weight in the loss of each stored value, and of the zeros of each cell, ``(n_cells, 1)``."""
-        every = target.float() / target.sum().clamp(min=1)
-        if hidden is None:
-            return every.index_select(0, x.rows), every[:, None]
-        n_masked = (hidden.zero_weight > 0).sum().clamp(min=1)
-        weight = hidden.loss_weight / n_masked
-        zero_weight = hidden.zero_weight / n_masked
-        if self.visible_weight:
-            all_of_them = self.visible_weight * every
-            weight = weight + all_of_them.index_select(0, x.rows)
-            zero_weight = zero_weight + all_of_them[:, None]
-        return weight, zero_weight
-
-    def _panel(self, tensors: Mapping[str, Tensor], genes: Tensor | None) -> Tensor | None:
-        """Whether each gene was measured in each cell, ``(n_cells, n_genes)`` or one row for all."""
-        if self.measured is None or PANEL not in tensors:
-            return None
-        panels = self.measured if genes is None else self.measured[:, genes]
-        codes = tensors[PANEL].squeeze(1)
-        if bool((codes == codes[0]).all()):
-            codes = codes[:1]
-        return panels[codes].float()
-
-    def _scaled(
-        self, output: Tensor, library: Tensor, panel: Tensor | None, count: Tensor | None
-    ) -> Tensor:
-        """Logarithm of the means, which sum to the counts of the cell over what was measured."""
-        terms = output if count is None else output + count.log()
-        if panel is not None:
-            # Not minus infinity: of the genes drawn for a step a small panel may have none.
-            terms = terms.masked_fill(panel == 0, _NOTHING)
-        total = terms.logsumexp(dim=1, keepdim=True)
-        # Cells without a count have no mean; whatever stands here, nothing of them is expected.
-        return output - total + library.clamp(min=1).log()
-
-    def _covariates(
-        self, tensors: Mapping[str, Tensor]
-    ) -> tuple[list[Tensor | None], Tensor | None]:
-        codes = [tensors[key].squeeze(1) if key in tensors else None for key in self.n_categories]
-        return codes, tensors.get("covariates:continuous") if self.n_continuous else None
-
-    def generative(
-        self, tensors: Mapping[str, Tensor], z: Tensor, genes: Tensor | None = None
-    ) -> dict[str, Tensor]:
-        """Expected counts of embedded cells at their own depth, or values where the loss is of these.
-
-        Parameters
-        ----------
-        tensors
-            The batch, for covariates, measured genes and library sizes.
-        z
-            Embeddings.
-        genes
-            Genes to give, all by default; also such as were not measured.
-        """
-        if not self.decodes:
-            msg = (
-                "This model has no decoder: it embeds cells, but cannot tell their expression. Use "
-                "get_latent_representation(), or a model with a decoder."
-            )
-            raise ValueError(msg)
-        decoded = self.decoder(z, *self._covariates(tensors))
-        parts = []
-        # All genes are needed to scale the output, but of a few cells at a time.
-        for start in range(0, len(z), 512):
-            part = slice(start, start + 512)
-            output = self.gene_decoder(decoded[part]).float()
-            if self.reconstructs != "mse":
-                few = {k: v[part] for k, v in tensors.items() if k in (PANEL,)}
-                panel = self._panel(few, None)
-                library = tensors["library"][part]
-                output = self._scaled(output, library, panel, None).exp()
-                output = output.masked_fill(library <= 0, 0)
-            parts.append(output if genes is None else output[:, genes])
-        return {"x_hat": torch.cat(parts) if parts else decoded.new_zeros(0, self.n_genes)}
