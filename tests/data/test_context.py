@@ -477,3 +477,14 @@ def test_rare_labels_come_as_often_where_labels_are_balanced():
     for batch in balanced.draw(0):
         for cells, _ in sequences_of(batch):
             assert len(np.unique(cells)) == len(cells)
+
+
+def test_batches_of_few_targets_among_many_others_are_no_larger():
+    samples = np.repeat(np.arange(20), 200)
+    context = CellContext(samples, None, ContextOptions())
+    rows = np.arange(0, 4000, 200)
+    plan = context.training(rows, 100, seed=0, fill=np.arange(4000))
+    batches = list(plan.draw(0))
+    assert len(batches) == len(plan) == 20
+    assert [len(cells) for cells, _ in batches] == [100] * 20
+    np.testing.assert_array_equal(np.sort(targets_of(batches)), rows)

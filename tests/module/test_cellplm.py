@@ -530,3 +530,19 @@ def test_every_trained_tensor_has_a_gradient(objective, latent):
     assert not without
     frozen = {name.split(".")[0] for name, p in module.named_parameters() if not p.requires_grad}
     assert frozen == {"decoder", "gene_decoder", "zero_decoder", "log_dispersion"}
+
+
+def test_a_cell_that_comes_twice_is_no_pair_of_itself():
+    module = build(objective="supcon", mask=None)
+    tensors = batch()
+    once = module.loss(tensors, full=True).loss
+    labels = tensors[LABELS].squeeze(1)
+    indices = tensors["indices"].clone()
+    # The last cell is the first once more: what is left is the loss of the others.
+    indices[-1] = indices[0]
+    twice = module.loss({**tensors, "indices": indices}, full=True).loss
+    with torch.no_grad():
+        z = module.projector(module.encode(tensors))
+        expected = supcon(z[:-1], labels[:-1], temperature=0.1)
+    torch.testing.assert_close(twice.detach(), expected)
+    assert not torch.isclose(once, twice)

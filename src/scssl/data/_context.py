@@ -108,8 +108,7 @@ class CellContext:
         rows
             Cells to learn from.
         batch_size
-            Cells of a part at most. Batches have as many targets on average, or half as many where there
-            is `fill`.
+            Cells of a part at most, and of a batch on average.
         seed
             Of the parts and their order.
         fill

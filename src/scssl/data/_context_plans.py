@@ -70,15 +70,20 @@ class Parts:
             self.fill = {code: others[code] for code in self.rows if code in others}
         self.dropout = context.options.cell_dropout if epoch is None else 0.0
         self._spatial = context.is_spatial()
-        n_targets = -(-batch_size // 2) if self.fill else batch_size
-        self._n_batches = -(-sum(map(len, self.rows.values())) // n_targets)
-        self._n_batches = min(self._n_batches, sum(self._n_parts(c) for c in self.rows))
+        self._n_batches = -(-sum(self._n_cells(code) for code in self.rows) // batch_size)
+        self._n_batches = min(self._n_batches, sum(self._n_parts(code) for code in self.rows))
 
     def _n_parts(self, code: int) -> int:
         n = len(self.rows[code])
         others = len(self.fill.get(code, ()))
         # As few parts as hold all targets, with others in up to half of each.
         return -(-n // max(self.size - others, -(-self.size // 2)))
+
+    def _n_cells(self, code: int) -> int:
+        """Cells of all parts of a sample, targets and others."""
+        n, n_parts = len(self.rows[code]), self._n_parts(code)
+        room = max(n_parts * self.size - n, 0)
+        return n + min(room, n_parts * len(self.fill.get(code, ())))
 
     def __len__(self) -> int:
         return self._n_batches

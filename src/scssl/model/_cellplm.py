@@ -306,6 +306,9 @@ class CellPLM(PublishedCellPLMMixin, CellPLMTransferMixin, ImputationMixin, Cell
         if a["objective"] == "kl" and a["latent"] == "ae":
             msg = 'objective="kl" needs a latent space with a divergence: latent="vae" or "gmvae".'
             raise ValueError(msg)
+        if a["objective"] == "kl" and not a["kl_weight"]:
+            msg = 'objective="kl" has nothing else to learn from: pass a `kl_weight` above 0.'
+            raise ValueError(msg)
         if self._supervised and self.setup.labels_key is None:
             msg = (
                 f"objective={a['objective']!r} learns from labels, and none were set up. Name their column: "

@@ -265,6 +265,10 @@ class CellPLMModule(CellReconstruction):
         else:
             z, labels = asked_for(tensors, mean, tensors[LABELS].squeeze(1))
             if self.objective == "supcon":
+                # Parts of a sample may share cells; a cell is no pair of itself.
+                (cells,) = asked_for(tensors, tensors["indices"])
+                once = _first_of_each(cells)
+                z, labels = z[once], labels[once]
                 own = supcon(self.projector(z), labels, temperature=self.temperature)
             else:
                 logits = self.head(z).float()
@@ -290,3 +294,11 @@ class CellPLMModule(CellReconstruction):
             told = posterior.cluster_divergence[target].mean()
             total = total + told.clamp(min=self.cluster_free_bits)
         return total
+
+
+def _first_of_each(values: Tensor) -> Tensor:
+    """Positions of the first of each value, in order."""
+    found, group = values.unique(return_inverse=True)
+    positions = torch.arange(len(values), device=values.device)
+    first = positions.new_full((len(found),), len(values))
+    return first.scatter_reduce(0, group, positions, "amin").sort().values
