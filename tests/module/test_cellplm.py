@@ -534,7 +534,7 @@ def test_every_trained_tensor_has_a_gradient(objective, latent):
 
 def test_a_cell_that_comes_twice_is_no_pair_of_itself():
     module = build(objective="supcon", mask=None)
-    tensors = batch()
+    tensors, _ = batch()
     once = module.loss(tensors, full=True).loss
     labels = tensors[LABELS].squeeze(1)
     indices = tensors["indices"].clone()
