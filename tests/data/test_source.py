@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import anndata
 import numpy as np
 import pytest
 from hypothesis import given
@@ -134,3 +135,18 @@ def test_refuses_dask_of_unknown_chunks(counts):
 
 def test_repr(counts):
     assert repr(open_rows(counts)) == "_DenseRows(57 cells × 23 genes)"
+
+
+def test_little_of_a_file_is_kept_in_memory(tmp_path):
+    """HDF5 would keep 8 MB of every array that is open, of every data set."""
+    counts = sparse.random(400, 300, density=0.2, format="csr", dtype=np.float32, rng=0)
+    anndata.AnnData(counts).write_h5ad(tmp_path / "cells.h5ad")
+    backed = anndata.read_h5ad(tmp_path / "cells.h5ad", backed="r")
+    source = open_rows(backed.X)
+    for array in (source._storage.data, source._storage.indices):
+        size = 2 * int(np.prod(array.chunks)) * array.dtype.itemsize
+        kept = array.id.get_access_plist().get_chunk_cache()[1]
+        assert kept == max(size, 2**18) < 2**23
+    rows = [7, 3, 3, 399]
+    np.testing.assert_array_equal(source.read(rows).toarray(), counts[rows].toarray())
+    backed.file.close()

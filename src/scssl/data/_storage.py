@@ -15,6 +15,9 @@ SUPPORTED = (
     "matrices (HDF5, Zarr), and dask arrays of these"
 )
 
+# Bytes that HDF5 keeps of an array at least.
+_LEAST_CACHE = 2**18
+
 
 @dataclass(frozen=True, eq=False)
 class Compressed:
@@ -97,19 +100,40 @@ def _recognise(X: Any, where: str) -> Storage | None:
     if _is_instance(X, "dask.array", "Array"):
         return _dask(X, where)
     if _is_instance(X, "anndata.abc", "CSRDataset", "CSCDataset"):
-        _check_dtype(X.dtype, where)
         group = X.group
+        # Not X.dtype, for which AnnData would open the array itself and leave it open.
+        data = _stored(group, "data")
+        _check_dtype(data.dtype, where)
         return Compressed(
             shape=_shape(X, where),
             is_csr=X.format == "csr",
-            data=group["data"],
-            indices=group["indices"],
+            data=data,
+            indices=_stored(group, "indices"),
             indptr=np.asarray(group["indptr"][...], dtype=np.int64),
             on_disk=True,
         )
     if _is_instance(X, "h5py", "Dataset") or _is_instance(X, "zarr", "Array"):
         return _dense(X, where, on_disk=True)
     return None
+
+
+def _stored(group: Any, name: str) -> Any:
+    """An array of a file, of which HDF5 keeps little in memory.
+
+    By default it keeps 8 MB of every array that is open, which of many data sets is more than all that is
+    read of them at a time. Rows are read in ascending order: two chunks are enough.
+    """
+    array = group[name]
+    if not _is_instance(array, "h5py", "Dataset") or array.chunks is None:
+        return array
+    import h5py
+
+    size = 2 * int(np.prod(array.chunks)) * array.dtype.itemsize
+    # Closed first: an array that is open keeps the cache that it was opened with.
+    del array
+    access = h5py.h5p.create(h5py.h5p.DATASET_ACCESS)
+    access.set_chunk_cache(521, max(size, _LEAST_CACHE), 0.75)
+    return h5py.Dataset(h5py.h5d.open(group.id, name.encode(), access))
 
 
 def _is_instance(X: Any, module: str, *names: str) -> bool:

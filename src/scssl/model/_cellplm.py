@@ -401,7 +401,7 @@ class CellPLM(PublishedCellPLMMixin, CellPLMTransferMixin, ImputationMixin, Cell
         return {
             "max_epochs": int(np.clip(epochs, 20, 100)),
             "batch_size": 256 if n_cells < 20_000 else 1024,
-            "lr": 3e-3,
+            "lr": 1e-3,
             "weight_decay": 1e-2,
             "lr_schedule": "cosine",
             "patience": 20,

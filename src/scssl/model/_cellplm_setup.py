@@ -35,7 +35,7 @@ class CellPLMSetup(DatasetsMixin):
         continuous_covariate_keys: Sequence[str] | None = None,
         input: Literal["auto", "counts", "lognorm"] = "auto",
         *,
-        target_sum: float | None = None,
+        target_sum: float | None = 1e4,
         **kwargs: Any,
     ) -> None:
         """Check an AnnData and say where things are in it.
@@ -62,8 +62,8 @@ class CellPLMSetup(DatasetsMixin):
         input
             What the values are, see :meth:`SSLModel.setup_anndata`.
         target_sum
-            Sum of a cell before the logarithm, for counts. `None` (default): log1p of the counts as they
-            are, as in :cite:p:`Wen2024`.
+            Sum of a cell before the logarithm, for counts; 1e4 as for the other models. `None`: log1p of the
+            counts as they are, as in :cite:p:`Wen2024`.
         **kwargs
             Taken for compatibility with scvi-tools.
 
@@ -107,7 +107,7 @@ class CellPLMSetup(DatasetsMixin):
         labels_key: str | None = None,
         input: Literal["auto", "counts", "lognorm"] = "auto",
         *,
-        target_sum: float | None = None,
+        target_sum: float | None = 1e4,
     ) -> None:
         """Check several AnnData, such as dissociated cells and tissues, and say where things are in them.
 

@@ -176,6 +176,12 @@ class CellPLMModule(CellReconstruction):
                 "it: scssl.model.CellTypeClassifier.from_ssl_model(model, adata, labels_key=...)"
             )
             raise ValueError(msg)
+        if fresh and self.warm_genes is None:
+            # Cells are alike before what they have in common is taken away, and the norm that follows would
+            # keep them so.
+            mean = torch.from_numpy(statistics.mean).to(self.gene_encoder.bias)
+            with torch.no_grad():
+                self.gene_encoder.bias.copy_(-(mean @ self.gene_encoder.weight))
         if fresh:
             device = self.gene_decoder.bias.device
             start = statistics.mean
