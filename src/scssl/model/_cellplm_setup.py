@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
+#: Genes of a panel at most.
+PANEL_GENES = 1000
+
+
 class CellPLMSetup(DatasetsMixin):
     """Set up a tissue, or several data sets."""
 
@@ -35,7 +39,7 @@ class CellPLMSetup(DatasetsMixin):
         continuous_covariate_keys: Sequence[str] | None = None,
         input: Literal["auto", "counts", "lognorm"] = "auto",
         *,
-        target_sum: float | None = 1e4,
+        target_sum: float | Literal["auto"] | None = "auto",
         **kwargs: Any,
     ) -> None:
         """Check an AnnData and say where things are in it.
@@ -62,8 +66,9 @@ class CellPLMSetup(DatasetsMixin):
         input
             What the values are, see :meth:`SSLModel.setup_anndata`.
         target_sum
-            Sum of a cell before the logarithm, for counts; 1e4 as for the other models. `None`: log1p of the
-            counts as they are, as in :cite:p:`Wen2024`.
+            Sum of a cell before the logarithm, for counts. `None`: log1p of the counts as they are, as in
+            :cite:p:`Wen2024`. ``"auto"`` (default): `None` for panels of up to 1,000 genes, where the sum says
+            what a cell is, and 1e4 for more, where it mostly says how deeply it was sequenced.
         **kwargs
             Taken for compatibility with scvi-tools.
 
@@ -91,7 +96,7 @@ class CellPLMSetup(DatasetsMixin):
             categorical_covariate_keys=categorical_covariate_keys,
             continuous_covariate_keys=continuous_covariate_keys,
             input=input,
-            target_sum=target_sum,
+            target_sum=_scale(target_sum, getattr(adata, "n_vars", 0)),
             sample_key=sample_key,
             spatial_key=spatial_key,
             **kwargs,
@@ -107,7 +112,7 @@ class CellPLMSetup(DatasetsMixin):
         labels_key: str | None = None,
         input: Literal["auto", "counts", "lognorm"] = "auto",
         *,
-        target_sum: float | None = 1e4,
+        target_sum: float | Literal["auto"] | None = "auto",
     ) -> None:
         """Check several AnnData, such as dissociated cells and tissues, and say where things are in them.
 
@@ -148,10 +153,19 @@ class CellPLMSetup(DatasetsMixin):
         >>> datasets = scssl.data.Datasets({"one": one, "two": two}, genes="union")
         >>> scssl.model.CellPLM.setup_datasets(datasets)
         """
-        super().setup_datasets(datasets, layer, labels_key, input, target_sum=target_sum)
+        n_genes = len(datasets.genes) if isinstance(datasets, Datasets) else 0
+        scale = _scale(target_sum, n_genes)
+        super().setup_datasets(datasets, layer, labels_key, input, target_sum=scale)
         manager = cls._get_most_recent_anndata_manager(datasets.handle, required=True)
         setup = DataSetup.from_dict(manager.registry[_SETUP]["setup"])
         setup = replace(setup, sample_key=sample_key, spatial_key=spatial_key)
         # Looked at here, so that what is missing is missed at setup.
         read_tissue(datasets, setup, ContextOptions())
         manager.registry[_SETUP]["setup"] = setup.to_dict()
+
+
+def _scale(target_sum: float | str | None, n_genes: int) -> Any:
+    """What counts of a cell are scaled to."""
+    if target_sum != "auto":
+        return target_sum
+    return None if n_genes <= PANEL_GENES else 1e4
