@@ -347,6 +347,37 @@ def test_imputed_expression(adata):
         model.get_imputed_expression(as_batch="slice 9")
 
 
+def test_batches_named_by_numbers_are_known_again(adata):
+    adata.obs["batch"] = np.arange(90) % 3 + 1.0
+    adata.obs["donor"] = np.arange(90) % 2 + 1.0
+    keys = {"batch_key": "batch", "categorical_covariate_keys": ["donor"]}
+    model = build(adata, keys)
+    model.train(**TRAIN)
+    found = model.get_imputed_expression()
+    for batch in (1, 2, 3):
+        own = (adata.obs["batch"] == batch).to_numpy()
+        told = model.get_imputed_expression(as_batch=str(batch))
+        np.testing.assert_allclose(found[own], told[own], rtol=1e-4, atol=1e-6)
+        assert np.abs(found[~own] - told[~own]).to_numpy().max() > 1e-5
+    # However the same numbers are written.
+    for dtype in (int, str):
+        other = adata.copy()
+        other.obs["batch"] = other.obs["batch"].astype(int).astype(dtype)
+        other.obs["donor"] = other.obs["donor"].astype(int).astype(dtype)
+        pd.testing.assert_frame_equal(model.get_imputed_expression(other), found)
+    # A cell without a batch, or of another, is decoded over the mean of them; the others as they were.
+    gaps, ninth, without = adata.copy(), adata.copy(), adata.copy()
+    gaps.obs.loc["cell4", "batch"] = np.nan
+    ninth.obs.loc["cell4", "batch"] = 9.0
+    del without.obs["batch"]
+    expected = found.copy()
+    expected.loc["cell4"] = model.get_imputed_expression(without).loc["cell4"]
+    assert np.abs(expected.loc["cell4"] - found.loc["cell4"]).max() > 1e-5
+    for changed in (gaps, ninth):
+        got = model.get_imputed_expression(changed)
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-6)
+
+
 def test_imputation_over_the_genes_of_a_panel(adata):
     model = build(adata, position="off")
     model.train(**TRAIN)
@@ -596,3 +627,26 @@ def test_a_second_training_goes_on(trained):
     trained.train(**TRAIN)
     assert int(trained.module.warmup) == 2 * steps
     assert len(trained.history["train_loss"]) == 2
+
+
+def test_a_warm_start_survives_saving(trained, adata, tmp_path):
+    new = CellPLM.from_ssl_model(trained, adata.copy(), **TISSUE)
+    new.save(tmp_path / "model")
+    loaded = CellPLM.load(tmp_path / "model", adata.copy())
+    with warnings.catch_warnings():
+        # It is no random projection, and a classifier on it does not start from scratch.
+        warnings.simplefilter("error")
+        np.testing.assert_array_equal(
+            loaded.get_latent_representation(), trained.get_latent_representation()
+        )
+        CellTypeClassifier.from_ssl_model(loaded, adata.copy(), "type")
+    for model in (new, loaded):
+        model.train(**TRAIN)
+    # Nothing of it started anew at the mean expression.
+    for name, tensor in new.module.state_dict().items():
+        assert torch.equal(loaded.module.state_dict()[name], tensor), name
+    loaded.save(tmp_path / "trained")
+    again = CellPLM.load(tmp_path / "trained", adata.copy())
+    np.testing.assert_array_equal(
+        again.get_latent_representation(), loaded.get_latent_representation()
+    )

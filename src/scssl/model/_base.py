@@ -248,7 +248,7 @@ class SSLModel(HubMixin, TrainingMixin, PersistenceMixin, BaseModelClass):
             self.setup,
             self.genes,
             self.n_latent,
-            pretrained=bool(self.is_trained_),
+            pretrained=bool(self._has_learnt),
             weights=copied(self.module.state_dict()),
         )
 

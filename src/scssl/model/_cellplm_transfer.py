@@ -59,11 +59,10 @@ class CellPLMTransferMixin:
     setup: DataSetup
     is_trained_: bool
     _arguments: dict[str, Any]
-    _warm = False
 
     @property
     def _has_learnt(self) -> bool:
-        return self.is_trained_ or self._warm
+        return self.is_trained_ or self.module.warm_genes is not None
 
     @classmethod
     def from_ssl_model(
@@ -178,12 +177,12 @@ class CellPLMTransferMixin:
                 tensor.copy_(theirs)
             else:
                 anew.append(name)
+        # Part of what is saved: a model that is loaded before it is trained still starts from the other one.
         self.module.warm_genes = known
         if not known.all():
             _LOGGER.info("%d of %d genes are new to the model.", int((~known).sum()), len(known))
         if anew:
             _LOGGER.info("%d tensors start anew: %s.", len(anew), _names(anew, source.weights))
-        self._warm = True
 
 
 def _names(anew: Sequence[str], weights: Mapping[str, Tensor]) -> str:

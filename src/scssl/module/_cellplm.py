@@ -77,6 +77,7 @@ class CellPLMModule(CellReconstruction):
 
     wants_statistics = True
     measured: Tensor | None
+    warm_genes: Tensor | None
     warmup: Tensor
 
     def __init__(
@@ -134,7 +135,7 @@ class CellPLMModule(CellReconstruction):
         )
         self.sampler: GeneSampler | None = None
         #: Genes whose weights are those of a trained model, although this one is not trained yet.
-        self.warm_genes: Tensor | None = None
+        self.register_buffer("warm_genes", None)
         self.register_buffer("measured", measured, persistent=False)
         if not decoder:
             return
@@ -197,6 +198,13 @@ class CellPLMModule(CellReconstruction):
         self.sampler = None
         if n_output_genes is not None and n_output_genes < self.n_genes:
             self.sampler = GeneSampler(statistics.spread, n_output_genes)
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+        # Only models that start from another one have it.
+        known = state_dict.get(f"{prefix}warm_genes")
+        if known is not None:
+            self.warm_genes = torch.empty_like(known, device=self.gene_encoder.bias.device)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     @property
     def output_width(self) -> int:
