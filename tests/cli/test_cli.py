@@ -278,3 +278,22 @@ def test_our_warnings_are_one_line_and_others_are_not_shown(monkeypatch, capsys)
     monkeypatch.setattr(commands, "train", warn)
     assert main(["train", "f", "--out", "d"]) == 0
     assert capsys.readouterr().err == "scssl: warning: 3 empty cells\n"
+
+
+def test_a_tissue_and_a_preset_of_a_model_without_from_preset(file, tmp_path, capsys):
+    adata = ad.read_h5ad(file)
+    adata.obsm["spatial"] = np.random.default_rng(0).uniform(size=(adata.n_obs, 2))
+    adata.obs["slice"] = ["a", "b"] * (adata.n_obs // 2)
+    tissue = str(tmp_path / "tissue.h5ad")
+    adata.write_h5ad(tissue)
+    out = str(tmp_path / "model")
+    few = ["--max-epochs", "1", "--batch-size", "32", "--n-latent", "4"]
+    options = ["--model", "CellPLM", "--sample-key", "slice", "--spatial-key", "spatial"]
+    assert main(["train", tissue, "--out", out, *options, *few]) == 0
+    assert "with positions" in capsys.readouterr().out
+    setup = scssl.model.CellPLM.load(out).setup
+    assert (setup.sample_key, setup.spatial_key) == ("slice", "spatial")
+    options = ["--model", "PseudoLabel", "--preset", "scpretrain", "--batch-key", "slice"]
+    assert main(["train", tissue, "--out", str(tmp_path / "other"), *options, *few]) == 0
+    assert main(["train", tissue, "--out", str(tmp_path / "no"), "--sample-key", "slice"]) == 2
+    assert "sample_key" in capsys.readouterr().err

@@ -45,7 +45,7 @@ def train(
     model_class.setup_anndata(adata, **_pick(options, SETUP_OPTIONS))
     if "mask_options" in arguments:
         arguments["mask_options"] = dict(arguments["mask_options"])
-    if "preset" in arguments:
+    if "preset" in arguments and hasattr(model_class, "from_preset"):
         model = model_class.from_preset(arguments.pop("preset"), adata, **arguments)
     else:
         model = model_class(adata, **arguments)

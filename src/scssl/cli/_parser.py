@@ -193,6 +193,14 @@ def _mask_signal(text: str) -> str | None:
 SETUP_OPTIONS: dict[str, dict[str, Any]] = {
     "layer": {"metavar": "NAME", "help": "layer with the values (default: X)"},
     "batch_key": {"metavar": "COLUMN", "help": "column of obs with the batch"},
+    "sample_key": {
+        "metavar": "COLUMN",
+        "help": "of CellPLM: column of obs with the sample, whose cells see each other",
+    },
+    "spatial_key": {
+        "metavar": "NAME",
+        "help": "of CellPLM: entry of obsm with the places of the cells",
+    },
     "labels_key": {
         "metavar": "COLUMN",
         "help": "column of obs with cell types; only to choose validation cells of every type",
@@ -220,8 +228,8 @@ SETUP_OPTIONS: dict[str, dict[str, Any]] = {
 MODEL_OPTIONS: dict[str, dict[str, Any]] = {
     "model": {
         "metavar": "NAME",
-        "help": "MaskedAutoencoder (default), SimCLR, VICReg, BarlowTwins, BYOL, MoCo, NNCLR, SimSiam or "
-        "DINO",
+        "help": "MaskedAutoencoder (default), SimCLR, VICReg, BarlowTwins, BYOL, MoCo, NNCLR, SimSiam, "
+        "DINO, PseudoLabel or CellPLM",
     },
     "augmentation": {
         "metavar": "NAME",
