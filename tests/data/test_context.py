@@ -11,7 +11,7 @@ from scipy import sparse
 
 from scssl.data import CellContext, CellLoader, ContextOptions, open_rows
 from scssl.data._context_options import SEQUENCE, TARGET
-from scssl.data._tiles import split_tiles
+from scssl.data._tiles import Surroundings, split_tiles
 
 
 def tissue(sizes, *, seed=0, spatial=None):
@@ -488,3 +488,63 @@ def test_batches_of_few_targets_among_many_others_are_no_larger():
     assert len(batches) == len(plan) == 20
     assert [len(cells) for cells, _ in batches] == [100] * 20
     np.testing.assert_array_equal(np.sort(targets_of(batches)), rows)
+
+
+def test_a_few_others_do_not_take_half_of_each_batch():
+    context = CellContext(np.zeros(3000, dtype=int), None, ContextOptions())
+    plan = context.training(np.arange(2700), 256, seed=0, fill=np.arange(3000))
+    batches = list(plan.draw(0))
+    assert len(batches) == len(plan) == 12
+    assert [len(rows) for rows, _ in batches] == [256] * 12
+    np.testing.assert_array_equal(np.sort(targets_of(batches)), np.arange(2700))
+    # One cell without a label makes no part the more.
+    assert len(context.training(np.arange(2560), 256, seed=0, fill=np.arange(2561))) == 10
+
+
+def halo_of(xy, tile, n):
+    """What is nearest to a tile, looking at all cells."""
+    low, high = xy[tile].min(0), xy[tile].max(0)
+    distance = np.square(np.maximum(np.maximum(low - xy, xy - high), 0)).sum(1)
+    distance[tile] = np.inf
+    aside = np.square(xy - (low + high) / 2).sum(1)
+    order = np.lexsort((xy[:, 1], xy[:, 0], aside, distance))
+    return order[: min(n, len(xy) - len(tile))]
+
+
+@pytest.mark.parametrize("kind", ["even", "grid", "clumps", "line", "one place"])
+@pytest.mark.parametrize("n", [1, 13, 400, 5000])
+def test_the_halo_is_that_of_a_search_among_all_cells(kind, n):
+    rng = np.random.default_rng(0)
+    places = rng.uniform(0, 1, (1500, 2))
+    if kind == "grid":
+        places = np.round(places * 30)
+    elif kind == "clumps":
+        places = rng.integers(0, 4, (1500, 2)) + rng.normal(0, 1e-3, (1500, 2))
+    elif kind == "line":
+        places[:, 1] = 3
+    elif kind == "one place":
+        places[:] = 1
+    context = CellContext(np.zeros(1500, dtype=int), places, ContextOptions("tiles", 100, n))
+    found = list(context.sequences())
+    tiles = split_tiles(context.positions, 100)
+    assert len(found) == len(tiles) == context.n_sequences()
+    for (cells, inside), tile in zip(found, tiles, strict=True):
+        np.testing.assert_array_equal(cells[inside], tile)
+        halo = np.sort(halo_of(context.positions, tile, n))
+        np.testing.assert_array_equal(cells[~inside], halo)
+
+
+def test_tiles_that_nobody_asks_for_are_not_made(monkeypatch):
+    samples, places = tissue([400, 300, 300])
+    context = CellContext(samples, places, ContextOptions("tiles", 50, 10))
+    looked = []
+    nearest = Surroundings.nearest
+    monkeypatch.setattr(
+        Surroundings, "nearest", lambda self, tile, n: looked.append(len(self.xy)) or nearest(self, tile, n)
+    )  # fmt: skip
+    plan = context.embedding(np.flatnonzero(samples == 1)[:1])
+    assert len(plan) == 1
+    assert not looked
+    assert len(list(plan.draw(0))) == 1
+    # One tile of one sample.
+    assert looked == [300]

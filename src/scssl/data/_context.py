@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from scssl._random import derive_generator
 from scssl.data._context_options import BatchPlan, ContextOptions
 from scssl.data._context_plans import Parts, Whole
-from scssl.data._tiles import split_tiles, square_distance
+from scssl.data._tiles import Surroundings, split_tiles
 
 
 class CellContext:
@@ -76,6 +77,13 @@ class CellContext:
         """Number of samples."""
         return len(self._cells)
 
+    def digest(self) -> str:
+        """Digest of the samples and the places of the cells, whatever the unit and the origin of these."""
+        digest = hashlib.sha256(self.samples.tobytes())
+        if self.positions is not None:
+            digest.update(self.positions.tobytes())
+        return digest.hexdigest()[:16]
+
     def is_spatial(self) -> np.ndarray:
         """Whether each cell has a place; boolean."""
         if self.positions is None:
@@ -113,7 +121,7 @@ class CellContext:
             Of the parts and their order.
         fill
             Cells that may be seen besides, no targets. They are added to a part until it has `batch_size`
-            cells; of a sample with many targets, half of each part are these.
+            cells; of a sample with many targets, the share of these is that of the sample, up to half.
         labels
             Label of each cell, whole numbers. Targets of a part are then drawn so that labels of few cells come
             as often as others, as far as there are cells; not every cell comes in every epoch. Not with tiles,
@@ -133,38 +141,55 @@ class CellContext:
         """
         return Parts(self, rows, batch_size, seed=seed, fill=fill, epoch=0)
 
-    def sequences(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """All sequences: their cells, and which of these they are there for; the others are halo."""
+    def sequences(self, asked: np.ndarray | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Sequences: their cells, and which of these they are there for; the others are halo.
+
+        Parameters
+        ----------
+        asked
+            Whether each cell is asked for; boolean. Sequences that are there for none of these are left out.
+            By default all.
+        """
+        for own, others, around in self._pieces(asked):
+            if around is None:
+                yield own, np.ones(len(own), dtype=bool)
+                continue
+            halo = around.nearest(own, self.options.halo)
+            cells = np.concatenate([own, halo])
+            order = np.argsort(cells)
+            yield others[cells[order]], order < len(own)
+
+    def n_sequences(self, asked: np.ndarray | None = None) -> int:
+        """Number of sequences, see :meth:`sequences`."""
+        return sum(1 for _ in self._pieces(asked))
+
+    def _pieces(
+        self, asked: np.ndarray | None
+    ) -> Iterator[tuple[np.ndarray, np.ndarray, Surroundings | None]]:
+        """Cells of each piece; of a tile, as positions among those that can be its halo."""
+
+        def wanted(cells: np.ndarray) -> bool:
+            return asked is None or bool(asked[cells].any())
+
         for number, cells in enumerate(self._cells):
+            if not wanted(cells):
+                continue
             n_parts = -(-len(cells) // self.options.size)
             if self.options.mode == "sample" or n_parts == 1:
-                yield cells, np.ones(len(cells), dtype=bool)
+                yield cells, cells, None
                 continue
             placed = self.is_spatial()[cells]
             if self.options.mode == "tiles" and placed.any():
                 assert self.positions is not None
-                xy = self.positions[cells[placed]]
-                for tile in split_tiles(xy, self.options.size):
-                    yield self._with_halo(cells[placed], xy, tile)
+                there = cells[placed]
+                around = Surroundings(self.positions[there])
+                for tile in split_tiles(around.xy, self.options.size):
+                    if wanted(there[tile]):
+                        yield tile, there, around
                 cells = cells[~placed]
                 n_parts = -(-len(cells) // self.options.size)
             if len(cells):
                 rng = derive_generator(0, "context", number)
                 for part in np.array_split(rng.permutation(cells), n_parts):
-                    yield np.sort(part), np.ones(len(part), dtype=bool)
-
-    def _with_halo(
-        self, cells: np.ndarray, xy: np.ndarray, tile: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        inside = np.zeros(len(cells), dtype=bool)
-        inside[tile] = True
-        distance = square_distance(xy, xy[tile])
-        distance[inside] = np.inf
-        n = min(self.options.halo, len(cells) - len(tile))
-        # On a grid many are as near: of these first the ones before the middle of a side, whatever the order
-        # of the cells is.
-        middle = (xy[tile].min(axis=0) + xy[tile].max(axis=0)) / 2
-        aside = np.square(xy - middle).sum(axis=1)
-        seen = inside.copy()
-        seen[np.lexsort((xy[:, 1], xy[:, 0], aside, distance))[:n]] = True
-        return cells[seen], inside[seen]
+                    if wanted(part):
+                        yield np.sort(part), cells, None

@@ -25,14 +25,12 @@ class Whole:
         self.asked[rows] = True
 
     def __len__(self) -> int:
-        return sum(1 for _ in self.draw(0))
+        return self.context.n_sequences(self.asked)
 
     def draw(self, epoch: int) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
-        for cells, inside in self.context.sequences():
-            target = inside & self.asked[cells]
-            if target.any():
-                zeros = np.zeros(len(cells), dtype=np.int64)
-                yield cells, {SEQUENCE: zeros, TARGET: target.astype(np.int64)}
+        for cells, inside in self.context.sequences(self.asked):
+            target = (inside & self.asked[cells]).astype(np.int64)
+            yield cells, {SEQUENCE: np.zeros(len(cells), dtype=np.int64), TARGET: target}
 
 
 @dataclass(frozen=True)
@@ -76,8 +74,9 @@ class Parts:
     def _n_parts(self, code: int) -> int:
         n = len(self.rows[code])
         others = len(self.fill.get(code, ()))
-        # As few parts as hold all targets, with others in up to half of each.
-        return -(-n // max(self.size - others, -(-self.size // 2)))
+        # As few parts as hold all targets, with others in each as in the sample, up to half of it.
+        room = min(self.size // 2, self.size * others // (n + others))
+        return -(-n // (self.size - room))
 
     def _n_cells(self, code: int) -> int:
         """Cells of all parts of a sample, targets and others."""
