@@ -112,20 +112,29 @@ def decoded(module, tensors, x, hidden):
 
 def dense_nll(module, output, counts, measured, h=None):
     """Negative log-likelihood of each entry by torch.distributions."""
-    scaled = (output.exp() * measured).sum(1, keepdim=True)
+    gate = torch.zeros(())
+    if h is not None:
+        gate = (h @ module.zero_decoder.weight.T + module.zero_decoder.bias).sigmoid()
+    # What is expected, after additional zeros, are the counts of the cell.
+    scaled = (output.exp() * (1 - gate) * measured).sum(1, keepdim=True)
     mean = output.exp() * counts.sum(1, keepdim=True) / scaled
     theta = module.log_dispersion.exp().clamp(1e-4, 1e4)
     # torch counts successes of probability mean / (mean + theta).
     nb = distributions.NegativeBinomial(theta.expand_as(mean), logits=mean.log() - theta.log())
     log_probability = nb.log_prob(counts)
     if h is not None:
-        gate = (h @ module.zero_decoder.weight.T + module.zero_decoder.bias).sigmoid()
         log_probability = torch.where(
             counts > 0,
             (1 - gate).log() + log_probability,
             (gate + (1 - gate) * log_probability.exp()).log(),
         )
     return -log_probability
+
+
+class Whole:
+    """As a mask that hides nothing."""
+
+    visible = True
 
 
 PANELS = torch.from_numpy(np.random.default_rng(3).random((2, G)) < 0.6)
@@ -180,7 +189,7 @@ def test_gradient_is_that_of_the_dense_formula():
         torch.testing.assert_close(one, other, rtol=2e-3, atol=1e-4, msg=name)
 
 
-@pytest.mark.parametrize("loss", ["nb", "mse"])
+@pytest.mark.parametrize("loss", ["nb", "zinb", "mse"])
 @pytest.mark.parametrize("panels", [False, True])
 @torch.no_grad()
 def test_sampled_genes_estimate_the_loss(loss, panels):
@@ -198,7 +207,7 @@ def test_sampled_genes_estimate_the_loss(loss, panels):
     )
     assert estimates.std() > 1e-3 * exact
     error = 4 * float(estimates.std()) / 12
-    if loss == "nb":
+    if loss != "mse":
         # The sum over genes that means are scaled by is estimated too, and stands in a logarithm.
         error += 0.01 * abs(exact)
     assert abs(float(estimates.mean()) - exact) < error
@@ -208,15 +217,58 @@ def test_sampled_genes_estimate_the_loss(loss, panels):
     assert float(module.loss(tensors, rng=seeded(), full=False).loss) == pytest.approx(exact)
 
 
+@pytest.mark.parametrize("panels", [False, True])
+def test_sampled_genes_are_scaled_to_their_part_of_what_is_expected(panels):
+    given = PANELS if panels else None
+    module = build(loss="zinb", measured=given, mask=None)
+    with torch.no_grad():
+        # Additional zeros of some genes, or scaling with and without them would be alike.
+        module.zero_decoder.bias.copy_(torch.where(torch.arange(G) % 2 == 0, -4.0, 2.0))
+    tensors, counts = batch(panels=given)
+    genes, count = torch.arange(0, G, 3), 1.0 + torch.arange(G // 3) % 4
+
+    class Drawn:
+        def draw(self, rng):
+            return genes, count
+
+    names = ("gene_decoder.bias", "zero_decoder.bias", "decoder.hidden.weight")
+    parameters = [dict(module.named_parameters())[name] for name in names]
+    output, h = decoded(module, tensors, module._rows(tensors), Whole)
+    measured = torch.ones(N, G)
+    if panels:
+        measured = PANELS[tensors[PANEL].squeeze(1)].float()
+    drawn_often = torch.zeros(G)
+    drawn_often[genes] = count
+    weight = measured * drawn_often
+    # The sum that means are scaled by is estimated from the genes drawn, as often as they were.
+    each = dense_nll(module, output, counts, weight, h)
+    expected = (each * weight).sum() / N
+    module.sampler = Drawn()
+    found = module.loss(tensors, rng=seeded(), full=False).loss
+    torch.testing.assert_close(found, expected, rtol=2e-4, atol=1e-4)
+    one, other = (torch.autograd.grad(loss, parameters) for loss in (found, expected))
+    for name, ours, dense in zip(names, one, other, strict=True):
+        ours = ours.to_dense() if ours.is_sparse else ours
+        torch.testing.assert_close(ours, dense, rtol=2e-3, atol=1e-4, msg=name)
+
+
+@pytest.mark.parametrize("loss", ["nb", "zinb"])
 @torch.no_grad()
-def test_means_sum_to_the_counts_over_what_was_measured():
-    module = build(measured=PANELS)
+def test_means_sum_to_the_counts_over_what_was_measured(loss):
+    module = build(loss=loss, measured=PANELS)
     tensors, counts = batch(panels=PANELS)
     z = module.embed(tensors)
     means = module.generative(tensors, z)["x_hat"]
     measured = PANELS[tensors[PANEL].squeeze(1)].float()
     torch.testing.assert_close((means * measured).sum(1), counts.sum(1))
     assert float((means * (1 - measured)).sum()) > 1
+    h = module.decoder(z, *module._covariates(tensors))
+    shares = module.gene_decoder(h).exp()
+    if loss == "zinb":
+        # Additional zeros take their part of what is expected.
+        shares = shares * (1 - module.zero_decoder(h).sigmoid())
+    expected = shares / (shares * measured).sum(1, keepdim=True) * counts.sum(1, keepdim=True)
+    torch.testing.assert_close(means, expected)
     some = torch.tensor([7, 2])
     torch.testing.assert_close(module.generative(tensors, z, genes=some)["x_hat"], means[:, [7, 2]])
     # Of a cell without a count nothing is expected.

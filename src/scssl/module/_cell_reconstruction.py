@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 
 from scssl.nn import GeneDecoder, GeneSampler, SparseRows, take_rows
 from scssl.nn._cell_decoder import CellDecoder
@@ -96,11 +97,11 @@ class CellReconstruction(SSLModule):
         values = values if where is None else values[where]
         if self.reconstructs == "mse":
             return sparse_masked_mse(output, stored, values, weight, zero_weight, one)
-        log_mean = self._scaled(output, tensors["library"], panel, count)
+        logits = self._zero_logits(decoded, genes)
+        log_mean = self._scaled(output, logits, tensors["library"], panel, count)
         dispersion = self.log_dispersion.clamp(*_LOG_DISPERSION)
         if genes is not None:
             dispersion = take_rows(self.log_dispersion, genes).clamp(*_LOG_DISPERSION)
-        logits = self.zero_decoder(decoded, genes) if self.reconstructs == "zinb" else None
         return sparse_masked_nb(
             log_mean, dispersion, stored, values, weight, zero_weight, one, logits=logits
         )
@@ -129,11 +130,28 @@ class CellReconstruction(SSLModule):
             codes = codes[:1]
         return panels[codes].float()
 
+    def _zero_logits(self, decoded: Tensor, genes: Tensor | None = None) -> Tensor | None:
+        """Logit of the probability of an additional zero, where the loss has such."""
+        if self.reconstructs != "zinb":
+            return None
+        return self.zero_decoder(decoded, genes).float()
+
     def _scaled(
-        self, output: Tensor, library: Tensor, panel: Tensor | None, count: Tensor | None
+        self,
+        output: Tensor,
+        logits: Tensor | None,
+        library: Tensor,
+        panel: Tensor | None,
+        count: Tensor | None,
     ) -> Tensor:
-        """Logarithm of the means, which sum to the counts of the cell over what was measured."""
-        terms = output if count is None else output + count.log()
+        """Logarithm of the means; expected counts sum to those of the cell over what was measured.
+
+        With additional zeros the expected count is less than the mean of the negative binomial: were
+        it this that is scaled, genes without such zeros could not be expected as high as they are.
+        """
+        terms = output if logits is None else output + logsigmoid(-logits)
+        if count is not None:
+            terms = terms + count.log()
         if panel is not None:
             # Not minus infinity: of the genes drawn for a step a small panel may have none.
             terms = terms.masked_fill(panel == 0, _NOTHING)
@@ -173,11 +191,14 @@ class CellReconstruction(SSLModule):
         for start in range(0, len(z), 512):
             part = slice(start, start + 512)
             output = self.gene_decoder(decoded[part]).float()
+            logits = self._zero_logits(decoded[part])
             if self.reconstructs != "mse":
                 few = {k: v[part] for k, v in tensors.items() if k in (PANEL,)}
                 panel = self._panel(few, None)
                 library = tensors["library"][part]
-                output = self._scaled(output, library, panel, None).exp()
-                output = output.masked_fill(library <= 0, 0)
+                output = self._scaled(output, logits, library, panel, None)
+                if logits is not None:
+                    output = output + logsigmoid(-logits)
+                output = output.exp().masked_fill(library <= 0, 0)
             parts.append(output if genes is None else output[:, genes])
         return {"x_hat": torch.cat(parts) if parts else decoded.new_zeros(0, self.n_genes)}
