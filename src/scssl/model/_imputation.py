@@ -15,7 +15,7 @@ from scssl.module import CellPLMModule
 
 from ._genes import gene_columns
 from ._reader import CONTINUOUS, category_key
-from ._setup import DataSetup
+from ._setup import DataSetup, _as_strings
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -125,6 +125,10 @@ class ImputationMixin:
 
 
 def _known_codes(adata: AnnData, setup: DataSetup, key: str) -> np.ndarray:
-    """Codes of a column, -1 for categories that the model does not know."""
-    codes: np.ndarray = pd.Index(setup.categories[key]).get_indexer(adata.obs[key].astype(str))
-    return codes.astype(np.int64)
+    """Codes of a column, -1 for categories that the model does not know and where there is none."""
+    values = adata.obs[key]
+    codes = np.full(len(values), -1, dtype=np.int64)
+    # Missing values make floats of whole numbers, and would hide that these are whole.
+    there = values.notna().to_numpy()
+    codes[there] = pd.Index(setup.categories[key]).get_indexer(_as_strings(values[there]))
+    return codes
