@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from lightning.pytorch.callbacks import Callback
 from scipy import sparse
 
 from scssl._errors import GeneMismatchError, ScsslWarning
@@ -650,3 +651,79 @@ def test_a_warm_start_survives_saving(trained, adata, tmp_path):
     np.testing.assert_array_equal(
         again.get_latent_representation(), loaded.get_latent_representation()
     )
+
+
+def test_reading_other_data_in_training_leaves_the_panels_as_they_are(datasets):
+    other = make(20, seed=5)
+    found = []
+    for reads in (False, True):
+        CellPLM.setup_datasets(datasets, **TISSUE)
+        model = CellPLM(datasets, **SMALL)
+
+        class Embeds(Callback):
+            def on_train_epoch_start(self, trainer, module, reads=reads, model=model):
+                if reads:
+                    embed(model, other)
+
+        model.train(**{**TRAIN, "max_epochs": 2}, callbacks=[Embeds()])
+        found.append(model.module.state_dict())
+    for name, tensor in found[0].items():
+        assert torch.equal(found[1][name], tensor), name
+
+
+def test_places_and_samples_are_part_of_what_must_not_change(adata, datasets, tmp_path):
+    model = build(adata)
+    model.train(**TRAIN, lr_schedule="constant", checkpoint_dir=tmp_path / "run")
+    model.save(tmp_path / "model")
+    # In another unit they are the same.
+    adata.obsm["spatial"] = adata.obsm["spatial"] * 2
+    embed(model)
+    kept = adata.copy()
+    for change in ("places", "samples"):
+        other = kept.copy()
+        if change == "places":
+            other.obsm["spatial"] = other.obsm["spatial"][::-1].copy()
+        else:
+            other.obs["slice"] = other.obs["slice"].to_numpy()[::-1].copy()
+        resumed = build(other)
+        with pytest.raises(ValueError, match="another run.*samples and places"):
+            resumed.train(2, batch_size=32, lr_schedule="constant", resume_from=tmp_path / "run")
+    adata.obs["slice"] = "one"
+    with pytest.raises(ValueError, match=r"changed since setup_anndata \(samples and places: "):
+        model.get_latent_representation()
+    # One saved before they were known.
+    loaded = CellPLM.load(tmp_path / "model")
+    loaded.attach(kept)
+    del loaded.registry_["scssl_setup"]["fingerprint"]["samples and places"]
+    np.testing.assert_array_equal(
+        loaded.get_latent_representation(), model.get_latent_representation(kept)
+    )
+    CellPLM.setup_datasets(datasets, **TISSUE)
+    several = CellPLM(datasets, **SMALL)
+    embed(several)
+    part = dict(datasets.items())["tissue"]
+    part.obsm["spatial"] = part.obsm["spatial"][::-1].copy()
+    with pytest.raises(ValueError, match="samples and places"):
+        several.get_latent_representation()
+
+
+def test_samples_that_a_single_data_set_lacks_say_what_to_type(datasets):
+    CellPLM.setup_datasets(datasets, **TISSUE)
+    model = CellPLM(datasets, **SMALL)
+    whole = embed(model)
+    cells = dict(datasets.items())["cells"].copy()
+    with pytest.raises(KeyError, match=r'adata\.obsm\["spatial"\] = np\.full'):
+        embed(model, cells)
+    cells.obsm["spatial"] = np.full((cells.n_obs, 2), np.nan)
+    with pytest.raises(KeyError, match=r'adata\.obs\["slice"\] = "one"'):
+        embed(model, cells)
+    cells.obs["slice"] = "one"
+    np.testing.assert_allclose(embed(model, cells), whole[:60], atol=1e-5)
+
+
+def test_which_cells_see_each_other_is_part_of_the_encoder(adata):
+    tiles = {"context": "tiles", "context_size": 12, "halo": 4}
+    every = [{}, tiles, {**tiles, "halo": 2}, {"context": "random", "context_size": 12}]
+    found = [build(adata, **options).encoder_hash for options in every]
+    assert len(set(found)) == 4
+    assert build(adata, **tiles, cell_dropout=0.5).encoder_hash == found[1]

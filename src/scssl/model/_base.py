@@ -26,7 +26,7 @@ from scvi.data.fields import (
 from scvi.model.base import BaseModelClass
 
 from scssl._errors import ScsslWarning
-from scssl.data import GeneAlignment, GeneVocabulary
+from scssl.data import ContextOptions, GeneAlignment, GeneVocabulary
 from scssl.data._context_options import TARGET
 from scssl.module import SSLModule
 
@@ -36,7 +36,7 @@ from ._persistence import PersistenceMixin
 from ._reader import CellReader, check_shape, check_unchanged
 from ._registry import get_model_class, list_models
 from ._setup import DataSetup, check_anndata, fingerprint, inspect, make_setup
-from ._tissue import check_tissue, tissue_context
+from ._tissue import check_tissue, tissue_context, tissue_fingerprint
 from ._train import TrainingMixin
 
 _LOGGER = logging.getLogger("scssl")
@@ -162,8 +162,11 @@ class SSLModel(HubMixin, TrainingMixin, PersistenceMixin, BaseModelClass):
             target_sum=target_sum,
             **tissue,
         )
+        found = fingerprint(adata, stats)
         if any(tissue.values()):
             check_tissue(adata, setup)
+            context = tissue_context(adata, setup, ContextOptions())
+            found |= tissue_fingerprint(context, setup)
         fields: list[Any] = [
             LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=False, correct_data_format=False),
             CategoricalObsField(REGISTRY_KEYS.BATCH_KEY, batch_key),
@@ -180,7 +183,7 @@ class SSLModel(HubMixin, TrainingMixin, PersistenceMixin, BaseModelClass):
             manager.register_fields(adata, **kwargs)
         manager.registry[_SETUP] = {
             "setup": setup.to_dict(),
-            "fingerprint": fingerprint(adata, stats),
+            "fingerprint": found,
         }
         cls.register_manager(manager)
 
@@ -313,9 +316,12 @@ class SSLModel(HubMixin, TrainingMixin, PersistenceMixin, BaseModelClass):
         """Digest of the weights that embeddings are made with.
 
         It is the same for models that embed alike: a head, a decoder or a projector makes no
-        difference to it, nor does saving and loading.
+        difference to it, nor does saving and loading. Where cells see each other, which do is part of it.
         """
         digest = hashlib.sha256()
+        context = self.module.context
+        if context is not None and context.mode != "sample":
+            digest.update(f"{context.mode} {context.size} {context.halo};".encode())
         for name, value in sorted(self.module.state_dict().items()):
             name = name.removeprefix("backbone.")
             # Counters of batch normalisation are whole numbers, and not used in embedding.
@@ -341,19 +347,24 @@ class SSLModel(HubMixin, TrainingMixin, PersistenceMixin, BaseModelClass):
         if data.context is not None:
             rows, back = np.unique(rows, return_inverse=True)
         out = np.empty((len(rows),) if width is None else (len(rows), width), dtype=np.float32)
-        self.module.eval()
         device, start, n_empty = self.module.device, 0, 0
-        for batch in data.loader(rows, batch_size or 2048) if len(rows) else ():
-            found = function({name: value.to(device) for name, value in batch.items()})
-            where: Any = slice(start, start + len(found))
-            empty = batch["library"].sum(1) == 0
-            if data.context is not None:
-                asked = batch[TARGET].squeeze(1).bool()
-                where = np.searchsorted(rows, batch["indices"][asked].numpy())
-                found, empty = found[asked.to(found.device)], empty & asked
-            out[where] = found.float().cpu().numpy()
-            start += len(found)
-            n_empty += int(empty.sum())
+        trains = self.module.training
+        self.module.eval()
+        try:
+            for batch in data.loader(rows, batch_size or 2048) if len(rows) else ():
+                found = function({name: value.to(device) for name, value in batch.items()})
+                where: Any = slice(start, start + len(found))
+                empty = batch["library"].sum(1) == 0
+                if data.context is not None:
+                    asked = batch[TARGET].squeeze(1).bool()
+                    where = np.searchsorted(rows, batch["indices"][asked].numpy())
+                    found, empty = found[asked.to(found.device)], empty & asked
+                out[where] = found.float().cpu().numpy()
+                start += len(found)
+                n_empty += int(empty.sum())
+        finally:
+            # A callback may embed cells in training.
+            self.module.train(trains)
         if data.context is not None:
             out = out[back]
         if n_empty and data.alignment is not None:
@@ -391,14 +402,16 @@ class SSLModel(HubMixin, TrainingMixin, PersistenceMixin, BaseModelClass):
         alignment = self.genes.align(adata.var_names, min_overlap=min_overlap)
         matrix, stats, _ = inspect(adata, self.setup.layer, self.setup.input_kind, by_model=True)
         found = fingerprint(adata, stats)
+        context = None
+        if self.module.context is not None:
+            context = tissue_context(adata, self.setup, self.module.context)
+            found |= tissue_fingerprint(context, self.setup)
         if own and recorded is not None:
             check_unchanged(found, recorded)
         if alignment.n_missing:
             _LOGGER.info(alignment.report())
         reader = CellReader(self.setup, adata, matrix, None if alignment.is_identity else alignment)
-        reader.fingerprint = found
-        if self.module.context is not None:
-            reader.context = tissue_context(adata, self.setup, self.module.context)
+        reader.fingerprint, reader.context = found, context
         return reader
 
     def __repr__(self) -> str:

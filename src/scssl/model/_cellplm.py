@@ -19,16 +19,17 @@ from scssl.module._classifier import LABELS
 from scssl.nn._cell_transformer import ATTENTIONS, N_GROUPS
 from scssl.nn._latent import LATENTS
 
+from ._base import _SETUP
 from ._cellplm_setup import PANEL_GENES, CellPLMSetup
 from ._cellplm_transfer import CellPLMTransferMixin
 from ._imputation import ImputationMixin
 from ._labels import check_label_column, label_codes, trained_classes
 from ._published_cellplm import PublishedCellPLMMixin
 from ._ranges import positive, rate
-from ._reader import CellReader, category_key
+from ._reader import CellReader, category_key, check_unchanged
 from ._registry import register_model
 from ._setup import DataSetup
-from ._tissue import panels, read_tissue
+from ._tissue import panels, read_tissue, tissue_fingerprint
 from ._widths import whole
 
 if TYPE_CHECKING:
@@ -129,7 +130,8 @@ class CellPLM(PublishedCellPLMMixin, CellPLMTransferMixin, ImputationMixin, Cell
     context
         Which cells see each other. ``"sample"``: those of a sample (default). ``"tiles"``: those of a piece
         of tissue of at most `context_size` cells, with `halo` cells around it. ``"random"``: at most
-        `context_size` cells of a sample at random. In training a batch is made of parts of samples.
+        `context_size` cells of a sample at random, drawn by their position: in another order of the data
+        other cells see each other. In training a batch is made of parts of samples.
     context_size, halo
         Number of cells.
     cell_dropout
@@ -364,16 +366,31 @@ class CellPLM(PublishedCellPLMMixin, CellPLMTransferMixin, ImputationMixin, Cell
         assert self.module.context is not None
         if datasets is not None:
             reader.context = read_tissue(datasets, self.setup, self.module.context)
+            reader.fingerprint |= tissue_fingerprint(reader.context, self.setup)
+            if own:
+                check_unchanged(reader.fingerprint, self.registry_[_SETUP]["fingerprint"])
         codes, measured = panels(reader, datasets, self.genes)
         if measured is not None:
-            reader.obs[PANEL] = codes
-            self.module.measured = torch.from_numpy(measured).to(self.module.device)
-        else:
-            self.module.measured = None
+            reader.obs[PANEL], reader.measured = codes, measured
         return reader
+
+    def _tell_panels(self, data: CellReader) -> None:
+        found = data.measured
+        device = self.module.device
+        self.module.measured = None if found is None else torch.from_numpy(found).to(device)
+
+    def _apply(self, data: CellReader, *args: Any) -> np.ndarray:
+        # A callback may read other data in training, which goes on with its own panels.
+        before = self.module.measured
+        self._tell_panels(data)
+        try:
+            return super()._apply(data, *args)
+        finally:
+            self.module.measured = before
 
     def _training_data(self) -> CellReader:
         data = super()._training_data()
+        self._tell_panels(data)
         data.counts = self._arguments["loss"] != "mse"
         if self._supervised:
             key = self.setup.labels_key

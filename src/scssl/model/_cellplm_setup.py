@@ -11,7 +11,7 @@ from scssl.data import ContextOptions, Datasets
 from ._base import _SETUP
 from ._datasets import DatasetsMixin
 from ._setup import DataSetup
-from ._tissue import read_tissue
+from ._tissue import read_tissue, tissue_fingerprint
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -160,8 +160,9 @@ class CellPLMSetup(DatasetsMixin):
         setup = DataSetup.from_dict(manager.registry[_SETUP]["setup"])
         setup = replace(setup, sample_key=sample_key, spatial_key=spatial_key)
         # Looked at here, so that what is missing is missed at setup.
-        read_tissue(datasets, setup, ContextOptions())
+        context = read_tissue(datasets, setup, ContextOptions())
         manager.registry[_SETUP]["setup"] = setup.to_dict()
+        manager.registry[_SETUP]["fingerprint"] |= tissue_fingerprint(context, setup)
 
 
 def _scale(target_sum: float | str | None, n_genes: int) -> Any:

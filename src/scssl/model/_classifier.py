@@ -301,7 +301,8 @@ class CellTypeClassifier(PublishedClassifierMixin, LabelledTraining):
     ) -> pd.Series | pd.DataFrame:
         """Predict the class of cells.
 
-        The prediction for a cell does not depend on the cells beside it.
+        The prediction for a cell does not depend on the cells beside it, but where the encoder is that of a
+        model of tissues (:class:`CellPLM`), in which cells of a sample see each other.
 
         Parameters
         ----------

@@ -54,6 +54,8 @@ class CellReader:
         self.fills_context = False
         #: Label of each cell, where those of few cells are to come as often as others in training.
         self.balance: np.ndarray | None = None
+        #: Which genes each panel has, boolean, where cells differ in what was measured.
+        self.measured: np.ndarray | None = None
         self.fingerprint: dict[str, Any] = {}
 
     @property
@@ -167,7 +169,9 @@ def check_unchanged(now: Mapping[str, Any], recorded: Mapping[str, Any]) -> None
     changed = [
         name
         for name, value in now.items()
-        if value != recorded[name]
+        # Models saved by earlier versions know less of their data.
+        if name in recorded
+        and value != recorded[name]
         # Sums depend a little on how a matrix is stored.
         and not (isinstance(value, float) and np.isclose(value, recorded[name], rtol=1e-4))
     ]

@@ -73,6 +73,13 @@ def sample_codes(adata: AnnData, key: str | None) -> np.ndarray:
     """
     if key is None:
         return np.zeros(adata.n_obs, dtype=np.int64)
+    if key not in adata.obs.columns:
+        there = ", ".join(map(repr, adata.obs.columns[:20])) or "none"
+        msg = (
+            f"There is no column {key!r} in adata.obs, which says of which sample a cell is; there are: "
+            f'{there}. If all cells are of one: adata.obs["{key}"] = "one"'
+        )
+        raise KeyError(msg)
     values = obs_column(adata, key)
     if values.isna().any():
         cell = adata.obs_names[np.flatnonzero(values.isna())[0]]
@@ -102,6 +109,13 @@ def tissue_context(adata: AnnData, setup: DataSetup, options: ContextOptions) ->
     """Which cells of `adata` see each other."""
     coordinates = None if setup.spatial_key is None else coordinates_of(adata, setup.spatial_key)
     return CellContext(sample_codes(adata, setup.sample_key), coordinates, options)
+
+
+def tissue_fingerprint(context: CellContext | None, setup: DataSetup) -> dict[str, Any]:
+    """What would be different if cells had been told to be elsewhere, where a setup says where they are."""
+    if context is None or (setup.sample_key is None and setup.spatial_key is None):
+        return {}
+    return {"samples and places": context.digest()}
 
 
 def read_tissue(datasets: Datasets, setup: DataSetup, options: ContextOptions) -> CellContext:
