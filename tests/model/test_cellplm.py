@@ -727,3 +727,24 @@ def test_which_cells_see_each_other_is_part_of_the_encoder(adata):
     found = [build(adata, **options).encoder_hash for options in every]
     assert len(set(found)) == 4
     assert build(adata, **tiles, cell_dropout=0.5).encoder_hash == found[1]
+
+
+@pytest.mark.parametrize("batch_key", [None, "type"])
+def test_the_mean_of_the_batches_stays_when_they_are_no_longer_told(adata, batch_key):
+    model = build(adata, {**TISSUE, "batch_key": "slice"})
+    model.train(**{**TRAIN, "max_epochs": 3})
+    new = CellPLM.from_ssl_model(model, adata.copy(), batch_key=batch_key, **TISSUE)
+    z = torch.from_numpy(model.get_latent_representation())
+    theirs, ours = model.module.decoder.eval(), new.module.decoder.eval()
+
+    def before_the_last(decoder, code):
+        found = []
+        hook = decoder.hidden.register_forward_hook(lambda *args: found.append(args[2]))
+        with torch.no_grad():
+            decoder(z, [code] * len(decoder.covariates))
+        hook.remove()
+        return found[0]
+
+    # A category that is not known, the mean of the known ones.
+    expected = torch.stack([before_the_last(theirs, torch.tensor([i])) for i in range(3)]).mean(0)
+    torch.testing.assert_close(before_the_last(ours, None), expected, atol=1e-5, rtol=1e-4)

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from scssl.data import GeneVocabulary
 from scssl.module import CellPLMModule
+from scssl.nn._cell_transformer import N_GROUPS
 
 from ._backbone import Backbone, known_genes
 from ._setup import DataSetup, check_anndata
@@ -47,6 +49,7 @@ _ARCHITECTURE = (
     "kl_weight",
     "free_bits",
 )
+_HIDDEN = "decoder.hidden.weight"
 # Never taken over: they belong to the columns and labels of the other model.
 _OWN = ("decoder.covariates.", "decoder.continuous.", "head.", "projector.")
 
@@ -86,7 +89,8 @@ class CellPLMTransferMixin:
         The model has the genes of `adata`. Weights of genes are taken over by name; genes that the other
         model does not know start at zero in the encoder, and at their mean expression in the decoder. Cells
         are then embedded as by the other model, if they are told their place as there. What the decoder is
-        told of batches starts anew, and so do layers of another shape.
+        told of batches starts anew, with the mean that it had in the other model, and so do layers of another
+        shape.
 
         Parameters
         ----------
@@ -177,12 +181,40 @@ class CellPLMTransferMixin:
                 tensor.copy_(theirs)
             else:
                 anew.append(name)
+        self._keep_mean_covariate(source.weights)
         # Part of what is saved: a model that is loaded before it is trained still starts from the other one.
         self.module.warm_genes = known
         if not known.all():
             _LOGGER.info("%d of %d genes are new to the model.", int((~known).sum()), len(known))
         if anew:
             _LOGGER.info("%d tensors start anew: %s.", len(anew), _names(anew, source.weights))
+
+    def _keep_mean_covariate(self, theirs: Mapping[str, Tensor]) -> None:
+        """Tell the decoder on average what the other one was told of covariates."""
+        ours = self.module.state_dict()
+        weight, bias = (ours.get(f"decoder.hidden.{kind}") for kind in ("weight", "bias"))
+        if (
+            weight is None
+            or bias is None
+            or not torch.equal(weight.cpu(), theirs.get(_HIDDEN, bias))
+        ):
+            return
+        # Nothing but a sum is between the covariates and this layer, so a constant is part of its bias.
+        shift = _mean_covariate(theirs, len(weight.T)) - _mean_covariate(ours, len(weight.T))
+        bias += weight @ shift.to(weight)
+
+
+def _mean_covariate(weights: Mapping[str, Tensor], n_hidden: int) -> Tensor:
+    """Sum of what the covariates of a decoder add on average over their categories."""
+    total = torch.zeros(n_hidden)
+    number = 0
+    while (prefix := f"decoder.covariates.{number}.") + "embedding.weight" in weights:
+        names = ("embedding.weight", "activation.weight", "norm.weight", "norm.bias")
+        rows, slope, scale, offset = (weights[prefix + name].cpu() for name in names)
+        rows = functional.group_norm(functional.prelu(rows, slope), N_GROUPS, scale, offset)
+        total += rows.mean(dim=0)
+        number += 1
+    return total
 
 
 def _names(anew: Sequence[str], weights: Mapping[str, Tensor]) -> str:
