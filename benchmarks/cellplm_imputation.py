@@ -135,7 +135,8 @@ def show(out: Path) -> None:
                 continue
             line: dict[str, object] = {"data": name, "": row, "n": len(own)}
             for column in ("Pearson", "cosine", "RMSE"):
-                line[column] = f"{own[column].mean():.3f} ± {own[column].std(ddof=1):.3f}"
+                sd = f" ± {own[column].std(ddof=1):.3f}" if len(own) > 1 else ""
+                line[column] = f"{own[column].mean():.3f}{sd}"
             rows.append(line)
     print(table(rows))
 
