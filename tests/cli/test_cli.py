@@ -86,8 +86,11 @@ def test_version(capsys):
 )
 def test_options_are_those_of_the_python_api(options, function, not_typed):
     parameters = inspect.signature(function(scssl.model.MaskedAutoencoder)).parameters
-    # Which model, and what only the models have that compare views.
+    # Which model, and what only the models have that compare views, or whose cells see each other.
     others = {"model", "augmentation"} if options is MODEL_OPTIONS else set()
+    if options is SETUP_OPTIONS:
+        others = {"sample_key", "spatial_key"}
+        assert others < set(inspect.signature(scssl.model.CellPLM.setup_anndata).parameters)
     assert set(options) - others == set(parameters) - not_typed
     for name, settings in options.items():
         if name in others or "by model" in settings["help"]:

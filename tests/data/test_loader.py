@@ -231,7 +231,7 @@ def test_obs_arrays(counts):
         ({"batch_size": 2.0}, ValueError, "`batch_size` must be a positive integer, found 2.0"),
         ({"batch_size": True}, ValueError, "found True"),
         ({"input_kind": "auto"}, ValueError, "'counts' or 'lognorm', found 'auto'"),
-        ({"target_sum": 0}, ValueError, "`target_sum` must be a positive number, found 0"),
+        ({"target_sum": 0}, ValueError, "`target_sum` must be a positive number or None, found 0"),
         ({"target_sum": np.nan}, ValueError, "found nan"),
         ({"rank": 2, "world_size": 2}, ValueError, r"`rank` must be in \[0, 2\), found 2"),
         ({"rows": [57]}, ValueError, r"`rows` must be in \[0, 57\), found 57 to 57"),
