@@ -16,12 +16,12 @@ import json
 import logging
 import warnings
 from pathlib import Path
-from typing import Any
 
 import anndata
 import numpy as np
 import pandas as pd
 from _common import data_dir, lognorm, machine, table
+from joint_embedding_study import read
 from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
 
@@ -119,10 +119,6 @@ def score(truth: np.ndarray, found: np.ndarray, library: np.ndarray) -> dict[str
     cosine = np.divide((a * b).sum(0), norms, out=np.zeros(a.shape[1]), where=norms > 1e-12)
     rmse = np.sqrt(((a - b) ** 2).mean(0))
     return {"Pearson": float(r.mean()), "cosine": float(cosine.mean()), "RMSE": float(rmse.mean())}
-
-
-def read(out: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
 
 
 def show(out: Path) -> None:

@@ -26,6 +26,7 @@ import numpy as np
 import pandas as pd
 import scanpy as sc
 from _common import data_dir, lognorm, machine, table
+from joint_embedding_study import effective_rank_of, read
 from sklearn.decomposition import PCA
 from sklearn.metrics import f1_score
 from sklearn.model_selection import train_test_split
@@ -196,7 +197,10 @@ def run(name: str, seed: int, rows: list[str], out: Path) -> None:
     for row in missing:
         embedding, seconds, epochs = study.fit(row)
         result = {"data": name, "seed": seed, "row": row, "s per epoch": seconds, "epochs": epochs}
-        result |= {"rank": effective_rank(embedding), **study.scores(np.asarray(embedding))}
+        result |= {
+            "rank": effective_rank_of(np.asarray(embedding)),
+            **study.scores(np.asarray(embedding)),
+        }
         with out.open("a") as file:
             file.write(json.dumps(result) + "\n")
         print(
@@ -206,18 +210,6 @@ def run(name: str, seed: int, rows: list[str], out: Path) -> None:
             ),
             flush=True,
         )
-
-
-def effective_rank(embedding: np.ndarray) -> float:
-    import torch
-
-    from scssl.nn._mlp import effective_rank as rank
-
-    return float(rank(torch.from_numpy(np.asarray(embedding, dtype=np.float64))))
-
-
-def read(out: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
 
 
 def show(out: Path) -> None:

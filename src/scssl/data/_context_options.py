@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, Protocol
+from dataclasses import dataclass
+from typing import Literal, Protocol
 
 import numpy as np
 
@@ -75,7 +75,3 @@ class ContextOptions:
         if self.spatial_share is not None and not 0 < self.spatial_share < 1:
             msg = f"`spatial_share` must be in (0, 1) or None, found {self.spatial_share}."
             raise ValueError(msg)
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON."""
-        return asdict(self)

@@ -11,6 +11,7 @@ import torch
 
 from scssl._random import derive_generator
 from scssl.data._balanced import balanced_order
+from scssl.data._context_options import SEQUENCE, TARGET
 from scssl.data._normalize import INPUT_KINDS, InputKind, normalize_rows
 from scssl.data._partners import partner_key
 from scssl.data._rows import csr_from_parts
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from scssl.data._partners import PartnerWalks
     from scssl.data._source import RowSource
 
-_OWN_KEYS = ("X", "library", "indices", "sequence", "target")
+_OWN_KEYS = ("X", "library", "indices", SEQUENCE, TARGET)
 
 # glibc maps blocks above a threshold anew each time, and the page faults cost three times as much
 # as reading a batch. Freeing one large block, never touched, raises the threshold of the process.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import warnings
 from abc import abstractmethod
@@ -26,13 +25,14 @@ from scvi.data.fields import (
 from scvi.model.base import BaseModelClass
 
 from scssl._errors import ScsslWarning
-from scssl.data import ContextOptions, GeneAlignment, GeneVocabulary
+from scssl.data import GeneAlignment, GeneVocabulary
 from scssl.data._context_options import TARGET
 from scssl.module import SSLModule
 
 from ._backbone import Backbone, copied
 from ._hub import HubMixin
 from ._persistence import PersistenceMixin
+from ._ranges import check_target_sum
 from ._reader import CellReader, check_shape, check_unchanged
 from ._registry import get_model_class, list_models
 from ._setup import DataSetup, check_anndata, fingerprint, inspect, make_setup
@@ -41,8 +41,6 @@ from ._train import TrainingMixin
 
 _LOGGER = logging.getLogger("scssl")
 _SETUP = "scssl_setup"
-# Parts of a module that make embeddings; what is beside them only serves training or a head.
-_ENCODES = ("encoder.", "gene_encoder.", "covariate_encoder.", "idf")
 
 
 class SSLModel(HubMixin, TrainingMixin, PersistenceMixin, BaseModelClass):
@@ -144,11 +142,7 @@ class SSLModel(HubMixin, TrainingMixin, PersistenceMixin, BaseModelClass):
                 msg = f"Covariate keys are a list of columns, found {keys!r}. Pass [{keys!r}]."
                 raise TypeError(msg)
         # Without a common scale are only counts that a model of tissues, or one made of it, reads.
-        if not (target_sum is None and cls._takes_tissue) and not (
-            target_sum is not None and 0 < target_sum < float("inf")
-        ):
-            msg = f"`target_sum` must be a positive number, found {target_sum!r}."
-            raise ValueError(msg)
+        check_target_sum(target_sum, may_be_none=cls._takes_tissue)
         categorical = list(categorical_covariate_keys or [])
         continuous = list(continuous_covariate_keys or [])
         setup, stats = make_setup(
@@ -164,9 +158,7 @@ class SSLModel(HubMixin, TrainingMixin, PersistenceMixin, BaseModelClass):
         )
         found = fingerprint(adata, stats)
         if any(tissue.values()):
-            check_tissue(adata, setup)
-            context = tissue_context(adata, setup, ContextOptions())
-            found |= tissue_fingerprint(context, setup)
+            found |= check_tissue(adata, setup)
         fields: list[Any] = [
             LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=False, correct_data_format=False),
             CategoricalObsField(REGISTRY_KEYS.BATCH_KEY, batch_key),
@@ -310,27 +302,6 @@ class SSLModel(HubMixin, TrainingMixin, PersistenceMixin, BaseModelClass):
     def n_latent(self) -> int:
         """Width of the embedding."""
         return int(self._config()["n_latent"])
-
-    @property
-    def encoder_hash(self) -> str:
-        """Digest of the weights that embeddings are made with.
-
-        It is the same for models that embed alike: a head, a decoder or a projector makes no
-        difference to it, nor does saving and loading. Where cells see each other, which do is part of it.
-        """
-        digest = hashlib.sha256()
-        context = self.module.context
-        if context is not None and context.mode != "sample":
-            digest.update(f"{context.mode} {context.size} {context.halo};".encode())
-        for name, value in sorted(self.module.state_dict().items()):
-            name = name.removeprefix("backbone.")
-            # Counters of batch normalisation are whole numbers, and not used in embedding.
-            if not name.startswith(_ENCODES) or not value.is_floating_point():
-                continue
-            digest.update(f"{name} {value.dtype} {tuple(value.shape)};".encode())
-            plain = value.detach().cpu().contiguous().view(-1).view(torch.uint8)
-            digest.update(plain.numpy().data)
-        return digest.hexdigest()
 
     def _apply(
         self,

@@ -14,18 +14,16 @@ from scssl.augment import CellMask
 from scssl.data import ContextOptions, Datasets, GeneVocabulary
 from scssl.module import CellPLMModule
 from scssl.module._cell_reconstruction import PANEL
-from scssl.module._cellplm import CELLPLM_LOSSES, OBJECTIVES
+from scssl.module._cellplm import SUPERVISED
 from scssl.module._classifier import LABELS
-from scssl.nn._cell_transformer import ATTENTIONS, N_GROUPS
-from scssl.nn._latent import LATENTS
 
 from ._base import _SETUP
+from ._cellplm_checks import check_arguments
 from ._cellplm_setup import PANEL_GENES, CellPLMSetup
 from ._cellplm_transfer import CellPLMTransferMixin
 from ._imputation import ImputationMixin
 from ._labels import check_label_column, label_codes, trained_classes
 from ._published_cellplm import PublishedCellPLMMixin
-from ._ranges import positive, rate
 from ._reader import CellReader, category_key, check_unchanged
 from ._registry import register_model
 from ._setup import DataSetup
@@ -243,7 +241,7 @@ class CellPLM(PublishedCellPLMMixin, CellPLMTransferMixin, ImputationMixin, Cell
             "decoder": bool(decoder),
             "preset": preset,
         }
-        self._check()
+        check_arguments(self._arguments, self.setup)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(as_seed(rng), "weights"))
             self.module = self._build_module(self._arguments, genes=self.genes, setup=self.setup)
@@ -256,71 +254,9 @@ class CellPLM(PublishedCellPLMMixin, CellPLMTransferMixin, ImputationMixin, Cell
         )
         self.init_params_ = self._get_init_params(locals())
 
-    def _check(self) -> None:
-        """Refuse arguments that do not go together, or with the data."""
-        a = self._arguments
-        for name, known in (
-            ("latent", LATENTS),
-            ("attention", ATTENTIONS),
-            ("loss", CELLPLM_LOSSES),
-            ("objective", OBJECTIVES),
-            ("position", ("sinusoidal", "off")),
-        ):
-            if a[name] not in known:
-                msg = f"`{name}` must be one of {', '.join(map(repr, known))}; found {a[name]!r}."
-                raise ValueError(msg)
-        if a["n_hidden"] % a["n_heads"] or a["n_hidden"] % N_GROUPS:
-            msg = (
-                f"`n_hidden` must be a multiple of {N_GROUPS} and of `n_heads`, found "
-                f"n_hidden={a['n_hidden']}, n_heads={a['n_heads']}."
-            )
-            raise ValueError(msg)
-        rate(dropout=a["dropout"])
-        positive(temperature=a["temperature"])
-        for name in ("visible_weight", "kl_weight", "warmup_steps", "free_bits"):
-            if not 0 <= a[name] < np.inf:
-                msg = f"`{name}` must not be negative, found {a[name]}."
-                raise ValueError(msg)
-        if a["loss"] != "mse" and self.setup.input_kind != "counts":
-            msg = (
-                f"loss={a['loss']!r} needs counts, but {self.setup.where} was set up as log-normalised. Set "
-                'up a layer with counts: setup_anndata(adata, layer="counts"), or take loss="mse".'
-            )
-            raise ValueError(msg)
-        if a["position"] == "sinusoidal" and self.setup.spatial_key is None:
-            msg = (
-                'position="sinusoidal", but no coordinates were set up. Say where they are: '
-                'setup_anndata(adata, spatial_key="spatial")'
-            )
-            raise ValueError(msg)
-        if a["context"] == "tiles" and self.setup.spatial_key is None:
-            msg = (
-                'context="tiles" cuts tissues by place, but no coordinates were set up. Say where they are: '
-                'setup_anndata(adata, spatial_key="spatial")'
-            )
-            raise ValueError(msg)
-        if a["spatial_share"] is not None and self.setup.spatial_key is None:
-            msg = (
-                f"spatial_share={a['spatial_share']} is a share of cells with a place, but no coordinates "
-                'were set up. Say where they are: setup_anndata(adata, spatial_key="spatial")'
-            )
-            raise ValueError(msg)
-        if a["objective"] == "kl" and a["latent"] == "ae":
-            msg = 'objective="kl" needs a latent space with a divergence: latent="vae" or "gmvae".'
-            raise ValueError(msg)
-        if a["objective"] == "kl" and not a["kl_weight"]:
-            msg = 'objective="kl" has nothing else to learn from: pass a `kl_weight` above 0.'
-            raise ValueError(msg)
-        if self._supervised and self.setup.labels_key is None:
-            msg = (
-                f"objective={a['objective']!r} learns from labels, and none were set up. Name their column: "
-                'setup_anndata(adata, labels_key="cell_type")'
-            )
-            raise ValueError(msg)
-
     @property
     def _supervised(self) -> bool:
-        return self._arguments["objective"] in ("cross_entropy", "supcon")
+        return self._arguments["objective"] in SUPERVISED
 
     @classmethod
     def _build_module(
@@ -329,7 +265,7 @@ class CellPLM(PublishedCellPLMMixin, CellPLMTransferMixin, ImputationMixin, Cell
         names = ["n_hidden", "n_layers", "n_heads", "n_latent", "attention", "dropout", "latent"]
         names += ["n_clusters", "decoder_width", "loss", "objective", "visible_weight", "decoder"]
         names += ["warmup_steps", "free_bits", "temperature"]
-        supervised = arguments["objective"] in ("cross_entropy", "supcon")
+        supervised = arguments["objective"] in SUPERVISED
         return CellPLMModule(
             len(genes),
             **{name: arguments[name] for name in names},

@@ -14,6 +14,7 @@ from scssl._errors import GeneMismatchError, ScsslWarning
 from scssl.data import Datasets, GeneVocabulary, SelectedRows, StackedRows, open_rows
 
 from ._base import _SETUP, SSLModel
+from ._ranges import check_target_sum
 from ._reader import CellReader, check_unchanged
 from ._setup import DataSetup, _categories, inspect
 
@@ -165,11 +166,7 @@ class DatasetsMixin(SSLModel):
                 'scssl.data.Datasets({"one": adata, "two": other})'
             )
             raise TypeError(msg)
-        if not (target_sum is None and cls._takes_tissue) and not (
-            target_sum is not None and 0 < target_sum < float("inf")
-        ):
-            msg = f"`target_sum` must be a positive number, found {target_sum!r}."
-            raise ValueError(msg)
+        check_target_sum(target_sum, may_be_none=cls._takes_tissue)
         _check_genes(datasets)
         handle = datasets.handle
         found_in = {n: _named(n, inspect, adata, layer, input) for n, adata in datasets.items()}

@@ -23,6 +23,7 @@ from scssl.module._modalities import PRESENT
 from ._backbone import Backbone, copied
 from ._base import _SETUP, SSLModel
 from ._mudata import make_mudata_setup, read_mudata, stripped
+from ._ranges import check_target_sum
 from ._reader import CellReader, check_unchanged
 
 if TYPE_CHECKING:
@@ -112,9 +113,7 @@ class MultimodalMixin(SSLModel):
         128
         """
         arguments = cls._get_setup_method_args(**locals())
-        if not 0 < target_sum < float("inf"):
-            msg = f"`target_sum` must be a positive number, found {target_sum!r}."
-            raise ValueError(msg)
+        check_target_sum(target_sum)
         setup, features, found = make_mudata_setup(
             mdata,
             {"rna": rna, "protein": protein, "atac": atac},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -23,11 +24,40 @@ from ._training import history_frames, history_lists
 if TYPE_CHECKING:
     from anndata import AnnData
 
+    from scssl.module import SSLModule
+
     from ._reader import CellReader
+
+# Parts of a module that make embeddings; what is beside them only serves training or a head.
+_ENCODES = ("encoder.", "gene_encoder.", "covariate_encoder.", "idf")
 
 
 class PersistenceMixin:
-    """The parts of a model that write and read folders."""
+    """The parts of a model that write and read folders, and tell what its weights are."""
+
+    if TYPE_CHECKING:
+        module: SSLModule
+
+    @property
+    def encoder_hash(self) -> str:
+        """Digest of the weights that embeddings are made with.
+
+        It is the same for models that embed alike: a head, a decoder or a projector makes no
+        difference to it, nor does saving and loading. Where cells see each other, which do is part of it.
+        """
+        digest = hashlib.sha256()
+        context = self.module.context
+        if context is not None and context.mode != "sample":
+            digest.update(f"{context.mode} {context.size} {context.halo};".encode())
+        for name, value in sorted(self.module.state_dict().items()):
+            name = name.removeprefix("backbone.")
+            # Counters of batch normalisation are whole numbers, and not used in embedding.
+            if not name.startswith(_ENCODES) or not value.is_floating_point():
+                continue
+            digest.update(f"{name} {value.dtype} {tuple(value.shape)};".encode())
+            plain = value.detach().cpu().contiguous().view(-1).view(torch.uint8)
+            digest.update(plain.numpy().data)
+        return digest.hexdigest()
 
     def _config(self) -> dict[str, Any]:
         """Arguments to build the model again, JSON only."""

@@ -25,3 +25,12 @@ def rate(**values: float) -> None:
         if not 0 <= value < 1:
             msg = f"`{name}` must be in [0, 1), found {value}."
             raise ValueError(msg)
+
+
+def check_target_sum(target_sum: float | None, *, may_be_none: bool = False) -> None:
+    """Refuse a sum that counts cannot be scaled to; `None` where they need not be."""
+    if target_sum is None and may_be_none:
+        return
+    if target_sum is None or not 0 < target_sum < float("inf"):
+        msg = f"`target_sum` must be a positive number, found {target_sum!r}."
+        raise ValueError(msg)

@@ -92,17 +92,21 @@ def sample_codes(adata: AnnData, key: str | None) -> np.ndarray:
     return codes
 
 
-def check_tissue(adata: AnnData, setup: DataSetup) -> None:
-    """Refuse a sample column or coordinates that cannot be used; warn of samples that look wrong."""
-    codes = sample_codes(adata, setup.sample_key)
-    if setup.sample_key is not None and adata.n_obs > 20 and codes.max() + 1 > adata.n_obs / 2:
+def check_tissue(adata: AnnData, setup: DataSetup) -> dict[str, Any]:
+    """Refuse a sample column or coordinates that cannot be used; warn of samples that look wrong.
+
+    Returns
+    -------
+    What would be different if cells had been told to be elsewhere.
+    """
+    context = tissue_context(adata, setup, ContextOptions())
+    if setup.sample_key is not None and adata.n_obs > 20 and context.n_samples > adata.n_obs / 2:
         msg = (
-            f'adata.obs["{setup.sample_key}"] has {codes.max() + 1:,} samples for {adata.n_obs:,} cells. Is '
+            f'adata.obs["{setup.sample_key}"] has {context.n_samples:,} samples for {adata.n_obs:,} cells. Is '
             "it the column you meant? Cells see those of their sample only."
         )
         warnings.warn(msg, ScsslWarning, stacklevel=4)
-    if setup.spatial_key is not None:
-        coordinates_of(adata, setup.spatial_key)
+    return tissue_fingerprint(context, setup)
 
 
 def tissue_context(adata: AnnData, setup: DataSetup, options: ContextOptions) -> CellContext:

@@ -193,7 +193,7 @@ class CellReconstruction(SSLModule):
             output = self.gene_decoder(decoded[part]).float()
             logits = self._zero_logits(decoded[part])
             if self.reconstructs != "mse":
-                few = {k: v[part] for k, v in tensors.items() if k in (PANEL,)}
+                few = {PANEL: tensors[PANEL][part]} if PANEL in tensors else {}
                 panel = self._panel(few, None)
                 library = tensors["library"][part]
                 output = self._scaled(output, logits, library, panel, None)

@@ -26,6 +26,8 @@ from ._classifier import LABELS
 
 Objective = Literal["reconstruction", "kl", "cross_entropy", "supcon"]
 OBJECTIVES: tuple[Objective, ...] = ("reconstruction", "kl", "cross_entropy", "supcon")
+#: Objectives that labels are the target of.
+SUPERVISED = ("cross_entropy", "supcon")
 CELLPLM_LOSSES = ("nb", "zinb", "mse")
 _OUTPUT_SCALE, _ZERO_LOGIT = 0.1, -2.0
 _N_PROJECTED = 64
@@ -259,8 +261,7 @@ class CellPLMModule(CellReconstruction):
             target = tensors[TARGET].squeeze(1).bool()
         visible, hidden = x, None
         # Of labels masking is an augmentation: validation is on cells as they will be embedded.
-        supervised = self.objective in ("cross_entropy", "supcon")
-        if self.mask is not None and not (full and supervised):
+        if self.mask is not None and not (full and self.objective in SUPERVISED):
             hidden = self.mask.draw(x, rng, eligible=target)
             visible = x.keep(hidden.visible)
         mean, *rest = self.encoder.latent(self._hidden(visible, tensors))
