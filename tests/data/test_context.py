@@ -156,6 +156,24 @@ def test_training_tiles_are_pieces_of_tissue():
     assert extents["sample"] > 0.8
 
 
+def test_cells_without_a_place_do_not_spoil_the_tiles_of_those_with_one():
+    samples, places = tissue([400])
+    lost = np.array([3, 77, 250])
+    places[lost] = np.nan
+    context = CellContext(samples, places, ContextOptions("tiles"))
+    plan = context.training(np.arange(0, 400, 2), 50, seed=0, fill=np.arange(400))
+    extents = []
+    for epoch in range(5):
+        batches = list(plan.draw(epoch))
+        assert len(batches) == len(plan)
+        np.testing.assert_array_equal(np.sort(targets_of(batches)), np.arange(0, 400, 2))
+        for cells, _ in itertools.chain.from_iterable(map(sequences_of, batches)):
+            assert np.isin(cells, lost).all() or not np.isin(cells, lost).any()
+            if not np.isin(cells, lost).any():
+                extents.append(np.ptp(places[cells], axis=0).prod() / 300**2)
+    assert np.mean(extents) < 0.35
+
+
 def test_no_more_cells_see_each_other_in_training_than_when_embedded():
     samples, places = tissue([300])
     for mode, most in (("sample", 128), ("tiles", 40), ("random", 40)):

@@ -61,35 +61,47 @@ class Parts:
         # No more cells see each other than do when they are embedded.
         whole = context.options.mode == "sample"
         self.size = batch_size if whole else min(batch_size, context.options.size)
-        self.rows = context.by_sample(rows)
-        self.fill: dict[int, np.ndarray] = {}
-        if fill is not None:
-            others = context.by_sample(np.setdiff1d(fill, rows))
-            self.fill = {code: others[code] for code in self.rows if code in others}
         self.dropout = context.options.cell_dropout if epoch is None else 0.0
         self._spatial = context.is_spatial()
-        self._n_batches = -(-sum(self._n_cells(code) for code in self.rows) // batch_size)
-        self._n_batches = min(self._n_batches, sum(self._n_parts(code) for code in self.rows))
+        others = {} if fill is None else context.by_sample(np.setdiff1d(fill, rows))
+        samples = [
+            _Part(own, others.get(code, rows[:0])) for code, own in context.by_sample(rows).items()
+        ]
+        self.samples = [part for sample in samples for part in self._by_place(sample)]
+        self._n_batches = -(-sum(self._n_cells(sample) for sample in self.samples) // batch_size)
+        self._n_batches = min(self._n_batches, sum(map(self._n_parts, self.samples)))
 
-    def _n_parts(self, code: int) -> int:
-        n = len(self.rows[code])
-        others = len(self.fill.get(code, ()))
+    def _by_place(self, sample: _Part) -> list[_Part]:
+        """Cells that have a place and those that have none, of a sample that is cut into tiles."""
+        placed = self._spatial[sample.targets]
+        if self.context.options.mode != "tiles" or placed.all() or not placed.any():
+            return [sample]
+        if self._n_parts(sample) == 1:
+            return [sample]
+        around = self._spatial[sample.others]
+        return [
+            _Part(sample.targets[placed], sample.others[around]),
+            _Part(sample.targets[~placed], sample.others[~around]),
+        ]
+
+    def _n_parts(self, sample: _Part) -> int:
+        n, others = len(sample.targets), len(sample.others)
         # As few parts as hold all targets, with others in each as in the sample, up to half of it.
         room = min(self.size // 2, self.size * others // (n + others))
         return -(-n // (self.size - room))
 
-    def _n_cells(self, code: int) -> int:
+    def _n_cells(self, sample: _Part) -> int:
         """Cells of all parts of a sample, targets and others."""
-        n, n_parts = len(self.rows[code]), self._n_parts(code)
+        n, n_parts = len(sample.targets), self._n_parts(sample)
         room = max(n_parts * self.size - n, 0)
-        return n + min(room, n_parts * len(self.fill.get(code, ())))
+        return n + min(room, n_parts * len(sample.others))
 
     def __len__(self) -> int:
         return self._n_batches
 
     def draw(self, epoch: int) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
         rng = derive_generator(self.seed, "parts", epoch if self.epoch is None else self.epoch)
-        parts = [part for code in self.rows for part in self._parts(code, rng)]
+        parts = [part for sample in self.samples for part in self._parts(sample, rng)]
         if not parts:
             return
         parts = self._mixed(parts, rng)
@@ -104,9 +116,9 @@ class Parts:
             yield _joined(parts[first:last])
             first = last
 
-    def _parts(self, code: int, rng: np.random.Generator) -> Iterator[_Part]:
-        rows, n_parts = self.rows[code], self._n_parts(code)
-        fill, places = self.fill.get(code, np.zeros(0, dtype=np.int64)), self.context.positions
+    def _parts(self, sample: _Part, rng: np.random.Generator) -> Iterator[_Part]:
+        rows, fill, n_parts = sample.targets, sample.others, self._n_parts(sample)
+        places = self.context.positions
         in_tiles = self.context.options.mode == "tiles" and bool(self._spatial[rows].all())
         if in_tiles and n_parts > 1:
             assert places is not None
