@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -79,6 +81,24 @@ def test_from_a_folder_and_back(source, tmp_path):
     z = model.get_latent_representation()
     loaded = MODEL.load(tmp_path / "adapted")
     np.testing.assert_array_equal(loaded.get_latent_representation(make_counts()), z)
+
+
+def test_what_was_taken_over_is_saved_before_training_too(source, tmp_path):
+    other = make_counts()
+    other.var_names = ["NEW0", *other.var_names[1:]]
+    model = MODEL.from_ssl_model(source, other, batch_key="batch")
+    model.save(tmp_path / "adapted")
+    loaded = MODEL.load(tmp_path / "adapted", adata=other)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ScsslWarning)
+        z = loaded.get_latent_representation()
+    np.testing.assert_array_equal(z, model.get_latent_representation())
+    for own in (model, loaded):
+        own.train(**TRAIN)
+    ours, theirs = loaded.module.state_dict(), model.module.state_dict()
+    assert ours.keys() == theirs.keys()
+    for name in theirs:
+        assert torch.equal(ours[name], theirs[name]), name
 
 
 def test_what_cannot_be_taken_over(source):

@@ -65,7 +65,7 @@ class CellPLMTransferMixin:
 
     @property
     def _has_learnt(self) -> bool:
-        return self.is_trained_ or self.module.warm_genes is not None
+        return self.is_trained_ or self.module.is_warm
 
     @classmethod
     def from_ssl_model(

@@ -31,8 +31,6 @@ _BY_GENE = (
     "log_dispersion",
     "indicator",
 )
-# Layers that training starts at the data, where they have not learnt before.
-_OUTPUT = ("gene_decoder", "zero_decoder")
 # What is told of covariates: a column each, in the decoder after those of the embedding.
 _ENCODER, _DECODER = "covariate_encoder.weight", "decoder.layers.0.weight"
 _TOLD = (_ENCODER, _DECODER)
@@ -57,11 +55,10 @@ class TransferMixin:
     setup: DataSetup
     is_trained_: bool
     _arguments: dict[str, Any]
-    _warm = False
 
     @property
     def _has_learnt(self) -> bool:
-        return self.is_trained_ or self._warm
+        return self.is_trained_ or self.module.is_warm
 
     @classmethod
     def from_ssl_model(
@@ -179,11 +176,11 @@ class TransferMixin:
                 layer = name.partition(".")[0]
                 if layer == "gene_decoder" and not self._same_output(source.arguments):
                     continue
+                if layer in self.module.warm_layers:
+                    setattr(self.module, f"warm_{layer}", warm)
                 if layer == "gene_encoder":
                     # A gene that the other model did not know says nothing yet, and learns to.
                     tensor.zero_()
-                elif layer in _OUTPUT:
-                    self.module.warm[layer] = warm
                 tensor[here] = weights[name][there]
             elif tensor.shape == weights[name].shape:
                 tensor.copy_(weights[name])
@@ -191,7 +188,6 @@ class TransferMixin:
                 raise _other_shape(name, tensor, weights[name])
         for name, offset in self._carry_told(source).items():
             own[name] += offset
-        self._warm = True
 
     def _same_output(self, theirs: Mapping[str, Any]) -> bool:
         """Whether the output layer of the other model means the same."""

@@ -93,6 +93,9 @@ class SSLModule(BaseModuleClass):
     wants_statistics = False
     #: Which cells see each other in the encoder; `None`: every cell is embedded by itself.
     context: ContextOptions | None = None
+    #: Layers on genes of which some can come from a trained model although this one is not trained yet.
+    #: Which genes is a buffer, ``warm_`` and the name, that only such modules have.
+    warm_layers: tuple[str, ...] = ()
 
     @abstractmethod
     def embed(self, tensors: Mapping[str, Tensor]) -> Tensor:
@@ -199,6 +202,28 @@ class SSLModule(BaseModuleClass):
         the losses of their batches.
         """
         return {}
+
+    def __init__(self) -> None:
+        super().__init__()
+        for layer in self.warm_layers:
+            self.register_buffer(f"warm_{layer}", None)
+
+    @property
+    def is_warm(self) -> bool:
+        """Whether any weights come from a trained model."""
+        return any(getattr(self, f"warm_{layer}") is not None for layer in self.warm_layers)
+
+    def _cold(self, layer: str) -> Tensor | None:
+        """Genes whose weights are not those of a trained model, boolean; `None`: of all."""
+        warm: Tensor | None = getattr(self, f"warm_{layer}")
+        return None if warm is None else ~warm
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+        for layer in self.warm_layers:
+            known = state_dict.get(f"{prefix}warm_{layer}")
+            if known is not None:
+                setattr(self, f"warm_{layer}", torch.empty_like(known, device=self.device))
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     @property
     def output_width(self) -> int:

@@ -79,7 +79,7 @@ class CellPLMModule(CellReconstruction):
 
     wants_statistics = True
     measured: Tensor | None
-    warm_genes: Tensor | None
+    warm_layers = ("genes",)
     warmup: Tensor
 
     def __init__(
@@ -136,8 +136,6 @@ class CellPLMModule(CellReconstruction):
             n_clusters=n_clusters,
         )
         self.sampler: GeneSampler | None = None
-        #: Genes whose weights are those of a trained model, although this one is not trained yet.
-        self.register_buffer("warm_genes", None)
         self.register_buffer("measured", measured, persistent=False)
         if not decoder:
             return
@@ -179,7 +177,7 @@ class CellPLMModule(CellReconstruction):
                 "it: scssl.model.CellTypeClassifier.from_ssl_model(model, adata, labels_key=...)"
             )
             raise ValueError(msg)
-        if fresh and self.warm_genes is None:
+        if fresh and not self.is_warm:
             # Cells are alike before what they have in common is taken away, and the norm that follows would
             # keep them so.
             mean = torch.from_numpy(statistics.mean).to(self.gene_encoder.bias)
@@ -192,7 +190,7 @@ class CellPLMModule(CellReconstruction):
                 # A gene that was never seen starts as if at one count in ten million.
                 start = np.log(np.maximum(statistics.share, 1e-7))
             at = torch.from_numpy(start).float().to(device)
-            cold = None if self.warm_genes is None else ~self.warm_genes.to(device)
+            cold = self._cold("genes")
             self.gene_decoder.start_at(at, _OUTPUT_SCALE, cold)
             if self.reconstructs == "zinb":
                 at = torch.full_like(at, _ZERO_LOGIT)
@@ -200,13 +198,6 @@ class CellPLMModule(CellReconstruction):
         self.sampler = None
         if n_output_genes is not None and n_output_genes < self.n_genes:
             self.sampler = GeneSampler(statistics.spread, n_output_genes)
-
-    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
-        # Only models that start from another one have it.
-        known = state_dict.get(f"{prefix}warm_genes")
-        if known is not None:
-            self.warm_genes = torch.empty_like(known, device=self.gene_encoder.bias.device)
-        super()._load_from_state_dict(state_dict, prefix, *args)
 
     @property
     def output_width(self) -> int:

@@ -80,6 +80,7 @@ class MaskedAutoencoderModule(SSLModule):
     """
 
     wants_statistics = True
+    warm_layers = ("gene_encoder", "gene_decoder", "zero_decoder")
 
     def __init__(
         self,
@@ -128,9 +129,6 @@ class MaskedAutoencoderModule(SSLModule):
         if decoder and loss == "zinb":
             self.zero_decoder = GeneDecoder(first, n_genes)
         self.sampler: GeneSampler | None = None
-        #: By output layer, genes whose weights are those of a trained model, although this one is not
-        #: trained yet; boolean.
-        self.warm: dict[str, Tensor] = {}
         # Output column of each gene of a step, -1 for the genes that are not decoded.
         self.register_buffer("_position", torch.full((n_genes,), -1), persistent=False)
 
@@ -157,9 +155,7 @@ class MaskedAutoencoderModule(SSLModule):
             if self.objective == "zinb":
                 starts["zero_decoder"] = torch.full_like(start, _ZERO_LOGIT)
             for name, at in starts.items():
-                warm = self.warm.get(name)
-                cold = None if warm is None else ~warm.to(device)
-                getattr(self, name).start_at(at, _OUTPUT_SCALE, cold)
+                getattr(self, name).start_at(at, _OUTPUT_SCALE, self._cold(name))
         self.sampler = None
         if n_output_genes is not None and n_output_genes < self.n_genes:
             eligible = self.masking.target_genes()
