@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    import pandas as pd
     from anndata import AnnData
 
 
@@ -17,6 +18,25 @@ def check_adata(adata: Any, name: str = "adata") -> None:
     if not isinstance(adata, AnnData):
         msg = f"`{name}` must be an AnnData, found {type(adata).__name__}."
         raise TypeError(msg)
+
+
+def whole_numbers(values: pd.Series[Any]) -> pd.Series[Any]:
+    """Names of groups that are whole numbers written as fractions (1.0), as whole numbers (1).
+
+    Missing values turn whole numbers into fractions in pandas; a group must not be called "1" in one
+    place and "1.0" in another for that.
+    """
+    import pandas as pd
+
+    categorical = isinstance(values.dtype, pd.CategoricalDtype)
+    names = values.cat.categories.to_series() if categorical else values[values.notna()]
+    if names.dtype.kind != "f" or not len(names):
+        return values
+    if not (np.isfinite(names) & (names == names.round()) & (names.abs() < 2**53)).all():
+        return values
+    if categorical:
+        return values.cat.rename_categories(names.astype(np.int64).tolist())
+    return values.astype("Int64") if len(names) < len(values) else values.astype(np.int64)
 
 
 def check_integers(**counts: tuple[Any, int]) -> None:

@@ -343,10 +343,18 @@ def test_codes_and_unused_categories_are_fine(adata):
     adata.obs["code"] = np.arange(150) % 3
     adata.obs["float code"] = (np.arange(150) % 3).astype(float)
     adata.obs.loc["cell4", "float code"] = np.nan
-    for key in ("code", "float code"):
+    adata.obs["categorical"] = adata.obs["float code"].astype("category")
+    for key in ("code", "float code", "categorical"):
         model = from_scratch(adata, key)
         model.train(**TRAIN)
         assert model.classes == ["0", "1", "2"]
+        # The three are one column, whatever pandas made of it.
+        adata.obs["call"] = model.predict()
+        known = adata[adata.obs["float code"].notna()].copy()
+        scores = [
+            scssl.tl.score_labels(known, one, "call").iloc[0] for one in known.obs if "code" in one
+        ]
+        assert scores[0]["accuracy"] == scores[1]["accuracy"] > 0
     adata.obs["cell_type"] = adata.obs["cell_type"].cat.add_categories(["unused"])
     assert from_scratch(adata).classes == ["type 0", "type 1", "type 2"]
 

@@ -16,6 +16,7 @@ from sklearn.metrics import (
 )
 
 import scssl
+from scssl._checks import whole_numbers
 from scssl.tl._hierarchy import descendants
 from scssl.tl._scores import calibration_error, reliability
 
@@ -279,3 +280,17 @@ def test_missing_columns_and_labels():
         scssl.tl.score_labels(adata, "known", "known", confidence_key="sure")
     with pytest.raises(ValueError, match="no cells to score"):
         scssl.tl.score_labels(adata[:0].copy(), "known", "known")
+
+
+def test_whole_numbers_are_the_same_names_however_they_are_stored():
+    known = np.random.default_rng(0).integers(0, 3, 60)
+    strings = np.where(np.arange(60) < 50, known, (known + 1) % 3).astype(str)
+    for column in (known, known.astype(float), pd.Categorical(known.astype(float))):
+        scores = scssl.tl.score_labels(make(column, strings), "known", "found").iloc[0]
+        assert scores["accuracy"] == pytest.approx(50 / 60)
+    for fractions in ([0.5, 1.0, 1.5], [np.inf, 1.0, 2.0]):
+        values = pd.Series(fractions)
+        assert whole_numbers(values) is values
+    found = whole_numbers(pd.Series([1.0, np.nan, 2.0]))
+    assert found.dropna().astype(str).tolist() == ["1", "2"]
+    assert found.isna().tolist() == [False, True, False]

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from scssl._checks import whole_numbers
 from scssl._errors import ScsslWarning
 from scssl.data import (
     GeneVocabulary,
@@ -295,9 +296,7 @@ def obs_column(adata: AnnData, key: str) -> pd.Series:
 
 
 def _as_strings(values: pd.Series) -> pd.Index:
-    if pd.api.types.is_float_dtype(values.dtype) and (values == values.round()).all():
-        values = values.astype(np.int64)
-    return pd.Index(values.astype(str))
+    return pd.Index(whole_numbers(values).astype(str))
 
 
 def _numbers(values: pd.Series, key: str) -> np.ndarray:

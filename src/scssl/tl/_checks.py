@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from scssl._checks import check_adata, check_integers, check_key, get_embedding
+from scssl._checks import check_adata, check_integers, check_key, get_embedding, whole_numbers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,6 +23,7 @@ __all__ = [
     "get_embedding",
     "get_labels",
     "get_rows",
+    "whole_numbers",
 ]
 
 
@@ -87,7 +88,7 @@ def get_labels(
             f"labelled cells: `{name} = {name}[{name}.obs[{key!r}].notna()].copy()`."
         )
         raise ValueError(msg)
-    return labels
+    return whole_numbers(labels)
 
 
 def get_rows(adata: AnnData, cells: Any, where: str) -> np.ndarray:

@@ -15,6 +15,7 @@ from scssl.tl._checks import (
     get_column,
     get_embedding,
     get_rows,
+    whole_numbers,
 )
 from scssl.tl._estimators import N_NEIGHBORS, Classifier, fit
 from scssl.tl._protocol import Protocol, draw_few, make_protocol
@@ -215,7 +216,7 @@ def _make_protocol(
     seed: int,
 ) -> Protocol:
     """Protocol of the labelled cells, in rows of all cells."""
-    column = get_column(adata, label_key, "label_key")
+    column = whole_numbers(get_column(adata, label_key, "label_key"))
     rows = np.flatnonzero(column.notna().to_numpy())
     if not len(rows):
         msg = (

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scssl._errors import ScsslWarning
-from scssl.tl._checks import check_integers
+from scssl.tl._checks import check_integers, whole_numbers
 from scssl.tl._protocol import Protocol, make_protocol
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ def protocol_of(
 ) -> Protocol:
     """Cells to learn from and to test on."""
     rows = np.flatnonzero(adata.obs[key].notna())
-    labels = adata.obs[key].iloc[rows]
+    labels = whole_numbers(adata.obs[key].iloc[rows])
     n_scored = int((labels.astype(str).value_counts() > 1).sum())
     if n_scored < 2:
         msg = (
