@@ -111,14 +111,17 @@ def impute(
 
 
 def score(truth: np.ndarray, found: np.ndarray, library: np.ndarray) -> dict[str, float]:
-    a, b = scaled(truth, library), scaled(found, library)
-    x, y = a - a.mean(0), b - b.mean(0)
-    spread = np.sqrt((x**2).sum(0) * (y**2).sum(0))
-    r = np.divide((x * y).sum(0), spread, out=np.zeros(a.shape[1]), where=spread > 1e-12)
-    norms = np.sqrt((a**2).sum(0) * (b**2).sum(0))
-    cosine = np.divide((a * b).sum(0), norms, out=np.zeros(a.shape[1]), where=norms > 1e-12)
-    rmse = np.sqrt(((a - b) ** 2).mean(0))
-    return {"Pearson": float(r.mean()), "cosine": float(cosine.mean()), "RMSE": float(rmse.mean())}
+    cells = anndata.AnnData(np.zeros((len(truth), 0), dtype=np.float32))
+    cells.obsm["measured"], cells.obsm["imputed"] = scaled(truth, library), scaled(found, library)
+    scores = scssl.tl.modality_scores(cells, "measured", "imputed")
+    # What is the same for all cells tells nothing of them.
+    pearson = np.nan_to_num(scores.attrs["per_feature"]["pearson"]).mean()
+    row = scores.iloc[0]
+    return {
+        "Pearson": float(pearson),
+        "cosine": float(row["cosine_per_feature"]),
+        "RMSE": float(row["rmse_per_feature"]),
+    }
 
 
 def show(out: Path) -> None:

@@ -218,6 +218,22 @@ def test_a_pickle_that_ends_early(path):
         read_checkpoint(changed)
 
 
+def test_a_bit_that_is_another(path):
+    values = torch.arange(1000, dtype=torch.float32)
+    torch.save({"a": values}, path)
+    content = bytearray(path.read_bytes())
+    start = content.find(values.numpy().tobytes())
+    assert start > 0
+    content[start + 2002] ^= 1
+    path.write_bytes(bytes(content))
+    # torch reads it without a word.
+    assert not torch.equal(torch.load(path, weights_only=True)["a"], values)
+    with pytest.raises(
+        BundleError, match="damaged: what it has as .*data/0 is not what was written"
+    ):
+        read_checkpoint(path)
+
+
 def test_a_storage_that_is_missing(path):
     torch.save({"a": torch.ones(3)}, path)
     changed = path.with_name("changed.ckpt")

@@ -76,6 +76,13 @@ def test_samples_must_be_there_and_complete(adata):
         CellPLM.setup_anndata(adata, sample_key="slice")
 
 
+def test_slices_that_were_only_named_as_batches_are_warned_of(adata):
+    with pytest.warns(ScsslWarning, match=r'3 batches of adata.obs\["slice"\].*sample_key="slice"'):
+        CellPLM.setup_anndata(adata, spatial_key="spatial", batch_key="slice")
+    for told in ({**TISSUE, "batch_key": "slice"}, {"batch_key": "slice"}):
+        CellPLM.setup_anndata(adata, **told)
+
+
 def test_one_sample_for_each_cell_is_warned_of(adata):
     adata.obs["barcode"] = adata.obs_names
     with pytest.warns(ScsslWarning, match="90 samples for 90 cells"):
@@ -283,9 +290,15 @@ def test_cells_and_tissues_are_learnt_from_together(datasets, tmp_path):
     loaded = CellPLM.load(tmp_path / "model")
     np.testing.assert_array_equal(loaded.get_latent_representation(datasets), z)
     loaded.attach(datasets)
-    np.testing.assert_array_equal(
-        loaded.get_imputed_expression(), model.get_imputed_expression(datasets)
-    )
+    with pytest.warns(
+        ScsslWarning, match="15 of the genes were not .* as_batch=.*'cells', 'tissue'"
+    ):
+        own = model.get_imputed_expression(datasets)
+    with pytest.warns(ScsslWarning, match="as_batch"):
+        np.testing.assert_array_equal(loaded.get_imputed_expression(), own)
+    # Nothing to say where the genes were measured, or the batch is one in which they were.
+    model.get_imputed_expression(datasets, genes=["GENE0", "GENE2"])
+    model.get_imputed_expression(datasets, as_batch="cells")
 
 
 def test_the_loss_of_a_panel_is_that_of_its_genes(datasets):

@@ -5,6 +5,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import sparse, stats
+from scipy.spatial.distance import cosine
+from sklearn.metrics import mean_squared_error
 
 import scssl
 
@@ -36,6 +38,8 @@ def test_against_scipy(adata):
             [stats.pearsonr(*cell).statistic for cell in cells if len(cell[0]) >= 3]
         ),
         "mse": np.nanmean((true - found) ** 2),
+        "cosine_per_feature": np.mean([1 - cosine(*pair) for pair in pairs]),
+        "rmse_per_feature": np.mean([mean_squared_error(*pair) ** 0.5 for pair in pairs]),
     }
     for name, value in expected.items():
         assert scores.loc[0, name] == pytest.approx(value), name
@@ -98,3 +102,10 @@ def test_bad_input(adata):
     adata.obsm["true"][:] = np.nan
     with pytest.raises(ValueError, match="No value .* is measured"):
         SCORE(adata, "true", "found")
+
+
+def test_a_feature_that_is_all_zero_has_no_cosine(adata):
+    adata.obsm["true"][:, 2] = 0
+    scores = SCORE(adata, "true", "found")
+    assert np.isnan(scores.attrs["per_feature"]["cosine"]).tolist() == [j == 2 for j in range(5)]
+    assert np.isfinite(scores.loc[0, "cosine_per_feature"])

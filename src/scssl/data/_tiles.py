@@ -8,7 +8,7 @@ import numpy as np
 def split_tiles(xy: np.ndarray, size: int) -> list[np.ndarray]:
     """Cut places into tiles of nearly the same number of cells, by halving along the wider side.
 
-    It depends on the places alone, not on the order of the cells.
+    It depends on the places alone, not on the order of the cells, unless several are at the same place.
 
     Parameters
     ----------

@@ -209,6 +209,11 @@ def _read_pickle(file: IO[bytes], path: Path, size: int) -> bytes:
         with zipfile.ZipFile(file) as archive:
             entries = archive.infolist()
             _check_entries(entries, path, size)
+            # Of the tensors, torch does not look at the checksums.
+            altered = archive.testzip()
+            if altered is not None:
+                msg = f"{path} is damaged: what it has as {altered} is not what was written."
+                raise BundleError(msg)
             return archive.read(
                 next(e.filename for e in entries if e.filename.endswith("/data.pkl"))
             )

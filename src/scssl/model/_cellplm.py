@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 
+from scssl._errors import ScsslWarning
 from scssl._random import RNG, as_seed, derive_seed
 from scssl.augment import CellMask
 from scssl.data import ContextOptions, Datasets, GeneVocabulary
@@ -18,7 +20,7 @@ from scssl.module._cellplm import SUPERVISED
 from scssl.module._classifier import LABELS
 
 from ._base import _SETUP
-from ._cellplm_checks import check_arguments
+from ._cellplm_checks import check_arguments, check_pairs
 from ._cellplm_setup import PANEL_GENES, CellPLMSetup
 from ._cellplm_transfer import CellPLMTransferMixin
 from ._imputation import ImputationMixin
@@ -70,6 +72,9 @@ _PUBLISHED_TRAINING: dict[str, Any] = {
     "lr_schedule": "cosine",
     "patience": 20,
 }
+# Width from which on the rate is that of the study that fine-tuned the published weights, of width 1,024;
+# other rates were measured at widths of 128 and 256.
+_WIDE = 512
 # Least divergence of the clusters, as a share of the greatest: as great as that, it could not fall.
 _CLUSTER_FREE = 0.25
 
@@ -206,6 +211,13 @@ class CellPLM(PublishedCellPLMMixin, CellPLMTransferMixin, ImputationMixin, Cell
         def chosen(name: str, given: Any) -> Any:
             return recipe[name] if given is None else given
 
+        if preset is not None and adata is not None and self.setup.target_sum is not None:
+            msg = (
+                "The published recipe reads log1p of the counts as they are, but these are scaled to "
+                f"{self.setup.target_sum:g} per cell first. To do as published: "
+                f"setup_anndata(adata, target_sum=None)"
+            )
+            warnings.warn(msg, ScsslWarning, stacklevel=2)
         if loss == "auto":
             loss = "nb" if self.setup.input_kind == "counts" else "mse"
         if position == "auto":
@@ -334,6 +346,8 @@ class CellPLM(PublishedCellPLMMixin, CellPLMTransferMixin, ImputationMixin, Cell
             classes = trained_classes(self.setup, None)
             check_label_column(data.adata, key, None)
             data.obs[LABELS] = label_codes(data.adata, key, classes, None)
+            if self._arguments["objective"] == "supcon":
+                check_pairs(data.obs[LABELS], key)
             data.fills_context = True
             if self._arguments["objective"] == "supcon":
                 # A label with one cell in a batch has no pair there.
@@ -354,9 +368,14 @@ class CellPLM(PublishedCellPLMMixin, CellPLMTransferMixin, ImputationMixin, Cell
         return {
             "max_epochs": int(np.clip(epochs, 20, 100)),
             "batch_size": 256 if n_cells < 20_000 else 1024,
-            # Of whole transcriptomes, a higher rate gives a better reconstruction and embeddings of few dimensions.
-            "lr": 3e-3 if len(self.genes) <= PANEL_GENES else 1e-3,
+            "lr": self._default_lr(),
             "weight_decay": 1e-2,
             "lr_schedule": "cosine",
             "patience": 20,
         }
+
+    def _default_lr(self) -> float:
+        if self._arguments["n_hidden"] >= _WIDE:
+            return 5e-4
+        # Of whole transcriptomes, a higher rate gives a better reconstruction and embeddings of few dimensions.
+        return 3e-3 if len(self.genes) <= PANEL_GENES else 1e-3

@@ -76,3 +76,13 @@ def check_arguments(arguments: Mapping[str, Any], setup: DataSetup) -> None:
             'setup_anndata(adata, labels_key="cell_type")'
         )
         raise ValueError(msg)
+
+
+def check_pairs(codes: np.ndarray, key: str) -> None:
+    """Refuse labels of which no two cells have the same: there is nothing to bring together."""
+    if np.bincount(codes[codes >= 0]).max() < 2:
+        msg = (
+            f'objective="supcon" brings cells of the same label together, but no two cells have the same one in '
+            f'adata.obs["{key}"]. Is it the column you meant?'
+        )
+        raise ValueError(msg)

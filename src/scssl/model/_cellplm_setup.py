@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from scssl._errors import ScsslWarning
 from scssl.data import ContextOptions, Datasets
 
 from ._base import _SETUP
@@ -101,6 +103,15 @@ class CellPLMSetup(DatasetsMixin):
             spatial_key=spatial_key,
             **kwargs,
         )
+        if spatial_key is not None and sample_key is None and batch_key is not None:
+            n_batches = adata.obs[batch_key].nunique()
+            if n_batches > 1:
+                msg = (
+                    f'The cells have coordinates and {n_batches} batches of adata.obs["{batch_key}"], but no '
+                    "samples: all are taken as one tissue, in one frame of coordinates. If batches are slices: "
+                    f'sample_key="{batch_key}". If they are one tissue: make a column that says so, and name it.'
+                )
+                warnings.warn(msg, ScsslWarning, stacklevel=3)
 
     @classmethod
     def setup_datasets(  # type: ignore[override]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from scssl.data import GeneVocabulary
+from scssl.data import Datasets, GeneVocabulary
 from scssl.module import CellPLMModule
 from scssl.nn._cell_transformer import N_GROUPS
 
@@ -43,12 +43,17 @@ _ARCHITECTURE = (
     "dropout",
     "decoder_width",
     "loss",
+    "mask_cells",
+    "mask_rate",
+    "visible_weight",
     "context",
     "context_size",
     "halo",
-    "kl_weight",
-    "free_bits",
+    "position",
 )
+# With the same objective, too. What weighs little beside the reconstruction of all genes would be most of
+# the loss beside that of labels.
+_LATENT = ("kl_weight", "free_bits")
 _HIDDEN = "decoder.hidden.weight"
 # Never taken over: they belong to the columns and labels of the other model.
 _OWN = ("decoder.covariates.", "decoder.continuous.", "head.", "projector.")
@@ -71,7 +76,7 @@ class CellPLMTransferMixin:
     def from_ssl_model(
         cls,
         model: Self | str | Path,
-        adata: AnnData,
+        adata: AnnData | Datasets,
         *,
         objective: Literal["reconstruction", "kl", "cross_entropy", "supcon"] = "reconstruction",
         sample_key: str | None = None,
@@ -88,20 +93,23 @@ class CellPLMTransferMixin:
 
         The model has the genes of `adata`. Weights of genes are taken over by name; genes that the other
         model does not know start at zero in the encoder, and at their mean expression in the decoder. Cells
-        are then embedded as by the other model, if they are told their place as there. What the decoder is
-        told of batches starts anew, with the mean that it had in the other model, and so do layers of another
-        shape.
+        are then embedded as by the other model: they are told their place if they were there
+        (``position="sinusoidal"``, with a `spatial_key`, tells them anew). What the decoder is told of batches
+        starts anew, with the mean that it had in the other model, and so do layers of another shape. The
+        weight of the latent term is that of the other model for ``"reconstruction"``, and that of a new model
+        for what is learnt from labels.
 
         Parameters
         ----------
         model
             Trained CellPLM, the folder of one or its name on the Hugging Face Hub.
         adata
-            Cells to adapt to. Set up here, with the columns below.
+            Cells to adapt to, or several data sets of which some lack genes, such as a reference and a panel
+            to impute. Set up here, with the columns below.
         objective
             What is learnt, see the class.
         sample_key, spatial_key, batch_key, labels_key
-            As in :meth:`setup_anndata`.
+            As in :meth:`setup_anndata`; of data sets, the batch is the data set.
         categorical_covariate_keys, continuous_covariate_keys
             As in :meth:`setup_anndata`.
         layer
@@ -136,26 +144,42 @@ class CellPLMTransferMixin:
         if source.model_class != cls.__name__:
             msg = f"The weights are those of a {source.model_class}, not of a {cls.__name__}."
             raise TypeError(msg)
-        check_anndata(adata)
+        several = isinstance(adata, Datasets)
+        if not several:
+            check_anndata(adata)
         # Before the matrix is read: what is wrong with the genes is wrong with all the rest.
-        known_genes(source.genes, adata.var_names, min_overlap)
+        names = adata.genes.names if isinstance(adata, Datasets) else adata.var_names
+        known_genes(source.genes, names, min_overlap)
         read = source.setup_arguments(covariates=False)
+        keys: dict[str, Any] = {
+            "layer": layer,
+            "sample_key": sample_key,
+            "spatial_key": spatial_key,
+            "labels_key": labels_key,
+            "input": read["input"],
+            "target_sum": read["target_sum"],
+        }
+        told = {
+            "batch_key": batch_key,
+            "categorical_covariate_keys": categorical_covariate_keys,
+            "continuous_covariate_keys": continuous_covariate_keys,
+        }
         maker: Any = cls
-        maker.setup_anndata(
-            adata,
-            layer=layer,
-            sample_key=sample_key,
-            spatial_key=spatial_key,
-            batch_key=batch_key,
-            labels_key=labels_key,
-            categorical_covariate_keys=categorical_covariate_keys,
-            continuous_covariate_keys=continuous_covariate_keys,
-            input=read["input"],
-            target_sum=read["target_sum"],
-        )
-        arguments = {name: source.arguments[name] for name in _ARCHITECTURE}
-        if spatial_key is None and arguments["context"] == "tiles":
-            arguments["context"] = "sample"
+        if several:
+            given = [name for name, value in told.items() if value]
+            if given:
+                msg = f"Of several data sets the decoder is told the data set alone; leave `{given[0]}` out."
+                raise ValueError(msg)
+            maker.setup_datasets(adata, **keys)
+        else:
+            maker.setup_anndata(adata, **keys, **told)
+        same = objective == "reconstruction"
+        taken = (*_ARCHITECTURE, *_LATENT) if same else _ARCHITECTURE
+        arguments = {name: source.arguments[name] for name in taken}
+        if spatial_key is None:
+            arguments["position"] = "off"
+            if arguments["context"] == "tiles":
+                arguments["context"] = "sample"
         new: Self = maker(adata, **{**arguments, "objective": objective, **kwargs})
         new._start_from(source, min_overlap)
         return new

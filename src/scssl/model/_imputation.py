@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +11,11 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from scssl._errors import ScsslWarning
 from scssl.data import Datasets, GeneVocabulary
+from scssl.data._context_options import TARGET
 from scssl.module import CellPLMModule
+from scssl.module._cell_reconstruction import PANEL
 
 from ._genes import gene_columns
 from ._reader import CONTINUOUS, category_key
@@ -102,12 +106,35 @@ class ImputationMixin:
             data.obs[CONTINUOUS] = self.setup.continuous(data.adata)
 
         def impute(batch: dict[str, Tensor]) -> Tensor:
-            return self.module.generative(batch, self.module.embed(batch), genes=columns)["x_hat"]
+            asked = batch[TARGET].squeeze(1).bool()
+            z = self.module.embed(batch)
+            return self.module.generative(batch, z, genes=columns, cells=asked)["x_hat"]
 
         names = self.genes.names if columns is None else self.genes.names[columns.cpu().numpy()]
         rows = data.rows(indices)
+        if as_batch is None and len(rows):
+            self._warn_of_own_batch(data, rows, columns)
         found = self._apply(data, rows, None, impute, len(names))
         return pd.DataFrame(found, index=data.adata.obs_names[rows], columns=names)
+
+    def _warn_of_own_batch(
+        self, data: CellReader, rows: np.ndarray, columns: Tensor | None
+    ) -> None:
+        """Say that the decoder never saw a gene together with what it is told of these cells."""
+        key = self.setup.batch_key
+        if key is None or data.measured is None or category_key(key) not in data.obs:
+            return
+        if (data.obs[category_key(key)][rows] < 0).all():
+            return
+        measured = data.measured[np.unique(data.obs[PANEL][rows])].all(axis=0)
+        lacking = int((~(measured if columns is None else measured[columns.cpu().numpy()])).sum())
+        if lacking:
+            msg = (
+                f"{lacking:,} of the genes were not measured in all of these cells, and the decoder is told their "
+                "own batch, with which it never saw these genes. Name one in which they were: as_batch=..., one "
+                f"of {', '.join(map(repr, self.setup.categories[key][:5]))}."
+            )
+            warnings.warn(msg, ScsslWarning, stacklevel=4)
 
     def _tell_batch(self, data: CellReader, as_batch: str | None) -> None:
         key = self.setup.batch_key

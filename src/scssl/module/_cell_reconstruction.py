@@ -166,7 +166,11 @@ class CellReconstruction(SSLModule):
         return codes, tensors.get("covariates:continuous") if self.n_continuous else None
 
     def generative(
-        self, tensors: Mapping[str, Tensor], z: Tensor, genes: Tensor | None = None
+        self,
+        tensors: Mapping[str, Tensor],
+        z: Tensor,
+        genes: Tensor | None = None,
+        cells: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Expected counts of embedded cells at their own depth, or values where the loss is of these.
 
@@ -178,6 +182,8 @@ class CellReconstruction(SSLModule):
             Embeddings.
         genes
             Genes to give, all by default; also such as were not measured.
+        cells
+            Cells to give, boolean; all by default. A tissue is embedded at once, but need not be decoded.
         """
         if not self.decodes:
             msg = (
@@ -185,6 +191,10 @@ class CellReconstruction(SSLModule):
                 "get_latent_representation(), or a model with a decoder."
             )
             raise ValueError(msg)
+        if cells is not None:
+            z = z[cells]
+            told = (PANEL, "library", "covariates:continuous", *self.n_categories)
+            tensors = {name: tensors[name][cells] for name in told if name in tensors}
         decoded = self.decoder(z, *self._covariates(tensors))
         parts = []
         # All genes are needed to scale the output, but of a few cells at a time.

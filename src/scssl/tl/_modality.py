@@ -55,10 +55,12 @@ def modality_scores(
     -------
     pandas.DataFrame
         One row with ``true_key``, ``pred_key``, ``n_cells``, ``n_features``, ``pearson_per_feature``,
-        ``spearman_per_feature``, ``pearson_per_cell`` and ``mse``. The first three scores are means
-        over the features and cells with at least three pairs that are not constant, NaN where there
-        are none; the last one is over all measured entries. ``.attrs["per_feature"]`` has ``n_cells``,
-        ``pearson``, ``spearman`` and ``mse`` of each feature as a dict of columns.
+        ``spearman_per_feature``, ``pearson_per_cell``, ``cosine_per_feature``, ``rmse_per_feature`` and
+        ``mse``. The first three scores are means over the features and cells with at least three pairs
+        that are not constant, NaN where there are none; the next two means over the features, a cosine of
+        features that are not all zero; the last one is over all measured entries.
+        ``.attrs["per_feature"]`` has ``n_cells``, ``pearson``, ``spearman``, ``cosine``, ``mse`` and
+        ``rmse`` of each feature as a dict of columns.
         ``adata.uns[key_added]`` has the row as ``"scores"`` and the features as the frame
         ``"per_feature"``.
 
@@ -127,9 +129,11 @@ def modality_scores(
                 "n_cells": n_cells,
                 "pearson": _pearson(true, found, measured, axis=0),
                 "spearman": _pearson(ranked, found_ranked, measured, axis=0),
+                "cosine": _cosine(true, found, measured),
                 "mse": squares.sum(axis=0) / n_cells,
             }
         )
+    per_feature["rmse"] = np.sqrt(per_feature["mse"])
     row = {
         "true_key": true_key,
         "pred_key": pred_key,
@@ -138,6 +142,8 @@ def modality_scores(
         "pearson_per_feature": float(per_feature["pearson"].mean()),
         "spearman_per_feature": float(per_feature["spearman"].mean()),
         "pearson_per_cell": float(pd.Series(_pearson(true, found, measured, axis=1)).mean()),
+        "cosine_per_feature": float(per_feature["cosine"].mean()),
+        "rmse_per_feature": float(per_feature["rmse"].mean()),
         "mse": float(squares.sum() / measured.sum()),
     }
     scores = pd.DataFrame([row])
@@ -183,6 +189,13 @@ def _ranked(values: np.ndarray, measured: np.ndarray) -> np.ndarray:
         cells = measured[:, j]
         out[cells, j] = rankdata(values[cells, j])
     return out
+
+
+def _cosine(a: np.ndarray, b: np.ndarray, measured: np.ndarray) -> np.ndarray:
+    """Cosine of each column over the entries that were measured, NaN where one is all zero."""
+    a, b = (np.where(measured, values, 0) for values in (a, b))
+    norms = np.sqrt(np.square(a).sum(axis=0) * np.square(b).sum(axis=0))
+    return np.divide((a * b).sum(axis=0), norms, out=np.full(a.shape[1], np.nan), where=norms > 0)
 
 
 def _pearson(a: np.ndarray, b: np.ndarray, measured: np.ndarray, *, axis: int) -> np.ndarray:
