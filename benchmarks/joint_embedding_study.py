@@ -7,7 +7,8 @@ cells that they did not learn from (the same split for every row), effective ran
 
 Rows are appended to ``--out`` as they are found; what is there is not run again. ``--table`` only prints.
 ``--seconds`` prints seconds per epoch instead, of CPU time, so that it matters less what else the machine does:
-what four epochs take more than one, by three. Set OMP_NUM_THREADS=1 for it.
+what four epochs take more than one, by three. Set OMP_NUM_THREADS=1 for it. ``--lr`` fits the self-supervised
+rows with these learning rates instead of their defaults, into another file, and prints the scores of each.
 
     SCSSL_DATA_DIR=... python benchmarks/joint_embedding_study.py --out joint.jsonl
 """
@@ -76,7 +77,13 @@ def batch_of(adata: anndata.AnnData) -> str | None:
 
 
 def fit(
-    row: str, adata: anndata.AnnData, seed: int, *, query: anndata.AnnData | None = None, **options
+    row: str,
+    adata: anndata.AnnData,
+    seed: int,
+    *,
+    query: anndata.AnnData | None = None,
+    lr: float | None = None,
+    **options,
 ) -> tuple[np.ndarray, float, np.ndarray | None]:
     """Embedding of the cells by one row, seconds per epoch, and that of a query."""
     if row == "PCA-50":
@@ -88,8 +95,9 @@ def fit(
         return pca.transform(x.toarray()), seconds, other
     if row == "scVI":
         return fit_scvi(adata, seed, query)
+    rate = {} if lr is None else {"lr": lr}
     model = build(row, adata, seed, **options)
-    model.train(rng=seed, progress=False)
+    model.train(rng=seed, progress=False, **rate)
     done = model.training_
     other = None if query is None else model.get_latent_representation(query)
     return model.get_latent_representation(), done["seconds"] / done["epochs"], other
@@ -134,9 +142,11 @@ def fit_scvi(adata, seed, query):
     return model.get_latent_representation(), seconds, mapped.get_latent_representation()
 
 
-def study(name: str, seed: int, rows: list[str], out: Path, with_scib: bool) -> None:
-    done = {(r["data"], r["seed"], r["row"]) for r in read(out)}
-    missing = [row for row in rows if (name, seed, row) not in done]
+def study(
+    name: str, seed: int, rows: list[str], out: Path, with_scib: bool, lr: float | None = None
+) -> None:
+    done = {(r["data"], r["seed"], r["row"], r.get("lr")) for r in read(out)}
+    missing = [row for row in rows if (name, seed, row, lr) not in done]
     if not missing:
         return
     adata = load(name)
@@ -144,7 +154,7 @@ def study(name: str, seed: int, rows: list[str], out: Path, with_scib: bool) -> 
         missing = [row for row in missing if row not in MIXED]
     print(f"{name}, seed {seed}: {adata.n_obs:,} cells, {adata.n_vars:,} genes", flush=True)
     for row in missing:
-        embedding, seconds, _ = fit(row, adata, seed)
+        embedding, seconds, _ = fit(row, adata, seed, lr=lr)
         adata.obsm[row] = embedding.astype(np.float32)
         found = {
             "data": name,
@@ -153,6 +163,8 @@ def study(name: str, seed: int, rows: list[str], out: Path, with_scib: bool) -> 
             "seconds_per_epoch": seconds,
             "rank": effective_rank_of(embedding),
         }
+        if lr is not None:
+            found["lr"] = lr
         options = {"use_rep": [row], "rng": seed, "test_size": 0.2}
         for what, probe in (("kNN", scssl.tl.knn_probe), ("linear", scssl.tl.linear_probe)):
             scores = probe(adata, LABELS, **options).iloc[0]
@@ -240,6 +252,21 @@ def show(out: Path) -> None:
         print(table(rows))
 
 
+def show_rates(out: Path) -> None:
+    frame = pd.DataFrame(read(out))
+    for name in [n for n in DATA if n in set(frame["data"])]:
+        part = frame[frame["data"] == name]
+        print(f"\n{name}, macro-F1 of nearest neighbours by learning rate\n")
+        cells = part.groupby(["row", "lr"])["kNN macro-F1"].mean()
+        rates = sorted(set(part["lr"]))
+        rows = [r for r in ROWS if r in set(part["row"])]
+        print(
+            table(
+                [{"": r, **{f"{lr:g}": f"{cells.get((r, lr)):.3f}" for lr in rates}} for r in rows]
+            )
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--data", nargs="+", default=DATA)
@@ -247,6 +274,7 @@ def main() -> None:
     parser.add_argument("--rows", nargs="+", default=ROWS)
     parser.add_argument("--out", type=Path, default=Path("joint_embedding_study.jsonl"))
     parser.add_argument("--scib", action="store_true", help="with scib-metrics (slow)")
+    parser.add_argument("--lr", type=float, nargs="+", help="learning rates instead of the default")
     parser.add_argument("--seconds", action="store_true", help="seconds per epoch, no scores")
     parser.add_argument("--table", action="store_true", help="print what is in --out and stop")
     args = parser.parse_args()
@@ -255,6 +283,13 @@ def main() -> None:
     if args.seconds:
         print(machine(), flush=True)
         show_seconds(args.data, args.rows)
+        return
+    if args.lr:
+        for name in args.data if not args.table else ():
+            for seed in args.seeds:
+                for lr in args.lr:
+                    study(name, seed, args.rows, args.out, False, lr)
+        show_rates(args.out)
         return
     if not args.table:
         print(machine(), flush=True)
