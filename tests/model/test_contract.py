@@ -77,6 +77,8 @@ def test_indices(trained, adata):
         trained.get_latent_representation(indices=["nobody"])
     with pytest.raises(ValueError, match=r"mask needs one value per cell \(150\)"):
         trained.get_latent_representation(indices=mask[:3])
+    with pytest.raises(ValueError, match=r"a list of cells, found an array of shape \(1, 2\)"):
+        trained.get_latent_representation(indices=[[0, 1]])
 
 
 def test_gene_order_makes_no_difference(trained, adata):
