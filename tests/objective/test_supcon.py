@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -48,6 +49,20 @@ def test_equals_the_naive_sum(n, n_classes, temperature, seed):
     np.testing.assert_allclose(a.grad, b.grad.float(), rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize("temperature", [0.07, 0.1, 0.5])
+@pytest.mark.parametrize("kinds", [[0, 1], [0, 0, 1], [0, 1, 2, 2, 1, 0, 3]])
+def test_equals_pytorch_metric_learning(assert_same, kinds, temperature):
+    losses = pytest.importorskip("pytorch_metric_learning.losses")
+    loss, labels = losses.SupConLoss(temperature=temperature), torch.tensor(kinds).repeat(3)[:-1]
+    generator = torch.Generator().manual_seed(len(kinds))
+    z = torch.randn(len(labels), 6, generator=generator, dtype=torch.float64) * 2 + 0.3
+
+    def ours(x):
+        return supcon(x, labels, temperature=temperature)
+
+    assert_same(ours, lambda x: loss(x, labels), z)
+
+
 def test_by_hand():
     # Two cells alike, one at right angles: -log(e / (e + 1)) for each of the two anchors.
     z = torch.tensor([[2.0, 0.0], [1.0, 0.0], [0.0, 3.0]])
@@ -75,3 +90,42 @@ def test_a_cell_alone_in_its_class_is_no_anchor_but_pushes():
     loss = supcon(z, torch.tensor([0, 0, 1]))
     assert loss > supcon(z[:2], torch.tensor([0, 0]))
     assert supcon(z[:2], torch.tensor([0, 0])).item() == pytest.approx(0, abs=1e-5)
+
+
+@pytest.mark.parametrize("temperature", [0, 0.0, -1.0, float("nan")])
+def test_temperature_must_be_positive(temperature):
+    with pytest.raises(ValueError, match=r"`temperature` must be positive; found"):
+        supcon(torch.randn(4, 3), torch.tensor([0, 0, 1, 1]), temperature=temperature)
+
+
+def test_default_temperature():
+    z, labels = torch.randn(6, 4), torch.tensor([0, 0, 1, 1, 2, 2])
+    assert supcon(z, labels) == supcon(z, labels, temperature=0.1)
+
+
+@pytest.mark.parametrize(
+    ("z", "labels"), [((4, 3), (3,)), ((4, 3), (5,)), ((4, 3), (4, 1)), ((4,), (4,)), ((4, 3), ())]
+)
+def test_one_label_for_each_cell(z, labels):
+    message = re.escape(f"found {z} and {labels}.")
+    with pytest.raises(ValueError, match=message):
+        supcon(torch.randn(z), torch.zeros(labels, dtype=torch.int64))
+
+
+def test_cells_without_a_label_are_refused():
+    z, labels = torch.randn(5, 3), torch.tensor([0.0, torch.nan, 0.0, 1.0, torch.nan])
+    with pytest.raises(ValueError, match="`labels` has 2 NaN of 5") as caught:
+        supcon(z, labels)
+    left = eval(str(caught.value).rsplit("label: ", 1)[1])
+    assert left == supcon(z[[0, 2, 3]], torch.tensor([0, 0, 1]))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_is_at_least_of_single_precision(dtype):
+    z = torch.randn(6, 4, generator=torch.Generator().manual_seed(2)).to(dtype)
+    labels = torch.tensor([0, 0, 1, 1, 2, 2])
+    loss = supcon(z, labels)
+    assert loss.dtype == torch.promote_types(dtype, torch.float32)
+    exact = naive(z.double(), labels, 0.1).item()
+    digits = 1e-12 if dtype == torch.float64 else 1e-5
+    assert loss.item() == pytest.approx(exact, rel=digits)

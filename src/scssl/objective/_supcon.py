@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ._views import full_precision
+from ._views import check_temperature, full_precision
 
 
 @full_precision
@@ -31,13 +31,18 @@ def supcon(z: Tensor, labels: Tensor, *, temperature: float = 0.1) -> Tensor:
     z
         Embeddings, shape ``(n_cells, n_latent)``; scaled to unit length here.
     labels
-        Shape ``(n_cells,)``.
+        Label of each cell, numbers, shape ``(n_cells,)``.
     temperature
-        Divides the cosine similarities.
+        Divides the cosine similarities. The default is that of :cite:t:`Khosla2020` on ImageNet.
 
     Returns
     -------
     Scalar; 0 where no cell has a positive.
+
+    Raises
+    ------
+    ValueError
+        If there is not one label for each cell, a label is NaN, or the temperature is not positive.
 
     Examples
     --------
@@ -47,7 +52,9 @@ def supcon(z: Tensor, labels: Tensor, *, temperature: float = 0.1) -> Tensor:
     >>> supcon(z, torch.tensor([0, 0, 1]), temperature=1.0)
     tensor(0.3133)
     """
-    z = functional.normalize(z.float(), dim=1)
+    check_temperature(temperature=temperature)
+    _check_labels(z, labels)
+    z = functional.normalize(z, dim=1)
     positive = labels[:, None] == labels[None, :]
     positive.fill_diagonal_(False)
     count = positive.sum(1)
@@ -59,3 +66,19 @@ def supcon(z: Tensor, labels: Tensor, *, temperature: float = 0.1) -> Tensor:
     others = similarity.masked_fill(itself, float("-inf")).logsumexp(1)
     attracted = (similarity * positive).sum(1)[anchors] / count[anchors]
     return (others[anchors] - attracted).mean()
+
+
+def _check_labels(z: Tensor, labels: Tensor) -> None:
+    if z.ndim != 2 or labels.shape != z.shape[:1]:
+        msg = (
+            "`z` must be of shape (n_cells, n_latent) and `labels` of shape (n_cells,); found "
+            f"{tuple(z.shape)} and {tuple(labels.shape)}."
+        )
+        raise ValueError(msg)
+    # NaN equals nothing, so a cell without a label would be pushed away from its own kind.
+    if labels.is_floating_point() and bool((absent := labels.isnan()).any()):
+        msg = (
+            f"`labels` has {int(absent.sum())} NaN of {len(labels)}. Leave out the cells without a "
+            "label: supcon(z[~labels.isnan()], labels[~labels.isnan()])"
+        )
+        raise ValueError(msg)
