@@ -158,6 +158,10 @@ class Augmentation(ABC):
             return torch.ones(n_cells, dtype=torch.bool, device=device)
         if not self.shared:
             return torch.rand(n_cells, generator=rng, device=device) < self.p
+        return self._draw_shared(n_cells, device, context)
+
+    def _draw_shared(self, n_cells: int, device: torch.device, context: ViewContext) -> Tensor:
+        """Where both views draw together, which cells it is applied to; the same at every call."""
         # Several that share a seed still draw apart: the key has their names.
         seed = key_of_names(context.shared_seed, type(self).__name__, *map(str, self.walks(1)))
         return bernoulli(torch.arange(n_cells, device=device), seed, self.p)
@@ -187,6 +191,30 @@ class Augmentation(ABC):
         ----------
         view
             0 or 1.
+        """
+        return ()
+
+    def stand_ins(
+        self, n_cells: int, device: torch.device, context: ViewContext
+    ) -> tuple[tuple[Walk, Tensor], ...]:
+        """Whole cells that take the place of others in this view.
+
+        What is not in the batch that is augmented, such as another modality, has to follow.
+
+        Parameters
+        ----------
+        n_cells
+            Number of cells of the batch.
+        device
+            Where the batch is.
+        context
+            What is known of the batch, as in the call that makes the view.
+
+        Returns
+        -------
+        tuple
+            Walks to the cells that take a place, each with those whose place they take; boolean, shape
+            ``(n_cells,)``. Later ones come after, and in the place of, earlier ones.
         """
         return ()
 

@@ -69,6 +69,13 @@ class Compose(Augmentation):
     def changes(self) -> bool:
         return any(step.changes for step in self.steps)
 
+    def stand_ins(
+        self, n_cells: int, device: torch.device, context: ViewContext
+    ) -> tuple[tuple[Walk, Tensor], ...]:
+        return tuple(
+            found for step in self.steps for found in step.stand_ins(n_cells, device, context)
+        )
+
     def walks(self, view: int) -> tuple[Walk, ...]:
         # Each once, in order.
         return tuple(dict.fromkeys(walk for step in self.steps for walk in step.walks(view)))
@@ -137,6 +144,15 @@ class RandomApply(Augmentation):
     @property
     def changes(self) -> bool:
         return self.p > 0 and self.augmentation.changes
+
+    def stand_ins(
+        self, n_cells: int, device: torch.device, context: ViewContext
+    ) -> tuple[tuple[Walk, Tensor], ...]:
+        found = self.augmentation.stand_ins(n_cells, device, context)
+        if self.p == 0 or not found:
+            return ()
+        here = self._draw_shared(n_cells, device, context)
+        return tuple((walk, drawn & here) for walk, drawn in found)
 
     def walks(self, view: int) -> tuple[Walk, ...]:
         return self.augmentation.walks(view)

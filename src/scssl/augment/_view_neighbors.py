@@ -174,7 +174,8 @@ class MutualNeighborMix(_MixAugmentation):
     with :math:`a` a random mutual neighbour of :math:`c` in another batch (or :math:`c`, if it has
     none), :math:`j` and :math:`j'` random neighbours of :math:`c` and of :math:`a` within their own
     batches, and :math:`f` as in :class:`NeighborMix`. To which cells it is applied is drawn once
-    for both views :cite:p:`Yan2023`. In view 1 the cell is replaced: give it as the first step.
+    for both views :cite:p:`Yan2023`. In view 1 the cell is replaced: give it as the first step. Of
+    cells with several modalities it is replaced in all of them.
 
     Parameters
     ----------
@@ -247,6 +248,14 @@ class MutualNeighborMix(_MixAugmentation):
         if view == 0:
             return ((self.within,),)
         return ((self.mutual,), (self.mutual, self.within))
+
+    def stand_ins(
+        self, n_cells: int, device: torch.device, context: ViewContext
+    ) -> tuple[tuple[Walk, Tensor], ...]:
+        *anchor, _ = self.walks(context.view)
+        if self.p == 0 or not anchor:
+            return ()
+        return ((anchor[0], self._draw_shared(n_cells, device, context)),)
 
     def recipe(self, graph: str, adata: str = "adata") -> str:
         line = (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from scssl._random import derive_generator
 from scssl.data._balanced import balanced_order
 from scssl.data._context_options import SEQUENCE, TARGET
 from scssl.data._normalize import INPUT_KINDS, InputKind, normalize_rows
-from scssl.data._partners import partner_key
+from scssl.data._partners import partner_key, partner_obs_key
 from scssl.data._rows import csr_from_parts
 
 if TYPE_CHECKING:
@@ -81,6 +81,8 @@ class CellLoader:
         Which other cells to give with every cell. They are drawn anew in every epoch when `shuffle`
         is true, and are the same in every epoch otherwise; they depend on `seed`, epoch, `rank` and
         the number of the batch alone. Partners need not be among `rows`.
+    partner_obs
+        Names of the arrays of `obs` that batches have of the partners too.
     normalize
         Normalises a block of cells in place of what `input_kind` says, see
         :class:`BlockNormalizer`; ``"library"`` has the shape that it gives.
@@ -125,6 +127,7 @@ class CellLoader:
         obs: Mapping[str, Any] | None = None,
         counts: bool = False,
         partners: PartnerWalks | None = None,
+        partner_obs: Sequence[str] = (),
         normalize: Callable[[sparse.csr_matrix], tuple[sparse.csr_matrix, np.ndarray]]
         | None = None,
         plan: BatchPlan | None = None,
@@ -174,6 +177,7 @@ class CellLoader:
             name: _checked_obs(name, values, source.shape[0])
             for name, values in (obs or {}).items()
         }
+        self._partner_obs = {name: self._obs[name] for name in partner_obs}
 
     @property
     def n_cells(self) -> int:
@@ -261,7 +265,7 @@ class CellLoader:
         for (part, found), cells in zip(batches, read, strict=True):
             own = block if len(batches) == 1 else block[first : first + len(cells)]
             first += len(cells)
-            yield self._batch(part, own, tuple(found))
+            yield self._batch(part, own, found)
 
     def _n_own(self) -> int:
         if self.drop_last:
@@ -283,7 +287,7 @@ class CellLoader:
         self,
         rows: np.ndarray,
         csr: sparse.csr_matrix,
-        partners: tuple[str, ...] = (),
+        partners: Mapping[str, np.ndarray] | None = None,
     ) -> dict[str, torch.Tensor]:
         """Batch of `rows` from their block, in which as many of each kind of partner follow."""
         if self.alignment is not None:
@@ -304,8 +308,10 @@ class CellLoader:
         }
         if counts is not None:
             batch["counts"] = counts
-        for i, name in enumerate(partners, start=1):
-            batch[name] = _sparse_tensor(_rows_of(csr, i * n, (i + 1) * n))
+        for i, (key, drawn) in enumerate((partners or {}).items(), start=1):
+            batch[key] = _sparse_tensor(_rows_of(csr, i * n, (i + 1) * n))
+            for name, values in self._partner_obs.items():
+                batch[partner_obs_key(name, key)] = torch.from_numpy(_gather_obs(values, drawn))
         for name, values in self._obs.items():
             batch[name] = torch.from_numpy(_gather_obs(values, rows))
         return batch

@@ -34,6 +34,25 @@ def partner_key(view: int, walk: Walk) -> str:
     return f"partner:{view}:{'/'.join(walk)}"
 
 
+def partner_obs_key(name: str, key: str) -> str:
+    """Key in a batch of what an array of ``obs`` says of the partners.
+
+    Parameters
+    ----------
+    name
+        Name of the array.
+    key
+        Key of the partners, from :func:`partner_key`.
+
+    Examples
+    --------
+    >>> from scssl.data._partners import partner_obs_key
+    >>> partner_obs_key("modalities", "partner:1:mnn")
+    'modalities@partner:1:mnn'
+    """
+    return f"{name}@{key}"
+
+
 def walk_of_key(key: str) -> tuple[int, Walk] | None:
     """View and walk of a key that :func:`partner_key` made; `None` for other keys of a batch.
 

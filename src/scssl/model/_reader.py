@@ -19,6 +19,7 @@ from scssl.data import (
     open_rows,
 )
 from scssl.data._context_options import POSITION
+from scssl.module._modalities import PRESENT
 
 from ._setup import DataSetup
 
@@ -110,6 +111,7 @@ class CellReader:
             obs=obs,
             counts=self.counts,
             partners=self.partners,
+            partner_obs=tuple({PRESENT} & set(self.obs)),
             normalize=self.normalize,
             groups=self.groups,
             plan=plan,

@@ -12,7 +12,7 @@ from scvi.module.base import LossOutput
 from torch import Tensor, nn
 
 from scssl.augment import Augmentation, ViewContext, two_views
-from scssl.data._partners import walk_of_key
+from scssl.data._partners import partner_key, partner_obs_key, walk_of_key
 from scssl.nn import (
     BatchNormEncoder,
     Fusion,
@@ -168,7 +168,10 @@ class JointEmbeddingModule(SSLModule):
         two: Any
         if self.split is not None:
             assert isinstance(self.augmentation, Mapping)
-            one, two = self.split.views(x, tensors[PRESENT], self.augmentation, rng, contexts)
+            known = self._partners_present(tensors, contexts)
+            one, two = self.split.views(
+                x, tensors[PRESENT], self.augmentation, rng, contexts, known
+            )
         else:
             assert isinstance(self.augmentation, Augmentation)
             one, two = two_views(x, self.augmentation, rng, contexts)
@@ -212,6 +215,18 @@ class JointEmbeddingModule(SSLModule):
             for view in (0, 1)
         )
         return one, two
+
+    @staticmethod
+    def _partners_present(tensors: Mapping[str, Tensor], contexts: Any) -> Any:
+        """Which modalities the partners of each view have, by walk."""
+        return tuple(
+            {
+                walk: tensors[key]
+                for walk in context.partners
+                if (key := partner_obs_key(PRESENT, partner_key(context.view, walk))) in tensors
+            }
+            for context in contexts
+        )
 
     def encode(self, tensors: Mapping[str, Tensor]) -> Tensor:
         x = self._rows(tensors)

@@ -6,12 +6,14 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import combinations
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from scssl.augment import Augmentation, ViewContext, two_views
-from scssl.augment._view_rows import take
+from scssl.augment import Augmentation, ViewContext
+from scssl.augment._view import Walk
+from scssl.augment._view_rows import choose_cells, take
 from scssl.nn import ModalityRows, MultiEncoder, MultiView, SparseRows
 from scssl.objective import clip_loss
 
@@ -63,8 +65,12 @@ class ModalitySplit:
         augmentations: Mapping[str, Augmentation],
         rng: torch.Generator,
         contexts: tuple[ViewContext, ViewContext],
+        partners_present: tuple[Mapping[Walk, Tensor], Mapping[Walk, Tensor]] = ({}, {}),
     ) -> tuple[MultiView, MultiView]:
         """Two views of the batch, each modality changed in its own way.
+
+        Where the views of a modality have another cell in the place of a cell, the view has that cell in
+        all modalities: those that it lacks are missing there, whether the first cell has them or not.
 
         Parameters
         ----------
@@ -78,18 +84,70 @@ class ModalitySplit:
             Generator on the device of the batch.
         contexts
             What is known of the batch as a whole, for view 0 and for view 1.
+        partners_present
+            Which modalities the partners of the contexts have, as `present`.
+
+        Raises
+        ------
+        ValueError
+            If a cell takes the place of another and it is not known which modalities it has.
         """
         plain = self.plain(x, present)
-        one, two = dict(plain.parts), dict(plain.parts)
+        parts = (dict(plain.parts), dict(plain.parts))
+        leader = self._leader(augmentations)
+        for context, known, view in zip(contexts, partners_present, parts, strict=True):
+            if leader is not None:
+                own = augmentations[leader], plain.parts[leader].cells
+                self._follow(view, leader, x, present, *own, context, known)
         for i, name in enumerate(self.names):
-            rows = plain.parts[name]
-            if not len(rows.cells):
+            for context, view in zip(contexts, parts, strict=True):
+                cells, rows = view[name].cells, view[name].x
+                if len(cells):
+                    own_context = self._context(context, i, cells)
+                    view[name] = ModalityRows(augmentations[name](rows, rng, own_context), cells)
+        return MultiView(parts[0], x.n_cells), MultiView(parts[1], x.n_cells)
+
+    def _leader(self, augmentations: Mapping[str, Augmentation]) -> str | None:
+        """The modality whose views draw other cells, of which there is one at most."""
+        found = [n for n in self.names if augmentations[n].walks(0) or augmentations[n].walks(1)]
+        return found[0] if found else None
+
+    def _follow(
+        self,
+        view: dict[str, ModalityRows],
+        leader: str,
+        x: SparseRows,
+        present: Tensor,
+        augmentation: Augmentation,
+        leading: Tensor,
+        context: ViewContext,
+        known: Mapping[Walk, Tensor],
+    ) -> None:
+        """Put cells that take the place of others in one modality in their place in the others too.
+
+        That modality itself is left to its augmentation.
+        """
+        found = augmentation.stand_ins(len(leading), leading.device, context)
+        if not found:
+            return
+        places = []
+        for walk, drawn in found:
+            if walk not in known:
+                msg = f"It is not known which modalities the partners of the walk {walk} have."
+                raise ValueError(msg)
+            replaced = torch.zeros(x.n_cells, dtype=torch.bool, device=leading.device)
+            places.append((walk, replaced.index_copy_(0, leading, drawn)))
+            present = torch.where(replaced.unsqueeze(1), known[walk], present)
+        everything = torch.arange(x.n_cells, device=leading.device)
+        for i, name in enumerate(self.names):
+            if name == leader:
                 continue
-            assert isinstance(rows.x, SparseRows)
-            own = tuple(self._context(context, i, rows.cells) for context in contexts)
-            drawn = two_views(rows.x, augmentations[name], rng, (own[0], own[1]))
-            one[name], two[name] = (ModalityRows(view, rows.cells) for view in drawn)
-        return MultiView(one, x.n_cells), MultiView(two, x.n_cells)
+            part: Any = self._part(x, name, everything)
+            for walk, replaced in places:
+                theirs = self._part(context.partners[walk], name, everything)
+                part = choose_cells(~replaced, part, theirs)
+            cells = present[:, i].nonzero().squeeze(1)
+            view[name] = ModalityRows(take(part, cells), cells)
 
     def _context(self, context: ViewContext, i: int, cells: Tensor) -> ViewContext:
         name = self.names[i]
