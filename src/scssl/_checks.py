@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,6 +38,23 @@ def whole_numbers(values: pd.Series[Any]) -> pd.Series[Any]:
     if categorical:
         return values.cat.rename_categories(names.astype(np.int64).tolist())
     return values.astype("Int64") if len(names) < len(values) else values.astype(np.int64)
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is a real number, of Python or of NumPy; a truth value is none."""
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def first_fraction(values: pd.Series[Any]) -> float | None:
+    """The first number that is not whole, in a column of fractions; `None` for any other column.
+
+    Such numbers are measured, and no names of groups.
+    """
+    if getattr(values.dtype, "kind", "O") != "f":
+        return None
+    known = values[values.notna()]
+    broken = known[known != known.round()]
+    return float(broken.iloc[0]) if len(broken) else None
 
 
 def check_integers(**counts: tuple[Any, int]) -> None:

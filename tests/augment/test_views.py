@@ -327,6 +327,33 @@ def test_bad_arguments_are_refused(make, error, match):
         make()
 
 
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        (lambda: Mask(np.float32(0.25), p=np.int64(1)), Mask(0.25, p=1)),
+        (lambda: Dropout(decay=np.float32(0.5)), Dropout(decay=0.5)),
+        (
+            lambda: GaussianNoise(scale=np.int32(2), p=np.float16(0.5)),
+            GaussianNoise(scale=2, p=0.5),
+        ),
+        (lambda: BinomialThinning(np.float32(0.5)), BinomialThinning(0.5)),
+        (lambda: BinomialThinning(np.array([0.25, 1], np.float32)), BinomialThinning((0.25, 1))),
+        (lambda: RandomApply(Mask(0.5), np.float32(0.5)), RandomApply(Mask(0.5), 0.5)),
+    ],
+)
+def test_numbers_of_numpy_are_numbers(make, expected):
+    assert repr(make()) == repr(expected)
+    assert json.dumps(make().config()) == json.dumps(expected.config())
+
+
+@pytest.mark.parametrize("value", [True, np.True_, np.array([0.5]), "0.5", 0.5j, None])
+def test_what_is_no_number_is_refused(value):
+    with pytest.raises(ValueError, match="`rate` must be a number"):
+        Mask(value)
+    with pytest.raises(ValueError, match="`keep` must be"):
+        BinomialThinning((value, 1))
+
+
 def test_foreign_augmentations_are_not_built_from_a_config():
     class Own(Mask):
         pass

@@ -99,8 +99,36 @@ def test_labels_and_batches_of_modalities():
 def test_incomplete_batch_is_refused():
     mdata = make_mdata()
     del mdata["prot"].obs["batch"]
-    with pytest.raises(ValueError, match=r'mdata.obs\["batch"\] has 20 missing values'):
+    with pytest.raises(ValueError, match=r"do not have it for 20 cells, .* 'cell130'"):
         make(mdata=mdata, setup={"batch_key": "batch"})
+
+
+@pytest.mark.parametrize("kind", ["category", "int", "both"])
+def test_batch_of_one_modality_is_completed_by_the_line_of_the_message(kind):
+    mdata = make_mdata()
+    if kind == "both":
+        protein = mdata["prot"].obs["batch"].astype(object)
+        protein[:] = "c"
+        protein.iloc[-1] = None
+        mdata["prot"].obs["batch"] = protein
+    else:
+        del mdata["prot"].obs["batch"]
+    if kind == "int":
+        mdata["rna"].obs["batch"] = pd.factorize(mdata["rna"].obs["batch"])[0]
+    with pytest.raises(ValueError, match=r'There is no mdata.obs\["batch"\]') as refused:
+        make(mdata=mdata, setup={"batch_key": "batch"})
+    exec(str(refused.value).split("for all cells: ")[1], {"mdata": mdata})
+    model = trained(
+        mdata=mdata,
+        setup={"batch_key": "batch"},
+        augmentation={"rna": CrossOver(0.3, within="batch", p=1), "protein": Mask(0.3)},
+    )
+    found = mdata.obs["batch"].astype(str).to_numpy()
+    expected = mdata["rna"].obs["batch"].astype(str).to_list()
+    expected += ["c"] * 19 + ["unknown"] if kind == "both" else ["unknown"] * 20
+    np.testing.assert_array_equal(found, expected)
+    assert model.setup.categories["batch"] == sorted(set(expected))
+    assert np.isfinite(model.get_latent_representation()).all()
 
 
 # --- bad input ------------------------------------------------------------------------------------
@@ -158,6 +186,41 @@ def test_bad_objects():
     mdata.update()
     with pytest.raises(ValueError, match=r"1 cells .* in no modality .*'new'.*mdata = mdata\["):
         scssl.model.SimCLR.setup_mudata(mdata)
+
+
+@pytest.mark.parametrize(
+    ("change", "match"), [("log", "has fractions"), ("minus", "has 1 negative")]
+)
+@pytest.mark.parametrize("kept", [True, False])
+def test_message_on_new_proteins_is_for_a_model_that_exists(change, match, kept):
+    mdata = make_mdata()
+    model = trained(mdata=mdata)
+    query = mdata.copy()
+    protein = query["prot"]
+    counts = np.array(protein.X)
+    if kept:
+        protein.layers["raw"] = counts.copy()
+    if change == "log":
+        protein.X = np.log1p(counts)
+    else:
+        counts[3, 2] = -1
+        protein.X = counts
+    with pytest.raises(ValueError, match=match) as refused:
+        model.get_latent_representation(query)
+    said = str(refused.value)
+    # Arguments of setup_mudata are none of those that embed.
+    assert "protein_layer" not in said
+    assert "protein_normalization" not in said
+    if not kept:
+        assert said.endswith('mdata.mod["prot"].X = ...')
+        return
+    exec(said.split(": ")[-1].rstrip("."), {"mdata": query})
+    np.testing.assert_array_equal(
+        model.get_latent_representation(query), model.get_latent_representation()
+    )
+    del query["prot"].X
+    with pytest.raises(ValueError, match=r'Fill it: mdata.mod\["prot"\].X = \.\.\.'):
+        model.get_latent_representation(query)
 
 
 def test_query_of_the_wrong_kind():

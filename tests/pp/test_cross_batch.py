@@ -650,6 +650,23 @@ def test_batches_of_any_type(adata, kind):
     assert len(found.uns["cross_batch_neighbors"]["batches"]) == (2 if kind == "bool" else 3)
 
 
+def test_fractions_are_no_batches(adata):
+    adata.obs["share"] = np.linspace(0, 1, adata.n_obs)
+    with pytest.raises(ValueError, match=r"obs\['share'\] holds fractions \(0\.00\d+, \.\.\.\)"):
+        scssl.pp.cross_batch_neighbors(adata, "share", use_rep="X_rep")
+    assert not adata.obsp
+    assert not adata.uns
+
+
+@pytest.mark.parametrize("categorical", [False, True])
+def test_batches_that_are_whole_numbers_have_one_name(adata, categorical):
+    adata.obs["batch"] = pd.factorize(adata.obs["batch"])[0].astype(float)
+    if categorical:
+        adata.obs["batch"] = adata.obs["batch"].astype("category")
+    found = run(adata)
+    assert list(found.uns["cross_batch_neighbors"]["batches"]) == ["0", "1", "2"]
+
+
 def test_written_and_read_with_slashes_in_batches(adata, tmp_path):
     adata.obs["batch"] = "donor/" + adata.obs["batch"].astype(str)
     adata.obs_names = ["same"] * adata.n_obs

@@ -11,6 +11,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from scssl._checks import is_number
 from scssl.nn import SparseRows
 
 from ._view_hash import bernoulli, key_of_names
@@ -332,8 +333,7 @@ def check_share(name: str, value: float, *, zero: bool = False, one: bool = Fals
     one
         Whether 1 is allowed.
     """
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not (0 < value < 1 or (zero and value == 0) or (one and value == 1)):
+    if not is_number(value) or not (0 < value < 1 or (zero and value == 0) or (one and value == 1)):
         bounds = f"{'[' if zero else '('}0, 1{']' if one else ')'}"
         msg = f"`{name}` must be a number in {bounds}, found {value!r}."
         raise ValueError(msg)
@@ -342,8 +342,7 @@ def check_share(name: str, value: float, *, zero: bool = False, one: bool = Fals
 
 def check_positive(name: str, value: float) -> float:
     """Refuse what is not a positive finite number."""
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not 0 < value < float("inf"):
+    if not is_number(value) or not 0 < value < float("inf"):
         msg = f"`{name}` must be a positive number, found {value!r}."
         raise ValueError(msg)
     return float(value)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from scssl._checks import is_number
 from scssl.nn import SparseRows
 
 from ._view import Augmentation, Batch, ViewContext, check_positive, check_share, shape_of
@@ -104,9 +106,13 @@ class BinomialThinning(_CountAugmentation):
     keeps_counts = False
 
     def __init__(self, keep: float | Sequence[float] = (0.5, 1.0), *, p: float = 0.5) -> None:
-        bounds = (keep, keep) if isinstance(keep, (int, float)) else tuple(keep)
-        numbers = all(isinstance(b, (int, float)) for b in bounds) and len(bounds) == 2
-        if not numbers or not 0 < bounds[0] <= bounds[1] <= 1:
+        bounds: tuple[Any, ...]
+        bounds = tuple(keep) if isinstance(keep, Iterable) else (keep, keep)
+        if (
+            len(bounds) != 2
+            or not all(map(is_number, bounds))
+            or not 0 < bounds[0] <= bounds[1] <= 1
+        ):
             msg = f"`keep` must be two ascending numbers in (0, 1], or one; found {keep!r}."
             raise ValueError(msg)
         self.keep = (float(bounds[0]), float(bounds[1]))

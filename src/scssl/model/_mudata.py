@@ -154,6 +154,8 @@ def make_mudata_setup(
             there = ", ".join(map(repr, mdata.obs.columns[:20])) or "none"
             msg = f"There is no column {key!r} in mdata.obs or its modalities; mdata.obs has: {there}."
             raise KeyError(msg)
+    if batch_key is not None and batch_key not in mdata.obs.columns:
+        _refuse_incomplete(mdata, cells.obs[batch_key], batch_key, names)
     try:
         categories = {
             key: _categories(cast("AnnData", cells), key, labels=key == labels_key) for key in keys
@@ -179,6 +181,23 @@ def make_mudata_setup(
         modalities=tuple(modalities),
     )
     return setup, features, mudata_fingerprint(stats, places, features)
+
+
+def _refuse_incomplete(mdata: Any, column: pd.Series, key: str, names: Mapping[str, str]) -> None:
+    """Refuse a column of modalities that does not cover all cells, as that of a mosaic may not."""
+    missing = column.isna()
+    if not missing.any():
+        return
+    there = [name for name in names.values() if key in mdata.mod[name].obs.columns]
+    first, *others = (f'mdata.mod["{name}"].obs["{key}"].astype("object")' for name in there)
+    whole = first + "".join(f".combine_first({other})" for other in others)
+    msg = (
+        f'There is no mdata.obs["{key}"], and the modalities with such a column '
+        f"({', '.join(map(repr, there))}) do not have it for {int(missing.sum()):,} cells, the first is "
+        f"{str(column.index[int(missing.argmax())])!r}. Make one for all cells: "
+        f'mdata.obs["{key}"] = {whole}.reindex(mdata.obs_names).fillna("unknown")'
+    )
+    raise ValueError(msg)
 
 
 def mudata_fingerprint(

@@ -78,7 +78,12 @@ def check_modality(
     try:
         matrix = matrix_of(adata, setup.layer)
     except (KeyError, ValueError) as error:
-        message = error.args[0].replace("layer=...", f"{setup.kind}_layer=...")
+        message = error.args[0]
+        if new:
+            message = message.replace(
+                "Say which layer to use: layer=...", f"Fill it: {setup.where} = ..."
+            )
+        message = message.replace("layer=...", f"{setup.kind}_layer=...")
         raise type(error)(_of_modality(message, setup)) from error
     stats = scan_matrix(matrix, where=setup.where)
     if setup.kind == "rna":
@@ -90,8 +95,7 @@ def check_modality(
             raise ValueError(re.sub(r"(?<!, )\blayer=", "rna_layer=", message)) from error
     else:
         kind = setup.normalization
-        leave_out = f"del {setup.mod}; mdata.update()" if new else f"{setup.kind}=None"
-        _check_values(adata, setup, stats, leave_out)
+        _check_values(adata, setup, stats, new)
     if stats.n_empty_cells and kind != "none":
         first = str(adata.obs_names[stats.empty_cells[0]])
         msg = (
@@ -123,8 +127,9 @@ def _of_modality(message: str, setup: ModalitySetup) -> str:
     return re.sub(r"\badata\b", setup.mod, message)
 
 
-def _check_values(adata: AnnData, setup: ModalitySetup, stats: MatrixStats, leave_out: str) -> None:
+def _check_values(adata: AnnData, setup: ModalitySetup, stats: MatrixStats, new: bool) -> None:
     what, where = setup.normalization, setup.where
+    leave_out = f"del {setup.mod}; mdata.update()" if new else f"{setup.kind}=None"
 
     def place(entry: Any) -> str:
         cell, feature = adata.obs_names[entry.row], adata.var_names[entry.column]
@@ -145,21 +150,29 @@ def _check_values(adata: AnnData, setup: ModalitySetup, stats: MatrixStats, leav
     if what == "none":
         return
     option = f"{setup.kind}_normalization"
-    used_as_it_is = f'To use them as they are: {option}="none"' if setup.kind == "protein" else ""
+    wanted = f"{option}={what!r} is for counts"
+    mend = f"Pass a layer with counts: {setup.kind}_layer=..."
+    if setup.kind == "protein":
+        mend += f' To use them as they are: {option}="none"'
+    if new and (stats.n_negative or not stats.all_integer):
+        # The model exists: what can change are the values.
+        wanted = f"the model reads counts ({what!r})"
+        hint = find_counts(adata, layer=setup.layer, by_model=True)
+        mend = _of_modality(hint, setup) or (
+            f"Put the counts there that these values were made of: {where} = ..."
+        )
     if stats.n_negative:
         msg = (
             f"{where} has {stats.n_negative:,} negative values; the first is "
-            f"{place(stats.first_negative)}. {option}={what!r} is for counts, and these are normalised "
-            f"already. Pass a layer with counts: {setup.kind}_layer=... {used_as_it_is}"
+            f"{place(stats.first_negative)}. But {wanted}, and these are normalised already. {mend}"
         )
-        raise ValueError(msg.rstrip())
+        raise ValueError(msg)
     if not stats.all_integer:
         msg = (
             f"{where} has fractions ({place(stats.first_fraction)}, largest value {stats.max:.4g}), but "
-            f"{option}={what!r} is for counts. Pass a layer with counts: {setup.kind}_layer=... "
-            f"{used_as_it_is}"
+            f"{wanted}. {mend}"
         )
-        raise ValueError(msg.rstrip())
+        raise ValueError(msg)
     if stats.n_empty_cells == stats.n_obs:
         msg = f"{where} is all zero. Leave the modality out: {leave_out}"
         raise ValueError(msg)

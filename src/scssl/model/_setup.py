@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from scssl._checks import whole_numbers
+from scssl._checks import first_fraction, whole_numbers
 from scssl._errors import ScsslWarning
 from scssl.data import (
     GeneVocabulary,
@@ -258,9 +258,10 @@ def _categories(adata: AnnData, key: str, *, labels: bool) -> list[str]:
     if not labels:
         _refuse_missing(adata, values, key)
     values = values[values.notna()]
-    if pd.api.types.is_float_dtype(values.dtype) and not (values == values.round()).all():
+    fraction = first_fraction(values)
+    if fraction is not None:
         msg = (
-            f'adata.obs["{key}"] holds fractions ({values.iloc[0]:g}, ...), which are no categories. '
+            f'adata.obs["{key}"] holds fractions ({fraction:g}, ...), which are no categories. '
             "Pass it in `continuous_covariate_keys`, or name another column."
         )
         raise ValueError(msg)

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from scssl._checks import is_number
+
 
 def whole(name: str, value: Any) -> int:
     """A whole number of at least 1."""
-    number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
-    if not number or value != value // 1 or value < 1:
+    if not is_number(value) or value != value // 1 or value < 1:
         msg = f"`{name}` must be a whole number of at least 1, found {value!r}."
         raise ValueError(msg)
     return int(value)

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from scssl._checks import check_adata, check_integers, check_key, get_embedding
+from scssl._checks import (
+    check_adata,
+    check_integers,
+    check_key,
+    first_fraction,
+    get_embedding,
+    whole_numbers,
+)
 from scssl._errors import ScsslWarning
 from scssl._random import RNG, as_seed, derive_seed
 
@@ -245,7 +252,16 @@ def _batches(adata: AnnData, key: str) -> tuple[np.ndarray, np.ndarray]:
             f"`adata = adata[adata.obs[{key!r}].notna()].copy()`."
         )
         raise ValueError(msg)
-    names, codes = np.unique(column.astype(str).to_numpy(dtype=str), return_inverse=True)
+    fraction = first_fraction(column)
+    if fraction is not None:
+        msg = (
+            f"adata.obs[{key!r}] holds fractions ({fraction:g}, ...), which are no batches. Set batch_key "
+            "to the column of batches."
+        )
+        raise ValueError(msg)
+    names, codes = np.unique(
+        whole_numbers(column).astype(str).to_numpy(dtype=str), return_inverse=True
+    )
     if len(names) < 2:
         found = f"only the batch {str(names[0])!r}" if len(names) else "no cells"
         msg = (

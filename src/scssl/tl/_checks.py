@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from scssl._checks import check_adata, check_integers, check_key, get_embedding, whole_numbers
+from scssl._checks import (
+    check_adata,
+    check_integers,
+    check_key,
+    get_embedding,
+    is_number,
+    whole_numbers,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,14 +30,14 @@ __all__ = [
     "get_embedding",
     "get_labels",
     "get_rows",
+    "is_number",
     "whole_numbers",
 ]
 
 
 def check_share(value: Any, name: str, *, zero: bool = False) -> None:
     """Raise unless argument ``name`` is above 0 (or, with `zero`, 0) and below 1."""
-    number = isinstance(value, (int, float, np.number)) and not isinstance(value, (bool, np.bool_))
-    if not number or not (0 < value < 1 or (zero and value == 0)):
+    if not is_number(value) or not (0 < value < 1 or (zero and value == 0)):
         least = "at least 0" if zero else "above 0"
         msg = f"`{name}` must be a number {least} and below 1, found {value!r}."
         raise ValueError(msg)

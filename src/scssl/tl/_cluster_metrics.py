@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scssl._random import RNG, as_seed, derive_generator, derive_seed
-from scssl.tl._checks import check_adata, check_integers, check_key, get_embedding, get_labels
+from scssl.tl._checks import (
+    check_adata,
+    check_integers,
+    check_key,
+    get_embedding,
+    get_labels,
+    is_number,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -98,7 +105,7 @@ def cluster_metrics(
 
     check_adata(adata)
     check_integers(n_neighbors=(n_neighbors, 2), n_repeats=(n_repeats, 1))
-    if isinstance(resolution, bool) or not isinstance(resolution, (int, float)) or resolution <= 0:
+    if not is_number(resolution) or not 0 < resolution < float("inf"):
         msg = f"`resolution` must be a number above 0, found {resolution!r}."
         raise ValueError(msg)
     key_added = "cluster_metrics" if key_added is None else key_added
