@@ -104,6 +104,24 @@ def test_what_is_no_graph_of_these_cells_is_refused(graph, error, match):
         NeighborTable.from_graph(graph, "mnn", 4)
 
 
+@pytest.mark.parametrize("as_sparse", [False, True])
+def test_nan_makes_no_neighbours_of_all_cells(as_sparse):
+    graph = np.full((4, 4), np.nan)
+    given = sparse.csr_matrix(graph) if as_sparse else graph
+    with pytest.raises(ValueError, match=r"16 entries that are NaN.*cross_batch_neighbors"):
+        NeighborTable.from_graph(given, "mnn", 4)
+    full = sparse.csr_matrix(np.ones((4, 4)))
+    assert NeighborTable.from_graph(full, "mnn", 4).counts.tolist() == [3] * 4
+
+
+def test_one_nan_in_a_dense_graph_is_refused():
+    graph = np.eye(4, k=1)
+    assert NeighborTable.from_graph(graph, "mnn", 4).counts.tolist() == [1, 1, 1, 0]
+    graph[3, 0] = np.nan
+    with pytest.raises(ValueError, match="1 entries that are NaN"):
+        NeighborTable.from_graph(graph, "mnn", 4)
+
+
 def test_entries_out_of_range_are_refused():
     graph = sparse.csr_matrix(random_graph(6, 3, 0) * 1.0)
     graph.indices[2] = 9

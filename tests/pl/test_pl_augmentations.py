@@ -227,6 +227,29 @@ def test_partners_come_from_the_graph(lognorm):
     assert len(scssl.pl.augmentations(lognorm, mutual, show=False)) == 5
 
 
+@pytest.mark.parametrize("known", ["batch_key", "uns"])
+@pytest.mark.parametrize("wrong", ["mutual", "within"])
+def test_graphs_that_training_refuses_are_not_drawn(lognorm, known, wrong):
+    for options in ({"method": "mnn", "n_neighbors_within": 5}, {"key_added": "mixed"}):
+        scssl.pp.cross_batch_neighbors(lognorm, "donor", n_pcs=5, n_neighbors=5, **options)
+    given = {}
+    if known == "batch_key":
+        lognorm.uns.clear()
+        given = {"batch_key": "donor"}
+    which = "between batches only" if wrong == "mutual" else "within batches only"
+    with pytest.raises(ValueError, match=rf"{which}.*adata.obsp\['mixed'\].*method='mnn'"):
+        scssl.pl.augmentations(
+            lognorm, [Mask(0.2), MutualNeighborMix(**{wrong: "mixed"})], show=False, **given
+        )
+    scssl.pl.augmentations(lognorm, [Mask(0.2), MutualNeighborMix()], show=False, **given)
+
+
+def test_graph_of_nan_is_not_drawn(lognorm):
+    lognorm.obsp["near"] = np.full((lognorm.n_obs, lognorm.n_obs), np.nan)
+    with pytest.raises(ValueError, match="entries that are NaN"):
+        scssl.pl.augmentations(lognorm, NeighborMix("near"), show=False)
+
+
 def test_graph_of_other_cells_is_told(lognorm):
     scssl.pp.cross_batch_neighbors(lognorm, "donor", n_pcs=5)
     other = lognorm[::-1].copy()

@@ -13,7 +13,10 @@ from scipy import sparse
 from scssl._errors import ScsslWarning
 
 if TYPE_CHECKING:
+    import pandas as pd
     from anndata import AnnData
+
+    from scssl.data._partners import NeighborTable
 
 _CELLS = "cells"
 
@@ -83,6 +86,83 @@ def check_graph_cells(adata: AnnData, key: str, where: str = "adata") -> None:
         f"method={params.get('method', 'bbknn')!r}, key_added={main!r})"
     )
     warnings.warn(msg, ScsslWarning, stacklevel=3)
+
+
+def batch_keys(uns: Mapping[str, Any], key: str, beside: Iterable[str] = ()) -> list[str]:
+    """Columns of `obs` with the batches that a graph was made with, as far as that is written down.
+
+    Parameters
+    ----------
+    uns
+        Where it is written.
+    key
+        Key of the graph in ``adata.obsp``.
+    beside
+        Other graphs: what was made together is described once, under the name of the first.
+    """
+    keys = []
+    for name in (key, *(one for one in beside if f"{one}_within" == key)):
+        try:
+            found = uns[name]["params"]["batch_key"]
+        except (KeyError, TypeError, IndexError):
+            continue
+        if isinstance(found, str):
+            keys.append(found)
+    return keys
+
+
+def batch_codes(column: pd.Series[Any]) -> np.ndarray:
+    """Code of the batch of each cell, -1 where it is missing."""
+    import pandas as pd
+
+    codes: np.ndarray = pd.factorize(column.astype(str).where(column.notna()))[0]
+    return codes
+
+
+def check_edges(
+    table: NeighborTable,
+    codes: np.ndarray,
+    wanted: str,
+    *,
+    who: str,
+    where: str,
+    batch_key: str,
+    how: str,
+) -> None:
+    """Refuse edges within batches, or across them, where a graph of the other kind is needed.
+
+    Parameters
+    ----------
+    table
+        The graph.
+    codes
+        Batch of each cell, -1 where it is not known.
+    wanted
+        ``"across"`` or ``"within"``: the edges that there may be.
+    who, where, batch_key, how
+        For the message: what needs it, where it is, the column of the batches, and how to make it.
+
+    Raises
+    ------
+    ValueError
+        If there are others.
+    """
+    ends = np.repeat(codes, table.counts), codes[table.indices]
+    known = (ends[0] >= 0) & (ends[1] >= 0)
+    same = (ends[0] == ends[1])[known]
+    wrong = same if wanted == "across" else ~same
+    if not wrong.any():
+        return
+    what, other = (
+        ("between batches", "within one")
+        if wanted == "across"
+        else ("within batches", "between two")
+    )
+    msg = (
+        f"{who} needs a graph with edges {what} only, but {100 * wrong.mean():.2g} % of those of {where} "
+        f"are {other} (obs[{batch_key!r}]). Make it: {how}."
+    )
+    raise ValueError(msg)
 
 
 def _of_names(names: list[str]) -> str:

@@ -99,7 +99,7 @@ class NeighborTable:
         graph
             Sparse matrix or array ``(n_cells, n_cells)``; row ``i`` has the neighbours of cell
             ``i``. A zero that is stored is an entry (a distance can be zero), and the diagonal is
-            left out. Of a dense matrix, what is not zero counts.
+            left out. Of a dense matrix, what is not zero counts, and NaN is refused.
         name
             Its key in ``adata.obsp``, for messages.
         n_cells
@@ -119,7 +119,8 @@ class NeighborTable:
         TypeError
             If `graph` is no matrix.
         ValueError
-            If its shape does not fit, an entry is out of range, or no cell has a neighbour.
+            If its shape does not fit, an entry is out of range, no cell has a neighbour, or NaN would make
+            all cells neighbours.
 
         Examples
         --------
@@ -138,6 +139,7 @@ class NeighborTable:
         if graph is None:
             msg = f"There is no {where}.{how}"
             raise KeyError(msg)
+        dense = isinstance(graph, np.ndarray)
         if isinstance(graph, np.ndarray) and graph.ndim == 2 and graph.dtype.kind in "biuf":
             graph = sparse.csr_matrix(graph)
         if not sparse.issparse(graph):
@@ -149,6 +151,15 @@ class NeighborTable:
         csr = graph.tocsr()
         rows = np.repeat(np.arange(n_cells), np.diff(csr.indptr))
         table = cls._from_pairs(rows, csr.indices[: len(rows)], n_cells, where)
+        # What is stored names a neighbour, whatever its value; a NaN in a matrix of all pairs names none.
+        if dense or len(table.indices) == n_cells * (n_cells - 1):
+            n_unknown = int(np.isnan(csr.data).sum())
+            if n_unknown:
+                msg = (
+                    f"{where} has {n_unknown:,} entries that are NaN, which would make neighbours of any "
+                    f"cells.{how}"
+                )
+                raise ValueError(msg)
         if not len(table.indices):
             msg = f"{where} has no entries beside the diagonal: no cell has a neighbour.{how}"
             raise ValueError(msg)

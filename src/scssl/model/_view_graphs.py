@@ -8,13 +8,12 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 from scipy import sparse
 
 from scssl._errors import ScsslWarning
 from scssl.augment import Augmentation
 from scssl.data import NeighborTable
-from scssl.data._graph_cells import check_graph_cells
+from scssl.data._graph_cells import batch_codes, batch_keys, check_edges, check_graph_cells
 
 from ._setup import DataSetup
 
@@ -108,24 +107,17 @@ def _check_edges(
     if wanted is None:
         return
     key, codes = _batches(table.n_cells, name, views, places, place, setup)
-    if codes is None:
+    if codes is None or key is None:
         return
-    ends = np.repeat(codes, table.counts), codes[table.indices]
-    known = (ends[0] >= 0) & (ends[1] >= 0)
-    same = (ends[0] == ends[1])[known]
-    wrong = same if wanted == "across" else ~same
-    if wrong.any():
-        what, other = (
-            ("between batches", "within one")
-            if wanted == "across"
-            else ("within batches", "between two")
-        )
-        share = f"{100 * wrong.mean():.2g} %"
-        msg = (
-            f"The augmentation {views!r} needs a graph with edges {what} only, but {share} of those "
-            f"of {place.name}.obsp[{name!r}] are {other} (obs[{key!r}]). Make it: {how}."
-        )
-        raise ValueError(msg)
+    check_edges(
+        table,
+        codes,
+        wanted,
+        who=f"The augmentation {views!r}",
+        where=f"{place.name}.obsp[{name!r}]",
+        batch_key=key,
+        how=how,
+    )
 
 
 def _batches(
@@ -140,23 +132,11 @@ def _batches(
 
     Those that it was made with, where that is written down, come before those of the setup.
     """
-    uns = place.data.uns
-    # What was made together is described once, under the name of the first.
-    described = (name, *(one for one in views.graphs() if f"{one}_within" == name))
-    keys = [uns[one]["params"]["batch_key"] for one in described if _has_key(uns.get(one))]
+    keys = batch_keys(place.data.uns, name, views.graphs())
     for key in (*keys, setup.batch_key):
         for one in (place, *places):
             if key is not None and key in one.data.obs:
                 codes = np.full(n_cells, -1)
-                column = one.data.obs[key]
-                names = column.astype(str).where(column.notna())
-                codes[one.rows] = pd.factorize(names)[0]
+                codes[one.rows] = batch_codes(one.data.obs[key])
                 return key, codes
     return None, None
-
-
-def _has_key(described: Any) -> bool:
-    try:
-        return isinstance(described["params"]["batch_key"], str)
-    except (KeyError, TypeError, IndexError):
-        return False

@@ -61,7 +61,8 @@ def augmentations(
     layer
         Layer with the expression, by default `adata.X`.
     batch_key
-        Column of `adata.obs` with the experimental batch, for crossovers within batches.
+        Column of `adata.obs` with the experimental batch, for crossovers within batches, and to check
+        graphs that must be across batches or within them.
     input
         ``"counts"`` or ``"lognorm"``; by default found out.
     target_sum
@@ -88,8 +89,8 @@ def augmentations(
     KeyError
         If a graph, a layer or `batch_key` is not in `adata`.
     ValueError
-        If the augmentation needs counts and there are none, there are more panels than one for
-        `ax`, or an argument is out of its range.
+        If the augmentation needs counts and there are none, a graph has edges that it cannot have,
+        there are more panels than one for `ax`, or an argument is out of its range.
 
     Examples
     --------
@@ -204,7 +205,7 @@ def _views(
         resolve_input,
         scan_matrix,
     )
-    from scssl.data._graph_cells import check_graph_cells
+    from scssl.data._graph_cells import batch_codes, batch_keys, check_edges, check_graph_cells
     from scssl.nn import SparseRows
     from scssl.pl._depth import Depth
     from scssl.tl._checks import get_labels
@@ -219,17 +220,30 @@ def _views(
     source = open_rows(matrix, where=where)
 
     walks = (augmentation.walks(0), augmentation.walks(1))
-    tables = {
-        graph: NeighborTable.from_graph(
-            adata.obsp.get(graph),
-            graph,
-            adata.n_obs,
-            how=f" Make it: {augmentation.recipe(graph)}.",
+    tables = {}
+    for graph in augmentation.graphs():
+        how = augmentation.recipe(graph)
+        if batch_key is not None:
+            how = how.replace("batch_key=...", f"batch_key={batch_key!r}")
+        table = NeighborTable.from_graph(
+            adata.obsp.get(graph), graph, adata.n_obs, how=f" Make it: {how}."
         )
-        for graph in augmentation.graphs()
-    }
-    for graph in tables:
         check_graph_cells(adata, graph)
+        wanted = augmentation.edges().get(graph)
+        given = [] if batch_key is None else [batch_key]
+        written = batch_keys(adata.uns, graph, augmentation.graphs())
+        known = [key for key in (*written, *given) if key in adata.obs]
+        if wanted is not None and known:
+            check_edges(
+                table,
+                batch_codes(adata.obs[known[0]]),
+                wanted,
+                who=f"The augmentation {augmentation!r}",
+                where=f"adata.obsp[{graph!r}]",
+                batch_key=known[0],
+                how=how,
+            )
+        tables[graph] = table
     generator = derive_generator(seed, "cells")
     cells = generator.permutation(adata.n_obs)[:batch_size]
     ends = PartnerWalks(tables, walks).draw(cells, generator)
