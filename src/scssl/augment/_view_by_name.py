@@ -46,9 +46,11 @@ def augmentation(
         A preset, the name of an augmentation, an augmentation, or a list of such. Presets are
         ``"default"``, half of the genes hidden; ``"integration"``, cells mixed with similar ones of
         other batches, by the graphs of ``scssl.pp.cross_batch_neighbors(method="mnn")``, and then
-        hidden, which mixed batches best in our comparisons; ``"clear"``, the pipeline of :cite:p:`Han2022` (mask 20 %, Gaussian noise,
-        gene swap, crossover); ``"scsslbench"``, that of :cite:p:`Ovcharenko2025` (mask 50 %,
-        Gaussian noise, gene swap).
+        hidden, which mixed batches best in our comparisons; ``"scsslbench"``, the
+        pipeline of :cite:p:`Ovcharenko2025` (mask 50 %, Gaussian noise, gene swap); ``"clear"``, its
+        variant of that of :cite:p:`Han2022` (mask 20 %, Gaussian noise, gene swap, crossover). The
+        original has noise with a standard deviation of 0.5 in effect, and a fifth step, in which a
+        quarter of the genes take their values from other cells, each gene from one of its own.
     **options
         Arguments of the augmentation of this name; presets have none.
 

@@ -147,7 +147,8 @@ class GaussianNoise(Augmentation):
     rate
         Share :math:`q` of the genes to change, 0.8 in :cite:p:`Han2022`.
     scale
-        Standard deviation :math:`\sigma`, 0.2 in :cite:p:`Han2022`.
+        Standard deviation :math:`\sigma`, 0.2 in :cite:p:`Ovcharenko2025` and 0.5, in effect, in
+        :cite:p:`Han2022`.
     p
         Probability to apply, per cell and view, 0.5 in :cite:p:`Han2022`.
     on
