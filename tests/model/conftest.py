@@ -41,6 +41,11 @@ HISTORY = {
     "ProteinPredictor": {"validation_pearson"},
     "PseudoLabel": {"validation_accuracy"},
 }
+HISTORY |= {
+    name: {"projection_spread", "projection_std", "projection_dimensions"}
+    for name in MODELS
+    if issubclass(scssl.model.get_model_class(name), scssl.model.JointEmbedding)
+}
 TRAIN = {"max_epochs": 2, "batch_size": 32, "progress": False}
 
 

@@ -101,6 +101,63 @@ def test_monitor_sees_a_collapse():
     assert model.history["latent_std"].iloc[-1, 0] < model.history["latent_std"].iloc[0, 0] / 10
 
 
+def collapses_unseen_by_the_encoder(name, adata, patch=None, **kwargs):
+    model = make(name, adata, hidden_dims=(128,), n_latent=64, **kwargs)
+    if patch is not None:
+        model.module.compare = patch.__get__(model.module)
+    with pytest.warns(ScsslWarning, match="The projections have collapsed, although") as caught:
+        model.train(max_epochs=20, batch_size=64, lr=1e-2, progress=False)
+    last = {name: float(frame.iloc[-1, 0]) for name, frame in model.history.items()}
+    assert last["effective_rank"] > 3
+    assert last["latent_std"] > 0.1
+    return last, str(caught[0].message)
+
+
+def test_monitor_sees_projections_that_are_one_point():
+    weights = {"invariance": 100.0, "variance": 1e-8, "covariance": 1e-8}
+    last, said = collapses_unseen_by_the_encoder("VICReg", make_counts(n_cells=400), **weights)
+    assert last["projection_std"] < 0.03
+    assert "projection_std" in said
+
+
+def test_monitor_sees_projections_on_a_line():
+    def compare(self, one, two, *, learn):
+        z = [self.projector(h) for h in self.encode_views(one, two)]
+        return -torch.nn.functional.cosine_similarity(*z).mean()
+
+    adata = scssl.datasets.pbmc68k_reduced()
+    last, said = collapses_unseen_by_the_encoder("SimSiam", adata, compare)
+    # Batch normalisation keeps it from being a point.
+    assert last["projection_spread"] > 0.5
+    assert last["projection_dimensions"] < 1.05
+    assert "on which two kinds of cells at most" in said
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_healthy_training_is_not_called_a_collapse(name, recwarn):
+    model = make(name, make_counts(n_cells=300))
+    model.train(max_epochs=10, batch_size=64, progress=False)
+    assert not [w for w in recwarn if "collapsed" in str(w.message)]
+    assert model.history["projection_spread"].iloc[-1, 0] > 0.1
+
+
+def test_contrast_without_the_positive_in_the_denominator(tmp_path):
+    models = [make("SimCLR", make_counts(n_cells=300), loss=loss) for loss in ("dcl", "nt_xent")]
+    before = contrast(models[0])
+    for model in models:
+        model.train(max_epochs=15, batch_size=32, lr=3e-3, progress=False)
+    assert contrast(models[0]) > before + 0.05
+    a, b = (model.get_latent_representation() for model in models)
+    assert not np.allclose(a, b, atol=1e-2)
+    # DCL has no bound at zero, and is below.
+    assert models[0].history["train_loss"].iloc[-1, 0] < models[1].history["train_loss"].iloc[-1, 0]
+    models[0].save(tmp_path / "model")
+    loaded = scssl.model.SimCLR.load(tmp_path / "model", adata=models[0].adata)
+    np.testing.assert_array_equal(loaded.get_latent_representation(), a)
+    assert loaded.module.objective is scssl.objective.dcl
+    assert models[1].module.objective is scssl.objective.nt_xent
+
+
 class Watch(Callback):
     def __init__(self):
         self.targets, self.online = [], []

@@ -84,6 +84,8 @@ class SSLModule(BaseModuleClass):
     collapse_is_failure = True
     #: Standard deviation of embeddings below which they are one point.
     least_spread = 1e-4
+    #: The same of what the objective compares, by the measures of the history; see :meth:`projected`.
+    least_projected: Mapping[str, float] = {}
     #: Whether a lower validation loss means a better epoch. Where the target of the loss moves
     #: along with training, it does not, and the last weights are kept.
     loss_ranks_epochs = True
@@ -118,6 +120,16 @@ class SSLModule(BaseModuleClass):
         -------
         Shape ``(n_cells, n_latent)``.
         """
+
+    def projected(self, z: Tensor) -> Tensor | None:
+        """What the objective compares of embeddings, in evaluation mode; `None`: the embeddings.
+
+        Parameters
+        ----------
+        z
+            Embeddings, shape ``(n_cells, n_latent)``.
+        """
+        return None
 
     @property
     def encodes_covariates(self) -> bool:

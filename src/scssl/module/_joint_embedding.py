@@ -71,6 +71,9 @@ class JointEmbeddingModule(SSLModule):
     #: moves along: the loss of a copy that lags behind, or of a queue, says little about the encoder.
     loss_ranks_epochs = True
     compares_cells = True
+    # Of length 1 the projections of eight methods, run as they should be, on 400 synthetic cells and on
+    # pbmc68k_reduced, 2 to 60 epochs, ended at 0.18 (DINO, 8 dimensions) or more; a point has 0.
+    least_projected: Mapping[str, float] = {"projection_spread": 0.05}
 
     def __init__(
         self,
@@ -268,6 +271,9 @@ class JointEmbeddingModule(SSLModule):
             msg = 'This model has no projector. Use get_latent_representation(layer="encoder").'
             raise ValueError(msg)
         return blockwise(self.projector, self.embed(tensors)).float()
+
+    def projected(self, z: Tensor) -> Tensor | None:
+        return None if self.projector is None else blockwise(self.projector, z).float()
 
     def encoder_parts(self) -> list[nn.Module]:
         """Layers of the encoder, each with its normalisation, the one on the genes first."""

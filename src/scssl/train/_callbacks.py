@@ -17,13 +17,21 @@ from scssl.nn._mlp import effective_rank
 
 _MONITORED_CELLS = 2048
 _FEW_CELLS = 100
+#: What a low value of a measure of projections says.
+_MEANING = {
+    "projection_spread": "one direction for all cells",
+    "projection_std": "one point for all cells",
+    "projection_dimensions": "a line, on which two kinds of cells at most are told apart",
+}
 
 
 class Monitor(Callback):
     """Record the history of a run: losses, speed, learning rate, and whether embeddings collapse.
 
     The effective rank and the standard deviation are those of the embeddings of the first 2,048
-    validation cells, or of training cells where there are fewer than 100 validation cells.
+    validation cells, or of training cells where there are fewer than 100 validation cells. Where an
+    objective compares projections, those of the same cells are measured too: an encoder can keep
+    its rank while all that is compared is one point.
     """
 
     def __init__(self, n_epochs_before: int = 0) -> None:
@@ -61,6 +69,9 @@ class Monitor(Callback):
         for name, value in trainer.callback_metrics.items():
             if name.startswith("validation_"):
                 self.last[name] = float(value)
+        projected = _projected(pl_module.module, z)
+        if projected is not None:
+            self.last |= projection_measures(projected)
         self.last |= {
             "effective_rank": effective_rank(z),
             "latent_std": float(z.std(0, correction=0).mean()),
@@ -82,6 +93,18 @@ class Monitor(Callback):
                 "less weight decay or another activation, and look at scssl.pl.history(model)."
             )
             warnings.warn(msg, ScsslWarning, stacklevel=2)
+            return
+        for name, least in pl_module.module.least_projected.items():
+            if name in self.history and self.history[name][-1] < least:
+                msg = (
+                    f"The projections have collapsed, although the embeddings have not: {name} "
+                    f"{self.history[name][-1]:.2g}, where less than {least:g} is {_MEANING[name]}. The "
+                    "loss has nothing to teach any more; try other weights or another temperature of "
+                    "the loss, stronger views or a smaller learning rate, and look at "
+                    f'scssl.pl.history(model, "{name}").'
+                )
+                warnings.warn(msg, ScsslWarning, stacklevel=2)
+                return
 
     def state_dict(self) -> dict[str, Any]:
         return {"history": self.history, "n_epochs_before": self.n_epochs_before}
@@ -89,6 +112,44 @@ class Monitor(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.history = {name: list(values) for name, values in state_dict["history"].items()}
         self.n_epochs_before = state_dict["n_epochs_before"]
+
+
+def projection_measures(projected: torch.Tensor) -> dict[str, float]:
+    r"""How far projections are from one point or one line.
+
+    Parameters
+    ----------
+    projected
+        Projections :math:`p` of cells, shape ``(n_cells, n_dimensions)``.
+
+    Returns
+    -------
+    ``projection_spread``: standard deviation of :math:`p / \lVert p \rVert` along a dimension times the
+    root of the number of dimensions :cite:p:`Chen2021`, 1 when spread evenly, 0 for one direction.
+    ``projection_std``: that of :math:`p`. ``projection_dimensions``: the square of the sum of the
+    eigenvalues of its covariance by the sum of their squares, 1 on a line, 0 for a point.
+    """
+    p = projected.double()
+    unit = torch.nn.functional.normalize(p, dim=1)
+    centred = p - p.mean(0)
+    covariance = centred.T @ centred / len(p)
+    total = covariance.trace()
+    # Equal projections leave only rounding errors, whose spectrum is noise.
+    point = total <= 1e-12 * p.square().sum(1).mean()
+    return {
+        "projection_spread": float(unit.std(0, correction=0).mean() * p.shape[1] ** 0.5),
+        "projection_std": float(p.std(0, correction=0).mean()),
+        "projection_dimensions": 0.0 if point else float((total / covariance.norm()) ** 2),
+    }
+
+
+@torch.no_grad()
+def _projected(module: Any, z: torch.Tensor) -> torch.Tensor | None:
+    training = module.training
+    module.eval()
+    projected: torch.Tensor | None = module.projected(z)
+    module.train(training)
+    return projected
 
 
 @torch.no_grad()
