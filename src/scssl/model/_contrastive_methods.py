@@ -134,9 +134,20 @@ class MoCo(JointEmbedding):
 class NNCLR(JointEmbedding):
     r"""Contrast the nearest earlier embedding of a view with the other view :cite:p:`Dwibedi2021`.
 
-    The loss of :class:`SimCLR` between :math:`\mathrm{NN}(z_1)` and :math:`p(z_2)`, and the other way
-    round, with :math:`p` a predictor and :math:`\mathrm{NN}` the most similar of the embeddings of
-    earlier cells.
+    .. math::
+
+        L = \tfrac12 \left(\ell(\mathrm{NN}(z_1), p(z_2)) + \ell(\mathrm{NN}(z_2), p(z_1))\right), \quad
+        \ell(n, p) = \frac{1}{2B} \sum_{i=1}^{2B}
+            -\log \frac{e^{s(u_i, u_{i'}) / \tau}}{\sum_{j \ne i} e^{s(u_i, u_j) / \tau}}
+
+    with :math:`p` a predictor, :math:`\mathrm{NN}` the most similar of the embeddings of earlier cells, which
+    has no gradient, :math:`u` the :math:`B` neighbours and the :math:`B` predictions together, :math:`s` the
+    cosine and :math:`i'` the neighbour or prediction that belongs to :math:`i`. This :math:`\ell` is the
+    loss of :class:`SimCLR`, as in lightly and :cite:t:`Ovcharenko2025`. The equation of
+    :cite:t:`Dwibedi2021` has less: there a neighbour is contrasted with the :math:`B` predictions only,
+    :math:`-\log (e^{s(n_i, p_i) / \tau} / \sum_k e^{s(n_i, p_k) / \tau})`. Here it is with the other
+    neighbours of the batch too, and each prediction with all neighbours and the other predictions, which
+    pushes predictions apart.
 
     Parameters
     ----------
