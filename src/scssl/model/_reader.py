@@ -136,6 +136,9 @@ class CellReader:
         indices = np.asarray(indices)
         if not indices.size:
             return np.zeros(0, dtype=np.int64)
+        if indices.ndim != 1:
+            msg = f"`indices` must be a list of cells, found an array of shape {indices.shape}."
+            raise ValueError(msg)
         if indices.dtype.kind == "b":
             if indices.shape != (self.n_cells,):
                 msg = f"A mask needs one value per cell ({self.n_cells:,}), found {indices.shape}."
