@@ -315,6 +315,11 @@ def test_every_cell_is_trained_on_in_every_epoch():
         ("SimCLR", {"hidden_dims": (32,), "n_latent": 8}),
         ("MoCo", {"hidden_dims": (32,), "n_latent": 8, "queue_size": 64}),
         ("VICReg", {"hidden_dims": (32,), "n_latent": 8}),
+        ("NNCLR", {"hidden_dims": (32,), "n_latent": 8, "queue_size": 64}),
+        ("BarlowTwins", {"hidden_dims": (32,), "n_latent": 8}),
+        ("BYOL", {"hidden_dims": (32,), "n_latent": 8}),
+        ("SimSiam", {"hidden_dims": (32,), "n_latent": 8}),
+        ("DINO", {"hidden_dims": (32,), "n_latent": 8}),
     ],
 )
 def test_two_processes(tmp_path, name, options):
