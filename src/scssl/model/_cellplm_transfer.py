@@ -144,11 +144,12 @@ class CellPLMTransferMixin:
         if source.model_class != cls.__name__:
             msg = f"The weights are those of a {source.model_class}, not of a {cls.__name__}."
             raise TypeError(msg)
-        several = isinstance(adata, Datasets)
-        if not several:
+        if isinstance(adata, Datasets):
+            names = adata.genes.names
+        else:
             check_anndata(adata)
+            names = adata.var_names
         # Before the matrix is read: what is wrong with the genes is wrong with all the rest.
-        names = adata.genes.names if isinstance(adata, Datasets) else adata.var_names
         known_genes(source.genes, names, min_overlap)
         read = source.setup_arguments(covariates=False)
         keys: dict[str, Any] = {
@@ -165,7 +166,7 @@ class CellPLMTransferMixin:
             "continuous_covariate_keys": continuous_covariate_keys,
         }
         maker: Any = cls
-        if several:
+        if isinstance(adata, Datasets):
             given = [name for name, value in told.items() if value]
             if given:
                 msg = f"Of several data sets the decoder is told the data set alone; leave `{given[0]}` out."
