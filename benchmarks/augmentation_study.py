@@ -30,14 +30,7 @@ from sklearn.metrics import f1_score
 from sklearn.neighbors import KNeighborsClassifier
 
 import scssl
-from scssl.augment import (
-    CrossOver,
-    GaussianNoise,
-    GeneSwap,
-    Mask,
-    MutualNeighborMix,
-    NeighborMix,
-)
+from scssl.augment import CrossOver, GaussianNoise, GeneSwap, Mask, MutualNeighborMix, NeighborMix
 
 DATA = ["kang_ifnb", "scmixology_5batch"]
 METHODS = ["SimCLR", "VICReg", "BYOL"]

@@ -100,8 +100,8 @@ def run_dense(mode: str, counts, batch: int, hidden, seconds: float) -> dict[str
 def run_scssl(mode: str, counts, batch: int, hidden, seconds: float) -> dict[str, float]:
     from scssl.augment import RandomMask
     from scssl.data import CellLoader, open_rows
-    from scssl.data._statistics import gene_statistics
-    from scssl.module import MaskedAutoencoderModule
+    from scssl.data.matrix._statistics import gene_statistics
+    from scssl.model.masked_autoencoder._network import MaskedAutoencoderModule
     from scssl.train import RowAdamW
 
     module = MaskedAutoencoderModule(

@@ -22,15 +22,23 @@ FLOORS = [
     {"cli"},
     {"pl"},
     {"tl", "pp", "datasets"},
+    {"published"},
     {"model"},
-    {"hub"},
-    {"train"},
+    {"hub", "train"},
     {"module"},
     {"objective", "augment"},
     {"nn", "data"},
 ]
-# Private modules beside the namespaces are the ground that all stand on.
-GROUND = {path.stem for path in SOURCE.glob("_*.py")} - {"__init__"}
+# Private modules and folders beside the namespaces are the ground that all stand on.
+GROUND = {path.stem for path in SOURCE.glob("_*")} - {"__init__", "__pycache__"}
+# Families of models, which know what all have in common and not each other.
+FAMILIES = {path.parent.name for path in SOURCE.glob("model/*/__init__.py")} - {"base"}
+# Names that may be taken from another package's private files.
+MAX_PRIVATE = 0
+
+
+def ground_of(path: Path) -> str:
+    return path.relative_to(SOURCE).with_suffix("").parts[0]
 
 
 def run_python(code: str) -> str:
@@ -69,11 +77,19 @@ def test_unknown_attribute():
         scssl.modle  # noqa: B018
 
 
-def imports(path: Path, source: Path = SOURCE) -> set[str]:
-    """Full names of all that a source file imports, at any depth of its code."""
+def imports(path: Path, source: Path = SOURCE, *, typing: bool = True) -> set[str]:
+    """Full names of all that a source file imports, at any depth of its code.
+
+    With `typing` also what only type checkers import.
+    """
     package = ".".join(["scssl", *path.relative_to(source).parts[:-1]])
     names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    tree = ast.parse(path.read_text())
+    if not typing:
+        for node in ast.walk(tree):
+            if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+                node.body = []
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -88,7 +104,9 @@ def imported_by(path: Path, source: Path = SOURCE) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "path", sorted(SOURCE.rglob("*/*.py")), ids=lambda p: str(p.relative_to(SOURCE))
+    "path",
+    sorted(path for path in SOURCE.rglob("*/*.py") if ground_of(path) not in GROUND),
+    ids=lambda p: str(p.relative_to(SOURCE)),
 )
 def test_floors(path: Path):
     own = path.relative_to(SOURCE).parts[0]
@@ -101,9 +119,72 @@ def test_floors(path: Path):
 
 
 def test_ground_stands_on_nothing():
-    assert {part for name in GROUND for part in imported_by(SOURCE / f"{name}.py")} <= GROUND | {
-        "__version__"
+    paths = [path for name in GROUND for path in SOURCE.rglob("*.py") if ground_of(path) == name]
+    assert {part for path in paths for part in imported_by(path)} <= GROUND | {"__version__"}
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_families_do_not_know_each_other(family: str):
+    others = tuple(f"scssl.model.{name}." for name in FAMILIES - {family})
+    for path in (SOURCE / "model" / family).rglob("*.py"):
+        assert not [name for name in imports(path) if f"{name}.".startswith(others)], path
+    known = {name for path in (SOURCE / "model/base").rglob("*.py") for name in imports(path)}
+    assert not [name for name in known if f"{name}.".startswith(f"scssl.model.{family}.")]
+
+
+def test_rooms_are_entered_through_their_doors():
+    """Another package is known by what its ``__init__`` names, not by its private files."""
+    private = []
+    for path in SOURCE.rglob("*/*.py"):
+        own = path.relative_to(SOURCE).parts[0]
+        for name in imports(path):
+            parts = name.split(".")
+            if parts[0] != "scssl" or len(parts) < 3 or parts[1] == own or parts[1] in GROUND:
+                continue
+            if any(part.startswith("_") for part in parts[2:]):
+                private.append(f"{path.relative_to(SOURCE)}: {name}")
+    assert len(private) <= MAX_PRIVATE, "\n".join(private)
+
+
+def import_graph() -> dict[str, set[str]]:
+    """Files that each file imports when it runs, through the doors of packages to what is behind."""
+    modules = {
+        ".".join(["scssl", *path.relative_to(SOURCE).with_suffix("").parts]).removesuffix(
+            ".__init__"
+        ): path
+        for path in SOURCE.rglob("*.py")
     }
+    doors = {
+        f"{package}.{name.rsplit('.', 1)[1]}": name
+        for package, path in modules.items()
+        if path.name == "__init__.py"
+        for name in imports(path)
+        if name.startswith(f"{package}.")
+    }
+
+    def file_of(name: str) -> str | None:
+        while name in doors and doors[name] != name:
+            name = doors[name]
+        while name and name not in modules:
+            name = name.rpartition(".")[0]
+        return name or None
+
+    return {
+        module: {file_of(name) for name in imports(path, typing=False) if name.startswith("scssl.")}
+        - {None, module}
+        for module, path in modules.items()
+        if path.name != "__init__.py"
+    }
+
+
+def test_no_file_imports_itself_by_a_detour():
+    graph = import_graph()
+    # Packages are doors: what a file takes through them is in the graph under its own file.
+    graph = {file: {one for one in found if one in graph} for file, found in graph.items()}
+    assert graph["scssl.model.base._model"] & {"scssl.module._base", "scssl.model.base._reader"}
+    while free := [file for file, found in graph.items() if not found]:
+        graph = {file: found - set(free) for file, found in graph.items() if file not in free}
+    assert not graph, {file: sorted(found) for file, found in graph.items()}
 
 
 def test_imports_are_seen(tmp_path: Path):

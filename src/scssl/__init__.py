@@ -8,15 +8,24 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from ._errors import BundleError, GeneMismatchError, ScsslWarning
-from ._settings import settings
+from scssl._errors import BundleError, GeneMismatchError, ScsslWarning
+from scssl._settings import settings
 
 if TYPE_CHECKING:
-    from . import augment, data, datasets, hub, model, pl, pp, tl
+    from scssl import (
+        augment,
+        data,
+        datasets,
+        hub,
+        model,
+        pl,
+        pp,
+        tl,
+    )
 
     __version__: str
 
-_NAMESPACES = ("augment", "data", "datasets", "hub", "model", "pl", "pp", "tl")
+_NAMESPACES = ("augment", "data", "datasets", "hub", "model", "nn", "objective", "pl", "pp", "tl")
 
 __all__ = [
     "BundleError",

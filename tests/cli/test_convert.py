@@ -13,8 +13,8 @@ import pytest
 import scssl
 from scssl.cli import main
 from scssl.cli._convert import _OF_CELLPLM, _OF_OTHERS, CONVERT_OPTIONS
-from scssl.hub._gene_table import GeneOrder
 from scssl.model import CellPLM, CellTypeClassifier, MaskedAutoencoder
+from scssl.published._gene_table import GeneOrder
 
 G = 60
 
@@ -89,7 +89,7 @@ def test_from_the_hub(folder, published, monkeypatch):
         asked.append((repo_id, filename, kwargs["revision"]))
         return folder / "a.ckpt"
 
-    monkeypatch.setattr(scssl.model._published, "fetch_file", fetch_file)
+    monkeypatch.setattr(scssl.published._autoencoder, "fetch_file", fetch_file)
     repo = ("--repo", "TillR/sc_pretrained", "--revision", "v1")
     assert convert(*repo, "--file", "GPMask.ckpt") == 0
     assert asked == [("TillR/sc_pretrained", "Pretrained Models/GPMask.ckpt", "v1")]

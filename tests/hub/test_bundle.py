@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scssl._errors import BundleError
-from scssl._serialize import json_sha256
+from scssl._io._trees import json_sha256
 from scssl.hub import read_bundle, write_bundle
 
 CONFIG = {"class": "MaskedAutoencoder", "arguments": {"hidden_dims": (64, 32), "rate": 0.5}}

@@ -15,16 +15,9 @@ import torch
 
 import scssl
 from scssl._errors import BundleError
-from scssl._files import MAX_JSON_BYTES
-from scssl._serialize import json_sha256
-from scssl.hub import (
-    fetch_bundle,
-    fetch_file,
-    list_models,
-    push_bundle,
-    read_bundle,
-    write_bundle,
-)
+from scssl._io._files import MAX_JSON_BYTES
+from scssl._io._trees import json_sha256
+from scssl.hub import fetch_bundle, fetch_file, list_models, push_bundle, read_bundle, write_bundle
 
 from .server import READER, WRITER
 

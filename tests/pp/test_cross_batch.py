@@ -11,7 +11,7 @@ from scipy import sparse
 
 import scssl
 from scssl import ScsslWarning
-from scssl.data._pca import pca
+from scssl.data.matrix._pca import pca
 from scssl.pp import _batch_graphs
 from scssl.pp._batch_graphs import BatchSearch, batch_pairs, check_graph
 
@@ -443,7 +443,7 @@ def same_up_to_sign(one: np.ndarray, other: np.ndarray, **tolerance) -> None:
 @pytest.mark.parametrize("kept", [0, 2**25])
 def test_components_are_those_of_scikit_learn(counts, rows_per_read, kept, monkeypatch):
     """In blocks or at once, from memory or read again in every pass."""
-    monkeypatch.setattr("scssl.data._pca._KEPT_VALUES", kept)
+    monkeypatch.setattr("scssl.data.matrix._pca._KEPT_VALUES", kept)
     source = scssl.data.open_rows(sparse.csr_matrix(counts.X))
     source.rows_per_read = rows_per_read
     scores = pca(source, input_kind="counts", columns=None, n_pcs=3, seed=0)
@@ -690,7 +690,7 @@ def test_graphs_are_taken_as_tables_of_partners(adata):
 
 
 def test_graph_of_other_cells_is_noticed(adata, tmp_path):
-    from scssl.data._graph_cells import check_graph_cells
+    from scssl.data.graphs._cells import check_graph_cells
 
     result = run(adata, method="mnn")
     order = np.random.default_rng(0).permutation(result.n_obs)

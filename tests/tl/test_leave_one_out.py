@@ -195,7 +195,7 @@ def test_one_stands_for_a_list_of_one():
 
 def interrupt_in(monkeypatch, number):
     """Ctrl-C in the training with this number, as the models take it: training ends, all goes on."""
-    from scssl.model._train import TrainingMixin
+    from scssl.model.base._train import TrainingMixin
 
     done, train = [], TrainingMixin.train
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from lightning.pytorch.accelerators import CUDAAccelerator
 
-from scssl.model._training import is_distributed
+from scssl.model.base._training import is_distributed
 from scssl.train._devices import choose_accelerator, n_processes
 
 

@@ -12,11 +12,11 @@ from lightning.pytorch.callbacks import Callback
 
 import scssl
 from scssl._errors import BundleError, ScsslWarning
-from scssl.data._statistics import GeneStatistics
+from scssl.data.matrix._statistics import GeneStatistics
 from scssl.train import SafeCheckpointIO
 from scssl.train._devices import bfloat16_works
 
-from ..model.conftest import make_counts  # noqa: TID252
+from ..model.conftest import make_counts
 
 # Of a constant learning rate, runs of another length are the beginning of one another.
 OPTIONS = {

@@ -7,12 +7,13 @@ from ._cell_mask import CellMask
 from ._mask import Hidden, Masking, RandomMask
 from ._program_masks import GeneProgramMask, GPToGPMask, GPToTFMask
 from ._programs import GenePrograms
-from ._view import Augmentation, Batch, ViewContext, two_views
+from ._view import Augmentation, Batch, ViewContext, Walk, two_views
 from ._view_by_name import augmentation, augmentation_from_config
 from ._view_compose import Compose, RandomApply
 from ._view_counts import BinomialThinning, NegativeBinomialNoise, PoissonResample
 from ._view_genes import CrossOver, GeneSwap
 from ._view_neighbors import MutualNeighborMix, NeighborMix
+from ._view_rows import choose_cells, take
 from ._view_values import Dropout, GaussianNoise, Mask
 
 __all__ = [

@@ -7,7 +7,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ._view import Augmentation, Batch, Edges, ViewContext, Walk, check_share
+from ._view import (
+    Augmentation,
+    Batch,
+    Edges,
+    ViewContext,
+    Walk,
+    check_share,
+)
 from ._view_rows import choose_cells
 
 

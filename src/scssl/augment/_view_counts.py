@@ -12,7 +12,14 @@ from torch import Tensor
 from scssl._checks import is_number
 from scssl.nn import SparseRows
 
-from ._view import Augmentation, Batch, ViewContext, check_positive, check_share, shape_of
+from ._view import (
+    Augmentation,
+    Batch,
+    ViewContext,
+    check_positive,
+    check_share,
+    shape_of,
+)
 from ._view_rows import values_of, with_values
 
 

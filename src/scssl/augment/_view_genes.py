@@ -9,7 +9,14 @@ from torch import Tensor
 
 from scssl.nn import SparseRows
 
-from ._view import Augmentation, Batch, ViewContext, check_choice, check_share, shape_of
+from ._view import (
+    Augmentation,
+    Batch,
+    ViewContext,
+    check_choice,
+    check_share,
+    shape_of,
+)
 from ._view_hash import bernoulli, coins, draw_seed
 from ._view_rows import has_kernel, join, position_keys, take
 
@@ -64,7 +71,7 @@ class GeneSwap(Augmentation):
         centre = torch.randint(n_genes, (n_cells,), generator=rng, device=device)
         if not isinstance(x, SparseRows):
             if has_kernel(x):
-                from . import _view_kernels
+                from scssl.nn.cpu import views as _view_kernels
 
                 return _view_kernels.swap(x, applied, gene_at, centre, self.rate, rng)
             return self._exchanged(x, applied.nonzero().squeeze(1), gene_at, centre, rng)
@@ -216,7 +223,7 @@ def exchange(
         own = x.keep(kept.logical_or_(~applied.index_select(0, x.rows)))
         return join(own, theirs.keep(bernoulli(position_keys(theirs), seed, rate)))
     if isinstance(other, Tensor) and has_kernel(x, other):
-        from . import _view_kernels
+        from scssl.nn.cpu import views as _view_kernels
 
         return _view_kernels.exchange(x, other, partner, applied, rate, rng)
     where = applied.nonzero().squeeze(1)

@@ -22,7 +22,14 @@ from ._view import (
 )
 from ._view_genes import exchange
 from ._view_hash import bernoulli, coins, draw_seed
-from ._view_rows import choose_cells, join, match, position_keys, sparse_with_values, take
+from ._view_rows import (
+    choose_cells,
+    join,
+    match,
+    position_keys,
+    sparse_with_values,
+    take,
+)
 
 _MIXES = ("int", "geo", "exc")
 Mix = Literal["int", "geo", "exc"]

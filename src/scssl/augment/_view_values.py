@@ -66,7 +66,7 @@ class Mask(Augmentation):
         self, x: Batch, applied: Tensor, rng: torch.Generator, context: ViewContext
     ) -> Batch:
         if isinstance(x, SparseRows) and has_kernel(x):
-            from . import _view_kernels
+            from scssl.nn.cpu import views as _view_kernels
 
             divisor = 1 - self.rate if self.rescale else 1.0
             return _view_kernels.mask(x, applied, self.rate, divisor, rng)
@@ -201,7 +201,7 @@ class GaussianNoise(Augmentation):
             chosen = per_value(x, applied) & (values != 0)
             return with_values(x, values.where(~chosen, self._noisy(values, rng)))
         if has_kernel(x):
-            from . import _view_kernels
+            from scssl.nn.cpu import views as _view_kernels
 
             clip = self.clip_min is not None
             return _view_kernels.noise(x, applied, self.rate, self.scale, clip, rng)

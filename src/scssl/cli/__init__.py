@@ -1,5 +1,5 @@
 """The command ``scssl``: each subcommand is a short call of the public Python API."""
 
-from scssl.cli._main import main
+from ._main import main
 
 __all__ = ["main"]

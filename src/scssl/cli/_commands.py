@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scssl.cli._parser import MODEL_OPTIONS, SETUP_OPTIONS, TRAIN_OPTIONS
+from ._parser import MODEL_OPTIONS, SETUP_OPTIONS, TRAIN_OPTIONS
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -22,7 +22,7 @@ def train(
     # Before, not after, hours of training.
     _check_output(Path(out), overwrite=overwrite)
 
-    from scssl.hub._bundle import check_target
+    from scssl.hub import check_target
     from scssl.model import JointEmbedding, get_model_class
 
     check_target(Path(out), overwrite=overwrite)

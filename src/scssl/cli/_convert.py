@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from scssl.cli._parser import _add_command, _add_options, _add_output
+from ._parser import _add_command, _add_options, _add_output
 
 CONVERT = """\
 Make a model folder of a checkpoint that Richter et al. (2025) published (TillR/sc_pretrained on the
@@ -110,7 +110,7 @@ def convert(
     **options: Any,
 ) -> None:
     """Convert the checkpoint ``file`` and save the model in ``out``."""
-    from scssl.cli._commands import _check_input, _check_output
+    from ._commands import _check_input, _check_output
 
     _check_output(Path(out), overwrite=overwrite)
     if repo is None:
@@ -135,7 +135,7 @@ def convert(
         options["genes"] = str(Path(options["genes"]).resolve())
 
     from scssl._settings import settings
-    from scssl.hub._bundle import check_target
+    from scssl.hub import check_target
     from scssl.model import CellPLM, CellTypeClassifier, MaskedAutoencoder
 
     check_target(Path(out), overwrite=overwrite)

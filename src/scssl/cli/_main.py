@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-from scssl.cli._parser import build_parser
+from ._parser import build_parser
 
 EXPECTED = (FloatingPointError, ValueError, KeyError, TypeError, OSError)
 

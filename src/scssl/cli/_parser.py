@@ -57,7 +57,7 @@ type, and writes the cells, the model, the training curves and a UMAP to a folde
 
 def build_parser() -> argparse.ArgumentParser:
     """Parser of the whole command line."""
-    from scssl.cli._convert import add_convert
+    from ._convert import add_convert
 
     parser = argparse.ArgumentParser(
         prog="scssl", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -84,7 +84,7 @@ def _add_command(
 
 def _add_demo(commands: Any) -> None:
     def run(arguments: dict[str, Any]) -> None:
-        from scssl.cli._demo import demo
+        from ._demo import demo
 
         demo(**arguments)
 
@@ -105,7 +105,7 @@ def _add_demo(commands: Any) -> None:
 
 def _add_embed(commands: Any) -> None:
     def run(arguments: dict[str, Any]) -> None:
-        from scssl.cli._commands import embed
+        from ._commands import embed
 
         embed(**arguments)
 
@@ -131,7 +131,7 @@ def _add_embed(commands: Any) -> None:
 
 def _add_train(commands: Any) -> None:
     def run(arguments: dict[str, Any]) -> None:
-        from scssl.cli._commands import train
+        from ._commands import train
 
         train(**arguments)
 

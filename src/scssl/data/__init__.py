@@ -8,23 +8,30 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from scssl.data._alignment import GeneAlignment
-from scssl.data._blocks import BlockNormalizer, FeatureBlock
-from scssl.data._context import CellContext
-from scssl.data._context_options import BatchPlan, ContextOptions
-from scssl.data._datasets import Datasets
-from scssl.data._input import InputDecision, find_counts, resolve_input
-from scssl.data._joined import JoinedRows
-from scssl.data._normalize import normalize_rows
-from scssl.data._partners import NeighborTable, PartnerWalks, partner_key
-from scssl.data._scan import MatrixStats, scan_matrix
-from scssl.data._source import RowSource, open_rows
-from scssl.data._split import train_validation_split
-from scssl.data._stacked import SelectedRows, StackedRows
-from scssl.data._vocabulary import GeneVocabulary
+from scssl.data.genes import GeneAlignment, GeneVocabulary
+from scssl.data.graphs import NeighborTable, PartnerWalks
+from scssl.data.keys import partner_key
+from scssl.data.matrix import (
+    BlockNormalizer,
+    FeatureBlock,
+    InputDecision,
+    JoinedRows,
+    MatrixStats,
+    RowSource,
+    SelectedRows,
+    StackedRows,
+    find_counts,
+    normalize_rows,
+    open_rows,
+    resolve_input,
+    scan_matrix,
+)
+from scssl.data.plans import BatchPlan, CellContext, ContextOptions, train_validation_split
+
+from ._datasets import Datasets
 
 if TYPE_CHECKING:
-    from scssl.data._loader import CellLoader
+    from ._loader import CellLoader
 
 __all__ = [
     "BlockNormalizer",
@@ -53,7 +60,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name == "CellLoader":
-        from scssl.data._loader import CellLoader
+        from ._loader import CellLoader
 
         return CellLoader
     msg = f"module {__name__!r} has no attribute {name!r}"

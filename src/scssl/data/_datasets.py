@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import pandas as pd
 
-from scssl.data._vocabulary import GeneVocabulary
+from scssl.data.genes import GeneVocabulary
 
 if TYPE_CHECKING:
     from anndata import AnnData

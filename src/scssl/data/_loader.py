@@ -10,20 +10,18 @@ import numpy as np
 import torch
 
 from scssl._random import derive_generator
-from scssl.data._balanced import balanced_order
-from scssl.data._context_options import SEQUENCE, TARGET
-from scssl.data._normalize import INPUT_KINDS, InputKind, normalize_rows
-from scssl.data._partners import partner_key, partner_obs_key
-from scssl.data._rows import csr_from_parts
+from scssl.data.keys import SEQUENCE, TARGET, partner_key, partner_obs_key
+from scssl.data.matrix import INPUT_KINDS, InputKind, csr_from_parts, normalize_rows
+from scssl.data.plans import balanced_order
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
     from scipy import sparse
 
-    from scssl.data._alignment import GeneAlignment
-    from scssl.data._context_options import BatchPlan
-    from scssl.data._partners import PartnerWalks
-    from scssl.data._source import RowSource
+    from scssl.data.genes import GeneAlignment
+    from scssl.data.graphs import PartnerWalks
+    from scssl.data.matrix import RowSource
+    from scssl.data.plans import BatchPlan
 
 _OWN_KEYS = ("X", "library", "indices", SEQUENCE, TARGET)
 
@@ -62,7 +60,7 @@ class CellLoader:
         Draw a new order each epoch; it depends on `seed` and :meth:`set_epoch` alone.
     groups
         Group of each cell of the source, such as its data set; int64, shape ``(n_cells,)``. With
-        `shuffle`, every batch then has as many cells of each group, see ``scssl.data._balanced``.
+        `shuffle`, every batch then has as many cells of each group, see ``scssl.data.plans._balanced``.
     seed
         Seed of the order.
     drop_last

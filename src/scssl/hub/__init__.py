@@ -1,8 +1,9 @@
 """Trained models as folders: safetensors and JSON, checked when read, never unpickled."""
 
-from scssl.hub._bundle import Bundle, read_bundle, write_bundle
-from scssl.hub._push import push_bundle
-from scssl.hub._remote import fetch_bundle, fetch_file, list_models
+from ._bundle import CONFIG, Bundle, check_target, read_bundle, write_bundle
+from ._card import CardFacts, has_tag, make_card
+from ._push import push_bundle
+from ._remote import collect, commit_of, fetch_bundle, fetch_file, is_repo_id, list_models, renamed
 
 __all__ = [
     "Bundle",

@@ -8,24 +8,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scssl._errors import BundleError
-from scssl._files import (
+from scssl._io import (
     MAX_JSON_BYTES,
     check_replaceable,
     check_version,
+    decode,
     describe_bytes,
+    encode,
     find_previous,
+    json_sha256,
     parse_json,
     read_bytes,
     replace_folder,
-    write_durably,
-)
-from scssl._serialize import (
-    decode,
-    encode,
-    json_sha256,
     tensors_from_bytes,
     tensors_to_bytes,
     to_json,
+    write_durably,
 )
 
 if TYPE_CHECKING:

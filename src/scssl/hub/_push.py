@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scssl._errors import BundleError
-from scssl._files import MAX_JSON_BYTES, parse_json
-from scssl.hub._bundle import CONFIG, FILES, FORMAT, read_bundle
-from scssl.hub._remote import check_repo_id, check_revision, client, fetch, progress_bars
-from scssl.hub._remote_errors import explained
+from scssl._io import MAX_JSON_BYTES, parse_json
+
+from ._bundle import CONFIG, FILES, FORMAT, read_bundle
+from ._remote import check_repo_id, check_revision, client, fetch, progress_bars
+from ._remote_errors import explained
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

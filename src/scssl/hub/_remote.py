@@ -12,9 +12,10 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from scssl._errors import BundleError
-from scssl._files import MAX_JSON_BYTES, replace_folder
+from scssl._io import MAX_JSON_BYTES, replace_folder
 from scssl._settings import settings
-from scssl.hub._bundle import (
+
+from ._bundle import (
     CONFIG,
     FILES,
     GENES,
@@ -23,7 +24,7 @@ from scssl.hub._bundle import (
     read_bundle,
     read_document,
 )
-from scssl.hub._remote_errors import explained
+from ._remote_errors import explained
 
 if TYPE_CHECKING:
     import pandas as pd

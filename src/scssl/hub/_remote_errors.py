@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from scssl.hub._bundle import CONFIG
+from ._bundle import CONFIG
 
 LOG_IN = 'Log in with `hf auth login`, or pass token="hf_..."'
 

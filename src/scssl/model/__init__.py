@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from ._base import SSLModel
-from ._cellplm import CellPLM
-from ._classifier import CellTypeClassifier
-from ._contrastive_methods import NNCLR, MoCo, SimCLR
-from ._joint_embedding import JointEmbedding
-from ._joint_methods import BYOL, DINO, BarlowTwins, SimSiam, VICReg
-from ._masked_autoencoder import MaskedAutoencoder
-from ._protein import ProteinPredictor
-from ._pseudo_label import PseudoLabel
-from ._registry import get_model_class, list_models
+from scssl.model.base import SSLModel, get_model_class, list_models
+from scssl.model.cellplm import CellPLM
+from scssl.model.finetune import CellTypeClassifier, ProteinPredictor
+from scssl.model.joint_embedding import (
+    BYOL,
+    DINO,
+    NNCLR,
+    BarlowTwins,
+    JointEmbedding,
+    MoCo,
+    SimCLR,
+    SimSiam,
+    VICReg,
+)
+from scssl.model.masked_autoencoder import MaskedAutoencoder
+from scssl.model.pseudo_label import PseudoLabel
 
 __all__ = [
     "BYOL",

@@ -1,41 +1,16 @@
-"""Modules: a batch in, a loss or embeddings out. One per family of methods."""
+"""The contract that every network fulfils: a batch in, a loss or embeddings out."""
 
 from __future__ import annotations
 
-from ._base import SSLModule
-from ._cellplm import CellPLMModule
-from ._classifier import CellTypeClassifierModule
-from ._finetune import FineTunedModule
-from ._joint_embedding import JointEmbeddingModule
-from ._joint_methods import (
-    BarlowTwinsModule,
-    BYOLModule,
-    DINOModule,
-    MoCoModule,
-    NNCLRModule,
-    SimCLRModule,
-    SimSiamModule,
-    VICRegModule,
+from ._base import (
+    BLOCK,
+    SSLModule,
+    asked_for,
+    blockwise,
+    embedded,
+    first_layer,
+    undecayed_vectors,
 )
-from ._masked_autoencoder import MaskedAutoencoderModule
-from ._protein import ProteinPredictorModule
-from ._pseudo_label import PseudoLabelModule
+from ._gather import gather
 
-__all__ = [
-    "BYOLModule",
-    "BarlowTwinsModule",
-    "CellPLMModule",
-    "CellTypeClassifierModule",
-    "DINOModule",
-    "FineTunedModule",
-    "JointEmbeddingModule",
-    "MaskedAutoencoderModule",
-    "MoCoModule",
-    "NNCLRModule",
-    "ProteinPredictorModule",
-    "PseudoLabelModule",
-    "SSLModule",
-    "SimCLRModule",
-    "SimSiamModule",
-    "VICRegModule",
-]
+__all__ = ["SSLModule"]

@@ -10,8 +10,9 @@ import torch
 from scvi.module.base import BaseModuleClass, LossOutput
 from torch import Tensor
 
-from scssl.data._context_options import TARGET, ContextOptions
-from scssl.data._statistics import GeneStatistics
+from scssl.data.keys import TARGET
+from scssl.data.matrix import GeneStatistics
+from scssl.data.plans import ContextOptions
 from scssl.nn import BatchNormEncoder, GeneEncoder, SparseRows
 
 #: Rows that go through a dense layer at a time when embedding. Matrix products of another height

@@ -28,7 +28,7 @@ class _Normalised(torch.autograd.Function):
         ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
     ) -> tuple[Tensor, Tensor, Tensor]:
         if _has_kernel(x, weight):
-            from ._norm_kernels import normalise
+            from scssl.nn.cpu import normalise
 
             out, hat, mean, variance, inverse = normalise(x, weight, bias, eps)
             ctx.save_for_backward(hat, inverse, weight)
@@ -50,7 +50,7 @@ class _Normalised(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor | None, Tensor | None, None]:
         hat, inverse, weight = ctx.saved_tensors
         if _has_kernel(grad, weight):
-            from ._norm_kernels import normalise_backward
+            from scssl.nn.cpu import normalise_backward
 
             of_x, *of_affine = normalise_backward(grad, hat, inverse, weight)
             return of_x, *(of_affine if weight is not None else (None, None)), None

@@ -36,7 +36,7 @@ class _SparseProduct(torch.autograd.Function):
     @staticmethod
     @torch.amp.custom_bwd(device_type="cpu")
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
-        from ._kernels import transposed_product
+        from scssl.nn.cpu import transposed_product
 
         # Compressed by gene, each row of the gradient is written once while the batch of
         # gradients stays in cache; PyTorch's own backward takes about ten times as long.

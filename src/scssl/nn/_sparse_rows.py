@@ -67,7 +67,7 @@ class SparseRows:
         """
         values = self.values if values is None else values
         if values.device.type == "cpu" and not values.requires_grad:
-            from ._kernels import compress
+            from scssl.nn.cpu import compress
 
             # One pass over the entries, where PyTorch takes one for each of seven operations.
             arrays = (self.pointers, self.columns, values.contiguous(), kept.contiguous())

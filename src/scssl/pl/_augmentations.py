@@ -103,8 +103,9 @@ def augmentations(
     import matplotlib.pyplot as plt
 
     from scssl.augment import augmentation as make_augmentation
-    from scssl.pl._finish import finish
-    from scssl.tl._checks import check_adata, check_integers
+    from scssl.tl import check_adata, check_integers
+
+    from ._finish import finish
 
     check_adata(adata)
     check_integers(n_cells=(n_cells, 1), batch_size=(batch_size, 2))
@@ -205,10 +206,11 @@ def _views(
         resolve_input,
         scan_matrix,
     )
-    from scssl.data._graph_cells import batch_codes, batch_keys, check_edges, check_graph_cells
+    from scssl.data.graphs import batch_codes, batch_keys, check_edges, check_graph_cells
     from scssl.nn import SparseRows
-    from scssl.pl._depth import Depth
-    from scssl.tl._checks import get_labels
+    from scssl.tl import get_labels
+
+    from ._depth import Depth
 
     if layer is not None and layer not in adata.layers:
         found = ", ".join(repr(name) for name in adata.layers if name is not None) or "none"

@@ -67,8 +67,9 @@ def calibration(
     """
     import matplotlib.pyplot as plt
 
-    from scssl.pl._finish import finish
-    from scssl.tl._checks import check_adata
+    from scssl.tl import check_adata
+
+    from ._finish import finish
 
     check_adata(adata)
     bins, title = _bins(adata, label_key, pred_key)
@@ -95,8 +96,7 @@ def _bins(
 ) -> tuple[dict[str, np.ndarray], str]:
     import numpy as np
 
-    from scssl.tl._checks import check_key, get_column, get_labels
-    from scssl.tl._scores import calibration_error, reliability
+    from scssl.tl import calibration_error, check_key, get_column, get_labels, reliability
 
     check_key(pred_key, "pred_key")
     written = adata.uns.get(pred_key)

@@ -76,8 +76,9 @@ def confusion_matrix(
     """
     import matplotlib.pyplot as plt
 
-    from scssl.pl._finish import finish
-    from scssl.tl._checks import check_adata, check_key, get_labels
+    from scssl.tl import check_adata, check_key, get_labels
+
+    from ._finish import finish
 
     check_adata(adata)
     check_key(unknown_label, "unknown_label")

@@ -90,8 +90,9 @@ def embedding(
     """
     import scanpy as sc
 
-    from scssl.pl._finish import finish
-    from scssl.tl._checks import check_adata
+    from scssl.tl import check_adata
+
+    from ._finish import finish
 
     check_adata(adata)
     if isinstance(use_rep, str):
@@ -122,7 +123,7 @@ def _two_dimensions(
     key_added: str | None,
 ) -> str:
     """Entry of `obsm` with the embedding in two dimensions, computed unless it is there."""
-    from scssl.tl._checks import check_key, get_embedding
+    from scssl.tl import check_key, get_embedding
 
     values = get_embedding(adata, use_rep)
     if values.shape[1] == 2:

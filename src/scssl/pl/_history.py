@@ -74,7 +74,7 @@ def history(
     """
     import matplotlib.pyplot as plt
 
-    from scssl.pl._finish import finish
+    from ._finish import finish
 
     recorded = _recorded(model)
     panels = _panels(recorded, keys, single=ax is not None)

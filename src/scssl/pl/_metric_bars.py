@@ -83,9 +83,10 @@ def metric_bars(
     """
     import matplotlib.pyplot as plt
 
-    from scssl.pl._finish import finish
-    from scssl.pl._score_tables import check_scores, in_order, name_of
-    from scssl.tl._checks import check_share
+    from scssl.tl import check_share
+
+    from ._finish import finish
+    from ._score_tables import check_scores, in_order, name_of
 
     names = [metrics] if isinstance(metrics, str) else list(metrics)
     keys = {"arm_key": arm_key, "repeat_key": repeat_key, "group_key": group_key}
@@ -137,7 +138,7 @@ def _draw(
 ) -> None:
     import numpy as np
 
-    from scssl.pl._score_tables import PALETTE, in_order
+    from ._score_tables import PALETTE, in_order
 
     arms = in_order(scores[arm_key])
     width = 0.8 / len(arms)

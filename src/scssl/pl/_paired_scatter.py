@@ -91,10 +91,10 @@ def paired_scatter(
     import matplotlib.pyplot as plt
     import pandas as pd
 
-    from scssl.pl._finish import finish
-    from scssl.pl._labels import label_dots
-    from scssl.pl._pairs import pairs_of
-    from scssl.pl._score_tables import check_scores, in_order, name_of
+    from ._finish import finish
+    from ._labels import label_dots
+    from ._pairs import pairs_of
+    from ._score_tables import check_scores, in_order, name_of
 
     keys = {"arm_key": arm_key, "dataset_key": dataset_key, "panel_key": panel_key}
     if repeat_key == "seed" and isinstance(scores, pd.DataFrame) and "seed" not in scores:
@@ -156,7 +156,7 @@ def _count(points: pd.DataFrame) -> str:
 
 
 def _draw(ax: Axes, points: pd.DataFrame, limits: tuple[float, float]) -> None:
-    from scssl.pl._score_tables import PALETTE
+    from ._score_tables import PALETTE
 
     ax.plot(limits, limits, color="0.6", linewidth=1, zorder=0)
     if points[["x_sd", "y_sd"]].notna().to_numpy().any():

@@ -73,8 +73,8 @@ def per_class_f1(
     import matplotlib.pyplot as plt
     import numpy as np
 
-    from scssl.pl._finish import finish
-    from scssl.pl._score_tables import PALETTE
+    from ._finish import finish
+    from ._score_tables import PALETTE
 
     keys = [pred_key] if isinstance(pred_key, str) else list(pred_key)
     shown = keys if names is None else list(names)
@@ -117,8 +117,7 @@ def _table(adata: AnnData, label_key: str, keys: list[str]) -> pd.DataFrame:
     import numpy as np
     import pandas as pd
 
-    from scssl.tl._checks import check_adata, get_labels
-    from scssl.tl._scores import class_table
+    from scssl.tl import check_adata, class_table, get_labels
 
     check_adata(adata)
     known = get_labels(adata, label_key).astype(str).to_numpy()

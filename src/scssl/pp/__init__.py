@@ -1,8 +1,8 @@
 """Prepare data, in the way of scanpy's ``pp``."""
 
-from scssl.pp._cross_batch import cross_batch_neighbors
-from scssl.pp._match_genes import match_genes
-from scssl.pp._orthologs import map_orthologs
-from scssl.pp._programs import gene_programs, tf_targets
+from ._cross_batch import cross_batch_neighbors
+from ._match_genes import match_genes
+from ._orthologs import map_orthologs
+from ._programs import gene_programs, tf_targets
 
 __all__ = ["cross_batch_neighbors", "gene_programs", "map_orthologs", "match_genes", "tf_targets"]

@@ -141,8 +141,9 @@ def cross_batch_neighbors(
     True
     """
     from scssl._neighbors import EXACT_PAIRS
-    from scssl.data._graph_cells import describe_cells
-    from scssl.pp._batch_graphs import (
+    from scssl.data.graphs import describe_cells
+
+    from ._batch_graphs import (
         BatchSearch,
         balanced,
         batch_pairs,
@@ -289,7 +290,7 @@ def _embedding(
 
 def _components(adata: AnnData, layer: str | None, n_pcs: int, seed: int) -> tuple[np.ndarray, str]:
     from scssl.data import find_counts, open_rows, resolve_input, scan_matrix
-    from scssl.data._pca import pca
+    from scssl.data.matrix import pca
 
     where = "adata.X" if layer is None else f'adata.layers["{layer}"]'
     if layer is not None and layer not in adata.layers:

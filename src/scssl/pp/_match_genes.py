@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
     from scssl.data import GeneVocabulary
-    from scssl.data._gene_names import Match
+    from scssl.data.genes import Match
     from scssl.model import SSLModel
-    from scssl.pp._synonyms import Synonyms
+
+    from ._synonyms import Synonyms
 
 # Share of the shorter list that is found, below which there is a warning.
 _FEW_FOUND = 0.5
@@ -117,16 +118,17 @@ def match_genes(
     """
     import pandas as pd
 
-    from scssl.data._gene_names import (
+    from scssl.data.genes import (
         alias_stage,
         case_stage,
         exact_stage,
         match_in_stages,
         version_stage,
     )
-    from scssl.pp._rename import check_changeable
-    from scssl.pp._rename import rename as rename_genes
-    from scssl.pp._synonyms import Synonyms
+
+    from ._rename import check_changeable
+    from ._rename import rename as rename_genes
+    from ._synonyms import Synonyms
 
     check_changeable(adata, copy=copy, subset=False)
     if not isinstance(key_added, str) or not key_added:
@@ -241,8 +243,7 @@ def _notes(
 
 
 def _warn_of_few(vocabulary: GeneVocabulary, query: pd.Index, n_found: int) -> None:
-    from scssl.data._gene_hints import mismatch_hint
-    from scssl.data._gene_names import detect_id_type, some_names
+    from scssl.data.genes import detect_id_type, mismatch_hint, some_names
 
     if n_found >= _FEW_FOUND * min(len(vocabulary), len(query)):
         return

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from scssl._errors import GeneMismatchError, ScsslWarning
-from scssl.data._gene_names import bare_id, some_names
-from scssl.pp._ortholog_tables import OrthologTable, how_to_get, species_key, species_of_ids
+from scssl.data.genes import bare_id, some_names
+
+from ._ortholog_tables import OrthologTable, how_to_get, species_key, species_of_ids
 
 if TYPE_CHECKING:
     import pandas as pd

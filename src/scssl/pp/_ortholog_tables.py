@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from scssl._errors import GeneMismatchError
-from scssl.data._gene_names import ENSEMBL, bare_id, detect_id_type
-from scssl.pp._tables import NameTable, read_table
+from scssl.data.genes import ENSEMBL, bare_id, detect_id_type
+
+from ._tables import NameTable, read_table
 
 if TYPE_CHECKING:
     import pandas as pd

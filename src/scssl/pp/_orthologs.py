@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from scssl.data._gene_names import detect_id_type
+from scssl.data.genes import detect_id_type
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -124,15 +124,9 @@ def map_orthologs(
     """
     import pandas as pd
 
-    from scssl.pp._ortholog_pairs import (
-        STATUSES,
-        check_kind,
-        check_mapped,
-        keep_names_apart,
-        resolve,
-    )
-    from scssl.pp._ortholog_tables import read_orthologs
-    from scssl.pp._rename import rename
+    from ._ortholog_pairs import STATUSES, check_kind, check_mapped, keep_names_apart, resolve
+    from ._ortholog_tables import read_orthologs
+    from ._rename import rename
 
     names = _check(adata, from_species, to_species, on, gene_names, unmapped, key_added, copy=copy)
     orthologs = read_orthologs(table, from_species, to_species)
@@ -198,8 +192,8 @@ def _check(
     copy: bool,
 ) -> np.ndarray:
     """Check the arguments; names of the genes to look up."""
-    from scssl.pp._ortholog_tables import species_key
-    from scssl.pp._rename import check_changeable
+    from ._ortholog_tables import species_key
+    from ._rename import check_changeable
 
     check_changeable(adata, copy=copy, subset=unmapped == "drop")
     for name, value in (

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scssl._errors import ScsslWarning
-from scssl.pp._sets import Sets, gene_index, matches, read_names, read_sets
+
+from ._sets import Sets, gene_index, matches, read_names, read_sets
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scssl.data._gene_names import bare_id
+from scssl.data.genes import bare_id
 
 if TYPE_CHECKING:
     from anndata import AnnData

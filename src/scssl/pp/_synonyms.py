@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from scssl.data._gene_names import Stage
-from scssl.pp._tables import read_table
+from scssl.data.genes import Stage
+
+from ._tables import read_table
 
 HOW_TO_GET = (
     "To get a table of synonyms, save for human "

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scssl._tables import file_digest, read_text_table, texts
+from scssl._io import file_digest, read_text_table, texts
 
 if TYPE_CHECKING:
     import pandas as pd

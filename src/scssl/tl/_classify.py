@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 
 from scssl._random import RNG, as_seed
-from scssl.tl._checks import (
+
+from ._checks import (
     check_adata,
     check_integers,
     check_key,
@@ -17,9 +18,9 @@ from scssl.tl._checks import (
     get_rows,
     whole_numbers,
 )
-from scssl.tl._estimators import N_NEIGHBORS, Classifier, fit
-from scssl.tl._protocol import Protocol, draw_few, make_protocol
-from scssl.tl._scores import (
+from ._estimators import N_NEIGHBORS, Classifier, fit
+from ._protocol import Protocol, draw_few, make_protocol
+from ._scores import (
     calibration_error,
     class_table,
     kappa_of,

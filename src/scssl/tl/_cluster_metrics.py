@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scssl._random import RNG, as_seed, derive_generator, derive_seed
-from scssl.tl._checks import (
+
+from ._checks import (
     check_adata,
     check_integers,
     check_key,

@@ -10,7 +10,8 @@ import numpy as np
 
 from scssl._errors import ScsslWarning
 from scssl._random import derive_generator, derive_seed
-from scssl.tl._protocol import Protocol, rank_in_class
+
+from ._protocol import Protocol, rank_in_class
 
 Classifier = Literal["svm", "rf", "lr", "knn"]
 N_NEIGHBORS = 15

@@ -9,7 +9,8 @@ import numpy as np
 
 from scssl._errors import ScsslWarning
 from scssl._random import RNG, as_seed, derive_generator, derive_seed
-from scssl.tl._checks import check_adata, check_integers, check_key, get_embedding, get_labels
+
+from ._checks import check_adata, check_integers, check_key, get_embedding, get_labels
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -10,7 +10,8 @@ import numpy as np
 from scssl._errors import ScsslWarning
 from scssl._neighbors import EXACT_PAIRS
 from scssl._random import RNG, as_seed
-from scssl.tl._checks import (
+
+from ._checks import (
     check_adata,
     check_integers,
     check_key,
@@ -20,7 +21,7 @@ from scssl.tl._checks import (
     get_embedding,
     get_labels,
 )
-from scssl.tl._transfer import Reference
+from ._transfer import Reference
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from scssl._errors import ScsslWarning
 from scssl._random import RNG, as_seed, derive_seed
-from scssl.tl._checks import check_integers, check_key, check_share
-from scssl.tl._leave_one_out_arms import Arms
-from scssl.tl._leave_one_out_plan import (
+
+from ._checks import check_integers, check_key, check_share
+from ._leave_one_out_arms import Arms
+from ._leave_one_out_plan import (
     ALL,
     as_category,
     budgets_of,
@@ -22,8 +23,8 @@ from scssl.tl._leave_one_out_plan import (
     protocol_of,
     without,
 )
-from scssl.tl._protocol import Protocol
-from scssl.tl._scores import class_table, kappa_of, ranking_table, scores_of
+from ._protocol import Protocol
+from ._scores import class_table, kappa_of, ranking_table, scores_of
 
 if TYPE_CHECKING:
     import numpy as np

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scssl._errors import ScsslWarning
-from scssl.tl._protocol import Protocol
+
+from ._protocol import Protocol
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -117,7 +118,7 @@ class Arms:
         return probabilities
 
     def _regression(self, adata: AnnData, protocol: Protocol, seed: int) -> np.ndarray:
-        from scssl.tl._estimators import fit
+        from ._estimators import fit
 
         # Numbers of labels differ in what is learnt from, not in the cells that are split.
         of = (id(adata), seed, protocol.pool.tobytes(), protocol.test.tobytes())

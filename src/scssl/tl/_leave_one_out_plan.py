@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scssl._errors import ScsslWarning
-from scssl.tl._checks import check_integers, whole_numbers
-from scssl.tl._protocol import Protocol, make_protocol
+
+from ._checks import check_integers, whole_numbers
+from ._protocol import Protocol, make_protocol
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scssl.tl._checks import check_adata, check_key, get_rows
+from ._checks import check_adata, check_key, get_rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,14 +9,9 @@ from scipy import sparse
 
 from scssl._neighbors import EXACT_PAIRS, Index
 from scssl._random import RNG, as_seed, derive_seed
-from scssl.tl._checks import (
-    check_adata,
-    check_integers,
-    check_key,
-    check_same_model,
-    get_embedding,
-)
-from scssl.tl._modality import _values
+
+from ._checks import check_adata, check_integers, check_key, check_same_model, get_embedding
+from ._modality import _values
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,7 +10,8 @@ import numpy as np
 
 from scssl._errors import ScsslWarning
 from scssl._random import RNG, as_seed, derive_generator
-from scssl.tl._checks import (
+
+from ._checks import (
     check_adata,
     check_integers,
     check_key,
@@ -18,8 +19,8 @@ from scssl.tl._checks import (
     get_embedding,
     get_labels,
 )
-from scssl.tl._protocol import Protocol, make_protocol, rank_in_class
-from scssl.tl._scores import class_table, scores_of
+from ._protocol import Protocol, make_protocol, rank_in_class
+from ._scores import class_table, scores_of
 
 if TYPE_CHECKING:
     import pandas as pd

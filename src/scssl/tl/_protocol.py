@@ -10,7 +10,8 @@ import numpy as np
 
 from scssl._errors import ScsslWarning
 from scssl._random import derive_generator
-from scssl.tl._checks import get_column, get_rows
+
+from ._checks import get_column, get_rows
 
 if TYPE_CHECKING:
     from anndata import AnnData

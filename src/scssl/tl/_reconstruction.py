@@ -9,7 +9,8 @@ import numpy as np
 
 from scssl._errors import ScsslWarning
 from scssl._random import RNG, as_seed, derive_generator
-from scssl.tl._checks import check_adata, check_integers, check_key, check_share, get_rows
+
+from ._checks import check_adata, check_integers, check_key, check_share, get_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scssl.tl._checks import check_adata, check_key, get_column, get_labels
-from scssl.tl._hierarchy import descendants
-from scssl.tl._scores import calibration_error, class_table, reliability, scores_of
+from ._checks import check_adata, check_key, get_column, get_labels
+from ._hierarchy import descendants
+from ._scores import calibration_error, class_table, reliability, scores_of
 
 if TYPE_CHECKING:
     import pandas as pd

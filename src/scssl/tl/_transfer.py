@@ -9,8 +9,9 @@ import numpy as np
 
 from scssl._neighbors import Index
 from scssl._random import derive_generator
-from scssl.tl._protocol import rank_in_class
-from scssl.tl._scores import calibration_error, reliability
+
+from ._protocol import rank_in_class
+from ._scores import calibration_error, reliability
 
 _FOLDS = 5
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from ._checkpoint_io import SafeCheckpointIO
+from ._devices import first_process_has, is_first_process, n_processes
 from ._fit import CHECKPOINT_NAME, FitOptions, FitResult, fit
 from ._optim import RowAdamW
-from ._plan import SSLTrainingPlan
+from ._plan import SSLTrainingPlan, check_same_run
 
 __all__ = [
     "CHECKPOINT_NAME",

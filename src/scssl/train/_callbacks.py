@@ -13,7 +13,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from scssl._errors import ScsslWarning
-from scssl.nn._mlp import effective_rank
+from scssl.nn import effective_rank
 
 _MONITORED_CELLS = 2048
 _FEW_CELLS = 100

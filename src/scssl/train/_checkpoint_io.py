@@ -8,8 +8,7 @@ from typing import Any
 from lightning.pytorch.plugins.io import CheckpointIO
 
 from scssl._errors import BundleError
-from scssl._files import find_previous, replace_folder
-from scssl._serialize import load_tree, save_tree
+from scssl._io import find_previous, load_tree, replace_folder, save_tree
 
 TENSORS, TREE = "checkpoint.safetensors", "checkpoint.json"
 
@@ -18,7 +17,7 @@ class SafeCheckpointIO(CheckpointIO):
     """Write each Lightning checkpoint as a folder of safetensors and JSON, never as a pickle.
 
     Give it to the trainer as ``Trainer(plugins=[SafeCheckpointIO()])``. Weights, optimiser,
-    scheduler, loop and callback states go through :func:`scssl._serialize.save_tree`; a state that
+    scheduler, loop and callback states go through :func:`scssl._io._trees.save_tree`; a state that
     is not plain data raises a ``TypeError`` naming it. A checkpoint is replaced as a whole.
 
     Examples

@@ -16,7 +16,7 @@ from lightning.pytorch.callbacks import Callback, Checkpoint, EarlyStopping
 
 from scssl._errors import BundleError
 from scssl.data import CellLoader
-from scssl.data._statistics import gene_statistics
+from scssl.data.matrix import gene_statistics
 from scssl.module import SSLModule
 
 from ._callbacks import (

@@ -70,7 +70,7 @@ class RowAdamW(torch.optim.AdamW):
         lr, eps, decay = float(group["lr"]), group["eps"], group["weight_decay"]
         steps, first, second = state["row_steps"], state["row_exp_avg"], state["row_exp_avg_sq"]
         if parameter.device.type == "cpu" and parameter.dtype == torch.float32:
-            from scssl.nn._kernels import adamw_rows
+            from scssl.nn.cpu import adamw_rows
 
             wide = (
                 t.view(len(t), -1).numpy() for t in (values.contiguous(), parameter, first, second)

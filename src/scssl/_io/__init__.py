@@ -1,0 +1,26 @@
+"""Files that are written as a whole and read without executing anything."""
+
+from __future__ import annotations
+
+from ._files import (
+    MAX_JSON_BYTES,
+    check_replaceable,
+    check_version,
+    describe_bytes,
+    find_previous,
+    parse_json,
+    read_bytes,
+    replace_folder,
+    write_durably,
+)
+from ._tables import file_digest, read_text_table, texts
+from ._trees import (
+    decode,
+    encode,
+    json_sha256,
+    load_tree,
+    save_tree,
+    tensors_from_bytes,
+    tensors_to_bytes,
+    to_json,
+)

@@ -1,0 +1,174 @@
+"""One list of genes out of those of several data sets."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from scssl._errors import GeneMismatchError, ScsslWarning
+
+from ._hints import mismatch_hint
+from ._names import bare_id, some_names
+
+if TYPE_CHECKING:
+    from ._vocabulary import GeneVocabulary
+
+_KINDS = {"ensembl": "Ensembl ids", "symbol": "gene symbols", "unknown": "placeholders"}
+_PREFIX = re.compile(r"ENS[A-Z]*G(?=\d)|FBgn|WBGene")
+# Share of the genes of a list that differ from others in case only, above which there is a warning.
+_MANY_CASES = 0.1
+
+
+def as_vocabularies(
+    sources: Any, make: type[GeneVocabulary], what: str
+) -> dict[str, GeneVocabulary]:
+    """Vocabularies of several data sets by the name of each in messages."""
+    if isinstance(sources, Mapping):
+        given = {repr(name): source for name, source in sources.items()}
+    elif isinstance(sources, (str, make)) or not isinstance(sources, Iterable):
+        msg = (
+            f"`{what}` takes several lists of genes, found one {type(sources).__name__}: "
+            f"GeneVocabulary.{what}([one, other])"
+        )
+        raise TypeError(msg)
+    elif hasattr(sources, "var_names"):
+        msg = f"`{what}` takes several data sets, found one: GeneVocabulary.{what}([one, other])"
+        raise TypeError(msg)
+    else:
+        given = {f"number {i}": source for i, source in enumerate(sources)}
+    if not given:
+        msg = f"`{what}` needs at least one list of genes, found none."
+        raise ValueError(msg)
+    found = {}
+    for name, source in given.items():
+        if isinstance(source, str):
+            msg = f"`{what}` takes lists of genes, found the string {source!r} as {name}."
+            raise TypeError(msg)
+        try:
+            found[name] = (
+                source if isinstance(source, make) else make(getattr(source, "var_names", source))
+            )
+        except (TypeError, GeneMismatchError) as error:
+            msg = f"In {name} of `{what}`: {error}"
+            raise type(error)(msg) from error
+    return found
+
+
+def combine(
+    vocabularies: Mapping[str, GeneVocabulary], how: Literal["union", "intersection"]
+) -> tuple[list[str], str | None, list[str] | None]:
+    """Names, species and aliases of the genes in any, or in all, of the vocabularies."""
+    _check_alike(vocabularies, how)
+    lists = [vocabulary.names.tolist() for vocabulary in vocabularies.values()]
+    everything = list(dict.fromkeys(name for one in lists for name in one))
+    _check_versions(everything)
+    if how == "union":
+        names = everything
+    else:
+        common = set(lists[0]).intersection(*lists[1:])
+        names = [name for name in lists[0] if name in common]
+        if not names:
+            _refuse_empty(vocabularies)
+    _warn_of_case(vocabularies)
+    species = {vocabulary.species for vocabulary in vocabularies.values()}
+    return names, species.pop() if len(species) == 1 else None, _aliases(vocabularies, names)
+
+
+def _check_alike(vocabularies: Mapping[str, GeneVocabulary], how: str) -> None:
+    kinds = {name: vocabulary.id_type for name, vocabulary in vocabularies.items()}
+    if len(set(kinds.values())) > 1:
+        found = _each(vocabularies, {name: _KINDS[kind] for name, kind in kinds.items()})
+        msg = (
+            f"The {how} needs names of one kind, found {found}. If a data set has the others in a "
+            'column of adata.var: adata.var_names = adata.var["<that column>"]'
+        )
+        raise GeneMismatchError(msg)
+    species = {name: one.species for name, one in vocabularies.items() if one.species is not None}
+    prefixes = {}
+    if kinds and set(kinds.values()) == {"ensembl"}:
+        for name, vocabulary in vocabularies.items():
+            counts = pd.Series([m[0] for m in map(_PREFIX.match, vocabulary.names) if m])
+            prefixes[name] = str(counts.mode().iloc[0])
+    for stated in (species, prefixes):
+        if len(set(stated.values())) > 1:
+            msg = (
+                f"The {how} needs genes of one species, found {_each(vocabularies, stated)}. Map them "
+                "onto one species first: scssl.pp.map_orthologs(adata, table, "
+                'from_species="mouse", to_species="human")'
+            )
+            raise GeneMismatchError(msg)
+
+
+def _each(vocabularies: Mapping[str, GeneVocabulary], values: Mapping[str, str]) -> str:
+    """Which data sets have which value: the first of each."""
+    first: dict[str, str] = {}
+    for name in vocabularies:
+        if name in values:
+            first.setdefault(values[name], name)
+    return ", ".join(f"{value} in {name}" for value, name in first.items())
+
+
+def _check_versions(names: list[str]) -> None:
+    bare = pd.Index([bare_id(name) for name in names])
+    if bare.is_unique:
+        return
+    twice = np.array(names, dtype=object)[bare.duplicated(keep=False)]
+    msg = (
+        f"{bare[bare.duplicated()].nunique():,} Ensembl ids are in the data sets with several versions "
+        f"({some_names(sorted(twice))}), and each would be several genes. Without versions: "
+        r'adata.var_names = adata.var_names.str.replace(r"\.\d+$", "", regex=True)'
+    )
+    raise GeneMismatchError(msg)
+
+
+def _warn_of_case(vocabularies: Mapping[str, GeneVocabulary]) -> None:
+    known: set[str] = set()
+    folded: set[str] = set()
+    for name, vocabulary in vocabularies.items():
+        own = set(vocabulary.names)
+        own_folded = {gene.casefold() for gene in own}
+        n_cases = len(own_folded & folded) - len({gene.casefold() for gene in own & known})
+        if n_cases > _MANY_CASES * len(own):
+            msg = (
+                f"{n_cases:,} genes of {name} differ only in case from genes of data sets before it, "
+                "and are taken as different genes. Of two species (human CD3D, mouse Cd3d), map them "
+                "onto one first: scssl.pp.map_orthologs; of one species, match their names: "
+                "scssl.pp.match_genes(adata, reference, ignore_case=True)"
+            )
+            warnings.warn(msg, ScsslWarning, stacklevel=4)
+            return
+        known |= own
+        folded |= own_folded
+
+
+def _refuse_empty(vocabularies: Mapping[str, GeneVocabulary]) -> None:
+    (first, own), *others = vocabularies.items()
+    shared = {name: len(set(own.names) & set(other.names)) for name, other in others}
+    worst = min(shared, key=lambda name: shared[name])
+    other = vocabularies[worst]
+    hint = mismatch_hint(
+        own.names, other.names, shared[worst], id_types=(own.id_type, other.id_type)
+    )
+    msg = (
+        f"No gene is in all {len(vocabularies)} lists; {first} and {worst} share {shared[worst]:,}.\n"
+        f"  {first}: {some_names(own.names)}\n  {worst}: {some_names(other.names)}\n{hint}"
+    )
+    raise GeneMismatchError(msg)
+
+
+def _aliases(vocabularies: Mapping[str, GeneVocabulary], names: list[str]) -> list[str] | None:
+    """The alias of each gene, where all that know one know the same."""
+    if all(vocabulary.aliases is None for vocabulary in vocabularies.values()):
+        return None
+    known: dict[str, set[str]] = {name: set() for name in names}
+    for vocabulary in vocabularies.values():
+        if vocabulary.aliases is not None:
+            for name, alias in zip(vocabulary.names, vocabulary.aliases, strict=True):
+                if alias and name in known:
+                    known[name].add(alias)
+    return [known[name].pop() if len(known[name]) == 1 else "" for name in names]

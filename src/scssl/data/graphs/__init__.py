@@ -1,0 +1,6 @@
+"""Graphs of cells: which other cells a batch has beside its own."""
+
+from __future__ import annotations
+
+from ._cells import batch_codes, batch_keys, check_edges, check_graph_cells, describe_cells
+from ._partners import NeighborTable, PartnerWalks

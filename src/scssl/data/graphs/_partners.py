@@ -1,0 +1,349 @@
+"""Other cells that a cell is mixed with: neighbours in graphs, and walks over them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from scipy import sparse
+
+from scssl.data.keys import Walk
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+
+class NeighborTable:
+    """Neighbours of every cell, as row numbers of the whole data set.
+
+    Made by :meth:`from_graph` or :meth:`from_array`. Memory goes with the number of neighbours of
+    all cells together, so one cell may have very many.
+
+    Parameters
+    ----------
+    indptr
+        Where the neighbours of each cell start, ``(n_cells + 1,)``.
+    indices
+        Neighbours of all cells, one cell after the other.
+    """
+
+    def __init__(self, indptr: np.ndarray, indices: np.ndarray) -> None:
+        self.indptr = indptr
+        self.indices = indices
+
+    @classmethod
+    def from_graph(cls, graph: Any, name: str, n_cells: int, *, how: str | None = None) -> Self:
+        """Take the stored entries of a graph, whatever their values, as neighbours.
+
+        Parameters
+        ----------
+        graph
+            Sparse matrix or array ``(n_cells, n_cells)``; row ``i`` has the neighbours of cell
+            ``i``. A zero that is stored is an entry (a distance can be zero), and the diagonal is
+            left out. Of a dense matrix, what is not zero counts, and NaN is refused.
+        name
+            Its key in ``adata.obsp``, for messages.
+        n_cells
+            Number of cells of the data.
+        how
+            How to make it, for messages.
+
+        Returns
+        -------
+        NeighborTable
+            The neighbours, each once.
+
+        Raises
+        ------
+        KeyError
+            If `graph` is `None`.
+        TypeError
+            If `graph` is no matrix.
+        ValueError
+            If its shape does not fit, an entry is out of range, no cell has a neighbour, or NaN would make
+            all cells neighbours.
+
+        Examples
+        --------
+        >>> from scipy import sparse
+
+        from scssl.data.keys import Walk
+        >>> from scssl.data import NeighborTable
+        >>> graph = sparse.csr_matrix(([1, 0, 1], ([0, 0, 1], [0, 1, 2])), shape=(3, 3))
+        >>> table = NeighborTable.from_graph(graph, "neighbors", 3)
+        >>> [table.of(cell).tolist() for cell in range(3)]
+        [[1], [2], []]
+        """
+        where = f'adata.obsp["{name}"]'
+        how = how or (
+            f" To make it: `scssl.pp.cross_batch_neighbors(adata, batch_key=..., "
+            f'key_added="{name}")`, or any other graph of these cells.'
+        )
+        if graph is None:
+            msg = f"There is no {where}.{how}"
+            raise KeyError(msg)
+        dense = isinstance(graph, np.ndarray)
+        if isinstance(graph, np.ndarray) and graph.ndim == 2 and graph.dtype.kind in "biuf":
+            graph = sparse.csr_matrix(graph)
+        if not sparse.issparse(graph):
+            msg = f"{where} must be a sparse matrix, found {type(graph).__name__}.{how}"
+            raise TypeError(msg)
+        if graph.shape != (n_cells, n_cells):
+            msg = f"{where} is {graph.shape}, but there are {n_cells:,} cells.{how}"
+            raise ValueError(msg)
+        csr = graph.tocsr()
+        rows = np.repeat(np.arange(n_cells), np.diff(csr.indptr))
+        table = cls._from_pairs(rows, csr.indices[: len(rows)], n_cells, where)
+        # What is stored names a neighbour, whatever its value; a NaN in a matrix of all pairs names none.
+        if dense or len(table.indices) == n_cells * (n_cells - 1):
+            n_unknown = int(np.isnan(csr.data).sum())
+            if n_unknown:
+                msg = (
+                    f"{where} has {n_unknown:,} entries that are NaN, which would make neighbours of any "
+                    f"cells.{how}"
+                )
+                raise ValueError(msg)
+        if not len(table.indices):
+            msg = f"{where} has no entries beside the diagonal: no cell has a neighbour.{how}"
+            raise ValueError(msg)
+        return table
+
+    @classmethod
+    def from_array(cls, ids: Any, name: str, n_cells: int) -> Self:
+        """Take row numbers of neighbours, one row per cell.
+
+        Parameters
+        ----------
+        ids
+            Row numbers of all cells, whole numbers ``(n_cells, k)``. Negative ones, anywhere in a
+            row, stand for no cell. A cell itself is left out.
+        name
+            Where they are, for messages.
+        n_cells
+            Number of cells of the data.
+
+        Returns
+        -------
+        NeighborTable
+            The neighbours, each once.
+
+        Raises
+        ------
+        TypeError
+            If `ids` are not whole numbers.
+        ValueError
+            If their shape does not fit or one is out of range.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from scssl.data import NeighborTable
+        >>> table = NeighborTable.from_array(np.array([[-1, 1], [2, 0], [-1, -1]]), "pairs", 3)
+        >>> [table.of(cell).tolist() for cell in range(3)]
+        [[1], [0, 2], []]
+        """
+        ids = np.asarray(ids)
+        if ids.dtype.kind not in "iu":
+            msg = f"{name} must be row numbers, found {ids.dtype}."
+            raise TypeError(msg)
+        if ids.ndim != 2 or len(ids) != n_cells:
+            msg = f"{name} must be ({n_cells:,}, k), one row per cell, found shape {ids.shape}."
+            raise ValueError(msg)
+        rows, columns = np.nonzero(ids >= 0)
+        return cls._from_pairs(rows, ids[rows, columns], n_cells, name)
+
+    @classmethod
+    def _from_pairs(cls, cells: np.ndarray, others: np.ndarray, n_cells: int, where: str) -> Self:
+        """From pairs of a cell and a neighbour, in any order and with repeats."""
+        if others.size and (others.min() < 0 or others.max() >= n_cells):
+            worst = others.min() if others.min() < 0 else others.max()
+            msg = f"{where} has the neighbour {worst:,}, but the cells are 0 to {n_cells - 1:,}."
+            raise ValueError(msg)
+        others = others.astype(np.int64, copy=False)
+        kept = cells != others
+        pairs = cells[kept] * n_cells + others[kept]
+        if (pairs[1:] <= pairs[:-1]).any():
+            pairs = np.unique(pairs)
+        counts = np.bincount(pairs // max(n_cells, 1), minlength=n_cells)
+        indptr = np.concatenate(([0], np.cumsum(counts, dtype=np.int64)))
+        small = np.int32 if n_cells <= np.iinfo(np.int32).max else np.int64
+        return cls(indptr, (pairs % max(n_cells, 1)).astype(small))
+
+    @property
+    def n_cells(self) -> int:
+        """Number of cells of the data."""
+        return len(self.indptr) - 1
+
+    @property
+    def counts(self) -> np.ndarray:
+        """Number of neighbours of every cell."""
+        return np.diff(self.indptr)
+
+    @property
+    def coverage(self) -> float:
+        """Share of the cells with at least one neighbour."""
+        return float((self.counts > 0).mean()) if self.n_cells else 0.0
+
+    @property
+    def digest(self) -> str:
+        """Digest of the neighbours of all cells, equal for equal tables only."""
+        digest = hashlib.sha256(np.ascontiguousarray(self.indptr, dtype=np.int64).data)
+        digest.update(np.ascontiguousarray(self.indices, dtype=np.int64).data)
+        return digest.hexdigest()
+
+    def __repr__(self) -> str:
+        coverage = f"{self.coverage:.1%}".replace("%", " %")
+        return f"NeighborTable({self.n_cells:,} cells, {coverage} with a neighbour)"
+
+    def of(self, row: int) -> np.ndarray:
+        """Neighbours of one cell, ascending.
+
+        Parameters
+        ----------
+        row
+            Row number of the cell.
+        """
+        return self.indices[self.indptr[row] : self.indptr[row + 1]].astype(np.int64)
+
+    def restrict(self, rows: ArrayLike) -> Self:
+        """Leave out all neighbours that are not among `rows`.
+
+        Parameters
+        ----------
+        rows
+            Row numbers, or a mask, of the cells that may be a neighbour: those of training, that no
+            cell held out is seen in training as a neighbour of another.
+
+        Returns
+        -------
+        NeighborTable
+            A table of all cells; this one is not changed.
+        """
+        allowed = np.zeros(self.n_cells, dtype=bool)
+        rows = np.asarray(rows)
+        allowed[rows if rows.size else []] = True
+        kept = allowed[self.indices]
+        # A running count, because reduceat has no sums of empty segments.
+        total = np.concatenate(([0], np.cumsum(kept, dtype=np.int64)))
+        return type(self)(total[self.indptr], self.indices[kept])
+
+    def step(self, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Replace each cell by a random one of its neighbours, if it has any.
+
+        Parameters
+        ----------
+        rows
+            Row numbers of cells, repeats allowed.
+        rng
+            Generator of the choices, which are uniform and independent.
+        """
+        start = self.indptr[rows]
+        count = self.indptr[rows + 1] - start
+        # A choice for every cell, so that those of one cell do not depend on the degree of others.
+        choice = np.floor(rng.random(len(rows)) * count).astype(np.int64)
+        moved = rows.astype(np.int64, copy=True)
+        some = count > 0
+        moved[some] = self.indices[(start + choice)[some]]
+        return moved
+
+
+class PartnerWalks:
+    """Draws the cells that the views of a batch are mixed with.
+
+    A walk takes one neighbour at random in each of its graphs in turn, and stays where a cell has
+    none. Within a view, walks that begin with the same graphs go over the same cells; those of two
+    views are independent.
+
+    Parameters
+    ----------
+    tables
+        Neighbours by name of the graph.
+    walks
+        Walks of each view.
+
+    Raises
+    ------
+    KeyError
+        If a walk names a graph that is not in `tables`.
+    ValueError
+        If a walk is empty, a name has a slash, or the tables are of different data.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from scssl.data import NeighborTable, PartnerWalks
+    >>> table = NeighborTable.from_array(np.array([[1], [2], [0]]), "next", 3)
+    >>> walks = PartnerWalks({"next": table}, ((("next",),), (("next", "next"),)))
+    >>> found = walks.draw(np.array([0, 2]), np.random.default_rng(0))
+    >>> {key: rows.tolist() for key, rows in found.items()}
+    {(0, ('next',)): [1, 0], (1, ('next', 'next')): [2, 1]}
+    """
+
+    def __init__(
+        self, tables: Mapping[str, NeighborTable], walks: tuple[tuple[Walk, ...], ...]
+    ) -> None:
+        for walk in (walk for view in walks for walk in view):
+            if isinstance(walk, str) or not walk:
+                msg = f"A walk is a tuple of at least one name of a graph, found {walk!r}."
+                raise ValueError(msg)
+            for name in walk:
+                if name not in tables:
+                    found = ", ".join(map(repr, tables)) or "none"
+                    msg = f"No graph {name!r} for the walk {walk!r}; there are: {found}."
+                    raise KeyError(msg)
+                if "/" in name:
+                    msg = f"A graph must not have a slash in its name, found {name!r}: rename it."
+                    raise ValueError(msg)
+        sizes = {name: table.n_cells for name, table in tables.items()}
+        if len(set(sizes.values())) > 1:
+            msg = f"The graphs are of different numbers of cells: {sizes}."
+            raise ValueError(msg)
+        self.tables = dict(tables)
+        self.walks = tuple(tuple(dict.fromkeys(map(tuple, view))) for view in walks)
+
+    @property
+    def n_cells(self) -> int | None:
+        """Number of cells of the graphs, or `None` where there is no graph."""
+        return next((table.n_cells for table in self.tables.values()), None)
+
+    @property
+    def n_walks(self) -> int:
+        """Number of walks of all views together."""
+        return sum(len(view) for view in self.walks)
+
+    def __repr__(self) -> str:
+        views = "; ".join(
+            f"view {view}: {', '.join('/'.join(walk) for walk in walks) or 'none'}"
+            for view, walks in enumerate(self.walks)
+        )
+        return f"PartnerWalks({views})"
+
+    def draw(
+        self, rows: np.ndarray, rng: np.random.Generator
+    ) -> dict[tuple[int, Walk], np.ndarray]:
+        """Row number of the cell at the end of every walk from every cell.
+
+        Parameters
+        ----------
+        rows
+            Row numbers of the cells, repeats allowed: each is walked from by itself.
+        rng
+            Generator of the choices.
+
+        Returns
+        -------
+        dict
+            By view and walk, int64 ``(len(rows),)``.
+        """
+        ends = {}
+        for view, walks in enumerate(self.walks):
+            reached: dict[Walk, np.ndarray] = {(): np.asarray(rows, dtype=np.int64)}
+            for walk in walks:
+                for length in range(1, len(walk) + 1):
+                    path = walk[:length]
+                    if path not in reached:
+                        reached[path] = self.tables[path[-1]].step(reached[path[:-1]], rng)
+                ends[view, walk] = reached[walk]
+        return ends

@@ -1,0 +1,27 @@
+"""What all families of models have in common."""
+
+from __future__ import annotations
+
+from ._backbone import Backbone, copied, known_genes
+from ._datasets import DatasetsMixin
+from ._foreign import SOURCE, check_unused, foreign
+from ._genes import gene_columns
+from ._labels import check_label_column, checked_weights, label_codes, trained_classes
+from ._modality_setup import ModalitySetup
+from ._model import SETUP, SSLModel
+from ._ranges import check_target_sum, positive, rate, share
+from ._reader import CellReader, check_unchanged
+from ._registry import get_model_class, list_models, register_model
+from ._resolve import backbone_of, resolve
+from ._setup import (
+    DataSetup,
+    as_strings,
+    categories_of,
+    check_anndata,
+    matrix_of,
+    obs_column,
+    refuse_missing,
+)
+from ._tissue import panels, read_tissue, tissue_fingerprint
+from ._training import check_distributed, history_frames, history_lists, is_distributed
+from ._widths import layer_widths, whole

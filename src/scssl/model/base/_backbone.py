@@ -1,0 +1,176 @@
+"""The encoder of a model, to start another model from."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scssl._errors import GeneMismatchError
+from scssl.data import GeneVocabulary
+from scssl.module import SSLModule
+
+from ._registry import get_model_class, list_models
+from ._setup import DataSetup
+
+if TYPE_CHECKING:
+    pass
+
+
+_LOGGER = logging.getLogger("scssl")
+# The layer on the genes, in every model: a row for each gene.
+_OF_GENES = "gene_encoder.weight"
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """The encoder of a model: how to build it, what it reads, and its weights.
+
+    Parameters
+    ----------
+    model_class
+        Name of the model's class.
+    arguments
+        Of its module, JSON only.
+    setup
+        How the model reads data.
+    genes
+        Its genes.
+    n_latent
+        Width of its embedding.
+    pretrained
+        Whether it was trained.
+    weights
+        Copies of its weights; `None` where they are loaded from a folder.
+    """
+
+    model_class: str
+    arguments: Mapping[str, Any]
+    setup: DataSetup
+    genes: GeneVocabulary
+    n_latent: int
+    pretrained: bool
+    weights: Mapping[str, Tensor] | None = None
+
+    @classmethod
+    def untrained(
+        cls, name: str, registry: dict[str, Any], arguments: Mapping[str, Any], seed: int
+    ) -> Backbone:
+        """Encoder of a new model on data that are set up, with the weights that it starts from."""
+        if name not in list_models():
+            msg = f"`backbone` must be the name of a model, one of {', '.join(list_models())}; found {name!r}."
+            raise ValueError(msg)
+        model_class: Any = get_model_class(name)
+        if not model_class._learns_embeddings:
+            msg = f"`backbone` {name} learns no embedding of its own. Name a self-supervised model."
+            raise ValueError(msg)
+        backbone: Backbone = model_class(registry=registry, rng=seed, **arguments)._backbone()
+        return backbone
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any], genes: GeneVocabulary) -> Backbone:
+        """Inverse of :meth:`to_dict`."""
+        return cls(**{**content, "setup": DataSetup.from_dict(content["setup"])}, genes=genes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All but genes and weights, as JSON."""
+        return {
+            "model_class": self.model_class,
+            "arguments": dict(self.arguments),
+            "setup": self.setup.to_dict(),
+            "n_latent": self.n_latent,
+            "pretrained": self.pretrained,
+        }
+
+    def build(self) -> SSLModule:
+        """A module of its own with these weights."""
+        module = get_model_class(self.model_class)._build_module(
+            self.arguments, genes=self.genes, setup=self.setup
+        )
+        if self.weights is not None:
+            wanted = module.state_dict()
+            # Parts that only pretraining needs, such as a decoder, are left behind.
+            module.load_state_dict({name: self.weights[name] for name in wanted}, strict=True)
+        return module
+
+    def on_genes(self, names: Any) -> Backbone:
+        """The encoder for other genes: known ones by name, new ones with a weight of zero.
+
+        Training takes in what the new genes say. The same normalised values are embedded as before;
+        those of counts are not quite the same, as a cell is scaled by its sum over these genes.
+
+        Parameters
+        ----------
+        names
+            The genes.
+
+        Raises
+        ------
+        ValueError
+            If the model reads several modalities.
+        """
+        if self.setup.modalities:
+            msg = 'A model of several modalities takes no new genes. Pass new_genes="ignore".'
+            raise ValueError(msg)
+        rows = known_genes(self.genes, names, 0)
+        new = self.build().state_dict() if self.weights is None else dict(self.weights)
+        known = torch.from_numpy(rows >= 0)
+        for name in [name for name in new if name.endswith(_OF_GENES)]:
+            columns = new[name].new_zeros(len(rows), new[name].shape[1])
+            columns[known] = new[name][torch.from_numpy(rows[rows >= 0])]
+            new[name] = columns
+        n_new = int((rows < 0).sum())
+        n_lost = len(self.genes) - len(rows) + n_new
+        examples = ", ".join(map(str, np.asarray(names)[rows < 0][:3]))
+        _LOGGER.info(
+            "%s of %s genes are new to the model%s; %s of its own are not in the data.",
+            f"{n_new:,}",
+            f"{len(rows):,}",
+            f", such as {examples}" if examples else "",
+            f"{n_lost:,}",
+        )
+        return replace(self, genes=GeneVocabulary(names), weights=new)
+
+    def setup_arguments(self, *, covariates: bool) -> dict[str, Any]:
+        """Arguments of ``setup_anndata`` to read other data like those of the model."""
+        read: dict[str, Any] = {
+            "layer": self.setup.layer,
+            "input": self.setup.input_kind,
+            "target_sum": self.setup.target_sum,
+        }
+        for key in ("sample_key", "spatial_key"):
+            if getattr(self.setup, key) is not None:
+                read[key] = getattr(self.setup, key)
+        if covariates:
+            read |= {
+                "batch_key": self.setup.batch_key,
+                "categorical_covariate_keys": list(self.setup.categorical_keys),
+                "continuous_covariate_keys": list(self.setup.continuous_keys),
+            }
+        return read
+
+
+def known_genes(theirs: GeneVocabulary, ours: Any, min_overlap: float) -> np.ndarray:
+    """Position of genes among those of the other model, -1 where it does not know them."""
+    rows = theirs.align(ours, min_overlap=0).columns
+    known = int((rows >= 0).sum())
+    if known < min_overlap * len(rows):
+        some = [", ".join(map(str, names[:3])) for names in (theirs.names, ours)]
+        msg = (
+            f"The model knows {known:,} of the {len(rows):,} genes of `adata`, fewer than "
+            f"min_overlap={min_overlap:g}. It has genes like {some[0]}, `adata` like {some[1]}. Use the "
+            "same kind of names, or leave out the other genes: "
+            "adata = adata[:, adata.var_names.isin(model.genes.names)].copy()"
+        )
+        raise GeneMismatchError(msg)
+    return rows
+
+
+def copied(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies on the CPU."""
+    return {name: torch.clone(value.detach().cpu()) for name, value in weights.items()}

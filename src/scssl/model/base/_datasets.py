@@ -1,0 +1,297 @@
+"""Models that are trained on several AnnData at once."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from scvi import REGISTRY_KEYS
+from scvi.data import AnnDataManager
+
+from scssl._errors import GeneMismatchError, ScsslWarning
+from scssl.data import Datasets, GeneVocabulary, SelectedRows, StackedRows, open_rows
+
+from ._model import SETUP, SSLModel
+from ._ranges import check_target_sum
+from ._reader import CellReader, check_unchanged
+from ._setup import DataSetup, categories_of, inspect
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+_DATASET = "dataset"
+# Share of the genes below which a data set is warned of.
+_FEW_GENES = 0.1
+
+
+class DatasetsMixin(SSLModel):
+    """Set up several data sets, or one with a column of data sets, and read them."""
+
+    def __init__(
+        self, adata: AnnData | Datasets | None = None, registry: dict[str, Any] | None = None
+    ) -> None:
+        self._datasets = adata if isinstance(adata, Datasets) else None
+        super().__init__(adata.handle if isinstance(adata, Datasets) else adata, registry)
+
+    @classmethod
+    def setup_anndata(  # type: ignore[override]
+        cls,
+        adata: AnnData,
+        layer: str | None = None,
+        dataset_key: str | None = None,
+        labels_key: str | None = None,
+        input: Literal["auto", "counts", "lognorm"] = "auto",
+        *,
+        batch_key: str | None = None,
+        categorical_covariate_keys: Sequence[str] | None = None,
+        continuous_covariate_keys: Sequence[str] | None = None,
+        target_sum: float | None = 1e4,
+        **kwargs: Any,
+    ) -> None:
+        """Check an AnnData and say where things are in it.
+
+        As :meth:`SSLModel.setup_anndata`, with a column of data sets.
+
+        Parameters
+        ----------
+        adata
+            Cells by genes; in memory, or on disk (``backed="r"``, dask).
+        layer
+            Layer with the expression values, ``adata.X`` by default.
+        dataset_key
+            Column of ``adata.obs`` with the data set of each cell, within which cells are clustered. By
+            default all cells are one data set.
+        labels_key
+            Column of ``adata.obs`` with cell types. Never used as a target: the validation split is
+            stratified by it.
+        input
+            What the values are, see :meth:`SSLModel.setup_anndata`.
+        batch_key
+            Another name of `dataset_key`, that of other models.
+        categorical_covariate_keys, continuous_covariate_keys
+            Not used in training; columns to be checked and kept with the model.
+        target_sum
+            Sum of a cell before the logarithm, for counts; 1e4 as in :cite:p:`Richter2025`.
+        **kwargs
+            Taken for compatibility with scvi-tools.
+
+        Raises
+        ------
+        ValueError
+            If `adata` is a view; if values are missing, negative, or not what `input` says; if gene
+            names are duplicated; if a column is not what it is used for.
+        KeyError
+            If a layer or column does not exist.
+        TypeError
+            If `adata` is not an AnnData.
+        """
+        if dataset_key is not None and batch_key not in (None, dataset_key):
+            msg = (
+                f"`batch_key` is another name of `dataset_key`; found {batch_key!r} and "
+                f"{dataset_key!r}. Give one."
+            )
+            raise ValueError(msg)
+        super().setup_anndata(
+            adata,
+            layer,
+            batch_key if dataset_key is None else dataset_key,
+            labels_key,
+            categorical_covariate_keys,
+            continuous_covariate_keys,
+            input,
+            target_sum=target_sum,
+            **kwargs,
+        )
+
+    @classmethod
+    def setup_datasets(
+        cls,
+        datasets: Datasets,
+        layer: str | None = None,
+        labels_key: str | None = None,
+        input: Literal["auto", "counts", "lognorm"] = "auto",
+        *,
+        target_sum: float | None = 1e4,
+    ) -> None:
+        """Check several AnnData and say where things are in them.
+
+        The matrix of each is looked at once. None of them is changed, and nothing is copied: training
+        reads cells from where they are, a batch at a time.
+
+        Parameters
+        ----------
+        datasets
+            The data sets and their genes, see :class:`scssl.data.Datasets`.
+        layer
+            Layer with the expression values, ``X`` of each by default.
+        labels_key
+            One of the `obs_keys` of `datasets`, by which the validation split is stratified. Never used
+            as a target.
+        input
+            What the values are, of all data sets alike, see :meth:`setup_anndata`.
+        target_sum
+            Sum of a cell before the logarithm, for counts; over the genes of `datasets`.
+
+        Raises
+        ------
+        GeneMismatchError
+            If a data set has none of the genes of `datasets`.
+        ValueError
+            If values are missing, negative, or not what `input` says, or are counts in one data set and
+            logarithms in another.
+        KeyError
+            If a layer or column does not exist.
+        TypeError
+            If `datasets` are not Datasets.
+
+        Examples
+        --------
+        >>> import scssl
+        >>> adata = scssl.datasets.pbmc68k_reduced()
+        >>> one, two = adata[:300].copy(), adata[300:].copy()
+        >>> datasets = scssl.data.Datasets({"one": one, "two": two})
+        >>> scssl.model.PseudoLabel.setup_datasets(datasets)
+        >>> model = scssl.model.PseudoLabel(datasets, n_rounds=1)
+        >>> model.train(max_epochs=1, progress=False)
+        >>> model.get_latent_representation(two).shape
+        (400, 64)
+        """
+        arguments = cls._get_setup_method_args(**locals())
+        del arguments["setup_args"]["datasets"]
+        if not isinstance(datasets, Datasets):
+            msg = (
+                f"`datasets` must be scssl.data.Datasets, found {type(datasets).__name__}. Make them: "
+                'scssl.data.Datasets({"one": adata, "two": other})'
+            )
+            raise TypeError(msg)
+        check_target_sum(target_sum, may_be_none=cls._takes_tissue)
+        _check_genes(datasets)
+        handle = datasets.handle
+        found_in = {n: _named(n, inspect, adata, layer, input) for n, adata in datasets.items()}
+        kinds: dict[str, list[str]] = {}
+        for name, (_, _, decision) in found_in.items():
+            kinds.setdefault(decision.kind, []).append(name)
+        if len(kinds) > 1:
+            found = "; ".join(f"{kind}: {', '.join(names[:3])}" for kind, names in kinds.items())
+            msg = (
+                f"Values are not of the same kind in all data sets ({found}). Use the counts of all, for "
+                'instance layer="counts", or say what they are: input="lognorm".'
+            )
+            raise ValueError(msg)
+        categories = {_DATASET: [name for name, _ in datasets.items()]}
+        if labels_key is not None:
+            categories[labels_key] = categories_of(handle, labels_key, labels=True)
+        scale = None if target_sum is None else float(target_sum)
+        setup = DataSetup(
+            layer, next(iter(kinds)), scale, _DATASET, labels_key, categories=categories
+        )
+        manager = AnnDataManager(fields=[], setup_method_args=arguments)
+        manager.register_fields(handle)
+        names = datasets.genes.names
+        manager.registry["field_registries"][REGISTRY_KEYS.X_KEY] = {
+            "data_registry": {},
+            "state_registry": {"n_vars": len(names), "column_names": names},
+            "summary_stats": {"n_cells": handle.n_obs, "n_vars": len(names)},
+        }
+        reader = _stacked(datasets, setup, datasets.genes, found_in, 0.0)
+        manager.registry[SETUP] = {"setup": setup.to_dict(), "fingerprint": reader.fingerprint}
+        cls.register_manager(manager)
+
+    @property
+    def _dataset_key(self) -> str | None:
+        """Column with the data set of each of the model's own cells; `None` for one data set."""
+        return self.setup.batch_key if self._datasets is None else _DATASET
+
+    def _read(self, adata: Any, *, min_overlap: float = 0.5) -> CellReader:
+        if isinstance(adata, Datasets):
+            return read_datasets(adata, self.setup, genes=self.genes, min_overlap=min_overlap)
+        own = adata is None or adata is self._adata
+        if not own or self._datasets is None:
+            return super()._read(adata, min_overlap=min_overlap)
+        reader = read_datasets(self._datasets, self.setup, genes=self.genes)
+        check_unchanged(reader.fingerprint, self.registry_[SETUP]["fingerprint"])
+        return reader
+
+    def attach(self, adata: AnnData | Datasets) -> None:
+        """Make data the model's own, to embed them or to go on training.
+
+        Parameters
+        ----------
+        adata
+            An AnnData, or Datasets, with the genes that the model was set up with.
+        """
+        if not isinstance(adata, Datasets):
+            super().attach(adata)
+            self._datasets = None
+            return
+        reader = self._read(adata)
+        self._adata, self._datasets = adata.handle, adata
+        self.registry_[SETUP]["fingerprint"] = reader.fingerprint
+
+
+def _check_genes(datasets: Datasets) -> None:
+    """Of data sets with few of the genes little is left to cluster and to learn."""
+    n_genes = len(datasets.genes)
+    few = {
+        str(name): int(n)
+        for name, n in datasets.report()["n_matched"].items()
+        if n < _FEW_GENES * n_genes
+    }
+    for name, n in few.items():
+        found = (
+            f"Data set {name!r} has {n:,} of the {n_genes:,} genes to learn from; the others are zero in "
+            "its cells. If its genes have names of another kind or species, rename them: "
+            "scssl.pp.match_genes(adata, datasets.genes) says what fits, scssl.pp.map_orthologs brings "
+            "species together. Then make the Datasets anew, or leave it out."
+        )
+        if not n:
+            raise GeneMismatchError(found)
+        warnings.warn(found, ScsslWarning, stacklevel=3)
+
+
+def _named(name: str, function: Any, *args: Any) -> Any:
+    """Call a function; errors say of which data set they are."""
+    try:
+        return function(*args)
+    except (ValueError, KeyError) as error:
+        error.add_note(f"In data set {name!r}.")
+        raise
+
+
+def read_datasets(
+    datasets: Datasets, setup: DataSetup, *, genes: GeneVocabulary, min_overlap: float = 0.0
+) -> CellReader:
+    """Check data sets against a setup and open them as one."""
+    found = {
+        name: _named(name, inspect, adata, setup.layer, setup.input_kind)
+        for name, adata in datasets.items()
+    }
+    return _stacked(datasets, setup, genes, found, min_overlap)
+
+
+def _stacked(
+    datasets: Datasets,
+    setup: DataSetup,
+    genes: GeneVocabulary,
+    found: Mapping[str, Any],
+    min_overlap: float,
+) -> CellReader:
+    """Data sets as one, from the matrix and the statistics that :func:`inspect` gave of each."""
+    sources = []
+    for name, adata in datasets.items():
+        alignment = genes.align(adata.var_names, min_overlap=min_overlap)
+        source = open_rows(found[name][0], where=setup.where)
+        sources.append(SelectedRows(source, None, None if alignment.is_identity else alignment))
+    stats = [one[1] for one in found.values()]
+    reader = CellReader(setup, datasets.handle, StackedRows(sources), None)
+    reader.fingerprint = {
+        "cells": datasets.n_cells,
+        "genes": len(genes),
+        "gene names": genes.hash,
+        "stored values": int(sum(one.n_stored for one in stats)),
+        "largest value": float(max(one.max for one in stats)),
+        "median sum of a cell": float(np.median([float(one.median_sum) for one in stats])),
+    }
+    return reader

@@ -1,0 +1,30 @@
+"""Checkpoints of other programs, as models ask for them."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+#: Entry of a registry that says where weights are from, which are not of scssl.
+SOURCE = "scssl_source"
+
+
+def foreign(name: str) -> Any:
+    """What reads checkpoints of other programs, by name.
+
+    Readers build models, so they stand above them, and a model finds them by name.
+
+    Parameters
+    ----------
+    name
+        Of a function of ``scssl.published``.
+    """
+    return getattr(importlib.import_module("scssl.published"), name)
+
+
+def check_unused(example: str, /, **arguments: Any) -> None:
+    """Refuse arguments that mean something for checkpoints only; how to name one, for the message."""
+    for name, value in arguments.items():
+        if value is not None and value is not False:
+            msg = f"`{name}` is for checkpoints of other programs. Say which one to read: {example}"
+            raise ValueError(msg)

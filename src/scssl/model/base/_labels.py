@@ -1,0 +1,115 @@
+"""Labels to learn from: checks, classes and codes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from ._setup import DataSetup, _some, as_strings, check_anndata, obs_column
+
+# A column of numbers with more classes than this and few cells per class is a measurement.
+_MANY_NUMBERS = 50
+
+
+def check_label_column(adata: AnnData, key: str | None, unlabeled: str | None) -> None:
+    """Refuse a column that a classifier cannot learn from.
+
+    Raises
+    ------
+    ValueError
+        If there is no column, no labelled cell, one class only, or if it holds measurements.
+    """
+    check_anndata(adata)
+    if key is None:
+        there = ", ".join(map(repr, adata.obs.columns[:20])) or "none"
+        msg = (
+            "A classifier learns from labels: say which column of adata.obs has them, labels_key=...; "
+            f"there are: {there}."
+        )
+        raise ValueError(msg)
+    column = obs_column(adata, key)
+    values = column[column.notna()]
+    numbers = pd.api.types.is_numeric_dtype(values.dtype) and values.dtype.kind != "b"
+    distinct = values.nunique()
+    fractions = numbers and not (values == values.round()).all()
+    if fractions or (numbers and distinct > _MANY_NUMBERS and len(values) < 10 * distinct):
+        what = f"{values.iloc[0]:g}, {values.iloc[-1]:g}, ..."
+        msg = (
+            f'adata.obs["{key}"] holds numbers ({what}; {distinct:,} different ones in {len(values):,} '
+            "cells) and no classes. If they are codes of classes, make them strings: "
+            f'adata.obs["{key}"] = adata.obs["{key}"].astype(str)'
+        )
+        raise ValueError(msg)
+    names = as_strings(values)
+    if unlabeled is not None:
+        names = names[names != str(unlabeled)]
+    if not len(names):
+        aside = "" if unlabeled is None else f" or {str(unlabeled)!r}"
+        msg = f'No cell has a label: all of adata.obs["{key}"] is missing{aside}.'
+        raise ValueError(msg)
+    if names.nunique() < 2:
+        msg = (
+            f'adata.obs["{key}"] has one class only ({names[0]!r}, {len(names):,} cells). A classifier '
+            "needs at least two."
+        )
+        raise ValueError(msg)
+
+
+def trained_classes(setup: DataSetup, unlabeled: str | None) -> list[str]:
+    """Names of the classes, sorted."""
+    assert setup.labels_key is not None
+    return [name for name in setup.categories[setup.labels_key] if name != unlabeled]
+
+
+def label_codes(
+    adata: AnnData, key: str, classes: Sequence[str], unlabeled: str | None
+) -> np.ndarray:
+    """Code of each cell's class, -1 where it has no label.
+
+    Raises
+    ------
+    KeyError
+        If there is no such column.
+    ValueError
+        If there are other classes than those of the model, or none at all.
+    """
+    values = obs_column(adata, key)
+    labelled = values.notna().to_numpy().copy()
+    names: Any = np.full(len(values), None, dtype=object)
+    names[labelled] = as_strings(values[labelled]).to_numpy(dtype=object)
+    if unlabeled is not None:
+        labelled &= names != unlabeled
+    codes = np.where(labelled, pd.Index(classes).get_indexer(pd.Index(names, dtype=object)), -1)
+    new = sorted(set(names[labelled & (codes < 0)]))
+    if new:
+        msg = (
+            f'adata.obs["{key}"] has {len(new)} classes that the model does not have: {_some(new)}. It '
+            f"has {_some(classes)}. Rename them, set them to missing, or make a new model."
+        )
+        raise ValueError(msg)
+    if not labelled.any():
+        msg = f'No cell has a label in adata.obs["{key}"].'
+        raise ValueError(msg)
+    return codes.astype(np.int64)
+
+
+def checked_weights(weights: Any, classes: Sequence[str]) -> Any:
+    """Weights of classes as they were given, with names as text and values as numbers."""
+    if weights is None or (isinstance(weights, str) and weights == "balanced"):
+        return weights
+    if not isinstance(weights, Mapping):
+        msg = f"`class_weight` must be None, 'balanced' or a dict of weights by class, found {weights!r}."
+        raise ValueError(msg)
+    checked = {str(name): float(value) for name, value in weights.items()}
+    unknown = sorted(set(checked) - set(classes))
+    if unknown:
+        msg = f"`class_weight` names {unknown[0]!r}, which is no class; there are {', '.join(classes)}."
+        raise ValueError(msg)
+    if not all(0 < value < np.inf for value in checked.values()):
+        msg = f"Class weights must be positive numbers, found {checked}."
+        raise ValueError(msg)
+    return checked

@@ -1,0 +1,183 @@
+"""The cells of an AnnData as a model wants them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal, Self
+
+import numpy as np
+from anndata import AnnData
+from scipy import sparse
+
+from scssl.data import (
+    BatchPlan,
+    BlockNormalizer,
+    CellContext,
+    CellLoader,
+    PartnerWalks,
+    RowSource,
+    open_rows,
+)
+from scssl.data.keys import CONTINUOUS, POSITION, PRESENT, category_key
+
+from ._setup import DataSetup
+
+
+class CellReader:
+    """The cells of one AnnData as a model wants them."""
+
+    def __init__(self, setup: DataSetup, adata: AnnData, matrix: Any, alignment: Any) -> None:
+        self.setup, self.adata, self.alignment = setup, adata, alignment
+        self.n_cells = adata.n_obs
+        self._source: RowSource = (
+            matrix if isinstance(matrix, RowSource) else open_rows(matrix, where=setup.where)
+        )
+        #: How cells with several modalities are normalised.
+        self.normalize: BlockNormalizer | None = None
+        self.obs: dict[str, np.ndarray] = {}
+        #: Whether batches have the counts beside the normalised values.
+        self.counts = False
+        #: Graphs to draw other cells from, which batches then have beside the cells.
+        self.partners: PartnerWalks | None = None
+        #: Group of each cell, of which every batch in training has as many.
+        self.groups: np.ndarray | None = None
+        #: Which cells see each other, where they do.
+        self.context: CellContext | None = None
+        #: Whether cells that are not learnt from are seen by those that are.
+        self.fills_context = False
+        #: Label of each cell, where those of few cells are to come as often as others in training.
+        self.balance: np.ndarray | None = None
+        #: Which genes each panel has, boolean, where cells differ in what was measured.
+        self.measured: np.ndarray | None = None
+        self.fingerprint: dict[str, Any] = {}
+
+    @property
+    def source(self) -> RowSource:
+        """The rows, with the genes of the data."""
+        return self._source
+
+    def with_covariates(self) -> Self:
+        """Read the columns too that a decoder is told."""
+        for key in self.setup.covariate_keys():
+            self.obs[category_key(key)] = self.setup.codes(self.adata, key)
+        if self.setup.continuous_keys:
+            self.obs[CONTINUOUS] = self.setup.continuous(self.adata)
+        return self
+
+    def read(self, rows: np.ndarray, n_cells: int = 4096) -> Iterator[sparse.csr_matrix]:
+        """Values of these cells as they are stored, in the model's order of features."""
+        for start in range(0, len(rows), n_cells):
+            block = self._source.read(rows[start : start + n_cells])
+            yield block if self.alignment is None else self.alignment.apply(block)
+
+    def restrict_partners(self, rows: np.ndarray) -> None:
+        """Let only these cells be drawn as partners of others."""
+        if self.partners is not None:
+            tables = {name: table.restrict(rows) for name, table in self.partners.tables.items()}
+            self.partners = PartnerWalks(tables, self.partners.walks)
+
+    def loader(
+        self,
+        rows: np.ndarray,
+        batch_size: int,
+        *,
+        role: Literal["training", "validation", "embedding"] = "embedding",
+        **kwargs: Any,
+    ) -> CellLoader:
+        """Batches of these cells.
+
+        Where cells see each other, those to embed (ascending, each once) come with all that they see.
+        """
+        obs, plan = self.obs, None
+        if self.context is not None:
+            plan = self._plan(self.context, rows, batch_size, role, kwargs.get("seed", 0))
+            if self.context.positions is not None:
+                obs = {**obs, POSITION: self.context.positions}
+        return CellLoader(
+            self._source,
+            rows,
+            batch_size=batch_size,
+            alignment=self.alignment,
+            input_kind=self.setup.input_kind,
+            target_sum=self.setup.target_sum,
+            obs=obs,
+            counts=self.counts,
+            partners=self.partners,
+            partner_obs=tuple({PRESENT} & set(self.obs)),
+            normalize=self.normalize,
+            groups=self.groups,
+            plan=plan,
+            **kwargs,
+        )
+
+    def _plan(
+        self, context: CellContext, rows: np.ndarray, batch_size: int, role: str, seed: int
+    ) -> BatchPlan:
+        if role == "embedding":
+            return context.embedding(rows)
+        everything = np.arange(self.n_cells)
+        if role == "validation":
+            return context.validation(rows, batch_size, seed=seed, fill=everything)
+        fill = everything if self.fills_context else None
+        return context.training(rows, batch_size, seed=seed, fill=fill, labels=self.balance)
+
+    def rows(self, indices: Any) -> np.ndarray:
+        """Row numbers of `indices`: numbers, a mask or cell names."""
+        if indices is None:
+            return np.arange(self.n_cells)
+        indices = np.asarray(indices)
+        if not indices.size:
+            return np.zeros(0, dtype=np.int64)
+        if indices.ndim != 1:
+            msg = f"`indices` must be a list of cells, found an array of shape {indices.shape}."
+            raise ValueError(msg)
+        if indices.dtype.kind == "b":
+            if indices.shape != (self.n_cells,):
+                msg = f"A mask needs one value per cell ({self.n_cells:,}), found {indices.shape}."
+                raise ValueError(msg)
+            return np.flatnonzero(indices)
+        if indices.dtype.kind in "OUST":
+            if not self.adata.obs_names.is_unique:
+                msg = (
+                    "Cell names are not unique: pass row numbers, or adata.obs_names_make_unique()"
+                )
+                raise ValueError(msg)
+            found = self.adata.obs_names.get_indexer(indices.astype(str))
+            if (found < 0).any():
+                absent = indices[found < 0]
+                msg = f"{len(absent)} names are not in adata.obs_names, such as {str(absent[0])!r}."
+                raise KeyError(msg)
+            return found
+        if indices.dtype.kind not in "iu":
+            msg = f"`indices` must be row numbers, a mask or names, found {indices.dtype}."
+            raise TypeError(msg)
+        if indices.min() < -self.n_cells or indices.max() >= self.n_cells:
+            worst = indices.max() if indices.max() >= self.n_cells else indices.min()
+            msg = f"`indices` has {worst}, but `adata` has {self.n_cells:,} cells."
+            raise IndexError(msg)
+        return np.where(indices < 0, indices + self.n_cells, indices)
+
+
+def check_shape(adata: AnnData, recorded: Mapping[str, Any]) -> None:
+    check_unchanged({"cells": adata.n_obs, "genes": adata.n_vars}, recorded)
+
+
+def check_unchanged(now: Mapping[str, Any], recorded: Mapping[str, Any]) -> None:
+    changed = [
+        name
+        for name, value in now.items()
+        # Models saved by earlier versions know less of their data.
+        if name in recorded
+        and value != recorded[name]
+        # Sums depend a little on how a matrix is stored.
+        and not (isinstance(value, float) and np.isclose(value, recorded[name], rtol=1e-4))
+    ]
+    if changed:
+        what = "; ".join(f"{name}: {recorded[name]} then, {now[name]} now" for name in changed)
+        several = "modalities of the cells" in now
+        data, how = ("mdata", "setup_mudata") if several else ("adata", "setup_anndata")
+        msg = (
+            f"`{data}` has changed since {how} ({what}). Set it up again and make a new "
+            "model, or pass the changed data as adata=... to embed it."
+        )
+        raise ValueError(msg)

@@ -1,0 +1,5 @@
+"""Cells as tokens, tissues as sequences."""
+
+from __future__ import annotations
+
+from ._model import CellPLM

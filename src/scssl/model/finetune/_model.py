@@ -1,0 +1,223 @@
+"""What fine-tuned models have in common: they start from the encoder of another model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+
+from scssl._random import derive_seed
+from scssl.data import GeneVocabulary
+from scssl.model.base import (
+    SETUP,
+    Backbone,
+    CellReader,
+    DataSetup,
+    SSLModel,
+    backbone_of,
+    check_anndata,
+    copied,
+)
+
+from ._network import FineTunedModule
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+# Cells from which the start of the head is estimated: more do not change it.
+_MAX_START_CELLS = 20_000
+
+
+class FineTunedModel(SSLModel):
+    """Base of models that put a head on the encoder of another model."""
+
+    module: FineTunedModule
+    _learns_all_genes = False
+    _learns_embeddings = False
+    _takes_tissue = True
+    _min_overlap = 0.5
+
+    def _start(
+        self,
+        backbone: str | Backbone,
+        backbone_arguments: Mapping[str, Any] | None,
+        seed: int,
+    ) -> None:
+        """Take over the encoder that a name or another model gives."""
+        if not isinstance(backbone, Backbone):
+            backbone = Backbone.untrained(
+                backbone, self.registry_, dict(backbone_arguments or {}), seed
+            )
+        elif backbone_arguments:
+            msg = "Arguments of the backbone are those of the model it comes from; pass none."
+            raise TypeError(msg)
+        self._source = backbone
+        self.genes = backbone.genes
+        known = backbone.setup.categories
+        categories = {
+            key: known.get(key, names) if key in backbone.setup.covariate_keys() else names
+            for key, names in self.setup.categories.items()
+        }
+        self.setup = replace(self.setup, categories=categories)
+        self.registry_[SETUP]["setup"] = self.setup.to_dict()
+
+    def _finish(self, seed: int) -> None:
+        """Build the module with the weights of the encoder it starts from."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(seed, "head"))
+            self.module = self._make_module(self._source, self._config())
+        # The module has them now.
+        self._source = replace(self._source, weights=None)
+
+    @staticmethod
+    def _frozen(freeze: str | int) -> str:
+        """What is frozen, for the summary of a model."""
+        names = {"none": "", "encoder": ", frozen"}
+        return names.get(str(freeze), f", {freeze} layers of it frozen")
+
+    @classmethod
+    def _setup_like(
+        cls,
+        model: Any,
+        adata: AnnData,
+        *,
+        min_overlap: float,
+        new_genes: str = "ignore",
+        **kwargs: Any,
+    ) -> Backbone:
+        """Set `adata` up to be read like the data of a model; the encoder of that model."""
+        if new_genes not in ("ignore", "learn"):
+            msg = f'`new_genes` must be "ignore" or "learn", found {new_genes!r}.'
+            raise ValueError(msg)
+        source = backbone_of(model)
+        check_anndata(adata)
+        # Before the matrix is read: what is wrong with the genes is wrong with all the rest.
+        source.genes.align(adata.var_names, min_overlap=min_overlap)
+        if new_genes == "learn":
+            source = source.on_genes(adata.var_names)
+        covariates = source.build().encodes_covariates
+        cls.setup_anndata(adata, **source.setup_arguments(covariates=covariates), **kwargs)
+        return source
+
+    @classmethod
+    def _make_module(cls, backbone: Backbone, arguments: Mapping[str, Any]) -> FineTunedModule:
+        raise NotImplementedError
+
+    @classmethod
+    def _build_module(
+        cls, arguments: Mapping[str, Any], *, genes: GeneVocabulary, setup: DataSetup
+    ) -> FineTunedModule:
+        return cls._make_module(Backbone.from_dict(arguments["backbone"], genes), arguments)
+
+    def _backbone(self) -> Backbone:
+        trained = self.module.backbone.state_dict()
+        return replace(
+            self._source,
+            genes=self.genes,
+            weights=copied(trained),
+            pretrained=self._source.pretrained or self.is_trained_,
+        )
+
+    @property
+    def _has_learnt(self) -> bool:
+        return self.is_trained_ or self._source.pretrained
+
+    @property
+    def n_latent(self) -> int:
+        """Width of the embedding."""
+        return self._source.n_latent
+
+    def _read(self, adata: AnnData | None, *, min_overlap: float | None = None) -> CellReader:
+        if min_overlap is None:
+            min_overlap = self._min_overlap
+        elif adata is None or adata is self._adata:
+            min_overlap = min(min_overlap, self._min_overlap)
+        return super()._read(adata, min_overlap=min_overlap)
+
+    def _training_data(self) -> CellReader:
+        data = self._read(None)
+        # The other cells of a tissue are there when labels are predicted, so they are when it is learnt.
+        data.fills_context = True
+        return data.with_covariates() if self.module.encodes_covariates else data
+
+    def train(
+        self,
+        max_epochs: int | None = None,
+        *,
+        lr: float | None = None,
+        backbone_lr: float | None = None,
+        train_size: float | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Train the head and, unless it is frozen, the encoder.
+
+        Parameters
+        ----------
+        max_epochs
+            Passes over the training cells at most; by default from the number of cells.
+        lr
+            Learning rate of the head.
+        backbone_lr
+            Learning rate of the encoder; by default lower than `lr` where it was pretrained.
+        train_size
+            Share of the cells to train on; the others are the validation set. By default 0.9, and 1
+            where so few cells have a target that none can be spared: training is then for a fixed
+            number of steps.
+        **kwargs
+            As in :meth:`~scssl.model.SSLModel.train`: ``batch_size``, ``weight_decay``, ``lr_schedule``,
+            ``early_stopping``, ``patience``, ``gradient_clip``, ``accelerator``, ``devices``,
+            ``strategy``, ``precision``, ``compile``, ``rng``, ``checkpoint_dir``, ``resume_from``,
+            ``progress``, ``callbacks``.
+
+        Raises
+        ------
+        ValueError
+            If an argument is out of range, the data have changed since they were set up, or
+            ``resume_from`` belongs to another run.
+        FloatingPointError
+            If the loss stops being finite.
+        """
+        if backbone_lr is not None and not 0 <= backbone_lr < np.inf:
+            msg = f"`backbone_lr` must not be negative, found {backbone_lr}."
+            raise ValueError(msg)
+        self._backbone_lr = backbone_lr
+        super().train(max_epochs, lr=lr, train_size=train_size, **kwargs)
+
+    #: Learning rate of a pretrained encoder in terms of that of the head.
+    _pretrained_lr_factor = 0.1
+
+    def _before_training(
+        self, data: CellReader, rows: np.ndarray, chosen: Mapping[str, Any], *, resumed: bool
+    ) -> dict[str, Any]:
+        given = self._backbone_lr
+        if given is None:
+            factor = self._pretrained_lr_factor if self._source.pretrained else 1.0
+        else:
+            factor = given / chosen["lr"]
+        self.module.backbone_lr_factor = factor
+        if not self.is_trained_:
+            self._start_head(data, _spread(rows, _MAX_START_CELLS))
+        return {"backbone_lr": factor * chosen["lr"]}
+
+    def _start_head(self, data: CellReader, rows: np.ndarray) -> None:
+        """Start the head from embeddings of cells with a target."""
+
+    def _embeddings(self, data: CellReader, rows: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            return self._apply(data, rows, None, self.module.embed, self.n_latent)
+
+    def _check_trained(self, what: Literal["predict"] = "predict") -> None:
+        if not self.is_trained_:
+            msg = f"The head is not trained, so there is nothing to {what}. Call model.train()."
+            raise ValueError(msg)
+
+
+def _spread(rows: np.ndarray, n: int) -> np.ndarray:
+    """At most `n` rows, evenly over all."""
+    if len(rows) <= n:
+        return rows
+    chosen: np.ndarray = rows[np.linspace(0, len(rows) - 1, n).round().astype(np.int64)]
+    return chosen

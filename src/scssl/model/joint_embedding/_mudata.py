@@ -1,0 +1,325 @@
+"""Cells with several modalities: checks, and how they are read."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from scssl._errors import GeneMismatchError
+from scssl.data import (
+    BlockNormalizer,
+    FeatureBlock,
+    GeneAlignment,
+    GeneVocabulary,
+    JoinedRows,
+    MatrixStats,
+    open_rows,
+)
+from scssl.data.keys import PRESENT
+from scssl.data.matrix import Normalization
+from scssl.model.base import CellReader, DataSetup, ModalitySetup, categories_of, matrix_of
+
+from ._mudata_checks import check_modality, check_mudata, find_modalities
+
+_LOGGER = logging.getLogger("scssl")
+NORMALIZATIONS = {"protein": ("clr", "log1p", "none"), "atac": ("tfidf", "binary")}
+
+
+@dataclass(frozen=True)
+class Cells:
+    """The cells of a MuData, as the rest of a model knows those of an AnnData.
+
+    Parameters
+    ----------
+    source
+        The MuData, or the AnnData of one modality.
+    obs
+        Annotations, with the columns that were set up.
+    """
+
+    source: Any
+    obs: pd.DataFrame
+
+    @property
+    def obs_names(self) -> pd.Index:
+        return self.obs.index
+
+    @property
+    def n_obs(self) -> int:
+        return len(self.obs)
+
+    @property
+    def uns(self) -> Any:
+        return self.source.uns
+
+
+def places_of(mdata: Any, names: Mapping[str, str]) -> dict[str, np.ndarray]:
+    """Row in each modality of every cell of the MuData, -1 where it lacks the cell."""
+    places = {}
+    for kind, name in names.items():
+        own = mdata.mod[name].obs_names
+        if not own.is_unique:
+            twice = str(own[own.duplicated()][0])
+            msg = (
+                f'The cell names of mdata.mod["{name}"] are not unique ({twice!r}), so its cells cannot be '
+                f'told apart: mdata.mod["{name}"].obs_names_make_unique(); mdata.update()'
+            )
+            raise ValueError(msg)
+        places[kind] = own.get_indexer(mdata.obs_names)
+        if (places[kind] >= 0).sum() < len(own):
+            msg = (
+                f'mdata.mod["{name}"] has cells that are not in mdata.obs_names. It was changed: '
+                "mdata.update()"
+            )
+            raise ValueError(msg)
+    nowhere = np.flatnonzero(np.all([rows < 0 for rows in places.values()], axis=0))
+    if len(nowhere):
+        used = " or ".join(map(repr, names.values()))
+        keep = " | ".join(f'mdata.obsm["{name}"].ravel()' for name in names.values())
+        msg = (
+            f"{len(nowhere):,} cells of `mdata` are in no modality that is used ({used}), the first is "
+            f"{str(mdata.obs_names[nowhere[0]])!r}. Leave them out: mdata = mdata[{keep}].copy()"
+        )
+        raise ValueError(msg)
+    return places
+
+
+def obs_of(
+    mdata: Any, places: Mapping[str, np.ndarray], names: Mapping[str, str], keys: Sequence[str]
+) -> pd.DataFrame:
+    """Annotations of the cells: those of the MuData, and columns that only modalities have."""
+    obs = mdata.obs
+    for key in keys:
+        if key in obs.columns:
+            continue
+        column = pd.Series(np.full(len(obs), None, dtype=object), index=obs.index)
+        for kind, name in names.items():
+            own = mdata.mod[name].obs
+            if key in own.columns:
+                rows = places[kind]
+                values = own[key].astype(object).to_numpy()[rows]
+                column = column.where(column.notna() | (rows < 0), values)
+        if column.notna().any():
+            obs = obs.assign(**{key: column.infer_objects()})
+    return obs
+
+
+def make_mudata_setup(
+    mdata: Any,
+    asked: Mapping[str, str | None],
+    layers: Mapping[str, str | None],
+    normalizations: Mapping[str, str],
+    *,
+    batch_key: str | None,
+    labels_key: str | None,
+    input: str,
+    target_sum: float,
+) -> tuple[DataSetup, list[str], dict[str, Any]]:
+    """Check a MuData and record how to read it; its features, and what identifies the data."""
+    check_mudata(mdata)
+    if mdata.is_view:
+        msg = "`mdata` is a view of another MuData. Make it an object first: mdata = mdata.copy()"
+        raise ValueError(msg)
+    if not mdata.obs_names.is_unique:
+        msg = "Cell names must be unique to match modalities: mdata.obs_names_make_unique()"
+        raise ValueError(msg)
+    for kind, chosen in normalizations.items():
+        if chosen not in NORMALIZATIONS[kind]:
+            known = ", ".join(map(repr, NORMALIZATIONS[kind]))
+            msg = f"`{kind}_normalization` must be one of {known}; found {chosen!r}."
+            raise ValueError(msg)
+    names = find_modalities(mdata, asked)
+    for kind, layer in layers.items():
+        if layer is not None and kind not in names:
+            msg = f"`{kind}_layer` was given, but the modality {kind} is not used."
+            raise ValueError(msg)
+    unused = [name for name in mdata.mod if name not in names.values()]
+    if unused:
+        _LOGGER.info("Modalities of `mdata` that are not used: %s.", ", ".join(map(repr, unused)))
+    places = places_of(mdata, names)
+    keys = [key for key in (batch_key, labels_key) if key is not None]
+    cells = Cells(mdata, obs_of(mdata, places, names, keys))
+    for key in keys:
+        if key not in cells.obs.columns:
+            there = ", ".join(map(repr, mdata.obs.columns[:20])) or "none"
+            msg = f"There is no column {key!r} in mdata.obs or its modalities; mdata.obs has: {there}."
+            raise KeyError(msg)
+    if batch_key is not None and batch_key not in mdata.obs.columns:
+        _refuse_incomplete(mdata, cells.obs[batch_key], batch_key, names)
+    try:
+        categories = {
+            key: categories_of(cast("AnnData", cells), key, labels=key == labels_key)
+            for key in keys
+        }
+    except ValueError as error:
+        raise ValueError(re.sub(r"\badata\b", "mdata", str(error))) from error
+    modalities, features, stats = [], [], {}
+    for kind, name in names.items():
+        adata = mdata.mod[name]
+        GeneVocabulary(adata.var_names)  # refuses duplicated and empty names
+        one = ModalitySetup(kind, name, layers[kind], normalizations.get(kind, ""), adata.n_vars)
+        stats[kind], found = check_modality(adata, one, input)
+        modalities.append(replace(one, normalization=found))
+        features += [f"{kind}:{feature}" for feature in adata.var_names]
+    rna = next((one.normalization for one in modalities if one.kind == "rna"), "lognorm")
+    setup = DataSetup(
+        modalities[0].layer,
+        rna,
+        float(target_sum),
+        batch_key,
+        labels_key,
+        categories=categories,
+        modalities=tuple(modalities),
+    )
+    return setup, features, mudata_fingerprint(stats, places, features)
+
+
+def _refuse_incomplete(mdata: Any, column: pd.Series, key: str, names: Mapping[str, str]) -> None:
+    """Refuse a column of modalities that does not cover all cells, as that of a mosaic may not."""
+    missing = column.isna()
+    if not missing.any():
+        return
+    there = [name for name in names.values() if key in mdata.mod[name].obs.columns]
+    first, *others = (f'mdata.mod["{name}"].obs["{key}"].astype("object")' for name in there)
+    whole = first + "".join(f".combine_first({other})" for other in others)
+    msg = (
+        f'There is no mdata.obs["{key}"], and the modalities with such a column '
+        f"({', '.join(map(repr, there))}) do not have it for {int(missing.sum()):,} cells, the first is "
+        f"{str(column.index[int(missing.argmax())])!r}. Make one for all cells: "
+        f'mdata.obs["{key}"] = {whole}.reindex(mdata.obs_names).fillna("unknown")'
+    )
+    raise ValueError(msg)
+
+
+def mudata_fingerprint(
+    stats: Mapping[str, MatrixStats], places: Mapping[str, np.ndarray], features: Sequence[str]
+) -> dict[str, Any]:
+    """What would be different if the data had been changed since."""
+    there = np.stack([rows >= 0 for rows in places.values()])
+    found: dict[str, Any] = {
+        "cells": there.shape[1],
+        "genes": len(features),
+        "gene names": GeneVocabulary(features).hash,
+        "modalities of the cells": hashlib.sha256(np.packbits(there).tobytes()).hexdigest()[:16],
+    }
+    for kind, one in stats.items():
+        found[f"stored values of {kind}"] = one.n_stored
+        found[f"largest value of {kind}"] = float(one.max)
+        found[f"median sum of a cell of {kind}"] = float(one.median_sum)
+    return found
+
+
+def read_mudata(
+    data: Any,
+    setup: DataSetup,
+    genes: GeneVocabulary,
+    *,
+    min_overlap: float,
+    idf: np.ndarray | None,
+) -> CellReader:
+    """Open the cells of a MuData, or of an AnnData with RNA, as a model reads them."""
+    known = {one.kind: one for one in setup.modalities}
+    if isinstance(data, AnnData):
+        if "rna" not in known:
+            first = setup.modalities[0].name
+            msg = (
+                f"The model does not read RNA, and of an AnnData nothing says what it holds. Pass a "
+                f'MuData: mudata.MuData({{"{first}": adata}})'
+            )
+            raise ValueError(msg)
+        mods, names = {"rna": data}, data.obs_names
+        places = {"rna": np.arange(data.n_obs)}
+        obs = data.obs
+    else:
+        check_mudata(data)
+        if not data.n_obs:
+            msg = "`mdata` has no cells."
+            raise ValueError(msg)
+        # A subset to cells without a modality keeps it, with no cells.
+        mods = {
+            kind: data.mod[one.name]
+            for kind, one in known.items()
+            if one.name in data.mod and data.mod[one.name].n_obs
+        }
+        if not mods:
+            wanted = ", ".join(repr(one.name) for one in known.values())
+            msg = (
+                f"`mdata` has none of the model's modalities ({wanted}) with any cell; it has: "
+                f"{', '.join(map(repr, data.mod))}. Rename one: mdata.mod[...] = mdata.mod.pop(...)"
+            )
+            raise KeyError(msg)
+        names = data.obs_names
+        places = places_of(data, {kind: known[kind].name for kind in mods})
+        keys = [key for key in (setup.batch_key, setup.labels_key) if key is not None]
+        obs = obs_of(data, places, {kind: known[kind].name for kind in mods}, keys)
+    stats, sources, blocks, columns, query = {}, [], [], [], []
+    n_by_alias, ambiguous, start = 0, [], 0
+    reports = []
+    for one in setup.modalities:
+        stop = start + one.n_features
+        n_found = 0
+        if one.kind in mods:
+            adata = mods[one.kind]
+            given = replace(one, name="") if isinstance(data, AnnData) else one
+            own = GeneVocabulary(stripped(genes, one, start))
+            try:
+                found = own.align(adata.var_names, min_overlap=min_overlap)
+            except GeneMismatchError as error:
+                msg = f"In {given.mod}: {error}"
+                raise GeneMismatchError(msg) from error
+            expected = one.normalization if one.kind == "rna" else "auto"
+            stats[one.kind], _ = check_modality(adata, given, expected, new=True)
+            sources.append(open_rows(matrix_of(adata, one.layer), where=given.where))
+            columns.append(np.where(found.columns >= 0, found.columns + start, -1))
+            query += [f"{one.kind}:{name}" for name in adata.var_names]
+            ambiguous += [f"{one.kind}:{name}" for name in found.ambiguous]
+            n_by_alias, n_found = n_by_alias + found.n_by_alias, found.n_matched
+            if found.n_missing:
+                reports.append(f"{one.kind}: {found.report()}")
+        else:
+            reports.append(f"{one.kind}: not in the data.")
+        assert setup.target_sum is not None
+        blocks.append(
+            FeatureBlock(
+                one.kind,
+                start,
+                stop,
+                cast("Normalization", one.normalization),
+                setup.target_sum,
+                n_found,
+                idf if one.normalization == "tfidf" else None,
+            )
+        )
+        start = stop
+    alignment = GeneAlignment(
+        genes.names,
+        np.asarray(query, dtype=object),
+        np.concatenate(columns),
+        np.asarray(ambiguous, dtype=object),
+        n_by_alias,
+    )
+    for report in reports:
+        _LOGGER.info(report)
+    matrix = JoinedRows(sources, [places[kind] for kind in mods])
+    cells: Any = Cells(data, obs)
+    reader = CellReader(setup, cells, matrix, None if alignment.is_identity else alignment)
+    reader.normalize = BlockNormalizer(blocks)
+    absent = np.full(len(names), -1)
+    present = [places.get(one.kind, absent) >= 0 for one in setup.modalities]
+    reader.obs[PRESENT] = np.stack(present, axis=1)
+    reader.fingerprint = mudata_fingerprint(stats, places, query)
+    return reader
+
+
+def stripped(genes: GeneVocabulary, one: ModalitySetup, start: int) -> list[str]:
+    """Names of the features of a modality, without what says whose they are."""
+    prefix = len(one.kind) + 1
+    return [name[prefix:] for name in genes.names[start : start + one.n_features]]

@@ -1,0 +1,378 @@
+"""Masked autoencoder of expression profiles."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from scvi.module.base import LossOutput
+from torch import Tensor, nn
+
+from scssl.augment import Hidden, Masking
+from scssl.data.matrix import GeneStatistics
+from scssl.module import SSLModule, blockwise, first_layer
+from scssl.nn import (
+    MLP,
+    Dropout,
+    GeneDecoder,
+    GeneEncoder,
+    GeneSampler,
+    SparseRows,
+    take_rows,
+)
+from scssl.nn import activation as make_activation
+from scssl.objective import sparse_masked_bce, sparse_masked_mse, sparse_masked_nb
+
+MaskSignal = Literal["rescale", "indicator"]
+Loss = Literal["mse", "nb", "zinb", "bce"]
+LOSSES: tuple[Loss, ...] = ("mse", "nb", "zinb", "bce")
+
+# Factor on the initial weights of the output layer. It starts near the mean of each gene, but not
+# at zero, so that the first step already tells the layers below something.
+_OUTPUT_SCALE = 0.1
+# Logit of additional zeros to start from: few, since the counts explain most of them.
+_ZERO_LOGIT = -2.0
+# Normalised expression is log1p of counts per this many.
+_TARGET_SUM = 1e4
+
+
+@dataclass(frozen=True)
+class _Target:
+    """What a prediction is compared with: stored values, and what counts how much."""
+
+    stored: Tensor
+    values: Tensor
+    weight: Tensor
+    zero_weight: Tensor
+    normalizer: Tensor
+
+
+class MaskedAutoencoderModule(SSLModule):
+    """Encoder, decoder and masked reconstruction loss :cite:p:`Richter2025`.
+
+    Parameters
+    ----------
+    n_genes
+        Number of genes.
+    hidden_dims
+        Widths of the encoder's hidden layers, those of the decoder in reverse.
+    n_latent
+        Width of the embedding.
+    dropout
+        Share of hidden units dropped in training.
+    activation
+        Name of the activation.
+    masking
+        Draws what is hidden. Without it the module embeds and can be fine-tuned.
+    mask_signal
+        `None`: a hidden entry looks like a zero. ``"rescale"``: visible values are divided by the
+        visible share. ``"indicator"``: the encoder also sees which entries are hidden.
+    loss
+        ``"mse"``, ``"nb"``, ``"zinb"`` or ``"bce"``.
+    latent_activation
+        Whether the activation also follows the embedding layer.
+    output_activation
+        ``"sigmoid"`` as in the published code, with ``loss="mse"`` only.
+    decoder
+        Whether there is a decoder. Without one the module embeds and can be fine-tuned.
+    encode_covariates
+        Whether the encoder too is told the covariates.
+    n_categories
+        Number of categories of each categorical covariate, by its key in a batch.
+    n_continuous
+        Number of continuous covariates.
+    """
+
+    wants_statistics = True
+    warm_layers = ("gene_encoder", "gene_decoder", "zero_decoder")
+
+    def __init__(
+        self,
+        n_genes: int,
+        *,
+        hidden_dims: Sequence[int],
+        n_latent: int,
+        dropout: float,
+        activation: str,
+        masking: Masking | None,
+        mask_signal: MaskSignal | None = None,
+        loss: Loss = "mse",
+        latent_activation: bool = False,
+        output_activation: Literal["sigmoid"] | None = None,
+        decoder: bool = True,
+        encode_covariates: bool = False,
+        n_categories: Mapping[str, int] | None = None,
+        n_continuous: int = 0,
+    ) -> None:
+        super().__init__()
+        self.n_genes, self.masking, self.mask_signal = n_genes, masking, mask_signal
+        self.objective, self.output_activation, self.decodes = loss, output_activation, decoder
+        self.n_categories = dict(n_categories or {})
+        self.n_continuous = n_continuous
+        first, *rest = hidden_dims
+        mlp: dict[str, Any] = {"activation": activation, "dropout": dropout}
+        self.gene_encoder = GeneEncoder(n_genes, first)
+        self.encoder = nn.Sequential(
+            make_activation(activation),
+            Dropout(dropout),
+            MLP([first, *rest, n_latent], **mlp, last_activation=latent_activation),
+        )
+        n_covariates = sum(self.n_categories.values()) + n_continuous
+        if decoder:
+            self.decoder = MLP(
+                [n_latent + n_covariates, *reversed(hidden_dims)], **mlp, last_activation=True
+            )
+            self.gene_decoder = GeneDecoder(first, n_genes)
+        if mask_signal == "indicator":
+            self.indicator = nn.Parameter(torch.zeros(n_genes, first))
+        self.covariate_encoder: nn.Linear | None = None
+        if encode_covariates and n_covariates:
+            self.covariate_encoder = nn.Linear(n_covariates, first, bias=False)
+        if decoder and loss in ("nb", "zinb"):
+            self.log_dispersion = nn.Parameter(torch.zeros(n_genes))
+        if decoder and loss == "zinb":
+            self.zero_decoder = GeneDecoder(first, n_genes)
+        self.sampler: GeneSampler | None = None
+        # Output column of each gene of a step, -1 for the genes that are not decoded.
+        self.register_buffer("_position", torch.full((n_genes,), -1), persistent=False)
+
+    def begin_training(
+        self, statistics: GeneStatistics, *, fresh: bool, n_output_genes: int | None
+    ) -> None:
+        if not self.decodes:
+            msg = (
+                "This model has no decoder, so it cannot be trained to predict hidden genes. Fine-tune "
+                "it: scssl.model.CellTypeClassifier.from_ssl_model(model, adata, labels_key=...)"
+            )
+            raise ValueError(msg)
+        if self.masking is None:
+            msg = (
+                "This model has no mask (one that is not of scssl is not saved), so it cannot be trained to "
+                "predict hidden genes. Start a model from it that has one: "
+                "scssl.model.MaskedAutoencoder.from_ssl_model(model, adata, masking=...)"
+            )
+            raise ValueError(msg)
+        if fresh:
+            device = self.gene_decoder.bias.device
+            start = torch.from_numpy(self._start(statistics)).float().to(device)
+            starts = {"gene_decoder": start}
+            if self.objective == "zinb":
+                starts["zero_decoder"] = torch.full_like(start, _ZERO_LOGIT)
+            for name, at in starts.items():
+                getattr(self, name).start_at(at, _OUTPUT_SCALE, self._cold(name))
+        self.sampler = None
+        if n_output_genes is not None and n_output_genes < self.n_genes:
+            eligible = self.masking.target_genes()
+            self.sampler = GeneSampler(
+                statistics.spread,
+                n_output_genes,
+                eligible=None if eligible is None else eligible.cpu().numpy(),
+            )
+
+    def _start(self, statistics: GeneStatistics) -> np.ndarray:
+        """Output that predicts the average cell."""
+        if self.objective in ("nb", "zinb"):
+            # A gene that was never seen starts as if at one count in ten million.
+            start: np.ndarray = np.log(np.maximum(statistics.share, 1e-7))
+            return start
+        if self.objective == "bce" or self.output_activation == "sigmoid":
+            share = statistics.detected if self.objective == "bce" else statistics.mean
+            share = np.clip(share, 1e-4, 1 - 1e-4)
+            return np.log(share) - np.log1p(-share)
+        return statistics.mean
+
+    @property
+    def output_width(self) -> int:
+        return self.gene_decoder.in_features if self.decodes else 0
+
+    @property
+    def encodes_covariates(self) -> bool:
+        return self.covariate_encoder is not None
+
+    def compilable(self) -> tuple[nn.Module, ...]:
+        return (self.encoder, self.decoder) if self.decodes else (self.encoder,)
+
+    def encoder_parts(self) -> list[nn.Module]:
+        """Linear layers of the encoder, the one on the genes first."""
+        return [self.gene_encoder, *(m for m in self.encoder.modules() if isinstance(m, nn.Linear))]
+
+    def encode(self, tensors: Mapping[str, Tensor]) -> Tensor:
+        first = self._told(self.gene_encoder(self._rows(tensors)), tensors)
+        z: Tensor = self.encoder(first)
+        return z
+
+    def embed(self, tensors: Mapping[str, Tensor]) -> Tensor:
+        first = first_layer(self.gene_encoder, self._rows(tensors))
+        return blockwise(self.encoder, self._told(first, tensors)).float()
+
+    def _told(self, first: Tensor, tensors: Mapping[str, Tensor]) -> Tensor:
+        """The first layer after the encoder has been told the covariates, where it is."""
+        if self.covariate_encoder is None:
+            return first
+        covariates = torch.cat(self._covariates(tensors, first.dtype), dim=1)
+        return first + blockwise(self.covariate_encoder, covariates)
+
+    def generative(
+        self, tensors: Mapping[str, Tensor], z: Tensor, genes: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Reconstructed expression of embedded cells, ``(n_cells, n_genes)``.
+
+        With the losses on counts it is the log1p of expected counts per 10,000, with ``"bce"`` the
+        probability that a gene is detected.
+
+        Parameters
+        ----------
+        tensors
+            The batch, for the covariates.
+        z
+            Embeddings.
+        genes
+            Genes to decode, all by default.
+        """
+        if not self.decodes:
+            msg = (
+                "This model has no decoder: it embeds cells, but cannot reconstruct expression. Use "
+                "get_latent_representation(), or a model with a decoder."
+            )
+            raise ValueError(msg)
+
+        def decode(z_and_covariates: Tensor) -> Tensor:
+            hidden = self.decoder(z_and_covariates)
+            if genes is None:
+                return self._expression(self.gene_decoder(hidden))
+            layer = self.gene_decoder
+            return self._expression(
+                nn.functional.linear(hidden, layer.weight[genes], layer.bias[genes])
+            )
+
+        return {"x_hat": blockwise(decode, self._with_covariates(z, tensors)).float()}
+
+    def _expression(self, output: Tensor) -> Tensor:
+        if self.objective in ("nb", "zinb"):
+            return (output.exp() * _TARGET_SUM).log1p()
+        if self.objective == "bce" or self.output_activation == "sigmoid":
+            return output.sigmoid()
+        return output
+
+    def loss(
+        self,
+        tensors: Mapping[str, Tensor],
+        inference_outputs: Any = None,
+        generative_outputs: Any = None,
+        *,
+        rng: torch.Generator | None = None,
+        full: bool = True,
+    ) -> LossOutput:
+        x, rng = self._rows(tensors), self._generator(rng)
+        assert self.masking is not None
+        hidden = self.masking.draw(x, rng, indicator=self.mask_signal == "indicator")
+        z = self._encode_visible(x, hidden, tensors)
+        decoded = self.decoder(self._with_covariates(z, tensors))
+        values = tensors["counts"] if self.objective in ("nb", "zinb") else x.values
+        genes = None
+        if self.sampler is None or full:
+            target = _Target(
+                x.rows * x.n_genes + x.columns,
+                values,
+                hidden.loss_weight,
+                hidden.zero_weight,
+                hidden.normalizer(x),
+            )
+        else:
+            genes, target = self._sampled(x, values, hidden, rng)
+        loss = self._compare(decoded, genes, target, tensors)
+        return LossOutput(loss=loss, n_obs_minibatch=x.n_cells)
+
+    def _encode_visible(
+        self, x: SparseRows, hidden: Hidden, tensors: Mapping[str, Tensor]
+    ) -> Tensor:
+        values = x.values
+        if self.mask_signal == "rescale":
+            share = hidden.hidden_share
+            if isinstance(share, Tensor):
+                # A cell of which all is hidden has nothing to scale.
+                scale = (1 - share.squeeze(1)).clamp(min=1 / x.n_genes)
+                values = values / scale.index_select(0, x.rows)
+            elif share:
+                values = values / (1 - share)
+        first = self.gene_encoder(x.keep(hidden.visible, values))
+        if self.mask_signal == "indicator":
+            assert hidden.indicator is not None
+            first = first + hidden.indicator.to(first.dtype) @ self.indicator
+        z: Tensor = self.encoder(self._told(first, tensors))
+        return z
+
+    def _sampled(
+        self, x: SparseRows, values: Tensor, hidden: Hidden, rng: torch.Generator
+    ) -> tuple[Tensor, _Target]:
+        """Genes to decode, and an unbiased estimate of the target on all genes."""
+        assert self.sampler is not None
+        genes, count = self.sampler.draw(rng)
+        position = self._position
+        position[genes] = torch.arange(len(genes), device=genes.device)
+        column = position.index_select(0, x.columns)
+        position[genes] = -1
+        where = (column >= 0).nonzero().squeeze(1)
+        column = column.index_select(0, where)
+        zero_weight = hidden.zero_weight
+        if zero_weight.ndim:
+            zero_weight = zero_weight.index_select(-1, genes)
+        return genes, _Target(
+            x.rows.index_select(0, where) * len(genes) + column,
+            values.index_select(0, where),
+            hidden.loss_weight.index_select(0, where) * count.index_select(0, column),
+            zero_weight * count,
+            # The weight of all genes, drawn or not: it makes the estimate unbiased.
+            hidden.normalizer(x),
+        )
+
+    def _compare(
+        self,
+        decoded: Tensor,
+        genes: Tensor | None,
+        target: _Target,
+        tensors: Mapping[str, Tensor],
+    ) -> Tensor:
+        output = self.gene_decoder(decoded, genes)
+        rest = (target.stored, target.values, target.weight, target.zero_weight, target.normalizer)
+        if self.objective == "mse":
+            if self.output_activation == "sigmoid":
+                output = output.sigmoid()
+            return sparse_masked_mse(output, *rest)
+        if self.objective == "bce":
+            return sparse_masked_bce(output, *rest)
+        # Cells without a count have no mean; whatever stands here, nothing of them is expected.
+        log_library = tensors["library"].clamp(min=1).log()
+        dispersion = self.log_dispersion
+        return sparse_masked_nb(
+            output + log_library,
+            dispersion if genes is None else take_rows(dispersion, genes),
+            *rest,
+            logits=self.zero_decoder(decoded, genes) if self.objective == "zinb" else None,
+        )
+
+    def _covariates(self, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> list[Tensor]:
+        parts = [
+            nn.functional.one_hot(tensors[key].squeeze(-1).long(), n).to(dtype)
+            for key, n in self.n_categories.items()
+        ]
+        if self.n_continuous:
+            parts.append(tensors["covariates:continuous"].to(dtype))
+        return parts
+
+    def _with_covariates(self, z: Tensor, tensors: Mapping[str, Tensor]) -> Tensor:
+        parts = self._covariates(tensors, z.dtype)
+        return torch.cat([z, *parts], dim=1) if parts else z
+
+
+def default_hidden_dims(n_genes: int, n_cells: int) -> tuple[int, ...]:
+    """Encoder widths by the size of the data.
+
+    The published widths :cite:p:`Richter2025` are for millions of cells. On a few thousand, a
+    network of half the depth and width gives embeddings that separate cell types better, in less
+    time; on small gene panels there is nothing for the wide one to do.
+    """
+    return (256, 128) if n_genes <= 5000 or n_cells < 20_000 else (512, 512, 256, 256)

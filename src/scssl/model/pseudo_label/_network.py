@@ -1,0 +1,178 @@
+"""Pretraining by predicting the clusters of cells, data set by data set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from scvi.module.base import LossOutput
+from torch import Tensor, nn
+
+from scssl.augment import Mask, ViewContext
+from scssl.data.keys import CLUSTERS, DATASET
+from scssl.module import SSLModule, embedded, undecayed_vectors
+from scssl.nn import BatchNormEncoder
+from scssl.objective import partition_cross_entropy
+
+
+class PseudoLabelModule(SSLModule):
+    """One encoder, and a linear head for each data set that predicts the clusters of its cells.
+
+    There are heads only while a round of training lasts (:meth:`start_round`): what is saved is the
+    encoder.
+
+    Parameters
+    ----------
+    n_genes
+        Number of genes.
+    hidden_dims
+        Widths of the encoder's hidden layers; none for one linear layer.
+    n_latent
+        Width of the embedding.
+    dropout
+        Share of units dropped in training.
+    activation
+        Name of the activation.
+    batch_norm
+        Whether each layer of the encoder is followed by batch normalisation.
+    head_activation
+        Between embedding and heads: ``"sigmoid"``, ``"relu"``, or `None` for none.
+    weighted
+        Whether partitions weigh by the inverse logarithm of their number of clusters.
+    mask_rate
+        Share of the genes that is hidden from the encoder in training, anew in each step.
+    """
+
+    def __init__(
+        self,
+        n_genes: int,
+        *,
+        hidden_dims: Sequence[int],
+        n_latent: int,
+        dropout: float,
+        activation: str,
+        batch_norm: bool,
+        head_activation: str | None,
+        weighted: bool,
+        mask_rate: float,
+    ) -> None:
+        super().__init__()
+        self.n_latent = n_latent
+        self.encoder = BatchNormEncoder(
+            n_genes,
+            hidden_dims=hidden_dims,
+            n_latent=n_latent,
+            activation=activation,
+            dropout=dropout,
+            batch_norm=batch_norm,
+        )
+        self.head_activation, self.weighted = head_activation, weighted
+        self.mask = Mask(mask_rate, p=1.0, rescale=True) if mask_rate else None
+        self.n_clusters: list[list[int]] = []
+        self.heads: nn.ModuleList | None = None
+
+    def start_round(self, n_clusters: Sequence[Sequence[int]], seed: int) -> None:
+        """New heads for a new set of partitions.
+
+        Parameters
+        ----------
+        n_clusters
+            Number of clusters of each partition of each data set.
+        seed
+            Of their weights.
+        """
+        self.n_clusters = [[int(k) for k in of_dataset] for of_dataset in n_clusters]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            heads = [nn.Linear(self.n_latent, sum(k)) for k in self.n_clusters]
+        self.heads = nn.ModuleList(heads).to(self.device)
+
+    def end_round(self) -> None:
+        """Leave the encoder alone."""
+        self.heads, self.n_clusters = None, []
+
+    def loss(
+        self,
+        tensors: Mapping[str, Tensor],
+        inference_outputs: Any = None,
+        generative_outputs: Any = None,
+        *,
+        rng: torch.Generator | None = None,
+        full: bool = True,
+    ) -> LossOutput:
+        """Mean over the data sets in the batch of the loss of their cells; their sum, as published."""
+        if self.heads is None:
+            msg = "There are no clusters to predict: start_round() comes first."
+            raise RuntimeError(msg)
+        x = self._rows(tensors)
+        if self.mask is not None and self.training:
+            z = self.encoder(self.mask(x, self._generator(rng), ViewContext()))
+        else:
+            z = self.encoder(x)
+        z = _ACTIVATIONS[self.head_activation](z)
+        dataset, clusters = tensors[DATASET].squeeze(-1), tensors[CLUSTERS]
+        losses, hits = [], z.new_zeros(())
+        # Of each data set: sum of the losses of its cells, and their number.
+        tally = torch.zeros(2, len(self.heads), dtype=torch.float64, device=z.device)
+        for code in dataset.unique().tolist():
+            own = (dataset == code).nonzero().squeeze(1)
+            logits = self.heads[code](z.index_select(0, own))
+            labels = clusters.index_select(0, own)
+            sizes = self.n_clusters[code]
+            losses.append(partition_cross_entropy(logits, labels, sizes, weighted=self.weighted))
+            if full:
+                tally[:, code] = torch.stack(
+                    [losses[-1].detach() * len(own), hits.new_tensor(len(own))]
+                )
+                for p, part in enumerate(logits.split(sizes, dim=1)):
+                    hits = hits + (part.argmax(1) == labels[:, p]).sum() / len(sizes)
+        total = self._over_data_sets(torch.stack(losses))
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            # Every process waits for a gradient of every head.
+            total = total + sum(head(z[:0]).sum() for head in self.heads)
+        metrics = {"hits": hits, "losses": tally[0], "cells": tally[1]} if full else {}
+        return LossOutput(loss=total, n_obs_minibatch=len(z), extra_metrics=metrics)
+
+    def validation_scores(self, tally: Mapping[str, Tensor]) -> dict[str, float]:
+        """The objective, and the share of the clusters that are told right, over cells and partitions.
+
+        The objective takes the mean of each data set over all its validation cells: a batch of them has
+        as many of each data set as there happen to be, or none.
+        """
+        cells = tally["cells"]
+        seen = cells > 0
+        loss = self._over_data_sets(tally["losses"][seen] / cells[seen])
+        return {"loss": float(loss), "accuracy": float(tally["hits"] / cells.sum())}
+
+    def _over_data_sets(self, losses: Tensor) -> Tensor:
+        return losses.mean() if self.weighted else losses.sum()
+
+    def encode(self, tensors: Mapping[str, Tensor]) -> Tensor:
+        z: Tensor = self.encoder(self._rows(tensors))
+        return z
+
+    def embed(self, tensors: Mapping[str, Tensor]) -> Tensor:
+        return embedded(self.encoder, self._rows(tensors))
+
+    def encoder_parts(self) -> list[nn.Module]:
+        """Layers of the encoder, each with its normalisation, the one on the genes first."""
+        return list(self.encoder.parts())
+
+    def compilable(self) -> tuple[nn.Module, ...]:
+        return (self.encoder.rest,)
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        return undecayed_vectors(self)
+
+
+def _same(z: Tensor) -> Tensor:
+    return z
+
+
+_ACTIVATIONS: dict[str | None, Callable[[Tensor], Tensor]] = {
+    None: _same,
+    "sigmoid": torch.sigmoid,
+    "relu": torch.relu,
+}
+HEAD_ACTIVATIONS = tuple(_ACTIVATIONS)

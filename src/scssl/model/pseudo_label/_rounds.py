@@ -1,0 +1,136 @@
+"""Folders of training in rounds: what each starts from, and its checkpoints.
+
+Of several processes the first writes. The others may be started when it has written already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from scssl._errors import BundleError
+from scssl.model.base import history_frames
+from scssl.train import CHECKPOINT_NAME, SafeCheckpointIO, check_same_run, is_first_process
+
+_START = "start"
+
+
+@dataclass
+class RoundStart:
+    """What a round of training starts from.
+
+    Parameters
+    ----------
+    number
+        Of the round, from 0.
+    encoder
+        Weights of the encoder.
+    clusters
+        Cluster of each cell in each partition, shape ``(n_cells, n_partitions)``.
+    agreement
+        Of the clusters with those of the round before.
+    trained
+        Whether the encoder had been trained.
+    done
+        What happened in the rounds before.
+    history
+        Values per epoch of the rounds before, by name.
+    """
+
+    number: int
+    encoder: Mapping[str, torch.Tensor]
+    clusters: np.ndarray
+    agreement: float | None
+    trained: bool
+    done: list[dict[str, Any]] = field(default_factory=list)
+    history: Mapping[str, list[float]] = field(default_factory=dict)
+
+    def frames(self) -> dict[str, pd.DataFrame] | None:
+        """The history as models keep it."""
+        return history_frames(self.history)
+
+
+class RoundFolder:
+    """A folder with one folder for each round.
+
+    Parameters
+    ----------
+    to
+        Where checkpoints are written; `None` for none.
+    source
+        Folder of the run to go on with; `None` for a new run.
+
+    Raises
+    ------
+    ValueError
+        If there are rounds of another run in `to`.
+    """
+
+    def __init__(self, to: str | Path | None, source: str | Path | None) -> None:
+        self.source = None if source is None else Path(source)
+        self.to = self.source if to is None else Path(to)
+        if not is_first_process():
+            return
+        if self.to is not None and self.source is None and _numbers(self.to):
+            msg = (
+                f"{self.to} holds the rounds of another run. To go on with that run pass "
+                f'resume_from="{self.to}"; for a new one, another checkpoint_dir.'
+            )
+            raise ValueError(msg)
+
+    def read(self, run: Mapping[str, Any]) -> RoundStart:
+        """The last round that was started.
+
+        Parameters
+        ----------
+        run
+            What identifies this run: clusters are by place, so they must be of the same cells.
+
+        Raises
+        ------
+        BundleError
+            If there is none.
+        ValueError
+            If it is of another run.
+        """
+        assert self.source is not None
+        numbers = _numbers(self.source)
+        if not numbers:
+            msg = f"There are no rounds in {self.source}. Pass the `checkpoint_dir` of the run to resume."
+            raise BundleError(msg)
+        path = _folder(self.source, numbers[-1]) / _START
+        found = dict(SafeCheckpointIO().load_checkpoint(path))
+        check_same_run(found.pop("run", {}), run)
+        return RoundStart(**found)
+
+    def write(self, start: RoundStart, run: Mapping[str, Any]) -> None:
+        """Keep what a round starts from, so that it can be resumed, and of which run it is."""
+        if self.to is not None and is_first_process():
+            folder = _folder(self.to, start.number)
+            folder.mkdir(parents=True, exist_ok=True)
+            SafeCheckpointIO().save_checkpoint({**vars(start), "run": dict(run)}, folder / _START)
+
+    def arguments(self, number: int, *, resumed: bool) -> dict[str, Any]:
+        """Where a round is written and, where it had come to an epoch's end, resumed from."""
+        resume_from = None
+        if resumed:
+            assert self.source is not None
+            before = _folder(self.source, number)
+            resume_from = before if (before / CHECKPOINT_NAME).exists() else None
+        to = None if self.to is None else _folder(self.to, number)
+        return {"checkpoint_dir": to, "resume_from": resume_from}
+
+
+def _folder(base: Path, number: int) -> Path:
+    return base / f"round-{number:02d}"
+
+
+def _numbers(base: Path) -> list[int]:
+    names = (path.parent.name for path in base.glob(f"round-*/{_START}"))
+    return sorted(int(name.removeprefix("round-")) for name in names)

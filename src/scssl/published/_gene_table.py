@@ -1,0 +1,234 @@
+"""The table that says which gene each input of a published checkpoint is."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from scssl._errors import BundleError, GeneMismatchError
+from scssl._io import file_digest, read_text_table, texts
+from scssl.data.genes import bare_id, detect_id_type
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ID, SYMBOL = "feature_id", "feature_name"
+
+
+@dataclass(frozen=True)
+class GeneOrder:
+    """By what a table of genes is recognised, since the order itself is not shipped."""
+
+    n_genes: int
+    """Number of genes."""
+    first: tuple[str, ...]
+    """Ids of the first genes."""
+    last: tuple[str, ...]
+    """Ids of the last genes."""
+    first_sha256: tuple[int, str] | None = None
+    """How many of the first ids, joined by line breaks, have which digest."""
+    name: str = "scTab"
+    """Of the data set, for messages."""
+
+
+#: The protein-coding genes of scTab, in the order of the CELLxGENE census, which is not sorted.
+SCTAB = GeneOrder(
+    19_331,
+    (
+        "ENSG00000186092",
+        "ENSG00000284733",
+        "ENSG00000284662",
+        "ENSG00000187634",
+        "ENSG00000188976",
+    ),
+    (
+        "ENSG00000288702",
+        "ENSG00000288705",
+        "ENSG00000182484",
+        "ENSG00000288622",
+        "ENSG00000285815",
+    ),
+    (1000, "91bb8d67b7f97c2328235978e5098ad1a7b4846600c4079d0b87e824229c546b"),
+)
+
+
+@dataclass(frozen=True)
+class GeneTable:
+    """Genes in the order of a network's inputs."""
+
+    ids: tuple[str, ...]
+    """Ensembl ids."""
+    symbols: tuple[str, ...] | None
+    """Symbols, empty where a gene has none; `None` if the table has no such column."""
+    source: str
+    """Name of the file, or the kind of object."""
+    sha256: str | None
+    """Digest of the file."""
+
+
+def read_gene_table(
+    table: str | Path | pd.DataFrame | Sequence[str], *, order: GeneOrder = SCTAB
+) -> GeneTable:
+    """Read and check a table of genes.
+
+    Parameters
+    ----------
+    table
+        A ``.parquet``, ``.csv`` or ``.tsv`` file or a data frame with the columns ``feature_id`` and
+        ``feature_name``, or the ids alone. Rows are in the order of the network's inputs.
+    order
+        What the table must be.
+
+    Raises
+    ------
+    BundleError
+        If the file is missing or cannot be read.
+    GeneMismatchError
+        If columns or ids are missing, ids are duplicated, or these are not the genes in their order.
+    ImportError
+        If the file is parquet and nothing is installed that reads it.
+    """
+    frame, digest, source = _read_frame(table)
+    ids = tuple(texts(frame[ID]))
+    _check_ids(ids, order, source)
+    symbols = tuple(texts(frame[SYMBOL])) if SYMBOL in frame else None
+    return GeneTable(ids, symbols, source, digest)
+
+
+def read_symbols(
+    table: str | Path | pd.DataFrame, genes: Sequence[str]
+) -> tuple[list[str], dict[str, Any]]:
+    """Symbol of each of these genes, empty where the table has none, and where they are from.
+
+    Parameters
+    ----------
+    table
+        A file or a data frame as for :func:`read_gene_table`, in any order; a data frame may have the
+        ids as its index.
+    genes
+        Ensembl ids without versions.
+
+    Raises
+    ------
+    BundleError
+        If the file is missing or cannot be read.
+    GeneMismatchError
+        If there are no symbols, or none of these genes.
+    """
+    frame, digest, source = _read_frame(table, ids_in_index=True)
+    if SYMBOL not in frame:
+        columns = ", ".join(map(repr, frame.columns[:10]))
+        msg = f"The table of symbols ({source}) has no column {SYMBOL!r}; there are: {columns}."
+        raise GeneMismatchError(msg)
+    ids = [bare_id(name) for name in texts(frame[ID])]
+    by_id = dict(zip(ids, texts(frame[SYMBOL]), strict=True))
+    symbols = [by_id.get(name, "") for name in genes]
+    n = sum(map(bool, symbols))
+    if not n:
+        msg = (
+            f"The table of symbols ({source}) has none of the {len(genes):,} genes: it has ids like "
+            f"{', '.join(ids[:3])}, these are like {', '.join(genes[:3])}."
+        )
+        raise GeneMismatchError(msg)
+    return symbols, {"source": source, "sha256": digest, "n": n}
+
+
+def _read_frame(
+    table: str | Path | pd.DataFrame | Sequence[str], *, ids_in_index: bool = False
+) -> tuple[pd.DataFrame, str | None, str]:
+    """A table with a column of ids, the digest of its file, and what to call it."""
+    import pandas as pd
+
+    if isinstance(table, (str, Path)):
+        path = Path(table)
+        frame, digest, source = _read_file(path), file_digest(path), path.name
+    elif isinstance(table, pd.DataFrame):
+        frame, digest, source = table, None, "DataFrame"
+    else:
+        frame, digest, source = pd.DataFrame({ID: list(table)}), None, type(table).__name__
+    if ID not in frame and (frame.index.name == ID or (ids_in_index and _are_ids(frame.index))):
+        frame = frame.rename_axis(ID).reset_index()
+    if ID not in frame:
+        columns = ", ".join(map(repr, frame.columns[:10])) or "none"
+        msg = f"The gene table ({source}) has no column {ID!r} with Ensembl ids; there are: {columns}."
+        raise GeneMismatchError(msg)
+    return frame, digest, source
+
+
+def _are_ids(names: pd.Index) -> bool:
+    return len(names) > 0 and detect_id_type(names.astype(str).to_numpy()) == "ensembl"
+
+
+def _check_ids(ids: tuple[str, ...], order: GeneOrder, source: str) -> None:
+    if "" in ids:
+        msg = f"The gene table ({source}) has no id in row {ids.index('')}."
+        raise GeneMismatchError(msg)
+    if len(ids) != order.n_genes:
+        hint = ""
+        if len(ids) == 19_357:
+            hint = (
+                " It seems to be the list of genes of the data, which is longer and in another "
+                "order. "
+            )
+        msg = (
+            f"The gene table ({source}) has {len(ids):,} genes, the checkpoint {order.n_genes:,} "
+            f"({order.name}).{hint} Pass the var.parquet that lies beside the checkpoints."
+        )
+        raise GeneMismatchError(msg)
+    if len(set(ids)) != len(ids):
+        seen: set[str] = set()
+        twice = sorted({name for name in ids if name in seen or seen.add(name)})  # type: ignore[func-returns-value]
+        msg = (
+            f"The gene table ({source}) has {len(twice):,} ids more than once "
+            f"({', '.join(twice[:5])}): it cannot be the order of the inputs."
+        )
+        raise GeneMismatchError(msg)
+    expected = dict(enumerate(order.first))
+    expected |= {order.n_genes - len(order.last) + i: name for i, name in enumerate(order.last)}
+    wrong = next((row for row, name in expected.items() if ids[row] != name), None)
+    if wrong is not None:
+        problem = f"row {wrong} is {ids[wrong]!r}, {expected[wrong]!r} is expected"
+    elif order.first_sha256 is not None and order.first_sha256[1] != _digest_of_ids(
+        ids[: order.first_sha256[0]]
+    ):
+        problem = f"the first {order.first_sha256[0]:,} rows are not those expected"
+    else:
+        return
+    msg = (
+        f"The gene table ({source}) is not in the order of {order.name}: {problem}. Rows must be as "
+        "they are in the var.parquet beside the checkpoints, neither sorted nor filtered, with Ensembl "
+        f"ids without version in {ID!r}."
+    )
+    raise GeneMismatchError(msg)
+
+
+def _read_file(path: Path) -> Any:
+    import pandas as pd
+
+    if not path.is_file():
+        msg = f"There is no file {path} with the table of genes."
+        raise BundleError(msg)
+    suffix = path.suffix.lower()
+    if suffix in (".csv", ".tsv", ".txt"):
+        return read_text_table(path)
+    if suffix not in (".parquet", ".pq"):
+        msg = f"{path} must be a .parquet, .csv or .tsv file with the columns {ID} and {SYMBOL}."
+        raise BundleError(msg)
+    try:
+        return pd.read_parquet(path)
+    except ImportError as error:
+        msg = (
+            f"Reading {path.name} needs pyarrow: pip install pyarrow. Or pass the same table as .csv "
+            f"or .tsv, with the columns {ID} and {SYMBOL}."
+        )
+        raise ImportError(msg) from error
+    except (OSError, ValueError) as error:
+        msg = f"{path} cannot be read as parquet: {error}"
+        raise BundleError(msg) from error
+
+
+def _digest_of_ids(ids: tuple[str, ...]) -> str:
+    return hashlib.sha256("\n".join(ids).encode()).hexdigest()
