@@ -51,8 +51,7 @@ def __getattr__(name: str) -> Any:
         from importlib.metadata import version
 
         return version("scssl")
-    msg = f"module {__name__!r} has no attribute {name!r}"
-    raise AttributeError(msg)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +18,7 @@ def check_adata(adata: Any, name: str = "adata") -> None:
     from anndata import AnnData
 
     if not isinstance(adata, AnnData):
-        msg = f"`{name}` must be an AnnData, found {type(adata).__name__}."
-        raise TypeError(msg)
+        raise TypeError(f"`{name}` must be an AnnData, found {type(adata).__name__}.")
 
 
 def whole_numbers(values: pd.Series[Any]) -> pd.Series[Any]:
@@ -45,6 +45,69 @@ def is_number(value: Any) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool)
 
 
+def some(names: Iterable[Any], limit: int = 5) -> str:
+    """The first of some names, quoted, for a message."""
+    names = list(names)
+    return ", ".join(repr(str(name)) for name in names[:limit]) + (
+        ", ..." if len(names) > limit else ""
+    )
+
+
+def either(choices: Iterable[Any]) -> str:
+    """What can be chosen from, for a message."""
+    shown = list(map(repr, choices))
+    return ", ".join(shown[:-1]) + (" or " if len(shown) > 1 else "") + shown[-1]
+
+
+def check_choice[Choice](name: str, value: Any, choices: Iterable[Choice]) -> Choice:
+    """Argument ``name``, or an error unless it is one of `choices`."""
+    known = list(choices)
+    if not any(value is one or (type(value) is type(one) and value == one) for one in known):
+        raise ValueError(f"`{name}` must be {either(known)}, found {value!r}.")
+    return value
+
+
+def check_number(name: str, value: Any, bounds: str = "(-inf, inf)", *, none: bool = False) -> Any:
+    """Argument ``name`` as a float, or an error unless it is within `bounds`.
+
+    Bounds are written as an interval, such as ``"[0, 1)"``; with `none` it may be `None`.
+    """
+    if none and value is None:
+        return None
+    low, high = (float(end) for end in bounds[1:-1].split(","))
+    inside = is_number(value) and low <= value <= high
+    if inside and (value != low or bounds[0] == "[") and (value != high or bounds[-1] == "]"):
+        return float(value)
+    what = {"(0, inf)": "a positive number"}.get(bounds, f"a number in {bounds}")
+    raise ValueError(f"`{name}` must be {what}{' or None' if none else ''}, found {value!r}.")
+
+
+def check_whole(
+    name: str, value: Any, least: int = 1, most: int | None = None, *, none: bool = False
+) -> Any:
+    """Argument ``name`` as an int, or an error unless it is a whole number from `least` to `most`."""
+    if none and value is None:
+        return None
+    whole = is_number(value) and np.isfinite(value) and value == int(value)
+    if whole and least <= value and (most is None or value <= most):
+        return int(value)
+    limit = f"of at least {least}" if most is None else f"from {least} to {most:,}"
+    raise ValueError(
+        f"`{name}` must be a whole number {limit}{' or None' if none else ''}, found {value!r}."
+    )
+
+
+def check_widths(name: str, dims: Any, *, empty: bool = False) -> list[int]:
+    """Argument ``name`` as widths of layers; at least one, unless it may be `empty`."""
+    if isinstance(dims, (str, bytes)) or not isinstance(dims, (Sequence, np.ndarray)):
+        raise ValueError(
+            f"`{name}` must be a list of widths, one per layer, such as (128,); found {dims!r}."
+        )
+    if not len(dims) and not empty:
+        raise ValueError(f"`{name}` must be the width of at least one layer, found {dims!r}.")
+    return [check_whole(f"{name}[{i}]", width) for i, width in enumerate(dims)]
+
+
 def first_fraction(values: pd.Series[Any]) -> float | None:
     """The first number that is not whole, in a column of fractions; `None` for any other column.
 
@@ -61,15 +124,13 @@ def check_integers(**counts: tuple[Any, int]) -> None:
     """Raise unless every argument, given as value and least value, is a whole number."""
     for name, (value, least) in counts.items():
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-            msg = f"`{name}` must be an integer of at least {least}, found {value!r}."
-            raise ValueError(msg)
+            raise ValueError(f"`{name}` must be an integer of at least {least}, found {value!r}.")
 
 
 def check_key(key: Any, name: str) -> None:
     """Raise unless argument ``name`` is a key, a string that is not empty."""
     if not isinstance(key, str) or not key:
-        msg = f"`{name}` must be a string that is not empty, found {key!r}."
-        raise TypeError(msg)
+        raise TypeError(f"`{name}` must be a string that is not empty, found {key!r}.")
 
 
 def get_embedding(
@@ -84,27 +145,25 @@ def get_embedding(
         found = ", ".join(map(repr, adata.obsm)) or "nothing"
         if advice is None:
             advice = f"To make it: `scssl.tl.embed({name}, model, key_added={use_rep!r})`."
-        msg = f"{name}.obsm has no {use_rep!r}; it has {found}. {advice}"
-        raise KeyError(msg)
+        raise KeyError(f"{name}.obsm has no {use_rep!r}; it has {found}. {advice}")
     values = adata.obsm[use_rep]
     if hasattr(values, "to_numpy"):
         values = values.to_numpy()
     if not isinstance(values, np.ndarray) or values.dtype.kind not in "fiub":
-        msg = (
+        raise TypeError(
             f"{name}.obsm[{use_rep!r}] must be a dense matrix of numbers, "
             f"found {type(values).__name__} of dtype {getattr(values, 'dtype', 'unknown')}."
         )
-        raise TypeError(msg)
     if values.ndim != 2 or values.shape[1] == 0:
-        msg = f"{name}.obsm[{use_rep!r}] must be (cells, dimensions), found shape {values.shape}."
-        raise ValueError(msg)
+        raise ValueError(
+            f"{name}.obsm[{use_rep!r}] must be (cells, dimensions), found shape {values.shape}."
+        )
     broken = ~np.isfinite(values).all(axis=1)
     if broken.any():
         first = adata.obs_names[int(broken.argmax())]
-        msg = (
+        raise ValueError(
             f"{name}.obsm[{use_rep!r}] is NaN or infinite in {broken.sum():,} of {len(values):,} "
             f"cells (first: {first!r}). Compute it again, or leave those cells out: "
             f"`{name} = {name}[np.isfinite({name}.obsm[{use_rep!r}]).all(axis=1)].copy()`."
         )
-        raise ValueError(msg)
     return values

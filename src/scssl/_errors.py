@@ -1,4 +1,12 @@
-"""Warning and error types of the package."""
+"""Warning and error types of the package, and the one way to warn."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+
+# What lies between a user's line and the place that warns.
+_SKIPPED = ("scssl", "contextlib", "lightning", "scvi", "torch")
 
 
 class ScsslWarning(UserWarning):
@@ -11,3 +19,11 @@ class BundleError(ValueError):
 
 class GeneMismatchError(ValueError):
     """The genes of a data set do not match the genes of a model or vocabulary."""
+
+
+def warn(message: str) -> None:
+    """Warn, at the line of the user that led here."""
+    files = [getattr(sys.modules.get(name), "__file__", None) for name in _SKIPPED]
+    # Of a package its whole folder, of a module its file.
+    places = tuple(str(file).removesuffix("__init__.py") for file in files if file is not None)
+    warnings.warn(message, ScsslWarning, skip_file_prefixes=places)

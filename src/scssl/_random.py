@@ -20,11 +20,11 @@ def as_seed(rng: RNG) -> int:
     if isinstance(rng, np.random.Generator):
         return int(rng.integers(2**32, dtype=np.uint64))
     if isinstance(rng, (bool, np.bool_)) or not isinstance(rng, (int, np.integer)):
-        msg = f"`rng` must be an int, a numpy.random.Generator or None, found {type(rng).__name__}."
-        raise TypeError(msg)
+        raise TypeError(
+            f"`rng` must be an int, a numpy.random.Generator or None, found {type(rng).__name__}."
+        )
     if rng < 0:
-        msg = f"`rng` must be non-negative, found {rng}."
-        raise ValueError(msg)
+        raise ValueError(f"`rng` must be non-negative, found {rng}.")
     return int(rng)
 
 

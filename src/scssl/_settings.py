@@ -67,8 +67,9 @@ class Settings:
     @verbosity.setter
     def verbosity(self, value: Verbosity) -> None:
         if value not in get_args(Verbosity):
-            msg = f"`verbosity` must be one of {', '.join(get_args(Verbosity))}; found {value!r}."
-            raise ValueError(msg)
+            raise ValueError(
+                f"`verbosity` must be one of {', '.join(get_args(Verbosity))}; found {value!r}."
+            )
         self._verbosity: Verbosity = value
         _LOGGER.setLevel(value.upper())
 
@@ -80,8 +81,7 @@ class Settings:
     @progress.setter
     def progress(self, value: bool) -> None:
         if not isinstance(value, bool):
-            msg = f"`progress` must be True or False; found {value!r}."
-            raise TypeError(msg)
+            raise TypeError(f"`progress` must be True or False; found {value!r}.")
         self._progress = value
 
     @property
@@ -117,8 +117,7 @@ class Settings:
         """
         unknown = [name for name in values if name not in self._names]
         if unknown:
-            msg = f"No setting {unknown[0]!r}; there are {', '.join(self._names)}."
-            raise AttributeError(msg)
+            raise AttributeError(f"No setting {unknown[0]!r}; there are {', '.join(self._names)}.")
         before = self._verbosity, self._progress, self._data_dir
         try:
             for name, value in values.items():

@@ -35,33 +35,32 @@ def read_bytes(path: Path, *, expected: Any = None, max_bytes: int | None = None
     try:
         info = path.lstat()
     except FileNotFoundError:
-        msg = f"{path.name} is missing from {path.parent}."
-        raise BundleError(msg) from None
+        raise BundleError(f"{path.name} is missing from {path.parent}.") from None
     if stat.S_ISLNK(info.st_mode):
-        msg = (
+        raise BundleError(
             f"{path} is a symbolic link, and only the files themselves are read. "
             f"Copy the folder with its content: `cp -rL {path.parent} COPY`."
         )
-        raise BundleError(msg)
     if not stat.S_ISREG(info.st_mode):
-        msg = f"{path} is not a regular file."
-        raise BundleError(msg)
+        raise BundleError(f"{path} is not a regular file.")
     if max_bytes is not None and info.st_size > max_bytes:
-        msg = f"{path} has {info.st_size:,} bytes; more than {max_bytes:,} are not read."
-        raise BundleError(msg)
+        raise BundleError(
+            f"{path} has {info.st_size:,} bytes; more than {max_bytes:,} are not read."
+        )
     if expected is None:
         return path.read_bytes()
     if not isinstance(expected, dict) or set(expected) != {"size", "sha256"}:
-        msg = f"No size and sha256 are recorded for {path}."
-        raise BundleError(msg)
+        raise BundleError(f"No size and sha256 are recorded for {path}.")
     if info.st_size != expected["size"]:
         state = "truncated" if info.st_size < expected["size"] else "altered"
-        msg = f"{path} is {state}: it has {info.st_size:,} bytes, {expected['size']:,} were saved."
-        raise BundleError(msg)
+        raise BundleError(
+            f"{path} is {state}: it has {info.st_size:,} bytes, {expected['size']:,} were saved."
+        )
     content = path.read_bytes()
     if describe_bytes(content) != expected:
-        msg = f"{path} was altered after it was saved: its sha256 is not the recorded one."
-        raise BundleError(msg)
+        raise BundleError(
+            f"{path} was altered after it was saved: its sha256 is not the recorded one."
+        )
     return content
 
 
@@ -69,17 +68,18 @@ def parse_json(content: bytes, path: Path) -> dict[str, Any]:
     """JSON object in ``content``; ``path`` is for the messages."""
 
     def refuse(constant: str) -> None:
-        msg = f"{constant} is not JSON"
-        raise ValueError(msg)
+        raise ValueError(f"{constant} is not JSON")
 
     try:
         value = json.loads(content.decode("utf-8"), parse_constant=refuse)
     except (ValueError, RecursionError) as error:
-        msg = f"{path} is truncated or malformed: it is not readable JSON ({error})."
-        raise BundleError(msg) from error
+        raise BundleError(
+            f"{path} is truncated or malformed: it is not readable JSON ({error})."
+        ) from error
     if not isinstance(value, dict):
-        msg = f"{path} is malformed: it holds a JSON {type(value).__name__} instead of an object."
-        raise BundleError(msg)
+        raise BundleError(
+            f"{path} is malformed: it holds a JSON {type(value).__name__} instead of an object."
+        )
     return value
 
 
@@ -94,24 +94,21 @@ def write_durably(path: Path, content: bytes) -> None:
 def check_version(found: Any, known: int, path: Path) -> None:
     """Raise unless format version ``found`` of ``path`` can be read by this version of scssl."""
     if type(found) is not int or found < 1:
-        msg = f"{path} is malformed: its format_version is {found!r}."
-        raise BundleError(msg)
+        raise BundleError(f"{path} is malformed: its format_version is {found!r}.")
     if found > known:
-        msg = (
+        raise BundleError(
             f"{path} has format version {found}; this version of scssl reads up to {known}. "
             "Upgrade with `pip install --upgrade scssl`."
         )
-        raise BundleError(msg)
 
 
 def check_replaceable(path: Path) -> None:
     """Raise when :func:`replace_folder` would take the working directory away."""
     path = path.resolve()
     if path.is_dir() and Path.cwd().is_relative_to(path):
-        msg = (
+        raise ValueError(
             f"{path} is the working directory and cannot be replaced: save into a folder inside it."
         )
-        raise ValueError(msg)
 
 
 @contextmanager

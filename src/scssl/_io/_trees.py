@@ -54,8 +54,9 @@ class TensorStore:
     def add_tensor(self, tensor: torch.Tensor, path: Sequence[str | int]) -> str:
         """Name under which ``tensor`` is stored."""
         if tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized:
-            msg = f"Cannot save {where(path)}: only dense tensors, found {tensor.layout} on {tensor.device}."
-            raise TypeError(msg)
+            raise TypeError(
+                f"Cannot save {where(path)}: only dense tensors, found {tensor.layout} on {tensor.device}."
+            )
         # The store keeps every tensor alive, so that an address cannot be given to another one.
         identity = (tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
         if tensor.numel() and identity in self._seen:
@@ -68,8 +69,9 @@ class TensorStore:
     def add_array(self, array: np.ndarray, path: Sequence[str | int]) -> str:
         """Name under which a copy of ``array`` is stored."""
         if array.dtype.name not in _NUMPY_TYPES:
-            msg = f"Cannot save {where(path)}: an array of dtype {array.dtype} is neither numbers nor booleans."
-            raise TypeError(msg)
+            raise TypeError(
+                f"Cannot save {where(path)}: an array of dtype {array.dtype} is neither numbers nor booleans."
+            )
         native = np.array(array, dtype=array.dtype.newbyteorder("="), order="C")
         name = self._free_name(path)
         self.tensors[name] = torch.from_numpy(native)
@@ -91,8 +93,9 @@ def where(path: Sequence[str | int]) -> str:
 def encode(value: Any, store: TensorStore | None = None, path: tuple[str | int, ...] = ()) -> Any:
     """JSON form of ``value``; its tensors and arrays go to ``store`` (none are allowed without one)."""
     if len(path) > MAX_DEPTH:
-        msg = f"Cannot save {where(path[:3])}…: nested more than {MAX_DEPTH} levels deep, or contains itself."
-        raise ValueError(msg)
+        raise ValueError(
+            f"Cannot save {where(path[:3])}…: nested more than {MAX_DEPTH} levels deep, or contains itself."
+        )
     kind = type(value)
     if value is None or kind in (bool, int, str):
         return value
@@ -119,15 +122,17 @@ def encode(value: Any, store: TensorStore | None = None, path: tuple[str | int, 
     allowed = "None, bool, int, float, str, list, tuple, dict and NumPy scalars"
     if store is not None:
         allowed += ", tensors and arrays"
-    msg = f"Cannot save {where(path)}: it is a {kind.__module__}.{kind.__qualname__}; only {allowed} can be saved."
-    raise TypeError(msg)
+    raise TypeError(
+        f"Cannot save {where(path)}: it is a {kind.__module__}.{kind.__qualname__}; only {allowed} can be saved."
+    )
 
 
 def _encode_key(key: Any, path: tuple[str | int, ...]) -> Any:
     if isinstance(key, (str, int, float, tuple, np.generic)) or key is None:
         return encode(key, None, path)
-    msg = f"Cannot save {where(path)}: {key!r} ({type(key).__qualname__}) cannot be saved as a key."
-    raise TypeError(msg)
+    raise TypeError(
+        f"Cannot save {where(path)}: {key!r} ({type(key).__qualname__}) cannot be saved as a key."
+    )
 
 
 def decode(value: Any, tensors: Mapping[str, torch.Tensor] | None = None) -> Any:
@@ -150,8 +155,9 @@ def decode(value: Any, tensors: Mapping[str, torch.Tensor] | None = None) -> Any
         OverflowError,
         RecursionError,
     ) as error:
-        msg = f"The saved data is malformed ({type(error).__name__}: {error})."
-        raise BundleError(msg) from error
+        raise BundleError(
+            f"The saved data is malformed ({type(error).__name__}: {error})."
+        ) from error
 
 
 def _decode(value: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
@@ -174,8 +180,7 @@ def _decode(value: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
             return tensors[value["name"]]
         case "array":
             return tensors[value["name"]].numpy()
-    msg = f"The saved data is malformed: unknown entry {str(value)[:80]}."
-    raise BundleError(msg)
+    raise BundleError(f"The saved data is malformed: unknown entry {str(value)[:80]}.")
 
 
 def to_json(value: Any) -> bytes:
@@ -195,8 +200,7 @@ def tensors_to_bytes(tensors: Mapping[str, torch.Tensor]) -> bytes:
     plain: dict[str, torch.Tensor] = {}
     for name, tensor in tensors.items():
         if not isinstance(tensor, torch.Tensor):
-            msg = f"Cannot save {name!r} as a tensor: it is a {type(tensor).__name__}."
-            raise TypeError(msg)
+            raise TypeError(f"Cannot save {name!r} as a tensor: it is a {type(tensor).__name__}.")
         flat = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
         address = flat.untyped_storage().data_ptr()
         # safetensors refuses two entries in one storage: they could not be told apart on loading.
@@ -210,8 +214,9 @@ def tensors_from_bytes(content: bytes, path: Path) -> dict[str, torch.Tensor]:
     try:
         return safetensors.torch.load(content)
     except (safetensors.SafetensorError, KeyError, ValueError, RuntimeError) as error:
-        msg = f"{path} is truncated or malformed: not a readable safetensors file ({error})."
-        raise BundleError(msg) from error
+        raise BundleError(
+            f"{path} is truncated or malformed: not a readable safetensors file ({error})."
+        ) from error
 
 
 def save_tree(tree: Any, tensors_path: str | Path, json_path: str | Path) -> None:
@@ -276,12 +281,14 @@ def load_tree(tensors_path: str | Path, json_path: str | Path) -> Any:
     tensors_path, json_path = Path(tensors_path), Path(json_path)
     document = parse_json(read_bytes(json_path, max_bytes=MAX_JSON_BYTES), json_path)
     if document.get("format") != TREE_FORMAT:
-        msg = f"{json_path} was not written by scssl: its format is {document.get('format')!r}."
-        raise BundleError(msg)
+        raise BundleError(
+            f"{json_path} was not written by scssl: its format is {document.get('format')!r}."
+        )
     check_version(document.get("format_version"), TREE_VERSION, json_path)
     encoded = document.get("tree")
     if document.get("tree_sha256") != json_sha256(encoded):
-        msg = f"{json_path} was altered after it was saved: its sha256 is not the recorded one."
-        raise BundleError(msg)
+        raise BundleError(
+            f"{json_path} was altered after it was saved: its sha256 is not the recorded one."
+        )
     content = read_bytes(tensors_path, expected=document.get("tensors", {}))
     return decode(encoded, tensors_from_bytes(content, tensors_path))

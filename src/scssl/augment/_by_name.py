@@ -36,11 +36,10 @@ def mask_needs(name: str | Masking) -> str | None:
     if isinstance(name, Masking):
         return None
     if name not in _MASKS:
-        msg = (
+        raise ValueError(
             f"`masking` must be one of {', '.join(map(repr, _MASKS))} or a scssl.augment.Masking; "
             f"found {name!r}."
         )
-        raise ValueError(msg)
     if name == "random":
         return None
     return "targets" if name == "gp_to_tf" else "programs"
@@ -80,21 +79,18 @@ def masking(
     """
     if isinstance(name, Masking):
         if options or rate is not None or programs is not None:
-            msg = f"`masking` is {name!r} already: give its arguments there."
-            raise ValueError(msg)
+            raise ValueError(f"`masking` is {name!r} already: give its arguments there.")
         return name
     needs = mask_needs(name)
     arguments: dict[str, Any] = dict(options)
     if needs is not None:
         if programs is None:
-            msg = f"masking={name!r} needs gene programmes: programs=GenePrograms(...)."
-            raise ValueError(msg)
+            raise ValueError(f"masking={name!r} needs gene programmes: programs=GenePrograms(...).")
         arguments["programs"] = programs
     if name in _RATES:
         arguments["rate"] = _RATES[name] if rate is None else rate
     elif rate is not None:
-        msg = f"masking={name!r} has no `mask_rate`; found {rate}."
-        raise ValueError(msg)
+        raise ValueError(f"masking={name!r} has no `mask_rate`; found {rate}.")
     known = [
         option
         for option in inspect.signature(_MASKS[name]).parameters
@@ -102,10 +98,10 @@ def masking(
     ]
     unknown = [option for option in options if option not in known]
     if unknown:
-        msg = f"masking={name!r} does not have the option {unknown[0]!r}: " + (
-            f"`mask_options` can have {', '.join(known)}." if known else "it has none."
+        raise ValueError(
+            f"masking={name!r} does not have the option {unknown[0]!r}: "
+            + (f"`mask_options` can have {', '.join(known)}." if known else "it has none.")
         )
-        raise ValueError(msg)
     return _MASKS[name](**arguments)
 
 
@@ -158,11 +154,10 @@ def masking_from_config(config: Mapping[str, Any]) -> Masking:
     arguments = dict(config)
     name = arguments.pop("name", None)
     if name not in _MASKS:
-        msg = (
+        raise ValueError(
             f"The mask {name!r} is not one of scssl ({', '.join(_MASKS)}), and nothing that is loaded "
             "may bring code along."
         )
-        raise ValueError(msg)
     if "programs" in arguments:
         arguments["programs"] = GenePrograms.from_dict(arguments["programs"])
     return _MASKS[name](**arguments)

@@ -48,11 +48,9 @@ class CellMask:
 
     def __init__(self, cells: float = 0.75, rate: float = 0.25) -> None:
         if not 0 < cells <= 1:
-            msg = f"`mask_cells` must be above 0 and at most 1, found {cells}."
-            raise ValueError(msg)
+            raise ValueError(f"`mask_cells` must be above 0 and at most 1, found {cells}.")
         if not 0 < rate < 1:
-            msg = f"`mask_rate` must be between 0 and 1, both excluded; found {rate}."
-            raise ValueError(msg)
+            raise ValueError(f"`mask_rate` must be between 0 and 1, both excluded; found {rate}.")
         self.cells, self.rate = float(cells), float(rate)
 
     def draw(

@@ -101,8 +101,7 @@ class Masking(ABC):
 def check_rate(rate: float) -> float:
     """Refuse a rate that hides nothing or all."""
     if not 0 < rate < 1:
-        msg = f"`mask_rate` must be between 0 and 1, both excluded; found {rate}."
-        raise ValueError(msg)
+        raise ValueError(f"`mask_rate` must be between 0 and 1, both excluded; found {rate}.")
     return float(rate)
 
 

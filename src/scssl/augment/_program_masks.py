@@ -23,20 +23,19 @@ class _ProgramMasking(Masking):
 
     def __init__(self, programs: GenePrograms, *, per: Per) -> None:
         if not isinstance(programs, GenePrograms):
-            msg = f"`programs` must be scssl.augment.GenePrograms, found {type(programs).__name__}."
-            raise TypeError(msg)
+            raise TypeError(
+                f"`programs` must be scssl.augment.GenePrograms, found {type(programs).__name__}."
+            )
         if per not in ("cell", "batch"):
-            msg = f'`per` must be "cell" or "batch", found {per!r}.'
-            raise ValueError(msg)
+            raise ValueError(f'`per` must be "cell" or "batch", found {per!r}.')
         self.programs, self.per = programs, per
 
     def _n_rows(self, x: SparseRows) -> int:
         if x.n_genes != self.programs.n_genes:
-            msg = (
+            raise ValueError(
                 f"The programmes are positions among {self.programs.n_genes:,} genes, the batch has "
                 f"{x.n_genes:,}."
             )
-            raise ValueError(msg)
         return x.n_cells if self.per == "cell" else 1
 
     def _hidden(
@@ -119,8 +118,7 @@ class GeneProgramMask(_ProgramMasking):
     ) -> None:
         super().__init__(programs, per=per)
         if rate_of not in ("programs", "genes"):
-            msg = f'`rate_of` must be "programs" or "genes", found {rate_of!r}.'
-            raise ValueError(msg)
+            raise ValueError(f'`rate_of` must be "programs" or "genes", found {rate_of!r}.')
         self.rate, self.rate_of = check_rate(rate), rate_of
 
     def draw(self, x: SparseRows, rng: torch.Generator, *, indicator: bool = False) -> Hidden:
@@ -203,14 +201,12 @@ class GPToGPMask(_ProgramMasking):
     ) -> None:
         super().__init__(programs, per=per)
         if mode not in ("isolated", "complement"):
-            msg = f'`mode` must be "isolated" or "complement", found {mode!r}.'
-            raise ValueError(msg)
+            raise ValueError(f'`mode` must be "isolated" or "complement", found {mode!r}.')
         if not 0 <= hide_fraction < 1 or (hide_fraction and mode == "complement"):
-            msg = (
+            raise ValueError(
                 "`hide_fraction` must be in [0, 1), and 0 in complement mode, which hides the whole "
                 f"programme; found {hide_fraction}."
             )
-            raise ValueError(msg)
         self.hide_fraction, self.mode = float(hide_fraction), mode
 
     def draw(self, x: SparseRows, rng: torch.Generator, *, indicator: bool = False) -> Hidden:
@@ -274,11 +270,10 @@ class GPToTFMask(_ProgramMasking):
     def __init__(self, programs: GenePrograms, *, per: Per = "cell") -> None:
         super().__init__(programs, per=per)
         if programs.targets is None:
-            msg = (
+            raise ValueError(
                 "These programmes name no transcription factors. Make them with "
                 "scssl.pp.tf_targets(adata, ...), or pass GenePrograms(..., targets=...)."
             )
-            raise ValueError(msg)
         self._factors = programs.targets
 
     def draw(self, x: SparseRows, rng: torch.Generator, *, indicator: bool = False) -> Hidden:

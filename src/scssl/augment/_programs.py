@@ -47,25 +47,23 @@ class GenePrograms:
         self.names = tuple(str(name) for name in names)
         self.n_genes = int(n_genes)
         if not self.names or len(self.names) != len(members):
-            msg = f"{len(self.names)} names for {len(members)} programmes; at least one is needed."
-            raise ValueError(msg)
+            raise ValueError(
+                f"{len(self.names)} names for {len(members)} programmes; at least one is needed."
+            )
         genes = [sorted({int(gene) for gene in one}) for one in members]
         self.targets = None if targets is None else torch.tensor([int(t) for t in targets])
         if self.targets is not None and len(self.targets) != len(genes):
-            msg = f"{len(self.targets)} targets for {len(genes)} programmes."
-            raise ValueError(msg)
+            raise ValueError(f"{len(self.targets)} targets for {len(genes)} programmes.")
         everything = [gene for one in genes for gene in one]
         everything += [] if self.targets is None else self.targets.tolist()
         if any(not one for one in genes):
             empty = next(name for name, one in zip(self.names, genes, strict=True) if not one)
-            msg = f"The programme {empty!r} has no gene."
-            raise ValueError(msg)
+            raise ValueError(f"The programme {empty!r} has no gene.")
         if min(everything) < 0 or max(everything) >= self.n_genes:
-            msg = (
+            raise ValueError(
                 f"Positions of genes must be 0 to {self.n_genes - 1}, found "
                 f"{min(everything)} to {max(everything)}."
             )
-            raise ValueError(msg)
         self.sizes = torch.tensor([len(one) for one in genes])
         self.genes = torch.tensor([gene for one in genes for gene in one])
         self._indicator: Tensor | None = None

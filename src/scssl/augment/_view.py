@@ -67,8 +67,7 @@ class ViewContext:
 
     def __post_init__(self) -> None:
         if self.view not in (0, 1):
-            msg = f"`view` must be 0 or 1, found {self.view!r}."
-            raise ValueError(msg)
+            raise ValueError(f"`view` must be 0 or 1, found {self.view!r}.")
 
     def partner(self, walk: Walk, x: Batch) -> SparseRows:
         """Cells at the ends of a walk, one for each cell of ``x``.
@@ -87,19 +86,17 @@ class ViewContext:
         """
         if walk not in self.partners:
             found = ", ".join(map(str, self.partners)) or "none"
-            msg = (
+            raise ValueError(
                 f"The partners of the walk {walk} are missing (found: {found}): give "
                 f"ViewContext(view={self.view}, partners={{{walk}: SparseRows(...)}})."
             )
-            raise ValueError(msg)
         partner = self.partners[walk]
         shape = (partner.n_cells, partner.n_genes)
         if shape != shape_of(x):
-            msg = (
+            raise ValueError(
                 f"The partners of the walk {walk} have {shape[0]:,} cells and {shape[1]:,} genes, the "
                 f"batch has {shape_of(x)[0]:,} and {shape_of(x)[1]:,}."
             )
-            raise ValueError(msg)
         return partner
 
 
@@ -143,12 +140,11 @@ class Augmentation(ABC):
         """
         if self.needs_counts and context.input_kind != "counts":
             what = type(self).__name__
-            msg = (
+            raise ValueError(
                 f"{what} resamples counts, and the values are log-normalised already. Use the counts, "
                 'for instance Model.setup_anndata(adata, layer="counts"), or augmentations that take '
                 'logarithms: augmentation="mask".'
             )
-            raise ValueError(msg)
         if self.p == 0:
             return x
         return self.transform(x, self._draw_applied(x, rng, context), rng, context)
@@ -298,14 +294,12 @@ def two_views(
     """
     views = tuple(context.view for context in contexts)
     if views != (0, 1):
-        msg = f"`contexts` must be those of view 0 and view 1, found views {views}."
-        raise ValueError(msg)
+        raise ValueError(f"`contexts` must be those of view 0 and view 1, found views {views}.")
     if contexts[0].shared_seed != contexts[1].shared_seed:
-        msg = (
+        raise ValueError(
             "`shared_seed` must be the same in both contexts, found "
             f"{contexts[0].shared_seed} and {contexts[1].shared_seed}."
         )
-        raise ValueError(msg)
     return augmentation(x, rng, contexts[0]), augmentation(x, rng, contexts[1])
 
 
@@ -335,21 +329,20 @@ def check_share(name: str, value: float, *, zero: bool = False, one: bool = Fals
     """
     if not is_number(value) or not (0 < value < 1 or (zero and value == 0) or (one and value == 1)):
         bounds = f"{'[' if zero else '('}0, 1{']' if one else ')'}"
-        msg = f"`{name}` must be a number in {bounds}, found {value!r}."
-        raise ValueError(msg)
+        raise ValueError(f"`{name}` must be a number in {bounds}, found {value!r}.")
     return float(value)
 
 
 def check_positive(name: str, value: float) -> float:
     """Refuse what is not a positive finite number."""
     if not is_number(value) or not 0 < value < float("inf"):
-        msg = f"`{name}` must be a positive number, found {value!r}."
-        raise ValueError(msg)
+        raise ValueError(f"`{name}` must be a positive number, found {value!r}.")
     return float(value)
 
 
 def check_choice(name: str, value: str | None, choices: tuple[str | None, ...]) -> None:
     """Refuse what is not one of the choices."""
     if value not in choices:
-        msg = f"`{name}` must be one of {', '.join(map(repr, choices))}; found {value!r}."
-        raise ValueError(msg)
+        raise ValueError(
+            f"`{name}` must be one of {', '.join(map(repr, choices))}; found {value!r}."
+        )

@@ -71,39 +71,37 @@ def augmentation(
     """
     if isinstance(name, Sequence) and not isinstance(name, str):
         if options:
-            msg = f"A list of augmentations takes no options ({', '.join(options)}): give objects."
-            raise ValueError(msg)
+            raise ValueError(
+                f"A list of augmentations takes no options ({', '.join(options)}): give objects."
+            )
         return Compose([augmentation(step) for step in name])
     if isinstance(name, Augmentation):
         if options:
-            msg = f"`augmentation` is {name!r} already: give its arguments there."
-            raise ValueError(msg)
+            raise ValueError(f"`augmentation` is {name!r} already: give its arguments there.")
         return name
     if not isinstance(name, str):
-        msg = (
+        raise TypeError(
             "`augmentation` must be a name, a scssl.augment.Augmentation or a list of them, found "
             f"{type(name).__name__}."
         )
-        raise TypeError(msg)
     if name in _PRESETS:
         if options:
-            msg = (
+            raise ValueError(
                 f"The preset {name!r} takes no options ({', '.join(options)}): give a list of "
                 f"augmentations instead; the preset is {_PRESETS[name]()!r}."
             )
-            raise ValueError(msg)
         return _PRESETS[name]()
     if name not in _CLASSES:
-        msg = (
+        raise ValueError(
             f"`augmentation` must be one of {', '.join(map(repr, (*_PRESETS, *_CLASSES)))}, a "
             f"scssl.augment.Augmentation or a list of them; found {name!r}."
         )
-        raise ValueError(msg)
     try:
         return _CLASSES[name](**options)
     except TypeError as error:
-        msg = f"augmentation={name!r} does not take these options ({options}): {error}"
-        raise ValueError(msg) from error
+        raise ValueError(
+            f"augmentation={name!r} does not take these options ({options}): {error}"
+        ) from error
 
 
 def augmentation_from_config(config: Mapping[str, Any]) -> Augmentation:
@@ -134,9 +132,8 @@ def augmentation_from_config(config: Mapping[str, Any]) -> Augmentation:
         return RandomApply(inner, arguments["p"])
     if name not in _CLASSES:
         known = ", ".join((*_CLASSES, "compose", "random_apply"))
-        msg = (
+        raise ValueError(
             f"The augmentation {name!r} is not one of scssl ({known}), and nothing that is loaded may "
             "bring code along."
         )
-        raise ValueError(msg)
     return _CLASSES[name](**arguments)

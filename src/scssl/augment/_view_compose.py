@@ -51,8 +51,9 @@ class Compose(Augmentation):
     def __init__(self, steps: Sequence[Augmentation]) -> None:
         steps = tuple(steps)
         if not steps:
-            msg = "`steps` is empty: give at least one augmentation, for instance [Mask(0.5)]."
-            raise ValueError(msg)
+            raise ValueError(
+                "`steps` is empty: give at least one augmentation, for instance [Mask(0.5)]."
+            )
         for step in steps:
             _check_augmentation("steps", step)
         _check_counts(steps)
@@ -176,8 +177,9 @@ class RandomApply(Augmentation):
 
 def _check_augmentation(name: str, found: object) -> None:
     if not isinstance(found, Augmentation):
-        msg = f"`{name}` must be of scssl.augment.Augmentation, found {type(found).__name__}."
-        raise TypeError(msg)
+        raise TypeError(
+            f"`{name}` must be of scssl.augment.Augmentation, found {type(found).__name__}."
+        )
 
 
 def _check_counts(steps: Sequence[Augmentation]) -> None:
@@ -200,11 +202,10 @@ def _check_counts(steps: Sequence[Augmentation]) -> None:
         if own
         else ""
     )
-    msg = (
+    raise ValueError(
         f"{step!r} needs the counts of a cell, which cannot be found again after {before!r}. "
         f"{how}{why}."
     )
-    raise ValueError(msg)
 
 
 def _misplaced(steps: Sequence[Augmentation]) -> tuple[Augmentation, Augmentation] | None:

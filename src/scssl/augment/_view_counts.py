@@ -58,11 +58,10 @@ class _CountAugmentation(Augmentation):
         found = context.library
         if found is None or found.numel() != n_cells:
             what = "none was given" if found is None else f"found {found.numel():,} of them"
-            msg = (
+            raise ValueError(
                 f"{type(self).__name__} needs the sum of the counts of each of the {n_cells:,} cells, "
                 f'{what}: ViewContext(input_kind="counts", library=...).'
             )
-            raise ValueError(msg)
         return found.reshape(-1).to(values_of(x).dtype)
 
     @abstractmethod
@@ -120,8 +119,9 @@ class BinomialThinning(_CountAugmentation):
             or not all(map(is_number, bounds))
             or not 0 < bounds[0] <= bounds[1] <= 1
         ):
-            msg = f"`keep` must be two ascending numbers in (0, 1], or one; found {keep!r}."
-            raise ValueError(msg)
+            raise ValueError(
+                f"`keep` must be two ascending numbers in (0, 1], or one; found {keep!r}."
+            )
         self.keep = (float(bounds[0]), float(bounds[1]))
         self.p = check_share("p", p, zero=True, one=True)
 

@@ -171,12 +171,11 @@ class CrossOver(Augmentation):
             batch = context.batch
             if batch is None or batch.numel() != n_cells:
                 what = "none was given" if batch is None else f"found {batch.numel():,} of them"
-                msg = (
+                raise ValueError(
                     f'CrossOver(within="batch") needs the experimental batch of each of the '
                     f"{n_cells:,} cells, {what}: give `batch_key` to `setup_anndata`, or "
                     "ViewContext(batch=...)."
                 )
-                raise ValueError(msg)
             codes, order = batch.reshape(-1).sort(stable=True)
             _, group, sizes = codes.unique_consecutive(return_inverse=True, return_counts=True)
             first, size = (sizes.cumsum(0) - sizes)[group], sizes[group]
@@ -216,8 +215,7 @@ def exchange(
     """
     if isinstance(x, SparseRows):
         if not isinstance(other, SparseRows):
-            msg = "`other` must be sparse where `x` is."
-            raise TypeError(msg)
+            raise TypeError("`other` must be sparse where `x` is.")
         theirs, seed = take(other, partner, applied), draw_seed(rng, applied.device)
         kept = ~bernoulli(position_keys(x), seed, rate)
         own = x.keep(kept.logical_or_(~applied.index_select(0, x.rows)))

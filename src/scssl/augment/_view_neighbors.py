@@ -43,8 +43,9 @@ class _MixAugmentation(Augmentation):
     ) -> None:
         kinds: tuple[Mix, ...] = (mix,) if isinstance(mix, str) else tuple(mix)
         if not kinds or len(set(kinds)) < len(kinds) or not set(kinds) <= set(_MIXES):
-            msg = f"`mix` must be some of {', '.join(map(repr, _MIXES))}, each once; found {mix!r}."
-            raise ValueError(msg)
+            raise ValueError(
+                f"`mix` must be some of {', '.join(map(repr, _MIXES))}, each once; found {mix!r}."
+            )
         check_choice("weight", weight, ("fixed", "random"))
         self.mix, self.weight = kinds, weight
         self.alpha = check_share("alpha", alpha)
@@ -236,11 +237,10 @@ class MutualNeighborMix(_MixAugmentation):
         self.mutual = _check_graph("mutual", mutual)
         self.within = _check_graph("within", within)
         if mutual == within:
-            msg = (
+            raise ValueError(
                 f"`mutual` and `within` must be two graphs, found {mutual!r} for both: "
                 f'MutualNeighborMix("{mutual}", "{mutual}_within").'
             )
-            raise ValueError(msg)
         self._set(mix, alpha, weight, p)
 
     def transform(
@@ -280,6 +280,5 @@ class MutualNeighborMix(_MixAugmentation):
 
 def _check_graph(name: str, value: str) -> str:
     if not isinstance(value, str) or not value:
-        msg = f"`{name}` must be the name of a graph in adata.obsp, found {value!r}."
-        raise ValueError(msg)
+        raise ValueError(f"`{name}` must be the name of a graph in adata.obsp, found {value!r}.")
     return value

@@ -189,8 +189,7 @@ class GaussianNoise(Augmentation):
         self.p = check_share("p", p, zero=True, one=True)
         check_choice("on", on, ("all", "expressed"))
         if clip_min is not None and (isinstance(clip_min, bool) or clip_min != 0):
-            msg = f"`clip_min` must be 0 or None, found {clip_min!r}."
-            raise ValueError(msg)
+            raise ValueError(f"`clip_min` must be 0 or None, found {clip_min!r}.")
         self.on, self.clip_min = on, None if clip_min is None else 0
 
     def transform(

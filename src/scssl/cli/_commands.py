@@ -29,18 +29,16 @@ def train(
     arguments = _pick(options, [*MODEL_OPTIONS, "rng"])
     model_class: Any = get_model_class(arguments.pop("model", "MaskedAutoencoder"))
     if not model_class._learns_embeddings:
-        msg = (
+        raise ValueError(
             f"{model_class.__name__} starts from a trained model. Train one with `scssl train`, then in "
             f"Python: scssl.model.{model_class.__name__}.from_ssl_model(...)"
         )
-        raise ValueError(msg)
     taken = set(inspect.signature(model_class).parameters)
     if "kwargs" in taken:
         taken |= set(inspect.signature(JointEmbedding).parameters)
     for name in arguments:
         if name not in taken:
-            msg = f"{model_class.__name__} has no option --{name.replace('_', '-')}."
-            raise ValueError(msg)
+            raise ValueError(f"{model_class.__name__} has no option --{name.replace('_', '-')}.")
     adata = _read(path, backed=backed)
     model_class.setup_anndata(adata, **_pick(options, SETUP_OPTIONS))
     if "mask_options" in arguments:
@@ -62,8 +60,7 @@ def embed(file: str, *, model: str, out: str, overwrite: bool = False, **options
     """Embed the cells of ``file`` with the model in ``model`` and write them to ``out``."""
     path, target = _check_input(file), Path(out)
     if target.suffix != ".h5ad":
-        msg = f"--out must end in .h5ad, found {out}."
-        raise ValueError(msg)
+        raise ValueError(f"--out must end in .h5ad, found {out}.")
     _check_output(target, overwrite=overwrite)
 
     from scssl.tl import embed as tl_embed
@@ -83,16 +80,16 @@ def _pick(options: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
 def _check_input(file: str) -> Path:
     path = Path(file)
     if not path.is_file():
-        msg = f"There is no file {file}."
-        raise FileNotFoundError(msg)
+        raise FileNotFoundError(f"There is no file {file}.")
     return path
 
 
 def _check_output(path: Path, *, overwrite: bool) -> None:
     taken = any(path.iterdir()) if path.is_dir() else path.exists()
     if taken and not overwrite:
-        msg = f"{path} exists already. Give another --out, or --overwrite to replace it."
-        raise ValueError(msg)
+        raise ValueError(
+            f"{path} exists already. Give another --out, or --overwrite to replace it."
+        )
 
 
 def _read(path: Path, *, backed: bool) -> AnnData:
@@ -101,8 +98,7 @@ def _read(path: Path, *, backed: bool) -> AnnData:
     try:
         return anndata.read_h5ad(path, backed="r" if backed else None)
     except OSError as error:
-        msg = f"{path} cannot be read as .h5ad: {error}"
-        raise ValueError(msg) from error
+        raise ValueError(f"{path} cannot be read as .h5ad: {error}") from error
 
 
 def _write(adata: AnnData, path: Path) -> None:

@@ -120,16 +120,15 @@ def convert(
     wrong = [n for n in given if n in ((*_OF_OTHERS, "classes") if cellplm else _OF_CELLPLM)]
     if wrong:
         kind = "a CellPLM" if cellplm else "no CellPLM, whose names end with .best.ckpt"
-        msg = f"--{wrong[0].replace('_', '-')} does not apply: {file} is {kind}."
-        raise ValueError(msg)
+        raise ValueError(f"--{wrong[0].replace('_', '-')} does not apply: {file} is {kind}.")
     if classes is not None:
         options["classes"] = _read_classes(_check_input(classes))
         if options.pop("legacy_output", False) or options.pop("pretext", None) is not None:
-            msg = "--legacy-output and --pretext are for autoencoders, --classes for classifiers."
-            raise ValueError(msg)
+            raise ValueError(
+                "--legacy-output and --pretext are for autoencoders, --classes for classifiers."
+            )
     elif "labels_key" in options:
-        msg = "--labels-key is the column of the classes: pass --classes too."
-        raise ValueError(msg)
+        raise ValueError("--labels-key is the column of the classes: pass --classes too.")
     if "genes" in options and Path(options["genes"]).is_file():
         # What is typed is meant from here, not from the folder of the checkpoint.
         options["genes"] = str(Path(options["genes"]).resolve())
@@ -163,8 +162,7 @@ def _read_classes(path: Path) -> list[str]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError as error:
-        msg = f"{path} is no text: one class per line is expected."
-        raise ValueError(msg) from error
+        raise ValueError(f"{path} is no text: one class per line is expected.") from error
     return [line.strip() for line in lines if line.strip()]
 
 

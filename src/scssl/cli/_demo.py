@@ -62,11 +62,9 @@ def _check_folder(folder: Path) -> None:
     """Raise when ``folder`` is not the demo's to write in."""
     ours = {"adata.h5ad", "history.png", "model", "umap.png"}
     if folder.exists() and not folder.is_dir():
-        msg = f"{folder} is a file: give a folder to write in, `scssl demo --out DIR`."
-        raise ValueError(msg)
+        raise ValueError(f"{folder} is a file: give a folder to write in, `scssl demo --out DIR`.")
     if folder.is_dir() and {entry.name for entry in folder.iterdir()} - ours:
-        msg = f"{folder} holds other files: give a new folder, `scssl demo --out DIR`."
-        raise ValueError(msg)
+        raise ValueError(f"{folder} holds other files: give a new folder, `scssl demo --out DIR`.")
 
 
 def _report(scores: dict[str, DataFrame], folder: Path, seconds: float) -> str:

@@ -178,8 +178,7 @@ def _number_of_genes(text: str) -> int | str | None:
 def _key_value(text: str) -> tuple[str, str | float]:
     key, found, value = text.partition("=")
     if not found:
-        msg = f"expected NAME=VALUE, found {text}"
-        raise argparse.ArgumentTypeError(msg)
+        raise argparse.ArgumentTypeError(f"expected NAME=VALUE, found {text}")
     try:
         return key, float(value)
     except ValueError:

@@ -63,8 +63,7 @@ def __getattr__(name: str) -> Any:
         from ._loader import CellLoader
 
         return CellLoader
-    msg = f"module {__name__!r} has no attribute {name!r}"
-    raise AttributeError(msg)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -75,19 +75,16 @@ class Datasets:
         if not isinstance(datasets, Mapping) or not all(
             isinstance(adata, AnnData) for adata in datasets.values()
         ):
-            msg = (
+            raise TypeError(
                 "`datasets` must be a dict of AnnData by name, as in "
                 f'{{"pbmc": adata, "lung": other}}; found {type(datasets).__name__}.'
             )
-            raise TypeError(msg)
         self._datasets = {str(name): adata for name, adata in datasets.items()}
         if not self._datasets or len(self._datasets) != len(datasets):
-            msg = f"Data sets need names that differ, found {list(datasets)}."
-            raise ValueError(msg)
+            raise ValueError(f"Data sets need names that differ, found {list(datasets)}.")
         for name, adata in self._datasets.items():
             if not adata.n_obs:
-                msg = f"Data set {name!r} has no cells. Leave it out."
-                raise ValueError(msg)
+                raise ValueError(f"Data set {name!r} has no cells. Leave it out.")
         self.how = genes
         if isinstance(genes, GeneVocabulary):
             self.genes = genes
@@ -97,8 +94,9 @@ class Datasets:
             combine = getattr(GeneVocabulary, genes)
             self.genes = combine({n: a.var_names.astype(str) for n, a in self._datasets.items()})
         else:
-            msg = f'`genes` must be "intersection", "union" or the genes to use, found {genes!r}.'
-            raise ValueError(msg)
+            raise ValueError(
+                f'`genes` must be "intersection", "union" or the genes to use, found {genes!r}.'
+            )
         self.handle = self._make_handle(list(obs_keys))
 
     def _make_handle(self, keys: list[str]) -> AnnData:
@@ -106,8 +104,7 @@ class Datasets:
 
         for key in keys:
             if not any(key in adata.obs for adata in self._datasets.values()):
-                msg = f"No data set has a column {key!r} in obs."
-                raise KeyError(msg)
+                raise KeyError(f"No data set has a column {key!r} in obs.")
         parts = []
         for name, adata in self._datasets.items():
             part = pd.DataFrame({"dataset": name}, index=adata.obs_names.astype(str) + f"-{name}")

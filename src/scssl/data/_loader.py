@@ -145,32 +145,28 @@ class CellLoader:
         self.rank, self.world_size = rank, _positive(world_size, "world_size")
         self.epoch = 0
         if input_kind not in INPUT_KINDS:
-            msg = f"`input_kind` must be 'counts' or 'lognorm', found {input_kind!r}."
-            raise ValueError(msg)
+            raise ValueError(f"`input_kind` must be 'counts' or 'lognorm', found {input_kind!r}.")
         self.input_kind = input_kind
         if counts and input_kind != "counts":
-            msg = f"`counts` needs counts, the input is {input_kind!r}."
-            raise ValueError(msg)
+            raise ValueError(f"`counts` needs counts, the input is {input_kind!r}.")
         self.counts = counts
         if partners is not None and partners.n_cells not in {None, source.shape[0]}:
-            msg = (
+            raise ValueError(
                 f"The graphs of `partners` are of {partners.n_cells:,} cells, "
                 f"the source has {source.shape[0]:,}."
             )
-            raise ValueError(msg)
         self.partners = partners if partners is not None and partners.n_walks else None
         if not 0 <= rank < world_size:
-            msg = f"`rank` must be in [0, {world_size}), found {rank}."
-            raise ValueError(msg)
+            raise ValueError(f"`rank` must be in [0, {world_size}), found {rank}.")
         if target_sum is not None and not 0 < target_sum < np.inf:
-            msg = f"`target_sum` must be a positive number or None, found {target_sum!r}."
-            raise ValueError(msg)
+            raise ValueError(
+                f"`target_sum` must be a positive number or None, found {target_sum!r}."
+            )
         if alignment is not None and len(alignment.columns) != source.shape[1]:
-            msg = (
+            raise ValueError(
                 f"The alignment is for {len(alignment.columns):,} genes, "
                 f"the source has {source.shape[1]:,}."
             )
-            raise ValueError(msg)
         self._obs = {
             name: _checked_obs(name, values, source.shape[0])
             for name, values in (obs or {}).items()
@@ -349,33 +345,31 @@ def _checked_rows(rows: ArrayLike | None, n_cells: int) -> np.ndarray:
     if rows.dtype == bool and rows.shape == (n_cells,):
         return np.flatnonzero(rows)
     if rows.ndim != 1 or (rows.size and rows.dtype.kind not in "iu"):
-        msg = (
+        raise TypeError(
             f"`rows` must be row numbers or a boolean mask of all {n_cells:,} cells, "
             f"found {rows.dtype} of shape {rows.shape}."
         )
-        raise TypeError(msg)
     if rows.size and not (rows.min() >= 0 and rows.max() < n_cells):
-        msg = f"`rows` must be in [0, {n_cells:,}), found {rows.min():,} to {rows.max():,}."
-        raise ValueError(msg)
+        raise ValueError(
+            f"`rows` must be in [0, {n_cells:,}), found {rows.min():,} to {rows.max():,}."
+        )
     return rows.astype(np.int64)
 
 
 def _checked_obs(name: str, values: Any, n_cells: int) -> np.ndarray:
     if name in _OWN_KEYS or name.startswith("partner:"):
-        msg = f"`obs` must not use the name {name!r}, which the batch has itself."
-        raise ValueError(msg)
+        raise ValueError(f"`obs` must not use the name {name!r}, which the batch has itself.")
     values = np.asarray(values)
     if values.dtype.kind not in "biuf" or values.ndim not in {1, 2}:
-        msg = f"obs[{name!r}] must be a numeric 1-D or 2-D array, found {values.ndim}-D {values.dtype}."
-        raise TypeError(msg)
+        raise TypeError(
+            f"obs[{name!r}] must be a numeric 1-D or 2-D array, found {values.ndim}-D {values.dtype}."
+        )
     if len(values) != n_cells:
-        msg = f"obs[{name!r}] has {len(values):,} rows, the source {n_cells:,}."
-        raise ValueError(msg)
+        raise ValueError(f"obs[{name!r}] has {len(values):,} rows, the source {n_cells:,}.")
     return values
 
 
 def _positive(value: Any, name: str) -> int:
     if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
-        msg = f"`{name}` must be a positive integer, found {value!r}."
-        raise ValueError(msg)
+        raise ValueError(f"`{name}` must be a positive integer, found {value!r}.")
     return int(value)

@@ -97,8 +97,7 @@ def write_bundle(
     check_target(path, overwrite=overwrite)
     taken = sorted(set(_RESERVED) & set(config))
     if taken:
-        msg = f"`config` has keys that the format itself uses: {', '.join(taken)}."
-        raise ValueError(msg)
+        raise ValueError(f"`config` has keys that the format itself uses: {', '.join(taken)}.")
     genes_content = to_json(encode(dict(genes)))
     tensors_content = tensors_to_bytes(tensors)
     document: dict[str, Any] = {
@@ -157,16 +156,17 @@ def read_document(path: Path) -> dict[str, Any]:
     _check_is_bundle(path)
     document = parse_json(read_bytes(path / CONFIG, max_bytes=MAX_JSON_BYTES), path / CONFIG)
     if document.get("format") != FORMAT:
-        msg = f"{path} was not saved by scssl: the format in its {CONFIG} is {document.get('format')!r}."
-        raise BundleError(msg)
+        raise BundleError(
+            f"{path} was not saved by scssl: the format in its {CONFIG} is {document.get('format')!r}."
+        )
     check_version(document.get("format_version"), FORMAT_VERSION, path)
     if document.pop("config_sha256", None) != json_sha256(document):
-        msg = f"{path / CONFIG} was altered after it was saved: its sha256 is not the recorded one."
-        raise BundleError(msg)
+        raise BundleError(
+            f"{path / CONFIG} was altered after it was saved: its sha256 is not the recorded one."
+        )
     files = document.get("files")
     if not isinstance(files, dict) or set(files) != {TENSORS, GENES}:
-        msg = f"{path / CONFIG} is malformed: it does not list {TENSORS} and {GENES}."
-        raise BundleError(msg)
+        raise BundleError(f"{path / CONFIG} is malformed: it does not list {TENSORS} and {GENES}.")
     return document
 
 
@@ -174,27 +174,27 @@ def _encode_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """JSON form of ``config``, refusing top-level keys that would not stay plain JSON keys."""
     encoded: dict[str, Any] = encode(dict(config))
     if set(encoded) != set(config):
-        msg = "The top-level keys of `config` must be strings that do not start with '$'."
-        raise TypeError(msg)
+        raise TypeError(
+            "The top-level keys of `config` must be strings that do not start with '$'."
+        )
     return encoded
 
 
 def check_target(path: Path, *, overwrite: bool) -> None:
     """Raise unless a model may be saved in ``path``."""
     if path.exists() and not path.is_dir():
-        msg = f"{path} is a file: give a folder to save the model in."
-        raise ValueError(msg)
+        raise ValueError(f"{path} is a file: give a folder to save the model in.")
     check_replaceable(path)
     if not path.exists() or not any(path.iterdir()):
         return
     if not _is_ours(path):
-        msg = f"{path} holds files and no scssl model, so nothing is written there: give a new folder."
-        raise ValueError(msg)
+        raise ValueError(
+            f"{path} holds files and no scssl model, so nothing is written there: give a new folder."
+        )
     if not overwrite:
-        msg = (
+        raise ValueError(
             f'{path} already holds a model. To replace it: `model.save("{path}", overwrite=True)`.'
         )
-        raise ValueError(msg)
 
 
 def _is_ours(path: Path) -> bool:
@@ -208,8 +208,7 @@ def _is_ours(path: Path) -> bool:
 def _check_is_bundle(path: Path) -> None:
     """Raise with the most helpful message when ``path`` is not a folder with a ``config.json``."""
     if path.is_file():
-        msg = f"{path} is a file: give the folder that `model.save` wrote."
-        raise BundleError(msg)
+        raise BundleError(f"{path} is a file: give the folder that `model.save` wrote.")
     if not path.is_dir():
         msg = f"There is no folder {path}."
         previous = find_previous(path)
@@ -219,14 +218,11 @@ def _check_is_bundle(path: Path) -> None:
     if (path / CONFIG).exists(follow_symlinks=False):
         return
     if (path / "model.pt").exists():
-        msg = (
+        raise BundleError(
             f"{path} holds a scvi-tools model (model.pt, a pickle), not a scssl model. "
             "Load it with the scvi-tools class that saved it."
         )
-        raise BundleError(msg)
     if (path / TENSORS).exists() and (path / GENES).exists():
-        msg = f"{CONFIG} is missing from {path}."
-        raise BundleError(msg)
+        raise BundleError(f"{CONFIG} is missing from {path}.")
     found = ", ".join(sorted(entry.name for entry in path.iterdir())[:5]) or "nothing"
-    msg = f"{path} is not a scssl model folder: it has no {CONFIG} (it holds {found})."
-    raise BundleError(msg)
+    raise BundleError(f"{path} is not a scssl model folder: it has no {CONFIG} (it holds {found}).")

@@ -89,8 +89,9 @@ def make_card(facts: CardFacts, repo_id: str, card: Card = None) -> str:
         return card.read_text(encoding="utf-8")
     if isinstance(card, str):
         if "\n" not in card and card.lower().endswith((".md", ".txt")):
-            msg = f'`card` is taken as the text itself. For the file: card=pathlib.Path("{card}")'
-            raise ValueError(msg)
+            raise ValueError(
+                f'`card` is taken as the text itself. For the file: card=pathlib.Path("{card}")'
+            )
         return card
     given = _check_fields(card or {})
     species = _list(given.get("species")) or _list(facts.species)
@@ -122,29 +123,28 @@ def has_tag(text: str) -> bool:
     try:
         data = ModelCard(text, ignore_metadata_errors=True).data
     except (ValueError, yaml.YAMLError) as error:
-        msg = (
+        raise ValueError(
             f"The metadata of the card, between the lines `---`, are not a mapping in YAML: {error}"
-        )
-        raise ValueError(msg) from error
+        ) from error
     return TAG in (data.get("tags") or ()) or data.get("library_name") == TAG
 
 
 def _check_fields(card: Any) -> dict[str, Any]:
     if not isinstance(card, Mapping):
-        msg = f"`card` must be a text, a path or a dict of {', '.join(FIELDS)}; found {type(card).__name__}."
-        raise TypeError(msg)
+        raise TypeError(
+            f"`card` must be a text, a path or a dict of {', '.join(FIELDS)}; found {type(card).__name__}."
+        )
     unknown = [name for name in card if name not in FIELDS]
     if unknown:
-        msg = f"`card` has no field {unknown[0]!r}; there are {', '.join(FIELDS)}."
-        raise ValueError(msg)
+        raise ValueError(f"`card` has no field {unknown[0]!r}; there are {', '.join(FIELDS)}.")
     for name in ("description", "data", "license"):
         if card.get(name) is not None and not isinstance(card[name], str):
-            msg = f"The field {name!r} of `card` must be a text, found {type(card[name]).__name__}."
-            raise TypeError(msg)
+            raise TypeError(
+                f"The field {name!r} of `card` must be a text, found {type(card[name]).__name__}."
+            )
     for name in ("species", "limits"):
         if not all(isinstance(text, str) for text in _list(card.get(name))):
-            msg = f"The field {name!r} of `card` must be a text or a list of texts."
-            raise TypeError(msg)
+            raise TypeError(f"The field {name!r} of `card` must be a text or a list of texts.")
     return dict(card)
 
 
@@ -281,18 +281,19 @@ def _as_frame(evaluation: Any) -> pd.DataFrame:
     elif isinstance(evaluation, Mapping):
         nested = [isinstance(value, Mapping) for value in evaluation.values()]
         if any(nested) and not all(nested):
-            msg = "The evaluation must be a dict of numbers or a dict of dicts, not a mixture."
-            raise TypeError(msg)
+            raise TypeError(
+                "The evaluation must be a dict of numbers or a dict of dicts, not a mixture."
+            )
         if any(nested):
             frame = pd.DataFrame.from_dict(dict(evaluation), orient="index")
         else:
             frame = pd.DataFrame({"metric": list(evaluation), "value": list(evaluation.values())})
     else:
-        msg = f"The evaluation must be a DataFrame or a dict, found {type(evaluation).__name__}."
-        raise TypeError(msg)
+        raise TypeError(
+            f"The evaluation must be a DataFrame or a dict, found {type(evaluation).__name__}."
+        )
     if frame.empty:
-        msg = "The evaluation is empty. Leave it out."
-        raise ValueError(msg)
+        raise ValueError("The evaluation is empty. Leave it out.")
     return frame
 
 

@@ -75,8 +75,9 @@ def push_bundle(
     branch = check_revision(revision) or MAIN
     config = read_bundle(path).config
     if not config.get("trained"):
-        msg = f"The model in {path} is not trained, so it is not published. Call model.train()."
-        raise ValueError(msg)
+        raise ValueError(
+            f"The model in {path} is not trained, so it is not published. Call model.train()."
+        )
     api = client(token)
     with progress_bars(), explained(repo_id, write=True):
         api.create_repo(repo_id, private=private, exist_ok=True)
@@ -99,11 +100,10 @@ def push_bundle(
 
 def _check_privacy(api: HfApi, repo_id: str, *, private: bool) -> None:
     if private and not api.model_info(repo_id).private:
-        msg = (
+        raise ValueError(
             f"{repo_id} exists already and is public, so nothing is pushed with private=True. Make it "
             f'private first: huggingface_hub.update_repo_settings("{repo_id}", private=True)'
         )
-        raise ValueError(msg)
 
 
 def _check_content(api: HfApi, repo_id: str, branch: str) -> None:
@@ -118,8 +118,7 @@ def _check_content(api: HfApi, repo_id: str, branch: str) -> None:
     except BundleError:
         ours = False
     if not ours:
-        msg = (
+        raise ValueError(
             f"{repo_id} holds a model of another program (its {CONFIG} is not of scssl), so nothing "
             "is pushed there. Give another name."
         )
-        raise ValueError(msg)

@@ -95,20 +95,20 @@ def fetch_file(
     check_repo_id(repo_id)
     _check_filename(filename)
     if expected_sha256 is not None and not re.fullmatch(r"[0-9a-fA-F]{64}", expected_sha256):
-        msg = f"`expected_sha256` must have 64 hexadecimal digits, found {expected_sha256!r}."
-        raise ValueError(msg)
+        raise ValueError(
+            f"`expected_sha256` must have 64 hexadecimal digits, found {expected_sha256!r}."
+        )
     path = fetch(client(token), repo_id, filename, check_revision(revision))
     if expected_sha256 is not None:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         if digest != expected_sha256.lower():
-            msg = (
+            raise BundleError(
                 f"{filename} of {repo_id} is another file than expected: its sha256 is {digest}, not "
                 f"{expected_sha256.lower()}. It was changed on the hub (an earlier commit may have "
                 f"the expected one: revision=...), or damaged: to fetch it again, delete "
                 f"{path.resolve()}"
             )
-            raise BundleError(msg)
     return path
 
 
@@ -153,8 +153,9 @@ def fetch_bundle(
     """
     path = Path(path)
     if path.is_dir() and any(path.iterdir()) and not overwrite:
-        msg = f"{path} is not empty. Give a new folder, or overwrite=True to replace a model."
-        raise ValueError(msg)
+        raise ValueError(
+            f"{path} is not empty. Give a new folder, or overwrite=True to replace a model."
+        )
     check_target(path, overwrite=overwrite)
     with replace_folder(path, owned=FILES) as folder:
         commit = collect(repo_id, folder, revision=revision, token=token)
@@ -183,8 +184,7 @@ def collect(
     for name, limit in ((GENES, MAX_JSON_BYTES), (TENSORS, None)):
         size = files[name].get("size") if isinstance(files[name], dict) else None
         if type(size) is not int:
-            msg = f"{repo_id}/{CONFIG} is malformed: it has no size of {name}."
-            raise BundleError(msg)
+            raise BundleError(f"{repo_id}/{CONFIG} is malformed: it has no size of {name}.")
         found = fetch(api, repo_id, name, commit, max_bytes=limit, size=size)
         shutil.copyfile(found, folder / name)
     _LOGGER.info("%s at commit %s.", repo_id, commit)
@@ -234,8 +234,7 @@ def list_models(
     import pandas as pd
 
     if limit is not None and limit < 1:
-        msg = f"`limit` must be at least 1, or None for all; found {limit}."
-        raise ValueError(msg)
+        raise ValueError(f"`limit` must be at least 1, or None for all; found {limit}.")
     with explained(None):
         found = list(
             client(token).list_models(
@@ -336,31 +335,28 @@ def commit_of(path: Path, filename: str) -> str | None:
 
 def _check_size(name: str, found: int | None, max_bytes: int | None, size: int | None) -> None:
     if found is None:
-        msg = f"The hub does not say how large {name} is, so it is not fetched."
-        raise BundleError(msg)
+        raise BundleError(f"The hub does not say how large {name} is, so it is not fetched.")
     if max_bytes is not None and found > max_bytes:
-        msg = f"{name} has {found:,} bytes; more than {max_bytes:,} are not fetched."
-        raise BundleError(msg)
+        raise BundleError(f"{name} has {found:,} bytes; more than {max_bytes:,} are not fetched.")
     if size is not None and found != size:
-        msg = (
+        raise BundleError(
             f"{name} is not the file that was saved: it has {found:,} bytes on the hub, {size:,} are "
             f"recorded in {CONFIG}. Its owner has to push the model again."
         )
-        raise BundleError(msg)
 
 
 def check_repo_id(repo_id: Any) -> None:
     if not is_repo_id(repo_id) or "--" in repo_id or ".." in repo_id:
-        msg = f'A repository of the hub is named "owner/name", found {repo_id!r}.'
-        raise ValueError(msg)
+        raise ValueError(f'A repository of the hub is named "owner/name", found {repo_id!r}.')
 
 
 def _check_filename(filename: Any) -> None:
     parts = PurePosixPath(filename).parts if isinstance(filename, str) else ()
     outside = not parts or parts[0] == "/" or ".." in parts
     if outside or "\\" in filename or ":" in filename or "\0" in filename:
-        msg = f"`filename` must be the path of a file inside the repository, found {filename!r}."
-        raise ValueError(msg)
+        raise ValueError(
+            f"`filename` must be the path of a file inside the repository, found {filename!r}."
+        )
 
 
 def check_revision(revision: Any) -> str | None:
@@ -369,8 +365,9 @@ def check_revision(revision: Any) -> str | None:
     parts = PurePosixPath(revision).parts if isinstance(revision, str) else ()
     # It also names a file in the cache.
     if not parts or parts[0] == "/" or ".." in parts or "\\" in revision or "\0" in revision:
-        msg = f"`revision` must be a branch, tag or commit of the repository, found {revision!r}."
-        raise ValueError(msg)
+        raise ValueError(
+            f"`revision` must be a branch, tag or commit of the repository, found {revision!r}."
+        )
     return str(revision)
 
 

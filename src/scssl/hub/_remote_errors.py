@@ -40,38 +40,42 @@ def explained(
     except errors.LocalEntryNotFoundError as error:
         raise ConnectionError(_not_cached(repo_id, filename, revision, error)) from error
     except errors.OfflineModeIsEnabled as error:
-        msg = f"{hub} is not asked, because HF_HUB_OFFLINE is set. Unset it: unset HF_HUB_OFFLINE"
-        raise ConnectionError(msg) from error
+        raise ConnectionError(
+            f"{hub} is not asked, because HF_HUB_OFFLINE is set. Unset it: unset HF_HUB_OFFLINE"
+        ) from error
     except errors.GatedRepoError as error:
-        msg = f"{repo_id} is gated. Ask for access on {hub}/{repo_id}. {LOG_IN}."
-        raise PermissionError(msg) from error
+        raise PermissionError(
+            f"{repo_id} is gated. Ask for access on {hub}/{repo_id}. {LOG_IN}."
+        ) from error
     except (errors.RevisionNotFoundError, errors.EntryNotFoundError) as error:
         raise FileNotFoundError(_absent(repo_id, filename, revision, error)) from error
     except errors.HfHubHTTPError as error:
         status = error.response.status_code
         if isinstance(error, errors.RepositoryNotFoundError) and not write:
             owner = "" if repo_id is None else repo_id.split("/")[0]
-            msg = (
+            raise FileNotFoundError(
                 f"There is no model {repo_id} on {hub}, or it is private. What there is: "
                 f'scssl.hub.list_models(author="{owner}"). For private ones: {LOG_IN}.'
-            )
-            raise FileNotFoundError(msg) from error
+            ) from error
         if status in (401, 403) or isinstance(error, errors.RepositoryNotFoundError):
             what = f"write to {repo_id}" if write else f"read {repo_id or 'the list of models'}"
             scope = "; the token must have the right to write" if write else ""
-            msg = f"{hub} does not let you {what} (status {status}). {LOG_IN}{scope}."
-            raise PermissionError(msg) from error
+            raise PermissionError(
+                f"{hub} does not let you {what} (status {status}). {LOG_IN}{scope}."
+            ) from error
         raise ConnectionError(f"{hub} failed: {_first_line(error)} Try again later.") from error
     except errors.HFValidationError as error:
         raise ValueError(str(error)) from error
     except transport_error as error:
-        msg = f"{hub} cannot be reached: {_first_line(error)} Check the network or HF_ENDPOINT."
-        raise ConnectionError(msg) from error
+        raise ConnectionError(
+            f"{hub} cannot be reached: {_first_line(error)} Check the network or HF_ENDPOINT."
+        ) from error
     except RuntimeError as error:
         # What the client makes of a failed transfer.
         cause = f" ({_first_line(error.__cause__)})" if error.__cause__ else ""
-        msg = f"The transfer failed: {_first_line(error)}{cause} Try again."
-        raise ConnectionError(msg) from error
+        raise ConnectionError(
+            f"The transfer failed: {_first_line(error)}{cause} Try again."
+        ) from error
 
 
 def _not_cached(

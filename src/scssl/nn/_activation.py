@@ -62,6 +62,5 @@ def activation(name: str) -> nn.Module:
         If there is no such activation.
     """
     if name not in _ACTIVATIONS:
-        msg = f"`activation` must be one of {', '.join(_ACTIVATIONS)}; found {name!r}."
-        raise ValueError(msg)
+        raise ValueError(f"`activation` must be one of {', '.join(_ACTIVATIONS)}; found {name!r}.")
     return _ACTIVATIONS[name]()

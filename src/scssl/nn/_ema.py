@@ -52,8 +52,7 @@ def update_ema(target: nn.Module, online: nn.Module, momentum: float) -> None:
     tensor([[0.1000]])
     """
     if not 0 <= momentum <= 1:
-        msg = f"`momentum` must be within 0 and 1; found {momentum}."
-        raise ValueError(msg)
+        raise ValueError(f"`momentum` must be within 0 and 1; found {momentum}.")
     _check_alike(dict(target.named_parameters()), dict(online.named_parameters()), "parameters")
     _check_alike(dict(target.named_buffers()), dict(online.named_buffers()), "buffers")
     slow: list[Tensor] = list(target.parameters())
@@ -71,12 +70,11 @@ def _check_alike(target: dict[str, Tensor], online: dict[str, Tensor], what: str
         return
     names = [*ours, *(name for name in theirs if name not in ours)]
     name = next(n for n in names if ours.get(n) != theirs.get(n))
-    msg = (
+    raise ValueError(
         f"The {what} of target and online network differ: {name!r} is {ours.get(name, 'missing')} in "
         f"the target and {theirs.get(name, 'missing')} in the online network. Make the target a copy: "
         "copy.deepcopy(online)."
     )
-    raise ValueError(msg)
 
 
 def momentum_schedule(step: int, n_steps: int, start: float, end: float = 1.0) -> float:
@@ -106,8 +104,7 @@ def momentum_schedule(step: int, n_steps: int, start: float, end: float = 1.0) -
     [0.9, 0.915, 0.95, 0.985, 1.0, 1.0]
     """
     if step < 0 or n_steps < 0:
-        msg = f"`step` and `n_steps` must not be negative; found {step} and {n_steps}."
-        raise ValueError(msg)
+        raise ValueError(f"`step` and `n_steps` must not be negative; found {step} and {n_steps}.")
     if step >= n_steps - 1:
         return end
     return end - (end - start) * (math.cos(math.pi * step / (n_steps - 1)) + 1) / 2

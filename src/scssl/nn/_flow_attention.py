@@ -24,11 +24,10 @@ class _Attention(nn.Module):
     def __init__(self, n_hidden: int, n_heads: int, dropout: float, out_dropout: float) -> None:
         super().__init__()
         if n_heads < 1 or n_hidden % n_heads:
-            msg = (
+            raise ValueError(
                 "`n_hidden` must be a multiple of `n_heads`; "
                 f"found n_hidden={n_hidden} and n_heads={n_heads}."
             )
-            raise ValueError(msg)
         self.n_hidden, self.n_heads = n_hidden, n_heads
         self.query = nn.Linear(n_hidden, n_hidden)
         self.key = nn.Linear(n_hidden, n_hidden)
@@ -58,12 +57,11 @@ class _Attention(nn.Module):
         """
         lengths = [len(x)] if lengths is None else list(lengths)
         if sum(lengths) != len(x) or min(lengths, default=1) < (len(x) > 0):
-            msg = (
+            raise ValueError(
                 f"`lengths` must be positive and add up to the number of rows of `x`, {len(x)}; "
                 f"found {len(lengths)} that add up to {sum(lengths)}, the smallest "
                 f"{min(lengths, default=0)}."
             )
-            raise ValueError(msg)
         if len(x) == 0:
             return self.out(x)
         return self._attend(x, lengths)
@@ -310,8 +308,7 @@ class FlowAttention(_Attention):
     ) -> None:
         super().__init__(n_hidden, n_heads, dropout, out_dropout)
         if chunk_size < 1:
-            msg = f"`chunk_size` must be positive; found {chunk_size}."
-            raise ValueError(msg)
+            raise ValueError(f"`chunk_size` must be positive; found {chunk_size}.")
         self.chunk_size = chunk_size
 
     def _attend(self, x: Tensor, lengths: list[int]) -> Tensor:

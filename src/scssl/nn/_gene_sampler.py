@@ -50,8 +50,9 @@ class GeneSampler:
             n_draw = min(n_draw, len(spread))
         n_genes = len(spread)
         if not 1 <= n_draw <= n_genes:
-            msg = f"`n_output_genes` must be between 1 and the number of genes {n_genes}; found {n_draw}."
-            raise ValueError(msg)
+            raise ValueError(
+                f"`n_output_genes` must be between 1 and the number of genes {n_genes}; found {n_draw}."
+            )
         spread = np.asarray(spread, dtype=np.float64)
         total = spread.sum()
         share = spread / total if total > 0 else np.full(n_genes, 1 / n_genes)

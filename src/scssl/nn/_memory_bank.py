@@ -51,8 +51,9 @@ class MemoryBank(nn.Module):
     def __init__(self, size: int, dim: int, *, rng: int | torch.Generator = 0) -> None:
         super().__init__()
         if size < 1 or dim < 1:
-            msg = f"`size` and `dim` of a memory bank must be positive; found {size} and {dim}."
-            raise ValueError(msg)
+            raise ValueError(
+                f"`size` and `dim` of a memory bank must be positive; found {size} and {dim}."
+            )
         generator = torch.Generator().manual_seed(rng) if isinstance(rng, int) else rng
         start = torch.randn(size, dim, generator=generator, device=generator.device)
         self.register_buffer("values", normalize(start, dim=1))
@@ -109,11 +110,10 @@ class MemoryBank(nn.Module):
     def _check(self, z: Tensor) -> None:
         dim = self.values.shape[1]
         if z.ndim != 2 or z.shape[1] != dim:
-            msg = (
+            raise ValueError(
                 f"This memory bank holds embeddings of width {dim}; found {tuple(z.shape)}. Make it "
                 f"as wide as what is stored: MemoryBank({len(self.values)}, {z.shape[-1]})."
             )
-            raise ValueError(msg)
 
     def extra_repr(self) -> str:
         """Size and width, for printing."""

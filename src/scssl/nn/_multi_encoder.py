@@ -119,11 +119,11 @@ class MultiEncoder(nn.Module):
     ) -> None:
         super().__init__()
         if fusion not in FUSIONS:
-            msg = f"`fusion` must be one of {', '.join(map(repr, FUSIONS))}; found {fusion!r}."
-            raise ValueError(msg)
+            raise ValueError(
+                f"`fusion` must be one of {', '.join(map(repr, FUSIONS))}; found {fusion!r}."
+            )
         if not n_features:
-            msg = "`n_features` must name the features of one modality at least."
-            raise ValueError(msg)
+            raise ValueError("`n_features` must name the features of one modality at least.")
         self.names, self.fusion, self.n_latent = tuple(n_features), fusion, n_latent
         self.encoders = nn.ModuleDict(
             {

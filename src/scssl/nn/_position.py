@@ -46,14 +46,12 @@ class SinusoidalPosition2d(nn.Module):
     def __init__(self, n_hidden: int, n_grid: int = 100) -> None:
         super().__init__()
         if n_hidden < 4 or n_hidden % 4:
-            msg = (
+            raise ValueError(
                 "`n_hidden` must be a multiple of 4, sine and cosine of two axes; "
                 f"found {n_hidden}."
             )
-            raise ValueError(msg)
         if n_grid < 1:
-            msg = f"`n_grid` must be positive; found {n_grid}."
-            raise ValueError(msg)
+            raise ValueError(f"`n_grid` must be positive; found {n_grid}.")
         self.n_hidden, self.n_grid = n_hidden, n_grid
         self.missing = nn.Parameter(torch.zeros(n_hidden))
         self.register_buffer("table", _axis_table(n_hidden // 2, n_grid), persistent=False)
@@ -77,8 +75,9 @@ class SinusoidalPosition2d(nn.Module):
             If `position` has not two columns.
         """
         if position.ndim != 2 or position.shape[1] != 2:
-            msg = f"`position` must have the shape (n_cells, 2); found {tuple(position.shape)}."
-            raise ValueError(msg)
+            raise ValueError(
+                f"`position` must have the shape (n_cells, 2); found {tuple(position.shape)}."
+            )
         absent = position.isnan().any(dim=1, keepdim=True)
         # As published: stretched by a hundredth beyond each edge, and cut there.
         places = (position.float().nan_to_num(0).clamp(0, 1) * 1.02 - 0.01) * self.n_grid

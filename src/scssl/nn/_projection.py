@@ -64,11 +64,10 @@ class ProjectionHead(nn.Module):
     ) -> None:
         super().__init__()
         if len(sizes) < 2:
-            msg = (
+            raise ValueError(
                 "`sizes` must have the width of the input and of each layer's output, as in "
                 f"[64, 256, 64]; found {list(sizes)}."
             )
-            raise ValueError(msg)
         self.n_in, self.n_out = sizes[0], sizes[-1]
         layers: list[nn.Module] = []
         n_layers = len(sizes) - 1

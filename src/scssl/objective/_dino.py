@@ -69,10 +69,9 @@ def dino(
         student_temperature=student_temperature, teacher_temperature=teacher_temperature
     )
     if center.shape != student.shape[1:]:
-        msg = (
+        raise ValueError(
             f"`center` must be of shape ({student.shape[1]},), one value per output; found "
             f"{tuple(center.shape)}."
         )
-        raise ValueError(msg)
     target = softmax((teacher - center).detach() / teacher_temperature, dim=1)
     return -(target * log_softmax(student / student_temperature, dim=1)).sum(1).mean()

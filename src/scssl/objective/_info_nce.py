@@ -58,11 +58,10 @@ def info_nce(query: Tensor, key: Tensor, negatives: Tensor, *, temperature: floa
     check_pairs(1, query=query, key=key)
     check_temperature(temperature=temperature)
     if negatives.ndim != 2 or negatives.shape[1] != query.shape[1]:
-        msg = (
+        raise ValueError(
             f"`negatives` must be of shape (n_negatives, {query.shape[1]}), as wide as `query`; "
             f"found {tuple(negatives.shape)}."
         )
-        raise ValueError(msg)
     query, key, negatives = (normalize(x, dim=1) for x in (query, key, negatives))
     positive = (query * key).sum(1) / temperature
     others = query @ negatives.T / temperature

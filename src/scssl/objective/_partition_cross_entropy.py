@@ -56,15 +56,13 @@ def partition_cross_entropy(
     tensor(1.)
     """
     if not n_clusters or min(n_clusters) < 2:
-        msg = f"Each partition needs at least 2 clusters, found {list(n_clusters)}."
-        raise ValueError(msg)
+        raise ValueError(f"Each partition needs at least 2 clusters, found {list(n_clusters)}.")
     wanted = (len(logits), len(n_clusters)), (len(labels), sum(n_clusters))
     if (tuple(labels.shape), tuple(logits.shape)) != wanted:
-        msg = (
+        raise ValueError(
             f"{len(n_clusters)} partitions of {sum(n_clusters)} clusters do not fit labels of shape "
             f"{tuple(labels.shape)} and logits of shape {tuple(logits.shape)}."
         )
-        raise ValueError(msg)
     parts = logits.split(list(n_clusters), dim=1)
     losses = [functional.cross_entropy(part, labels[:, p]) for p, part in enumerate(parts)]
     if not weighted:

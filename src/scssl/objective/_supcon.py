@@ -70,15 +70,13 @@ def supcon(z: Tensor, labels: Tensor, *, temperature: float = 0.1) -> Tensor:
 
 def _check_labels(z: Tensor, labels: Tensor) -> None:
     if z.ndim != 2 or labels.shape != z.shape[:1]:
-        msg = (
+        raise ValueError(
             "`z` must be of shape (n_cells, n_latent) and `labels` of shape (n_cells,); found "
             f"{tuple(z.shape)} and {tuple(labels.shape)}."
         )
-        raise ValueError(msg)
     # NaN equals nothing, so a cell without a label would be pushed away from its own kind.
     if labels.is_floating_point() and bool((absent := labels.isnan()).any()):
-        msg = (
+        raise ValueError(
             f"`labels` has {int(absent.sum())} NaN of {len(labels)}. Leave out the cells without a "
             "label: supcon(z[~labels.isnan()], labels[~labels.isnan()])"
         )
-        raise ValueError(msg)

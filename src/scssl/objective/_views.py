@@ -54,17 +54,15 @@ def check_pairs(at_least: int, **views: Tensor) -> None:
     """
     (name1, first), (name2, second) = views.items()
     if first.ndim != 2 or first.shape != second.shape:
-        msg = (
+        raise ValueError(
             f"`{name1}` and `{name2}` must both be of shape (n_cells, n_dimensions); found "
             f"{tuple(first.shape)} and {tuple(second.shape)}."
         )
-        raise ValueError(msg)
     if len(first) < at_least:
-        msg = (
+        raise ValueError(
             f"This objective compares the cells of a batch and needs at least {at_least}; `{name1}` "
             f"has {len(first)}. Drop the last batch if it is that small: drop_last=True."
         )
-        raise ValueError(msg)
 
 
 def check_temperature(**temperatures: float) -> None:
@@ -77,8 +75,7 @@ def check_temperature(**temperatures: float) -> None:
     """
     for name, value in temperatures.items():
         if not value > 0:
-            msg = f"`{name}` must be positive; found {value}."
-            raise ValueError(msg)
+            raise ValueError(f"`{name}` must be positive; found {value}.")
 
 
 def pair_logits(z1: Tensor, z2: Tensor, temperature: float) -> tuple[Tensor, Tensor]:

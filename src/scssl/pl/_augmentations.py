@@ -114,11 +114,10 @@ def augmentations(
     n_cells = min(n_cells, adata.n_obs, batch_size)
     shown = [(name, i) for name in names for i in range(n_cells if name == "cells" else 1)]
     if ax is not None and len(shown) > 1:
-        msg = (
+        raise ValueError(
             f"{len(shown)} panels do not fit in one `ax`: give panels={names[0]!r}"
             f"{' and n_cells=1' if names[0] == 'cells' else ''}, or no `ax`."
         )
-        raise ValueError(msg)
     drawn = _views(
         adata,
         steps,
@@ -177,8 +176,9 @@ class _Drawn:
 def _check_panels(panels: str | Sequence[str]) -> list[str]:
     names = [panels] if isinstance(panels, str) else list(panels)
     if not names or not set(names) <= set(_PANELS) or len(set(names)) < len(names):
-        msg = f"`panels` must be some of {', '.join(map(repr, _PANELS))}, found {panels!r}."
-        raise ValueError(msg)
+        raise ValueError(
+            f"`panels` must be some of {', '.join(map(repr, _PANELS))}, found {panels!r}."
+        )
     return names
 
 
@@ -214,8 +214,7 @@ def _views(
 
     if layer is not None and layer not in adata.layers:
         found = ", ".join(repr(name) for name in adata.layers if name is not None) or "none"
-        msg = f"There is no layer {layer!r} in adata.layers; there are: {found}."
-        raise KeyError(msg)
+        raise KeyError(f"There is no layer {layer!r} in adata.layers; there are: {found}.")
     matrix = adata.X if layer is None else adata.layers[layer]
     where = "adata.X" if layer is None else f'adata.layers["{layer}"]'
     kind = resolve_input(scan_matrix(matrix, where=where), input).kind

@@ -101,11 +101,10 @@ def _bins(
     check_key(pred_key, "pred_key")
     written = adata.uns.get(pred_key)
     if not isinstance(written, dict) or "calibration" not in written:
-        msg = (
+        raise KeyError(
             f"adata.uns[{pred_key!r}] has no calibration. Make it: `scssl.tl.label_transfer(reference, "
             f"adata, label_key, key_added={pred_key!r})`."
         )
-        raise KeyError(msg)
     if label_key is None:
         bins = {name: np.asarray(values) for name, values in written["calibration"]["bins"].items()}
         cells = "held-out cells of the reference"

@@ -140,12 +140,14 @@ def _two_dimensions(
 
 def _check_several(keys: list[str], key_added: str | None, ax: Axes | None) -> None:
     if not keys or len(set(keys)) < len(keys):
-        msg = f"`use_rep` must name one or more entries of adata.obsm, each once, found {keys}."
-        raise ValueError(msg)
+        raise ValueError(
+            f"`use_rep` must name one or more entries of adata.obsm, each once, found {keys}."
+        )
     for name, value in (("key_added", key_added), ("ax", ax)):
         if value is not None:
-            msg = f"`{name}` is for one embedding: leave it out, or give one of `use_rep`."
-            raise ValueError(msg)
+            raise ValueError(
+                f"`{name}` is for one embedding: leave it out, or give one of `use_rep`."
+            )
 
 
 def _side_by_side(
@@ -162,10 +164,9 @@ def _side_by_side(
     titles = kwargs.pop("title", None)
     titles = list(bases) if titles is None else [titles] if isinstance(titles, str) else titles
     if len(titles) != len(bases):
-        msg = (
+        raise ValueError(
             f"`title` must have one title for each of the {len(bases)} embeddings, found {titles}."
         )
-        raise ValueError(msg)
     size = (
         3.3 * len(bases) + 25 * (_legend_width(adata, [name for name in colors if name]) or 0) / 4,
         3.3 * len(colors),
@@ -232,8 +233,7 @@ def _umap(values: np.ndarray, n_neighbors: int, min_dist: float, seed: int) -> n
     from anndata import AnnData
 
     if len(values) < 3:
-        msg = f"A UMAP needs three cells or more, found {len(values)}."
-        raise ValueError(msg)
+        raise ValueError(f"A UMAP needs three cells or more, found {len(values)}.")
     light = AnnData(shape=(len(values), 0))
     light.obsm["X"] = values
     state = derive_seed(seed, "umap") % 2**32

@@ -80,8 +80,9 @@ def history(
     panels = _panels(recorded, keys, single=ax is not None)
     if ax is not None:
         if len(panels) > 1:
-            msg = f"{len(panels)} panels do not fit in one `ax`: give one of `keys`, or no `ax`."
-            raise ValueError(msg)
+            raise ValueError(
+                f"{len(panels)} panels do not fit in one `ax`: give one of `keys`, or no `ax`."
+            )
         axes = [ax]
         show = bool(show)
     else:
@@ -99,8 +100,9 @@ def history(
 def _recorded(model: Any) -> Mapping[str, pd.DataFrame]:
     recorded = getattr(model, "history", None)
     if not recorded:
-        msg = f"{type(model).__name__} has no training history: call `model.train()` first."
-        raise ValueError(msg)
+        raise ValueError(
+            f"{type(model).__name__} has no training history: call `model.train()` first."
+        )
     found: Mapping[str, pd.DataFrame] = recorded
     return found
 
@@ -118,8 +120,7 @@ def _panels(
     absent = [key for key in keys if key not in recorded]
     if absent or not keys:
         what = f"{absent[0]!r} was not recorded" if absent else "`keys` is empty"
-        msg = f"{what}; the history has {', '.join(map(repr, recorded))}."
-        raise KeyError(msg)
+        raise KeyError(f"{what}; the history has {', '.join(map(repr, recorded))}.")
     return [[key] for key in keys]
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scssl._errors import ScsslWarning
+from scssl._errors import warn
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -93,8 +92,7 @@ def metric_bars(
     check_scores(scores, names, keys)
     check_share(interval, "interval")
     if not names or not len(scores):
-        msg = "There is nothing to draw: `metrics` or `scores` is empty."
-        raise ValueError(msg)
+        raise ValueError("There is nothing to draw: `metrics` or `scores` is empty.")
     panels: list[dict[str, tuple[pd.DataFrame, str]]]
     if group_key is None:
         panels = [{name_of(name): (scores, name) for name in names}]
@@ -103,8 +101,9 @@ def metric_bars(
         panels = [{group: (rows, name) for group, rows in groups.items()} for name in names]
     if ax is not None:
         if len(panels) > 1:
-            msg = f"{len(panels)} panels do not fit in one `ax`: give one of `metrics`, or no `ax`."
-            raise ValueError(msg)
+            raise ValueError(
+                f"{len(panels)} panels do not fit in one `ax`: give one of `metrics`, or no `ax`."
+            )
         axes, show = [ax], bool(show)
     else:
         arms = in_order(scores[arm_key])
@@ -186,10 +185,9 @@ def _repeats(rows: pd.DataFrame, metric: str, repeat_key: str | None) -> Any:
 
     values = rows[metric]
     if values.isna().any():
-        msg = (
+        warn(
             f"{int(values.isna().sum())} of {len(values)} rows have no {metric!r} and are left out."
         )
-        warnings.warn(msg, ScsslWarning, stacklevel=4)
     if repeat_key is None:
         return values.dropna().to_numpy(dtype=np.float64)
     found = values.groupby(rows[repeat_key], observed=True).mean().dropna()

@@ -103,10 +103,9 @@ def paired_scatter(
     arms = list(scores[arm_key].unique())
     for name, arm in (("x", x), ("y", y)):
         if arm not in arms:
-            msg = (
+            raise ValueError(
                 f"{name}={arm!r} is no arm in {arm_key!r}; there are {', '.join(map(repr, arms))}."
             )
-            raise ValueError(msg)
     panels: dict[Any, pd.DataFrame] = {None: scores}
     if panel_key is not None:
         panels = {
@@ -118,8 +117,9 @@ def paired_scatter(
     }
     if ax is not None:
         if len(pairs) > 1:
-            msg = f"{len(pairs)} panels do not fit in one `ax`: choose the rows of one, or give no `ax`."
-            raise ValueError(msg)
+            raise ValueError(
+                f"{len(pairs)} panels do not fit in one `ax`: choose the rows of one, or give no `ax`."
+            )
         axes, show = [ax], bool(show)
     else:
         size = (3.6 * len(pairs) + 0.2, 3.9)

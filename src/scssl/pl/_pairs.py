@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING, Any
 
-from scssl._errors import ScsslWarning
+from scssl._errors import warn
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,21 +31,19 @@ def pairs_of(
             lacking = sorted(found[other] - found[arm], key=str)
             if lacking:
                 what = "row" if repeat_key is None else f"{repeat_key} {_shown(lacking)}"
-                msg = (
+                raise ValueError(
                     f"Data set {name!r} has no {what} of {arm!r}, but of {other!r}: without the same "
                     "runs of both arms the pair means nothing. Leave it out: "
                     f"`scores = scores[scores[{dataset_key!r}] != {name!r}]`."
                 )
-                raise ValueError(msg)
     groups = rows.groupby([dataset_key, arm_key], observed=True, sort=False)[metric]
     mean, sd = groups.mean().unstack(), groups.std().unstack()
     broken = rows.loc[rows[metric].isna(), dataset_key].unique()
     if len(broken):
-        msg = (
+        warn(
             f"{len(broken)} of {len(mean)} data sets are left out, their {metric!r} is NaN in a run: "
             f"{', '.join(map(str, broken[:5]))}."
         )
-        warnings.warn(msg, ScsslWarning, stacklevel=4)
     points = mean[[x, y]].set_axis(["x", "y"], axis=1)
     points[["x_sd", "y_sd"]] = sd[[x, y]].to_numpy()
     return points[~points.index.isin(broken)]

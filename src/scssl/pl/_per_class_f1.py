@@ -79,8 +79,9 @@ def per_class_f1(
     keys = [pred_key] if isinstance(pred_key, str) else list(pred_key)
     shown = keys if names is None else list(names)
     if not keys or len(shown) != len(keys):
-        msg = f"`names` must have one name for each of the {len(keys)} predictions, found {shown}."
-        raise ValueError(msg)
+        raise ValueError(
+            f"`names` must have one name for each of the {len(keys)} predictions, found {shown}."
+        )
     table = _table(adata, label_key, keys)
     places = range(len(table))
     if ax is None:
@@ -123,8 +124,7 @@ def _table(adata: AnnData, label_key: str, keys: list[str]) -> pd.DataFrame:
     known = get_labels(adata, label_key).astype(str).to_numpy()
     labels, truth = np.unique(known, return_inverse=True)
     if not len(labels):
-        msg = "`adata` has no cells to draw."
-        raise ValueError(msg)
+        raise ValueError("`adata` has no cells to draw.")
     columns = {}
     for key in keys:
         found = get_labels(adata, key, "pred_key").astype(str).to_numpy()

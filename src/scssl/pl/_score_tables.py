@@ -36,19 +36,18 @@ def check_scores(scores: Any, metrics: Sequence[str], keys: dict[str, str | None
     import pandas as pd
 
     if not isinstance(scores, pd.DataFrame):
-        msg = f"`scores` must be a pandas.DataFrame, found {type(scores).__name__}."
-        raise TypeError(msg)
+        raise TypeError(f"`scores` must be a pandas.DataFrame, found {type(scores).__name__}.")
     wanted = {"metric": list(metrics)} | {name: [key] for name, key in keys.items() if key}
     for argument, columns in wanted.items():
         for column in columns:
             if column not in scores:
                 found = ", ".join(map(repr, scores.columns)) or "no columns"
-                msg = f"`scores` has no column {column!r} (`{argument}`); it has {found}."
-                raise KeyError(msg)
+                raise KeyError(f"`scores` has no column {column!r} (`{argument}`); it has {found}.")
     for metric in metrics:
         if not pd.api.types.is_numeric_dtype(scores[metric]):
-            msg = f"Column {metric!r} of `scores` must be numbers, found {scores[metric].dtype}."
-            raise TypeError(msg)
+            raise TypeError(
+                f"Column {metric!r} of `scores` must be numbers, found {scores[metric].dtype}."
+            )
 
 
 def in_order(values: pd.Series[Any]) -> list[Any]:

@@ -217,8 +217,7 @@ def check_graph(graph: sparse.csr_matrix, codes: np.ndarray, batches: str) -> No
     elif batches == "other" and (codes[rows] == codes[others]).any():
         wrong = "neighbours of the same batch"
     if wrong is not None:
-        msg = f"The graph has {wrong}. This is a mistake in scssl: please report it."
-        raise RuntimeError(msg)
+        raise RuntimeError(f"The graph has {wrong}. This is a mistake in scssl: please report it.")
 
 
 def _empty(indptr: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:

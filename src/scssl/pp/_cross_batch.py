@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -16,7 +15,7 @@ from scssl._checks import (
     get_embedding,
     whole_numbers,
 )
-from scssl._errors import ScsslWarning
+from scssl._errors import warn
 from scssl._random import RNG, as_seed, derive_seed
 
 if TYPE_CHECKING:
@@ -168,11 +167,10 @@ def cross_batch_neighbors(
     values, source = _embedding(adata, use_rep, layer, n_pcs, derive_seed(seed, "pca"))
     if metric == "cosine" and not values.any(axis=1).all():
         first = adata.obs_names[int((~values.any(axis=1)).argmax())]
-        msg = (
+        raise ValueError(
             f"{source} is zero in some cells (first: {first!r}), which have no angle to others. "
             'Leave them out, or take metric="euclidean".'
         )
-        raise ValueError(msg)
     _warn_of_small(names, sizes, max(k, n_neighbors_within) if method == "mnn" else k, batch_key)
     if exact is None:
         exact = float(len(codes)) ** 2 <= EXACT_PAIRS
@@ -230,46 +228,42 @@ def _check_arguments(adata: Any, method: Any, metric: Any, key: Any, exact: Any)
         ("metric", metric, ("cosine", "euclidean")),
     ):
         if value not in known:
-            msg = f"`{name}` must be {known[0]!r} or {known[1]!r}, found {value!r}."
-            raise ValueError(msg)
+            raise ValueError(f"`{name}` must be {known[0]!r} or {known[1]!r}, found {value!r}.")
     if key is not None:
         check_key(key, "key_added")
     if exact not in (None, True, False):
-        msg = f"`exact` must be True, False or None, found {exact!r}."
-        raise TypeError(msg)
+        raise TypeError(f"`exact` must be True, False or None, found {exact!r}.")
 
 
 def _batches(adata: AnnData, key: str) -> tuple[np.ndarray, np.ndarray]:
     """Number of the batch of every cell, and the names in order."""
     if key not in adata.obs:
         found = ", ".join(map(repr, adata.obs.columns)) or "no columns"
-        msg = f"adata.obs has no {key!r}; it has {found}. Set batch_key to the column of batches."
-        raise KeyError(msg)
+        raise KeyError(
+            f"adata.obs has no {key!r}; it has {found}. Set batch_key to the column of batches."
+        )
     column = adata.obs[key]
     unknown = int(column.isna().sum())
     if unknown:
-        msg = (
+        raise ValueError(
             f"adata.obs[{key!r}] is missing for {unknown:,} of {len(column):,} cells. Take the others: "
             f"`adata = adata[adata.obs[{key!r}].notna()].copy()`."
         )
-        raise ValueError(msg)
     fraction = first_fraction(column)
     if fraction is not None:
-        msg = (
+        raise ValueError(
             f"adata.obs[{key!r}] holds fractions ({fraction:g}, ...), which are no batches. Set batch_key "
             "to the column of batches."
         )
-        raise ValueError(msg)
     names, codes = np.unique(
         whole_numbers(column).astype(str).to_numpy(dtype=str), return_inverse=True
     )
     if len(names) < 2:
         found = f"only the batch {str(names[0])!r}" if len(names) else "no cells"
-        msg = (
+        raise ValueError(
             f"adata.obs[{key!r}] has {found}: neighbours across batches need two. For neighbours in "
             "one batch: `sc.pp.neighbors(adata)`, whose adata.obsp entries augmentations take as well."
         )
-        raise ValueError(msg)
     return codes.ravel(), names
 
 
@@ -295,12 +289,12 @@ def _components(adata: AnnData, layer: str | None, n_pcs: int, seed: int) -> tup
     where = "adata.X" if layer is None else f'adata.layers["{layer}"]'
     if layer is not None and layer not in adata.layers:
         found = ", ".join(map(repr, adata.layers)) or "none"
-        msg = f"adata has no layer {layer!r}; it has: {found}."
-        raise KeyError(msg)
+        raise KeyError(f"adata has no layer {layer!r}; it has: {found}.")
     matrix = adata.X if layer is None else adata.layers[layer]
     if matrix is None:
-        msg = "adata.X is empty, and adata.obsm has no 'X_pca': set use_rep=... or layer=..."
-        raise ValueError(msg)
+        raise ValueError(
+            "adata.X is empty, and adata.obsm has no 'X_pca': set use_rep=... or layer=..."
+        )
     decision = resolve_input(
         scan_matrix(matrix, where=where),
         raw_hint=find_counts(adata, layer=layer),
@@ -312,10 +306,9 @@ def _components(adata: AnnData, layer: str | None, n_pcs: int, seed: int) -> tup
     if "highly_variable" in adata.var:
         columns = np.flatnonzero(adata.var["highly_variable"].to_numpy(dtype=bool, na_value=False))
         if not len(columns):
-            msg = (
+            raise ValueError(
                 'adata.var["highly_variable"] selects no gene: `del adata.var["highly_variable"]`.'
             )
-            raise ValueError(msg)
         genes = f"{len(columns):,} highly variable genes"
     values = pca(
         open_rows(matrix, where=where),
@@ -346,11 +339,10 @@ def _some(names: np.ndarray) -> str:
 def _warn_of_small(names: np.ndarray, sizes: np.ndarray, k: int, key: str) -> None:
     small = sizes <= k
     if small.any():
-        msg = (
+        warn(
             f"{small.sum()} of {len(names)} batches in adata.obs[{key!r}] have no more than {k} cells, "
             f"so that fewer neighbours than asked for are found in them: {_some(names[small])}."
         )
-        warnings.warn(msg, ScsslWarning, stacklevel=3)
 
 
 def _tell(names: np.ndarray, of_batch: np.ndarray, coverage: float, method: str) -> None:
@@ -363,8 +355,7 @@ def _tell(names: np.ndarray, of_batch: np.ndarray, coverage: float, method: str)
     )
     if (of_batch == 0).any():
         more = "a larger n_neighbors" if method == "mnn" else "a larger max_batches"
-        msg = (
+        warn(
             f"No cell of {_some(names[of_batch == 0])} has a neighbour in another batch: views of "
             f"these cells get no partner. Try {more}."
         )
-        warnings.warn(msg, ScsslWarning, stacklevel=3)

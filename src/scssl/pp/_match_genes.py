@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scssl._errors import GeneMismatchError, ScsslWarning
+from scssl._errors import GeneMismatchError, warn
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -132,8 +131,7 @@ def match_genes(
 
     check_changeable(adata, copy=copy, subset=False)
     if not isinstance(key_added, str) or not key_added:
-        msg = f"`key_added` must be a string that is not empty, found {key_added!r}."
-        raise TypeError(msg)
+        raise TypeError(f"`key_added` must be a string that is not empty, found {key_added!r}.")
     vocabulary = _vocabulary(reference)
     other_names = None if synonyms is None else Synonyms(synonyms)
 
@@ -203,16 +201,14 @@ def _vocabulary(reference: Any) -> GeneVocabulary:
             return found
     names = getattr(reference, "var_names", reference)
     if isinstance(names, (str, Mapping)) or not hasattr(names, "__iter__"):
-        msg = (
+        raise TypeError(
             "`reference` must be a model, a GeneVocabulary, an AnnData or a list of names, found "
             f"{type(reference).__name__}."
         )
-        raise TypeError(msg)
     try:
         return GeneVocabulary(list(names))
     except (TypeError, GeneMismatchError) as error:
-        msg = f"In `reference`: {error}"
-        raise type(error)(msg) from error
+        raise type(error)(f"In `reference`: {error}") from error
 
 
 def _notes(
@@ -249,10 +245,9 @@ def _warn_of_few(vocabulary: GeneVocabulary, query: pd.Index, n_found: int) -> N
         return
     id_types = (vocabulary.id_type, detect_id_type(query.to_numpy()))
     hint = mismatch_hint(vocabulary.names, query.to_numpy(), n_found, id_types=id_types)
-    msg = (
+    warn(
         f"Only {n_found:,} of the {len(query):,} genes of the data are among the "
         f"{len(vocabulary):,} of the reference.\n"
         f"  genes of the reference: {some_names(vocabulary.names)}\n"
         f"  genes of the data:      {some_names(query)}\n{hint}"
     )
-    warnings.warn(msg, ScsslWarning, stacklevel=3)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from scssl._errors import GeneMismatchError, ScsslWarning
+from scssl._errors import GeneMismatchError, warn
 from scssl.data.genes import bare_id, some_names
 
 from ._ortholog_tables import OrthologTable, how_to_get, species_key, species_of_ids
@@ -152,19 +151,17 @@ def check_kind(
     if kind not in orthologs.kinds:
         there = {"id": "Ensembl ids", "symbol": "gene symbols"}
         known = " and ".join(there[one] for one in sorted(orthologs.kinds)) or "no names"
-        msg = (
+        raise GeneMismatchError(
             f"The genes are looked up as {what}, but the table ({orthologs.table.source}) has {known} "
             f"of both species. If adata.var has a column with these: "
             f'gene_names="<that column>". {how_to_get(*species)}'
         )
-        raise GeneMismatchError(msg)
     own = species_of_ids(names)
     if on == "ensembl" and own is not None and own == species_key(species[1]):
-        msg = (
+        raise GeneMismatchError(
             f"The genes are Ensembl ids of {own} already, such as {names[0]}: is `from_species` "
             f"({species[0]}) the species of the data?"
         )
-        raise GeneMismatchError(msg)
 
 
 def check_mapped(
@@ -183,12 +180,11 @@ def check_mapped(
     if n_mapped >= _FEW_MAPPED * len(names):
         return
     if n_other > 2 * n_own:
-        msg = (
+        raise GeneMismatchError(
             f"The genes are those of {species[1]} already: {n_other:,} of {len(wanted):,} names are "
             f"of {species[1]} in the table, {n_own:,} of {species[0]}. Is `from_species` the species "
             "of the data?"
         )
-        raise GeneMismatchError(msg)
     hint = ""
     n_cases = len({name.casefold() for name in wanted} & {name.casefold() for name in own})
     if n_cases > 2 * n_own:
@@ -205,4 +201,4 @@ def check_mapped(
     )
     if not n_mapped:
         raise GeneMismatchError(msg)
-    warnings.warn(msg, ScsslWarning, stacklevel=3)
+    warn(msg)

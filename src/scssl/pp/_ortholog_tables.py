@@ -99,8 +99,7 @@ def read_orthologs(table: Any, from_species: str, to_species: str) -> OrthologTa
     """
     help_ = how_to_get(from_species, to_species)
     if table is None:
-        msg = f"There is no `table` of orthologs, and none may be shipped. {help_}"
-        raise TypeError(msg)
+        raise TypeError(f"There is no `table` of orthologs, and none may be shipped. {help_}")
     read = read_table(table, argument="table", how_to_get=help_)
     keys = (species_key(from_species), species_key(to_species))
     frame = read.frame
@@ -115,12 +114,11 @@ def read_orthologs(table: Any, from_species: str, to_species: str) -> OrthologTa
     for side, given in (("from", from_species), ("to", to_species)):
         found = species_of_ids(pairs[f"{side}_id"])
         if found is not None and found != species_key(given):
-            msg = (
+            raise GeneMismatchError(
                 f"The table ({read.source}) has ids of {found} where those of {given} are expected, "
                 f"such as {next(filter(None, pairs[f'{side}_id']))}: is `{side}_species` right? If "
                 f"{given} means {found}, say {side}_species={found!r}."
             )
-            raise GeneMismatchError(msg)
     kinds = frozenset(
         kind
         for kind in ("id", "symbol")
@@ -213,12 +211,11 @@ def _of_columns(
         sides[keys[missing[0]]] = sides[""]
         missing = []
     elif not missing and "" in sides:
-        msg = (
+        raise GeneMismatchError(
             f"The table ({read.source}) is of orthologs of a third species, so that a row with a gene "
             f"of {given[0]} and one of {given[1]} does not say that these are orthologs. Export one "
             f"that begins with the genes of {given[0]} or {given[1]}. {how_to_get(*given)}"
         )
-        raise GeneMismatchError(msg)
     if missing:
         _refuse_species(read, given[missing[0]], [names[key] for key in sides if key], given)
     content = {"type": ""}
@@ -258,9 +255,8 @@ def _find_columns(frame: pd.DataFrame) -> tuple[dict[str, dict[str, str]], dict[
 def _refuse_species(read: NameTable, name: str, there: list[str], given: tuple[str, str]) -> None:
     shown = ", ".join(map(repr, there[:10])) or "none that is known"
     columns = ", ".join(map(repr, read.frame.columns[:8]))
-    msg = (
+    raise GeneMismatchError(
         f"The table ({read.source}) has no genes of {name!r}; its species are {shown}, its columns "
         f"{columns}. Species are told by their whole name. A table may also have one column of names "
         f"for each species, called after it. {how_to_get(*given)}"
     )
-    raise GeneMismatchError(msg)

@@ -202,24 +202,20 @@ def _check(
         ("key_added", key_added),
     ):
         if not isinstance(value, str) or not value.strip():
-            msg = f"`{name}` must be a string that is not empty, found {value!r}."
-            raise TypeError(msg)
+            raise TypeError(f"`{name}` must be a string that is not empty, found {value!r}.")
     if species_key(from_species) == species_key(to_species):
-        msg = f"`from_species` and `to_species` are both {species_key(from_species)!r}."
-        raise ValueError(msg)
+        raise ValueError(f"`from_species` and `to_species` are both {species_key(from_species)!r}.")
     for name, value, known in (
         ("on", on, ("symbol", "ensembl", None)),
         ("unmapped", unmapped, ("drop", "keep")),
     ):
         if value not in known:
-            msg = f"`{name}` must be {' or '.join(map(repr, known))}, found {value!r}."
-            raise ValueError(msg)
+            raise ValueError(f"`{name}` must be {' or '.join(map(repr, known))}, found {value!r}.")
     if gene_names is None:
         return adata.var_names.to_numpy(dtype=object)
     if gene_names not in adata.var:
         there = ", ".join(map(repr, adata.var.columns)) or "no columns"
-        msg = f"adata.var has no {gene_names!r}; it has {there}."
-        raise KeyError(msg)
+        raise KeyError(f"adata.var has no {gene_names!r}; it has {there}.")
     column = adata.var[gene_names]
     return np.array(
         ["" if no else str(v) for v, no in zip(column, column.isna(), strict=True)], dtype=object

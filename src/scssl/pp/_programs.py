@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scssl._errors import ScsslWarning
+from scssl._errors import warn
 
 from ._sets import Sets, gene_index, matches, read_names, read_sets
 
@@ -225,12 +224,11 @@ def _listed(sets: Sets, names: list[str]) -> Sets:
     wanted = {name.casefold() for name in names}
     genes = {name: one for name, one in sets.genes.items() if name.casefold() in wanted}
     if not genes:
-        msg = (
+        raise ValueError(
             f"None of the {len(names)} names in `tfs` ({', '.join(map(repr, names[:3]))}) is a factor of "
             f"`targets`, which has {', '.join(map(repr, list(sets.genes)[:3]))}. Name factors of it, or "
             "leave `tfs` out to use all."
         )
-        raise ValueError(msg)
     return Sets(genes, sets.source)
 
 
@@ -238,20 +236,16 @@ def _check(adata: Any, key: Any, least: Any, fraction: Any, name: str, min_progr
     from anndata import AnnData
 
     if not isinstance(adata, AnnData):
-        msg = f"`adata` must be an AnnData, found {type(adata).__name__}."
-        raise TypeError(msg)
+        raise TypeError(f"`adata` must be an AnnData, found {type(adata).__name__}.")
     if not isinstance(key, str) or not key:
-        msg = f"`key_added` must be a string that is not empty, found {key!r}."
-        raise TypeError(msg)
+        raise TypeError(f"`key_added` must be a string that is not empty, found {key!r}.")
     for what, value in ((name, least), ("min_programs", min_programs)):
         if what == "min_programs" and value is None:
             continue
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-            msg = f"`{what}` must be an integer of at least 1, found {value!r}."
-            raise ValueError(msg)
+            raise ValueError(f"`{what}` must be an integer of at least 1, found {value!r}.")
     if not 0 <= fraction <= 1:
-        msg = f"`min_fraction` must be in [0, 1], found {fraction!r}."
-        raise ValueError(msg)
+        raise ValueError(f"`min_fraction` must be in [0, 1], found {fraction!r}.")
 
 
 def _write(
@@ -278,14 +272,13 @@ def _write(
         limits = ", ".join(f"{name}={value}" for name, value in params.items() if "min" in name)
         few = f"Only {len(kept):,}" if kept else "None"
         enough = "" if not kept else f" If these are enough: min_programs={len(kept)}."
-        msg = (
+        raise ValueError(
             f"{few} of {n_sets:,} {what} {'are' if len(kept) > 1 else 'is'} left with {limits}: {n_found:,} of their "
             f"{n_genes:,} genes are in the data. The data have genes like "
             f"{', '.join(map(str, adata.var_names[:3]))}, the programmes like "
             f"{', '.join(map(str, list(first)[:3]))}. If adata.var has a column with names of the other "
             f'kind: gene_names="...".{enough}'
         )
-        raise ValueError(msg)
     _LOGGER.info(
         "%d of %d %s used; %.0f %% of their genes are in the data.",
         len(kept),
@@ -298,12 +291,11 @@ def _write(
     rows = np.concatenate([found[name] for name in kept])
     covered, matched = len(np.unique(rows)) / adata.n_vars, n_found / max(n_genes, 1)
     if matched < _FEW_FOUND:
-        msg = (
+        warn(
             f"Of the genes of {what} only {100 * matched:.0f} % are in the data, so they stand for little of "
             "what they are called after. Use data with more genes, or leave out those of which most genes "
             "are missing: min_fraction=0.5"
         )
-        warnings.warn(msg, ScsslWarning, stacklevel=3)
     columns = np.repeat(np.arange(len(kept)), [len(found[name]) for name in kept])
     adata.varm[key] = sparse.csr_matrix(
         (np.ones(len(rows), dtype=bool), (rows, columns)), shape=(adata.n_vars, len(kept))

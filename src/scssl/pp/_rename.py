@@ -14,25 +14,21 @@ def check_changeable(adata: Any, *, copy: bool, subset: bool) -> None:
     from anndata import AnnData
 
     if not isinstance(adata, AnnData):
-        msg = f"`adata` must be an AnnData, found {type(adata).__name__}."
-        raise TypeError(msg)
+        raise TypeError(f"`adata` must be an AnnData, found {type(adata).__name__}.")
     if not adata.n_vars:
-        msg = f"`adata` has no genes (shape {adata.n_obs} × {adata.n_vars})."
-        raise ValueError(msg)
+        raise ValueError(f"`adata` has no genes (shape {adata.n_obs} × {adata.n_vars}).")
     if copy:
         return
     if adata.is_view:
-        msg = (
+        raise ValueError(
             "`adata` is a view of another AnnData and cannot be changed. Pass copy=True, or make it an "
             "object first: adata = adata.copy()"
         )
-        raise ValueError(msg)
     if adata.isbacked and subset:
-        msg = (
+        raise ValueError(
             "`adata` is backed by a file, from which genes cannot be taken out. Pass copy=True, "
             'unmapped="keep", or read it first: adata = adata.to_memory()'
         )
-        raise ValueError(msg)
 
 
 def rename(adata: AnnData, names: np.ndarray, column: str, old_names: np.ndarray) -> None:

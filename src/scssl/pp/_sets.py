@@ -42,21 +42,22 @@ def read_sets(source: Any, *, factors: bool = False) -> Sets:
         found: dict[str, list[str]] = {}
         for name, genes in source.items():
             if isinstance(genes, str):
-                msg = f"The genes of {name!r} must be a list, found the string {genes!r}."
-                raise TypeError(msg)
+                raise TypeError(
+                    f"The genes of {name!r} must be a list, found the string {genes!r}."
+                )
             found[str(name)] = _unique(genes)
         return Sets(found, "dict")
     if isinstance(source, (str, Path)):
         path = Path(source)
         if not path.is_file():
-            msg = f"There is no file {path}."
-            raise FileNotFoundError(msg)
+            raise FileNotFoundError(f"There is no file {path}.")
         if path.suffix.lower() in (".csv", ".tsv", ".txt"):
             table = pd.read_csv(path, sep="," if path.suffix.lower() == ".csv" else "\t")
             return Sets(_of_table(table, "tf" if factors else "program"), path.name)
         return Sets(_of_gmt(path, factors=factors), path.name)
-    msg = f"Gene sets are a GMT file, a dict or a DataFrame, found {type(source).__name__}."
-    raise TypeError(msg)
+    raise TypeError(
+        f"Gene sets are a GMT file, a dict or a DataFrame, found {type(source).__name__}."
+    )
 
 
 def read_names(source: str | Path | Sequence[str]) -> list[str]:
@@ -64,8 +65,9 @@ def read_names(source: str | Path | Sequence[str]) -> list[str]:
     if isinstance(source, (str, Path)):
         path = Path(source)
         if not path.is_file():
-            msg = f"There is no file {path}. For one name pass a list: [{str(source)!r}]."
-            raise FileNotFoundError(msg)
+            raise FileNotFoundError(
+                f"There is no file {path}. For one name pass a list: [{str(source)!r}]."
+            )
         source = path.read_text(encoding="utf-8").split("\n")
     return _unique(source)
 
@@ -78,8 +80,7 @@ def gene_index(adata: AnnData, column: str | None) -> dict[str, list[int]]:
         names = adata.var[column]
     else:
         there = ", ".join(map(repr, adata.var.columns)) or "no columns"
-        msg = f"adata.var has no {column!r}; it has {there}."
-        raise KeyError(msg)
+        raise KeyError(f"adata.var has no {column!r}; it has {there}.")
     index: dict[str, list[int]] = {}
     for position, name in enumerate(names):
         if isinstance(name, str) and name:
@@ -108,15 +109,13 @@ def _of_gmt(path: Path, *, factors: bool) -> dict[str, list[str]]:
             continue
         name, *rest = line.split("\t")
         if len(rest) < 2:
-            msg = (
+            raise ValueError(
                 f"{path}, line {number}, is not of a GMT file: a name, a description and genes are "
                 f"needed, separated by tabs; found {line[:60]!r}."
             )
-            raise ValueError(msg)
         name = name.strip().split("_")[0] if factors else name.strip()
         if name in found and not factors:
-            msg = f"{path} has the set {name!r} twice, again in line {number}."
-            raise ValueError(msg)
+            raise ValueError(f"{path} has the set {name!r} twice, again in line {number}.")
         found[name] = _unique([*found.get(name, ()), *rest[1:]])
     return found
 
@@ -130,8 +129,7 @@ def _of_table(table: Any, name: str) -> dict[str, list[str]]:
     kinds = {str(kind) for kind in table.dtypes}
     if kinds == {"bool"}:
         return {str(one): _unique(table.index[table[one]]) for one in table}
-    msg = (
+    raise ValueError(
         f"The table needs the columns {name!r} and 'gene', or only boolean columns with genes as "
         f"index; it has {', '.join(f'{c} ({t})' for c, t in table.dtypes.head(5).items())}."
     )
-    raise ValueError(msg)

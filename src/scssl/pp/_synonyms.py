@@ -75,11 +75,10 @@ class Synonyms:
         }
         if symbol is None or not found:
             there = ", ".join(map(repr, read.frame.columns[:10]))
-            msg = (
+            raise ValueError(
                 f"`synonyms` ({read.source}) needs a column of symbols and one of their synonyms; it has "
                 f"{there}. {HOW_TO_GET}"
             )
-            raise ValueError(msg)
         self.source, self.sha256 = read.source, read.sha256
         self._approved = set(read.frame[symbol]) - {""}
         for column, separator in found.items():

@@ -54,15 +54,14 @@ def read_table(table: Any, *, argument: str, how_to_get: str) -> NameTable:
     elif isinstance(table, (str, Path)):
         path = Path(table).expanduser()
         if not path.is_file():
-            msg = f"There is no file {path}. {how_to_get}"
-            raise FileNotFoundError(msg)
+            raise FileNotFoundError(f"There is no file {path}. {how_to_get}")
         digest = file_digest(path)
         frame, source = read_text_table(path), path.name
     else:
-        msg = f"`{argument}` must be a path or a DataFrame, found {type(table).__name__}. {how_to_get}"
-        raise TypeError(msg)
+        raise TypeError(
+            f"`{argument}` must be a path or a DataFrame, found {type(table).__name__}. {how_to_get}"
+        )
     if not len(frame) or not len(frame.columns):
-        msg = f"`{argument}` ({source}) has no rows. {how_to_get}"
-        raise ValueError(msg)
+        raise ValueError(f"`{argument}` ({source}) has no rows. {how_to_get}")
     frame = pd.DataFrame({str(name).strip(): texts(frame[name]) for name in frame.columns})
     return NameTable(frame, source, digest)

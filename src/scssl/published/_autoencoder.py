@@ -202,25 +202,23 @@ class Place:
         path = Path(source)
         if path.is_file():
             if file is not None:
-                msg = f"{source} is a file. Pass the folder that {file} is in, or leave out `file`."
-                raise ValueError(msg)
+                raise ValueError(
+                    f"{source} is a file. Pass the folder that {file} is in, or leave out `file`."
+                )
             self.folder, file = path.parent, path.name
         elif file is None:
-            msg = f"There is no file {source}."
-            raise BundleError(msg)
+            raise BundleError(f"There is no file {source}.")
         elif path.is_dir():
             self.folder = path
         elif is_repo_id(str(source)):
             self.repository = str(source)
         else:
-            msg = (
+            raise BundleError(
                 f"There is no folder {source}. Pass a folder, or a repository of the hub such as "
                 '"TillR/sc_pretrained".'
             )
-            raise BundleError(msg)
         if self.folder is not None and revision is not None:
-            msg = f"{source} is here, and has no revisions. Leave `revision` out."
-            raise ValueError(msg)
+            raise ValueError(f"{source} is here, and has no revisions. Leave `revision` out.")
         self.file = str(file)
         # Not the path: the report is part of the model, and may be published with it.
         self.name = self.repository or "a folder"
@@ -266,6 +264,5 @@ def _find(name: str | Path, folder: Path) -> Path:
     found = next((path for path in places if path.is_file()), None)
     if found is None:
         here = ", ".join(sorted(path.name for path in folder.iterdir())[:10]) or "nothing"
-        msg = f"There is no file {name} in {folder}, which holds {here}."
-        raise BundleError(msg)
+        raise BundleError(f"There is no file {name} in {folder}, which holds {here}.")
     return found

@@ -29,8 +29,7 @@ def locate_cellplm(source: str | Path, prefix: str | None) -> tuple[str | Path, 
     path = Path(source)
     if prefix is not None:
         if path.is_file():
-            msg = f"{source} is a file. Pass its folder, or leave out `prefix`."
-            raise ValueError(msg)
+            raise ValueError(f"{source} is a file. Pass its folder, or leave out `prefix`.")
         return source, _without_ending(prefix)
     bare = _without_ending(str(source))
     if bare != str(source) or any(Path(bare + end).is_file() for end in (CONFIG, WEIGHTS)):
@@ -42,8 +41,9 @@ def locate_cellplm(source: str | Path, prefix: str | None) -> tuple[str | Path, 
     )
     if len(there) > 1:
         shown = ", ".join(there)
-        msg = f"{source} holds several checkpoints ({shown}). Say which: prefix={there[0]!r}"
-        raise ValueError(msg)
+        raise ValueError(
+            f"{source} holds several checkpoints ({shown}). Say which: prefix={there[0]!r}"
+        )
     return (path, there[0]) if there else None
 
 
@@ -69,12 +69,11 @@ def cellplm_from(
     """Model with the weights of a published checkpoint, without data."""
     fixed = sorted(set(arguments) - set(_FREE))
     if fixed:
-        msg = (
+        raise TypeError(
             f"`{fixed[0]}` is no argument here, or given by the weights. Free are {', '.join(_FREE)}. "
             "For a model of other shape that starts from these weights: "
             f"scssl.model.CellPLM.from_ssl_model(model, adata, {fixed[0]}=...)"
         )
-        raise TypeError(msg)
     place = Place(source, prefix + WEIGHTS, revision, token)
     # The small file first: what is wrong with it is found before the download of a large one.
     config = _config(place, prefix)
@@ -112,9 +111,8 @@ def _config(place: Place, prefix: str) -> Path:
     try:
         return place.beside(prefix + CONFIG)
     except (BundleError, FileNotFoundError) as error:
-        msg = (
+        raise type(error)(
             f"{error} A checkpoint of CellPLM is two files, {prefix}{CONFIG} and {prefix}{WEIGHTS}; the "
             "older .config.pkl is a pickle, which is not read. The configuration of 20230926_85M is in the "
             'folder "ckpt" of OmicsML/CellPLM on GitHub.'
-        )
-        raise type(error)(msg) from error
+        ) from error

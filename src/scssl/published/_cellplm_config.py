@@ -74,31 +74,29 @@ def read_config(path: Path) -> CellPLMConfig:
         found = options.get(name, None if name in _NEEDED else expected)
         if found != expected:
             what = f"{name}={found!r}" if name in options else f"no {name}"
-            msg = (
+            raise BundleError(
                 f"{path.name} has {what}; converted are networks with {name}={expected!r} "
                 "only, like the released ones."
             )
-            raise BundleError(msg)
     n_hidden, n_layers, n_latent = (
         _size(options, name, path) for name in ("enc_hid", "enc_layers", "post_latent_dim")
     )
     n_heads = _size(options, "enc_head", path, default=8)
     if n_hidden % n_heads or n_hidden % 4:
-        msg = (
+        raise BundleError(
             f"{path.name} has enc_hid={n_hidden}, which must be a multiple of 4 and of enc_head="
             f"{n_heads}."
         )
-        raise BundleError(msg)
     if _size(options, "dec_hid", path, default=n_hidden) != n_hidden:
-        msg = (
+        raise BundleError(
             f"{path.name} has dec_hid={options['dec_hid']} and enc_hid={n_hidden}; converted are "
             "networks where the two are the same."
         )
-        raise BundleError(msg)
     latent = options.get("latent_mod")
     if latent is not None and latent not in VARIANTS:
-        msg = f"{path.name} has latent_mod={latent!r}; known are {', '.join(VARIANTS)}."
-        raise BundleError(msg)
+        raise BundleError(
+            f"{path.name} has latent_mod={latent!r}; known are {', '.join(VARIANTS)}."
+        )
     return CellPLMConfig(
         path.name,
         genes,
@@ -128,20 +126,17 @@ def read_config(path: Path) -> CellPLMConfig:
 
 def _genes(names: Any, path: Path) -> tuple[str, ...]:
     if not isinstance(names, list) or not names:
-        msg = (
+        raise BundleError(
             f"{path.name} is no configuration of CellPLM: it has no gene_list, which names the rows of "
             "the gene embedding."
         )
-        raise BundleError(msg)
     wrong = next((i for i, n in enumerate(names) if not isinstance(n, str) or not n.strip()), None)
     if wrong is not None:
-        msg = f"gene_list of {path.name} has no name in row {wrong}: {names[wrong]!r}."
-        raise BundleError(msg)
+        raise BundleError(f"gene_list of {path.name} has no name in row {wrong}: {names[wrong]!r}.")
     if len(set(names)) != len(names):
         seen: set[str] = set()
         twice = sorted({name for name in names if name in seen or seen.add(name)})  # type: ignore[func-returns-value]
-        msg = f"gene_list of {path.name} has genes more than once: {some(twice)}."
-        raise BundleError(msg)
+        raise BundleError(f"gene_list of {path.name} has genes more than once: {some(twice)}.")
     return tuple(names)
 
 
@@ -149,14 +144,12 @@ def _size(options: Mapping[str, Any], name: str, path: Path, *, default: int | N
     found = options.get(name, default)
     if type(found) is not int or found < 1:
         what = "nothing" if found is None else repr(found)
-        msg = f"{name} in {path.name} must be a whole number above 0, found {what}."
-        raise BundleError(msg)
+        raise BundleError(f"{name} in {path.name} must be a whole number above 0, found {what}.")
     return found
 
 
 def _share(options: Mapping[str, Any], name: str, path: Path) -> float:
     found = options[name]
     if isinstance(found, bool) or not isinstance(found, (int, float)) or not 0 <= found < 1:
-        msg = f"{name} in {path.name} must be a number in [0, 1), found {found!r}."
-        raise BundleError(msg)
+        raise BundleError(f"{name} in {path.name} must be a number in [0, 1), found {found!r}.")
     return float(found)

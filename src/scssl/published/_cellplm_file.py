@@ -72,8 +72,7 @@ def read_cellplm(
     """
     if variant not in ("auto", *VARIANTS):
         known = ", ".join(map(repr, ("auto", *VARIANTS)))
-        msg = f"`variant` must be one of {known}; found {variant!r}."
-        raise ValueError(msg)
+        raise ValueError(f"`variant` must be one of {known}; found {variant!r}.")
     # The small file first.
     known_as = read_config(Path(config))
     file = read_checkpoint(path, expected_sha256=expected_sha256)
@@ -144,23 +143,20 @@ def _find_variant(ledger: Ledger, config: CellPLMConfig, variant: str) -> str:
     """Which latent space it is, by what only that one has."""
     found = [name for name, prefix in _MARKS.items() if ledger.has(prefix)]
     if len(found) != 1 or not ledger.has("embedder.feat_enc."):
-        msg = (
+        raise BundleError(
             f"{ledger.where} is no checkpoint of CellPLM: its tensors are "
             f"{some([f'{k} {tuple(v.shape)}' for k, v in ledger.state.items()], 8)}. Expected are "
             f"embedder.feat_enc.emb and one latent space out of {', '.join(_MARKS.values())}."
         )
-        raise BundleError(msg)
     (latent,) = found
     if variant not in ("auto", latent):
-        msg = f"{ledger.where} has the tensors of variant={latent!r}, not {variant!r}."
-        raise BundleError(msg)
+        raise BundleError(f"{ledger.where} has the tensors of variant={latent!r}, not {variant!r}.")
     if variant == "auto" and config.latent not in (None, latent):
-        msg = (
+        raise BundleError(
             f"{config.file} says {config.latent!r}, but {ledger.where} has the tensors of {latent!r}: "
             "they are not of one model. If you know that the genes and the other sizes are the same, "
             f'pass variant="{latent}".'
         )
-        raise BundleError(msg)
     return latent
 
 

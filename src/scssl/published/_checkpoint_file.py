@@ -85,26 +85,24 @@ def read_checkpoint(path: str | Path, *, expected_sha256: str | None = None) -> 
     try:
         file = path.open("rb")
     except FileNotFoundError:
-        msg = f"There is no file {path}."
-        raise BundleError(msg) from None
+        raise BundleError(f"There is no file {path}.") from None
     except OSError as error:
-        msg = f"{path} cannot be read: {error.strerror}."
-        raise BundleError(msg) from error
+        raise BundleError(f"{path} cannot be read: {error.strerror}.") from error
     # One open file for all steps: what is checked is what is loaded.
     with file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         size = os.fstat(file.fileno()).st_size
         if expected_sha256 is not None and digest != expected_sha256.lower():
-            msg = f"{path} is another file: its sha256 is {digest}, not {expected_sha256}."
-            raise BundleError(msg)
+            raise BundleError(
+                f"{path} is another file: its sha256 is {digest}, not {expected_sha256}."
+            )
         _refuse_globals(pickle_globals(_read_pickle(file, path, size), path), path)
         file.seek(0)
         try:
             content = torch.load(file, map_location="cpu", weights_only=True)
         except _DAMAGE as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            msg = f"{path} is damaged: torch cannot load it ({reason})"
-            raise BundleError(msg) from error
+            raise BundleError(f"{path} is damaged: torch cannot load it ({reason})") from error
     return CheckpointFile(path.name, size, digest, content)
 
 
@@ -134,14 +132,12 @@ def split_checkpoint(file: CheckpointFile, *names: str) -> tuple[dict[str, Tenso
         }
         content = content[found[0]]
     if not isinstance(content, Mapping) or not content:
-        msg = f"{file.name} holds no state dict: a {type(content).__name__}."
-        raise BundleError(msg)
+        raise BundleError(f"{file.name} holds no state dict: a {type(content).__name__}.")
     for key, value in content.items():
         if not isinstance(key, str) or not isinstance(value, Tensor):
-            msg = (
+            raise BundleError(
                 f"{file.name} holds no state dict: {key!r} is a {type(value).__name__}, no tensor."
             )
-            raise BundleError(msg)
     return {key: value.detach() for key, value in content.items()}, entries
 
 
@@ -175,8 +171,7 @@ def pickle_globals(content: bytes, path: Path) -> set[str]:
             elif opcode.name.startswith("EXT"):
                 found.add(f"extension {argument} of copyreg")
     except ValueError as error:
-        msg = f"{path} is damaged: its pickle cannot be parsed ({error})."
-        raise BundleError(msg) from error
+        raise BundleError(f"{path} is damaged: its pickle cannot be parsed ({error}).") from error
     return found
 
 
@@ -187,24 +182,22 @@ def _refuse_globals(found: set[str], path: Path) -> None:
     )
     if foreign:
         shown = ", ".join(foreign[:5]) + (", …" if len(foreign) > 5 else "")
-        msg = (
+        raise BundleError(
             f"{path} was not loaded: besides tensors its pickle names {shown}, and loading that can "
             "run code. Ask whoever made the file for one that holds tensors only, such as "
             'torch.save({"state_dict": checkpoint["state_dict"]}, "weights.ckpt")'
         )
-        raise BundleError(msg)
 
 
 def _read_pickle(file: IO[bytes], path: Path, size: int) -> bytes:
     """The pickle in a zip archive of ``torch.save``, if it is that and nothing more."""
     if not zipfile.is_zipfile(file):
         file.seek(0)
-        msg = (
+        raise BundleError(
             f"{path} is not a checkpoint of torch: not a zip archive, or a truncated one (it begins "
             f"with {file.read(8)!r}). Files from before torch 1.6 have to be written anew: "
             "torch.save(torch.load(FILE, weights_only=True), NEW)"
         )
-        raise BundleError(msg)
     try:
         with zipfile.ZipFile(file) as archive:
             entries = archive.infolist()
@@ -212,14 +205,14 @@ def _read_pickle(file: IO[bytes], path: Path, size: int) -> bytes:
             # Of the tensors, torch does not look at the checksums.
             altered = archive.testzip()
             if altered is not None:
-                msg = f"{path} is damaged: what it has as {altered} is not what was written."
-                raise BundleError(msg)
+                raise BundleError(
+                    f"{path} is damaged: what it has as {altered} is not what was written."
+                )
             return archive.read(
                 next(e.filename for e in entries if e.filename.endswith("/data.pkl"))
             )
     except (zipfile.BadZipFile, EOFError, NotImplementedError) as error:
-        msg = f"{path} is damaged: {error}."
-        raise BundleError(msg) from error
+        raise BundleError(f"{path} is damaged: {error}.") from error
 
 
 def _check_entries(entries: list[zipfile.ZipInfo], path: Path, size: int) -> None:
@@ -239,5 +232,4 @@ def _check_entries(entries: list[zipfile.ZipInfo], path: Path, size: int) -> Non
         problem = "its entries overlap"
     else:
         return
-    msg = f"{path} is not a checkpoint of torch: {problem}."
-    raise BundleError(msg)
+    raise BundleError(f"{path} is not a checkpoint of torch: {problem}.")

@@ -66,20 +66,19 @@ def classifier_from(
 
 def _checked_classes(classes: Sequence[str] | None, n_classes: int, file: str) -> list[str]:
     if classes is None:
-        msg = (
+        raise ValueError(
             f"{file} has {n_classes} classes and does not name them. Pass their names in the order of "
             "the network's outputs: classes=[...]; or read the encoder alone: "
             "scssl.model.MaskedAutoencoder.from_pretrained"
         )
-        raise ValueError(msg)
     names = [str(name) for name in classes]
     if isinstance(classes, str) or len(names) != n_classes:
         found = repr(classes) if isinstance(classes, str) else f"{len(names)}"
-        msg = f"{file} has {n_classes} classes; `classes` must name as many, found {found}."
-        raise ValueError(msg)
+        raise ValueError(
+            f"{file} has {n_classes} classes; `classes` must name as many, found {found}."
+        )
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice or not all(name.strip() for name in names):
         problem = f"{twice[0]!r} occurs more than once" if twice else "one is empty"
-        msg = f"The names of classes must be unique and not empty; {problem}."
-        raise ValueError(msg)
+        raise ValueError(f"The names of classes must be unique and not empty; {problem}.")
     return names

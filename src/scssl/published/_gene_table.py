@@ -121,18 +121,18 @@ def read_symbols(
     frame, digest, source = _read_frame(table, ids_in_index=True)
     if SYMBOL not in frame:
         columns = ", ".join(map(repr, frame.columns[:10]))
-        msg = f"The table of symbols ({source}) has no column {SYMBOL!r}; there are: {columns}."
-        raise GeneMismatchError(msg)
+        raise GeneMismatchError(
+            f"The table of symbols ({source}) has no column {SYMBOL!r}; there are: {columns}."
+        )
     ids = [bare_id(name) for name in texts(frame[ID])]
     by_id = dict(zip(ids, texts(frame[SYMBOL]), strict=True))
     symbols = [by_id.get(name, "") for name in genes]
     n = sum(map(bool, symbols))
     if not n:
-        msg = (
+        raise GeneMismatchError(
             f"The table of symbols ({source}) has none of the {len(genes):,} genes: it has ids like "
             f"{', '.join(ids[:3])}, these are like {', '.join(genes[:3])}."
         )
-        raise GeneMismatchError(msg)
     return symbols, {"source": source, "sha256": digest, "n": n}
 
 
@@ -153,8 +153,9 @@ def _read_frame(
         frame = frame.rename_axis(ID).reset_index()
     if ID not in frame:
         columns = ", ".join(map(repr, frame.columns[:10])) or "none"
-        msg = f"The gene table ({source}) has no column {ID!r} with Ensembl ids; there are: {columns}."
-        raise GeneMismatchError(msg)
+        raise GeneMismatchError(
+            f"The gene table ({source}) has no column {ID!r} with Ensembl ids; there are: {columns}."
+        )
     return frame, digest, source
 
 
@@ -164,8 +165,7 @@ def _are_ids(names: pd.Index) -> bool:
 
 def _check_ids(ids: tuple[str, ...], order: GeneOrder, source: str) -> None:
     if "" in ids:
-        msg = f"The gene table ({source}) has no id in row {ids.index('')}."
-        raise GeneMismatchError(msg)
+        raise GeneMismatchError(f"The gene table ({source}) has no id in row {ids.index('')}.")
     if len(ids) != order.n_genes:
         hint = ""
         if len(ids) == 19_357:
@@ -173,19 +173,17 @@ def _check_ids(ids: tuple[str, ...], order: GeneOrder, source: str) -> None:
                 " It seems to be the list of genes of the data, which is longer and in another "
                 "order. "
             )
-        msg = (
+        raise GeneMismatchError(
             f"The gene table ({source}) has {len(ids):,} genes, the checkpoint {order.n_genes:,} "
             f"({order.name}).{hint} Pass the var.parquet that lies beside the checkpoints."
         )
-        raise GeneMismatchError(msg)
     if len(set(ids)) != len(ids):
         seen: set[str] = set()
         twice = sorted({name for name in ids if name in seen or seen.add(name)})  # type: ignore[func-returns-value]
-        msg = (
+        raise GeneMismatchError(
             f"The gene table ({source}) has {len(twice):,} ids more than once "
             f"({', '.join(twice[:5])}): it cannot be the order of the inputs."
         )
-        raise GeneMismatchError(msg)
     expected = dict(enumerate(order.first))
     expected |= {order.n_genes - len(order.last) + i: name for i, name in enumerate(order.last)}
     wrong = next((row for row, name in expected.items() if ids[row] != name), None)
@@ -197,37 +195,34 @@ def _check_ids(ids: tuple[str, ...], order: GeneOrder, source: str) -> None:
         problem = f"the first {order.first_sha256[0]:,} rows are not those expected"
     else:
         return
-    msg = (
+    raise GeneMismatchError(
         f"The gene table ({source}) is not in the order of {order.name}: {problem}. Rows must be as "
         "they are in the var.parquet beside the checkpoints, neither sorted nor filtered, with Ensembl "
         f"ids without version in {ID!r}."
     )
-    raise GeneMismatchError(msg)
 
 
 def _read_file(path: Path) -> Any:
     import pandas as pd
 
     if not path.is_file():
-        msg = f"There is no file {path} with the table of genes."
-        raise BundleError(msg)
+        raise BundleError(f"There is no file {path} with the table of genes.")
     suffix = path.suffix.lower()
     if suffix in (".csv", ".tsv", ".txt"):
         return read_text_table(path)
     if suffix not in (".parquet", ".pq"):
-        msg = f"{path} must be a .parquet, .csv or .tsv file with the columns {ID} and {SYMBOL}."
-        raise BundleError(msg)
+        raise BundleError(
+            f"{path} must be a .parquet, .csv or .tsv file with the columns {ID} and {SYMBOL}."
+        )
     try:
         return pd.read_parquet(path)
     except ImportError as error:
-        msg = (
+        raise ImportError(
             f"Reading {path.name} needs pyarrow: pip install pyarrow. Or pass the same table as .csv "
             f"or .tsv, with the columns {ID} and {SYMBOL}."
-        )
-        raise ImportError(msg) from error
+        ) from error
     except (OSError, ValueError) as error:
-        msg = f"{path} cannot be read as parquet: {error}"
-        raise BundleError(msg) from error
+        raise BundleError(f"{path} cannot be read as parquet: {error}") from error
 
 
 def _digest_of_ids(ids: tuple[str, ...]) -> str:

@@ -26,8 +26,7 @@ class Ledger:
         """Weight ``key``, to be used as ``name``."""
         tensor = self._checked(key, shape)
         if not tensor.isfinite().all():
-            msg = f"{self.where}: {key} has values that are not finite."
-            raise BundleError(msg)
+            raise BundleError(f"{self.where}: {key} has values that are not finite.")
         self.used[key] = name
         return tensor
 
@@ -44,10 +43,9 @@ class Ledger:
             copy = prefix + key.removeprefix(original)
             tensor = self._checked(copy, tuple(self.state[key].shape))
             if not tensor.equal(self.state[key]):
-                msg = (
+                raise BundleError(
                     f"{self.where}: {copy} and {key} should be one tensor, but their values differ."
                 )
-                raise BundleError(msg)
             self.unused[copy] = f"the same tensor as {key}"
 
     def has(self, prefix: str) -> bool:
@@ -58,25 +56,24 @@ class Ledger:
         """Refuse tensors that nobody asked for."""
         left = sorted(set(self.state) - set(self.used) - set(self.unused))
         if left:
-            msg = (
+            raise BundleError(
                 f"{self.where} has {len(left)} tensors that do not belong to this layout: "
                 f"{some(left)}. Nothing was converted."
             )
-            raise BundleError(msg)
 
     def _checked(self, key: str, shape: tuple[int, ...]) -> Tensor:
         tensor = self.state.get(key)
         if tensor is None:
-            msg = f"{self.where} has no tensor {key}; it has {some(sorted(self.state), 8)}."
-            raise BundleError(msg)
+            raise BundleError(
+                f"{self.where} has no tensor {key}; it has {some(sorted(self.state), 8)}."
+            )
         integer = key.endswith(("num_batches_tracked", "child_lookup"))
         kind = "torch.int64" if integer else "torch.float32"
         if tuple(tensor.shape) != shape or str(tensor.dtype) != kind:
-            msg = (
+            raise BundleError(
                 f"{self.where}: {key} is {tensor.dtype} of shape {tuple(tensor.shape)}; "
                 f"{kind} of shape {shape} is expected."
             )
-            raise BundleError(msg)
         return tensor
 
 

@@ -87,14 +87,12 @@ def read_published(
     convert = _find_converter(ledger)
     made = convert(ledger)
     if use_head and made.head is None:
-        msg = f"{file.name} is no classifier: it is {made.title}."
-        raise BundleError(msg)
+        raise BundleError(f"{file.name} is no classifier: it is {made.title}.")
     if legacy_output and made.family != "autoencoder":
-        msg = (
+        raise BundleError(
             f"legacy_output=True reproduces the sigmoid of a published autoencoder; {file.name} is "
             f"{made.title}, whose output is not offered."
         )
-        raise BundleError(msg)
     if made.head is not None and not use_head:
         for key in [key for key, name in ledger.used.items() if name.startswith("head.")]:
             del ledger.used[key]
@@ -142,12 +140,11 @@ def _find_converter(ledger: Ledger) -> Callable[[Ledger], _Made]:
     }
     if "encoder.1.running_mean" in state:
         width = tuple(state["encoder.0.weight"].shape) if "encoder.0.weight" in state else "?"
-        msg = (
+        raise BundleError(
             f"{ledger.where} is a network with batch norm in its encoder, whose first layer has shape "
             f"{width}: the layout of the CITE-seq models, which predict proteins from selected genes "
             "and one-hot batches. Their inputs are not published, so they are not converted."
         )
-        raise BundleError(msg)
     for key, converter in first.items():
         if key not in state or (converter is _byol and not ledger.has("byol.")):
             # The trainer of Barlow Twins has an inner_model too.
@@ -158,12 +155,11 @@ def _find_converter(ledger: Ledger) -> Callable[[Ledger], _Made]:
             continue
         _check_width(ledger, key)
         return converter
-    msg = (
+    raise BundleError(
         f"{ledger.where} has no layout that is known here; its tensors are "
         f"{some([f'{k} {tuple(v.shape)}' for k, v in state.items()], 8)}. Known are autoencoders, "
         "BYOL, Barlow Twins and cell-type classifiers of Richter et al. (2025)."
     )
-    raise BundleError(msg)
 
 
 def _check_width(ledger: Ledger, key: str) -> None:
@@ -177,11 +173,10 @@ def _check_width(ledger: Ledger, key: str) -> None:
             f" It takes {shape[1] - n_genes} inputs besides the genes, like the models for data "
             "integration, to which a one-hot batch is appended."
         )
-    msg = (
+    raise BundleError(
         f"The first layer of {ledger.where} takes {width} inputs ({key}, shape {shape}); converted are "
         f"only networks on the {n_genes:,} genes of scTab.{hint}"
     )
-    raise BundleError(msg)
 
 
 def _take_encoder(ledger: Ledger, prefix: str, n_layers: int = 5) -> dict[str, Tensor]:

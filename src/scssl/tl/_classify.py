@@ -145,8 +145,7 @@ def classify(
     check_adata(adata)
     if classifier not in get_args(Classifier):
         known = ", ".join(map(repr, get_args(Classifier)))
-        msg = f"`classifier` must be one of {known}, found {classifier!r}."
-        raise ValueError(msg)
+        raise ValueError(f"`classifier` must be one of {known}, found {classifier!r}.")
     check_share(test_size, "test_size", zero=True)
     if n_labels_per_class is not None:
         check_integers(n_labels_per_class=(n_labels_per_class, 1))
@@ -201,11 +200,10 @@ def _check_not_read(key_added: str, label_key: str, split: Any, use_rep: str) ->
     written = {key_added, f"{key_added}_confidence", f"{key_added}_part"}
     if read & written or key_added == use_rep:
         taken = (read & written).pop() if read & written else use_rep
-        msg = (
+        raise ValueError(
             f"key_added={key_added!r} would overwrite {taken!r}, which is read. Give another: "
             f'`key_added="{key_added}_predicted"`.'
         )
-        raise ValueError(msg)
 
 
 def _make_protocol(
@@ -220,10 +218,9 @@ def _make_protocol(
     column = whole_numbers(get_column(adata, label_key, "label_key"))
     rows = np.flatnonzero(column.notna().to_numpy())
     if not len(rows):
-        msg = (
+        raise ValueError(
             f"adata.obs[{label_key!r}] is missing for all {adata.n_obs:,} cells: nothing to learn."
         )
-        raise ValueError(msg)
     labels = column.iloc[rows]
     if split is None and test_size == 0:
         protocol = _train_on_all(labels, label_key, n_labels_per_class, seed)
@@ -255,8 +252,7 @@ def _among_labelled(
     given = get_rows(adata, cells, where)
     given = given[np.isin(given, rows)]
     if not len(given):
-        msg = f"{where} has no cell with a label in adata.obs[{label_key!r}]."
-        raise ValueError(msg)
+        raise ValueError(f"{where} has no cell with a label in adata.obs[{label_key!r}].")
     return np.searchsorted(rows, given)
 
 
@@ -265,8 +261,9 @@ def _train_on_all(
 ) -> Protocol:
     names, codes = np.unique(labels.astype(str).to_numpy(), return_inverse=True)
     if len(names) < 2:
-        msg = f"Needs at least two labels, adata.obs[{label_key!r}] has one: {str(names[0])!r}."
-        raise ValueError(msg)
+        raise ValueError(
+            f"Needs at least two labels, adata.obs[{label_key!r}] has one: {str(names[0])!r}."
+        )
     everyone = np.arange(len(codes))
     protocol = Protocol(names, everyone, everyone, everyone[:0], codes)
     if n_labels_per_class is not None:

@@ -107,25 +107,25 @@ def cluster_metrics(
     check_adata(adata)
     check_integers(n_neighbors=(n_neighbors, 2), n_repeats=(n_repeats, 1))
     if not is_number(resolution) or not 0 < resolution < float("inf"):
-        msg = f"`resolution` must be a number above 0, found {resolution!r}."
-        raise ValueError(msg)
+        raise ValueError(f"`resolution` must be a number above 0, found {resolution!r}.")
     key_added = "cluster_metrics" if key_added is None else key_added
     check_key(key_added, "key_added")
     keys = [use_rep] if isinstance(use_rep, str) else list(use_rep)
     if not keys or len(set(keys)) < len(keys):
-        msg = f"`use_rep` must name one or more entries of adata.obsm, each once, found {keys}."
-        raise ValueError(msg)
+        raise ValueError(
+            f"`use_rep` must name one or more entries of adata.obsm, each once, found {keys}."
+        )
     labels = get_labels(adata, label_key).astype(str).to_numpy()
     names, codes = np.unique(labels, return_inverse=True)
     if not 2 <= len(names) < len(codes):
-        msg = (
+        raise ValueError(
             f"Needs at least two labels and more cells than labels; adata.obs[{label_key!r}] has "
             f"{len(names):,} labels of {len(codes):,} cells. Is it a column of cell types?"
         )
-        raise ValueError(msg)
     if n_neighbors >= len(codes):
-        msg = f"n_neighbors={n_neighbors} must be below the {len(codes):,} cells of `adata`."
-        raise ValueError(msg)
+        raise ValueError(
+            f"n_neighbors={n_neighbors} must be below the {len(codes):,} cells of `adata`."
+        )
     embeddings = {key: get_embedding(adata, key) for key in keys}
     seed = as_seed(rng)
     repeats, rows = [], []

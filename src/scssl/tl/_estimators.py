@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-from scssl._errors import ScsslWarning
 from scssl._random import derive_generator, derive_seed
 
 from ._protocol import Protocol, rank_in_class
@@ -81,11 +80,10 @@ def fit(
     options = {**_OPTIONS[classifier], **options}
     x, y = values[protocol.train], protocol.codes[protocol.train]
     if classifier == "knn" and options["n_neighbors"] > len(y):
-        msg = (
+        raise ValueError(
             f"n_neighbors={options['n_neighbors']} is more than the {len(y):,} training cells. Give "
             f"fewer: `n_neighbors={max(1, len(y) // len(protocol.names))}`."
         )
-        raise ValueError(msg)
     scaler = None
     if classifier in _STANDARDISED:
         # The whole training part: its features are known where labels are few.
@@ -116,12 +114,12 @@ def _make(classifier: str, options: dict[str, Any], state: int) -> Any:
     }[classifier]
     allowed = sorted(set(made().get_params()) - {"random_state"})
     if "random_state" in options:
-        msg = "Give the seed as `rng=...`, not as `random_state`."
-        raise TypeError(msg)
+        raise TypeError("Give the seed as `rng=...`, not as `random_state`.")
     strange = sorted(set(options) - set(allowed))
     if strange:
-        msg = f"{made.__name__} has no option {strange[0]!r}; it has {', '.join(allowed)}."
-        raise TypeError(msg)
+        raise TypeError(
+            f"{made.__name__} has no option {strange[0]!r}; it has {', '.join(allowed)}."
+        )
     estimator = made(**options)
     if "random_state" in estimator.get_params():
         estimator.set_params(random_state=state)
@@ -140,11 +138,10 @@ def _train(estimator: Any, x: np.ndarray, y: np.ndarray, *, warn: bool = False) 
     # Said once, for the classifier that is kept.
     if warn and any(issubclass(one.category, ConvergenceWarning) for one in caught):
         n = estimator.max_iter
-        msg = (
+        warn(
             f"{type(estimator).__name__} did not converge in {n:,} iterations. Give it more, "
             f"`max_iter={10 * n}`, or a stronger penalty, `C={estimator.C / 10:g}`."
         )
-        warnings.warn(msg, ScsslWarning, stacklevel=4)
     return estimator
 
 

@@ -31,11 +31,10 @@ def descendants(children: Mapping[str, Iterable[str]] | pd.DataFrame) -> dict[st
                 if child in on_path:
                     names = [step for step, _ in path]
                     loop = [*names[names.index(child) :], child]
-                    msg = (
+                    raise ValueError(
                         "`children` goes in a circle, so that nothing is above anything: "
                         f"{' → '.join(map(repr, loop))}."
                     )
-                    raise ValueError(msg)
                 if child not in below:
                     path.append((child, list(table[child])))
                     on_path.add(child)
@@ -53,33 +52,31 @@ def _by_parent(children: Any) -> dict[str, list[str]]:
         absent = {"parent", "child"} - set(children.columns)
         if absent:
             found = ", ".join(map(repr, children.columns))
-            msg = (
+            raise ValueError(
                 "`children` needs the columns 'parent' and 'child', one row per pair; it has "
                 f"{found}. Rename them: children.rename(columns={{...}})."
             )
-            raise ValueError(msg)
         pairs = list(zip(children["parent"], children["child"], strict=True))
     elif isinstance(children, Mapping):
         single = [parent for parent, found in children.items() if isinstance(found, str)]
         if single:
-            msg = (
+            raise TypeError(
                 f"`children` maps a name to a list of names, found a string for {single[0]!r}. "
                 f"Write {{{single[0]!r}: [{children[single[0]]!r}]}}."
             )
-            raise TypeError(msg)
         pairs = [(parent, child) for parent, found in children.items() for child in found]
     else:
-        msg = (
+        raise TypeError(
             "`children` must be a dict of lists or a DataFrame with the columns 'parent' and "
             f"'child', found {type(children).__name__}."
         )
-        raise TypeError(msg)
     table: dict[str, list[str]] = {}
     for pair in pairs:
         for name in pair:
             if not isinstance(name, str) or not name:
-                msg = f"Names in `children` must be strings that are not empty, found {name!r}."
-                raise TypeError(msg)
+                raise TypeError(
+                    f"Names in `children` must be strings that are not empty, found {name!r}."
+                )
             table.setdefault(name, [])
         table[pair[0]].append(pair[1])
     if isinstance(children, Mapping):

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from scssl._errors import ScsslWarning
+from scssl._errors import warn
 from scssl._random import RNG, as_seed, derive_generator, derive_seed
 
 from ._checks import check_adata, check_integers, check_key, get_embedding, get_labels
@@ -109,23 +108,22 @@ def knn_score(
         str(name): int(size) for name, size in zip(names, sizes, strict=True) if size < n_splits
     }
     if len(names) - len(left_out) < 2:
-        msg = (
+        raise ValueError(
             f"Needs at least two labels with {n_splits} cells or more; adata.obs[{label_key!r}] has "
             f"{len(names) - len(left_out)} among {len(names):,} labels. Is it a column of cell types?"
         )
-        raise ValueError(msg)
     if left_out:
         shown = ", ".join(f"{name!r} ({size})" for name, size in list(left_out.items())[:5])
-        msg = (
+        warn(
             f"{(~kept).sum():,} cells are left out: {len(left_out)} of {len(names)} labels in "
             f"adata.obs[{label_key!r}] have fewer than n_splits={n_splits} cells: {shown}."
         )
-        warnings.warn(msg, ScsslWarning, stacklevel=2)
     codes = np.unique(codes[kept], return_inverse=True)[1]
     smallest = len(codes) - -(-len(codes) // n_splits)
     if n_neighbors > smallest:
-        msg = f"n_neighbors={n_neighbors} is more than the {smallest:,} cells of {n_splits - 1} folds."
-        raise ValueError(msg)
+        raise ValueError(
+            f"n_neighbors={n_neighbors} is more than the {smallest:,} cells of {n_splits - 1} folds."
+        )
 
     seed = as_seed(rng)
     fold, neighbors = _neighbors(embedding[kept], codes, n_neighbors, n_splits, seed)

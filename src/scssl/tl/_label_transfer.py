@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from scssl._errors import ScsslWarning
+from scssl._errors import warn
 from scssl._neighbors import EXACT_PAIRS
 from scssl._random import RNG, as_seed
 
@@ -224,15 +223,15 @@ def label_transfer(
 
 def _check_labels(names: np.ndarray, label_key: str, unknown_label: str) -> None:
     if len(names) < 2:
-        msg = f"reference.obs[{label_key!r}] has {len(names)} label: nothing is to be decided."
-        raise ValueError(msg)
+        raise ValueError(
+            f"reference.obs[{label_key!r}] has {len(names)} label: nothing is to be decided."
+        )
     if unknown_label in names:
-        msg = (
+        raise ValueError(
             f"reference.obs[{label_key!r}] has a label {unknown_label!r}, which would mean a cell of no "
             f"label. Leave those cells out: `reference = reference[reference.obs[{label_key!r}] != "
             f"{unknown_label!r}].copy()`, or call it otherwise: `unknown_label=...`."
         )
-        raise ValueError(msg)
 
 
 def _check_other_cells(
@@ -245,12 +244,11 @@ def _check_other_cells(
     rows = np.flatnonzero(place >= 0)
     same = rows[(known[place[rows]] == new[rows]).all(axis=1)]
     if len(same):
-        msg = (
+        raise ValueError(
             f"{len(same):,} of {len(new):,} cells of `query` are in `reference` too (first: "
             f"{query.obs_names[same[0]]!r}) and would find themselves. Leave them out: "
             "`query = query[~query.obs_names.isin(reference.obs_names)].copy()`."
         )
-        raise ValueError(msg)
 
 
 def _warn_if_same_cells(known: np.ndarray, new: np.ndarray) -> None:
@@ -260,41 +258,37 @@ def _warn_if_same_cells(known: np.ndarray, new: np.ndarray) -> None:
     same = sum(row.tobytes() in rows for row in new + 0.0)
     if same <= _SAME * len(new):
         return
-    msg = (
+    warn(
         f"{same:,} of {len(new):,} cells of `query` have exactly the embedding of a cell of `reference` "
         "and are given its label. If they are the same cells under other names, leave them out; if not, "
         "the embedding tells too few cells apart."
     )
-    warnings.warn(msg, ScsslWarning, stacklevel=3)
 
 
 def _groups(reference: AnnData, batch_key: str) -> np.ndarray:
     values = get_labels(reference, batch_key, "batch_key", "reference")
     groups = np.unique(values.astype(str).to_numpy(), return_inverse=True)[1]
     if not groups.any():
-        msg = (
+        raise ValueError(
             f"reference.obs[{batch_key!r}] has one batch: there is no other to hold it out against. "
             "Leave out `batch_key`."
         )
-        raise ValueError(msg)
     return groups
 
 
 def _held_out(reference: AnnData, held_out_key: str) -> np.ndarray:
     values = get_column(reference, held_out_key, "held_out_key", "reference")
     if values.dtype.kind != "b":
-        msg = (
+        raise TypeError(
             f"reference.obs[{held_out_key!r}] must be true or false, found {values.dtype}. To make it: "
             f"`reference.obs[{held_out_key!r}] = reference.obs_names.isin(names)`."
         )
-        raise TypeError(msg)
     held_out: np.ndarray = values.to_numpy()
     if held_out.sum() < _FEW:
-        msg = (
+        raise ValueError(
             f"reference.obs[{held_out_key!r}] is true for {held_out.sum()} cells; {_FEW} or more are "
             "needed to calibrate on."
         )
-        raise ValueError(msg)
     return held_out
 
 
@@ -308,12 +302,11 @@ def _warn_if_too_familiar(novelty: np.ndarray, held_out_key: str | None) -> None
         if held_out_key is None
         else "check that the embedding was not fitted to the cells of `held_out_key`"
     )
-    msg = (
+    warn(
         f"Half of the query is less novel than {1 - np.median(novelty):.0%} of the held-out reference. "
         f"Either it has only the most common kinds of cells, or the embedding fits the reference more "
         f"closely than the query, and nothing will be found unknown: {mend}."
     )
-    warnings.warn(msg, ScsslWarning, stacklevel=3)
 
 
 def _check_size(
@@ -325,5 +318,4 @@ def _check_size(
         others = len(known) - int(np.bincount(groups).max())
         what = f"cells of `reference` outside its largest batch in {batch_key!r}"
     if n_neighbors > others:
-        msg = f"n_neighbors={n_neighbors} is more than the {others:,} {what}."
-        raise ValueError(msg)
+        raise ValueError(f"n_neighbors={n_neighbors} is more than the {others:,} {what}.")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from scssl._errors import ScsslWarning
+from scssl._errors import warn
 from scssl._random import RNG, as_seed, derive_seed
 
 from ._checks import check_integers, check_key, check_share
@@ -173,11 +172,10 @@ def leave_one_dataset_out(
     from scssl.data import Datasets
 
     if not isinstance(datasets, Datasets):
-        msg = (
+        raise TypeError(
             f"`datasets` must be scssl.data.Datasets, found {type(datasets).__name__}. Make them: "
             'scssl.data.Datasets({"one": adata, "two": other})'
         )
-        raise TypeError(msg)
     check_key(label_key, "label_key")
     check_integers(n_repeats=(n_repeats, 1))
     check_share(test_size, "test_size")
@@ -186,8 +184,7 @@ def leave_one_dataset_out(
     budgets = budgets_of(n_labels_per_class)
     chosen = listed(arms, "arms", str, "a name")
     if not set(chosen) <= set(ARMS):
-        msg = f"`arms` must be of {', '.join(map(repr, ARMS))}; found {chosen}."
-        raise ValueError(msg)
+        raise ValueError(f"`arms` must be of {', '.join(map(repr, ARMS))}; found {chosen}.")
     group_of = groups_of(datasets, groups)
     study = Arms(
         model,
@@ -206,12 +203,11 @@ def leave_one_dataset_out(
         for name in names:
             without(datasets, name, group_of)
         if not isinstance(datasets.how, str):
-            msg = (
+            warn(
                 "`datasets` has genes from a list, which stays the same whatever is held out. If the "
                 "data sets that are held out had a part in choosing it, pretraining knows of them: use "
                 'scssl.data.Datasets(..., genes="union") or "intersection".'
             )
-            warnings.warn(msg, ScsslWarning, stacklevel=2)
     seed, rows = as_seed(rng), []
     try:
         for name in names:

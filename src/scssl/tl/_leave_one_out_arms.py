@@ -41,8 +41,7 @@ class Arms:
 
         self.model_class: Any = get_model_class(model)
         if not hasattr(self.model_class, "setup_datasets"):
-            msg = f"{model} cannot be trained on several data sets at once."
-            raise ValueError(msg)
+            raise ValueError(f"{model} cannot be trained on several data sets at once.")
         self.model, self.layer, self.input = model, layer, input
         self.model_arguments = dict(model_arguments or {})
         self.train_arguments = {"progress": False, **(train_arguments or {})}
@@ -50,17 +49,15 @@ class Arms:
         self.finetune_arguments = {"progress": False, **(finetune_arguments or {})}
         strange = sorted(set(self.classifier_arguments) - set(_CLASSIFIER))
         if strange:
-            msg = (
+            raise ValueError(
                 f"`classifier_arguments` takes {', '.join(map(repr, _CLASSIFIER))} of "
                 f"CellTypeClassifier; found {', '.join(map(repr, strange))}."
             )
-            raise ValueError(msg)
         for name in ("model_arguments", "train_arguments", "finetune_arguments"):
             if "rng" in getattr(self, name):
-                msg = (
+                raise ValueError(
                     f"`{name}` has 'rng': seeds are of the study, from its own `rng`. Leave it out."
                 )
-                raise ValueError(msg)
         self._reduced: tuple[Any, np.ndarray] | None = None
 
     def pretrain(self, others: Datasets, seed: int) -> Any:

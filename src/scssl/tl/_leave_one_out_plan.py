@@ -34,15 +34,12 @@ def listed(value: Any, name: str, kind: type | tuple[type, ...], what: str) -> l
         found = [value]
     wrong = [one for one in found if not isinstance(one, kind)]
     if wrong:
-        msg = f"`{name}` must be {what} or a list of them, found {wrong[0]!r}."
-        raise TypeError(msg)
+        raise TypeError(f"`{name}` must be {what} or a list of them, found {wrong[0]!r}.")
     if not found:
-        msg = f"`{name}` is empty: there is nothing to do."
-        raise ValueError(msg)
+        raise ValueError(f"`{name}` is empty: there is nothing to do.")
     twice = [one for one in dict.fromkeys(found) if found.count(one) > 1]
     if twice:
-        msg = f"`{name}` has {twice[0]!r} more than once."
-        raise ValueError(msg)
+        raise ValueError(f"`{name}` has {twice[0]!r} more than once.")
     return found
 
 
@@ -70,13 +67,13 @@ def groups_of(datasets: Datasets, groups: Mapping[str, str] | None) -> dict[str,
     names = [name for name, _ in datasets.items()]
     given = {} if groups is None else groups
     if not isinstance(given, Mapping):
-        msg = f"`groups` must be a dict of groups by data set, found {type(groups).__name__}."
-        raise TypeError(msg)
+        raise TypeError(
+            f"`groups` must be a dict of groups by data set, found {type(groups).__name__}."
+        )
     strange = [name for name in given if name not in names]
     if strange:
         # What is misspelt would be pretrained on, though it belongs to what is held out.
-        msg = f"`groups` names {strange[0]!r}, which is no data set; there are {names}."
-        raise KeyError(msg)
+        raise KeyError(f"`groups` names {strange[0]!r}, which is no data set; there are {names}.")
     return {name: given.get(name, name) for name in names}
 
 
@@ -84,8 +81,7 @@ def without(datasets: Datasets, name: str, group_of: Mapping[str, str]) -> dict[
     """All data sets that are not of the group of one."""
     kept = {n: a for n, a in datasets.items() if group_of[n] != group_of[name]}
     if not kept:
-        msg = f"There is nothing left to pretrain on without {name!r} and its group."
-        raise ValueError(msg)
+        raise ValueError(f"There is nothing left to pretrain on without {name!r} and its group.")
     return kept
 
 
@@ -102,34 +98,33 @@ def held_out(
     known = dict(datasets.items())
     labelled = [name for name, adata in known.items() if label_key in adata.obs]
     if not labelled:
-        msg = f"No data set has a column {label_key!r} in obs."
-        raise KeyError(msg)
+        raise KeyError(f"No data set has a column {label_key!r} in obs.")
     names = labelled if hold_out is None else listed(hold_out, "hold_out", str, "a name")
     kept, reasons = [], {}
     for name in names:
         if name not in labelled:
-            msg = f"There is no data set {name!r} with labels {label_key!r}; there are {labelled}."
-            raise KeyError(msg)
+            raise KeyError(
+                f"There is no data set {name!r} with labels {label_key!r}; there are {labelled}."
+            )
         try:
             for budget in budgets:
                 # Sizes of the parts are the same with any seed.
                 found = protocol_of(known[name], label_key, budget, max_labels, test_size, 0)
                 if len(found.train) < min_train:
-                    msg = (
+                    raise ValueError(
                         f"with n_labels_per_class={budget} there are {len(found.train)} cells of "
                         f"{len(found.names)} labels to learn from, and a network needs {min_train}."
                     )
-                    raise ValueError(msg)
         except ValueError as error:
             if hold_out is not None:
-                msg = f"Data set {name!r} cannot be held out: {error}"
-                raise ValueError(msg) from error
+                raise ValueError(f"Data set {name!r} cannot be held out: {error}") from error
             reasons[name] = str(error)
         else:
             kept.append(name)
     if not kept:
-        msg = f"No data set can be held out. {' '.join(f'{n!r}: {r}' for n, r in reasons.items())}"
-        raise ValueError(msg)
+        raise ValueError(
+            f"No data set can be held out. {' '.join(f'{n!r}: {r}' for n, r in reasons.items())}"
+        )
     for name, reason in reasons.items():
         _LOGGER.warning("Data set %r is only pretrained on, not held out: %s", name, reason)
     return kept
@@ -148,11 +143,10 @@ def protocol_of(
     labels = whole_numbers(adata.obs[key].iloc[rows])
     n_scored = int((labels.astype(str).value_counts() > 1).sum())
     if n_scored < 2:
-        msg = (
+        raise ValueError(
             f"obs[{key!r}] has {n_scored} labels of two cells and more, one to learn from and one to "
             "test on, and at least two such labels are needed."
         )
-        raise ValueError(msg)
     if max_labels is not None:
         test_size = max(test_size, 1 - max_labels / len(rows))
     with warnings.catch_warnings():

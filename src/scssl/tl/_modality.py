@@ -93,31 +93,27 @@ def modality_scores(
         columns = pd.Index(found_names).get_indexer(pd.Index(names))
         if (columns < 0).any():
             absent = [name for name, column in zip(names, columns, strict=True) if column < 0]
-            msg = (
+            raise KeyError(
                 f"adata.obsm[{pred_key!r}] has no column {absent[0]!r}, which "
                 f"adata.obsm[{true_key!r}] has; it has {', '.join(found_names[:5])}."
             )
-            raise KeyError(msg)
         found = found[:, columns]
     if true.shape != found.shape:
-        msg = (
+        raise ValueError(
             f"adata.obsm[{true_key!r}] has {true.shape[1]} features, adata.obsm[{pred_key!r}] has "
             f"{found.shape[1]}. Store both as frames to match columns by name."
         )
-        raise ValueError(msg)
     rows = np.arange(adata.n_obs) if indices is None else get_rows(adata, indices, "`indices`")
     true, found = true[rows], found[rows]
     measured = np.isfinite(true)
     if not measured.any():
-        msg = f"No value of adata.obsm[{true_key!r}] is measured in these cells."
-        raise ValueError(msg)
+        raise ValueError(f"No value of adata.obsm[{true_key!r}] is measured in these cells.")
     if not np.isfinite(found[measured]).all():
         cell, feature = np.argwhere(measured & ~np.isfinite(found))[0]
-        msg = (
+        raise ValueError(
             f"adata.obsm[{pred_key!r}] is not finite in cell {adata.obs_names[rows[cell]]!r}, feature "
             f"{feature}, where a value was measured."
         )
-        raise ValueError(msg)
     ranked, found_ranked = _ranked(true, measured), _ranked(found, measured)
     squares = np.where(measured, np.square(np.where(measured, true - found, 0)), 0)
     n_cells = measured.sum(axis=0)
@@ -160,23 +156,23 @@ def _values(
     check_key(key, argument)
     if key not in adata.obsm:
         there = ", ".join(map(repr, adata.obsm)) or "nothing"
-        msg = f"{name}.obsm has no {key!r}; it has {there}."
-        raise KeyError(msg)
+        raise KeyError(f"{name}.obsm has no {key!r}; it has {there}.")
     table: Any = adata.obsm[key]
     names = [str(column) for column in table.columns] if hasattr(table, "columns") else None
     if names is not None and len(set(names)) < len(names):
-        msg = f"The columns of {name}.obsm[{key!r}] have names that occur more than once."
-        raise ValueError(msg)
+        raise ValueError(
+            f"The columns of {name}.obsm[{key!r}] have names that occur more than once."
+        )
     if hasattr(table, "toarray"):
         table = table.toarray()
     try:
         values = np.asarray(table, dtype=np.float64)
     except (TypeError, ValueError) as error:
-        msg = f"{name}.obsm[{key!r}] does not hold numbers: {error}"
-        raise ValueError(msg) from error
+        raise ValueError(f"{name}.obsm[{key!r}] does not hold numbers: {error}") from error
     if values.ndim != 2:
-        msg = f"{name}.obsm[{key!r}] must be (cells, features), found shape {values.shape}."
-        raise ValueError(msg)
+        raise ValueError(
+            f"{name}.obsm[{key!r}] must be (cells, features), found shape {values.shape}."
+        )
     return values, names
 
 

@@ -124,8 +124,9 @@ def predict_modality(
     key_added = f"predicted_{modality}" if key_added is None else key_added
     check_key(key_added, "key_added")
     if method not in _METHODS:
-        msg = f"`method` must be one of {', '.join(map(repr, _METHODS))}; found {method!r}."
-        raise ValueError(msg)
+        raise ValueError(
+            f"`method` must be one of {', '.join(map(repr, _METHODS))}; found {method!r}."
+        )
     if model is None:
         check_adata(reference, "reference")
         check_adata(query, "query")
@@ -141,8 +142,7 @@ def predict_modality(
     measured = np.isfinite(values)
     measured[~np.isfinite(known).all(axis=1)] = False
     if not measured.any():
-        msg = f"No value of {modality!r} is known in any cell of `reference`."
-        raise ValueError(msg)
+        raise ValueError(f"No value of {modality!r} is known in any cell of `reference`.")
     _check_other_cells(reference, query, measured.any(axis=1), modality, model)
     if exact is None:
         exact = len(known) * len(new) <= EXACT_PAIRS
@@ -185,14 +185,14 @@ def _by_model(
 ) -> tuple[np.ndarray, np.ndarray, pd.DataFrame]:
     """Embeddings of both, and the features of the reference."""
     if not getattr(model, "modalities", ()):
-        msg = (
+        raise ValueError(
             "`model` must be a model of several modalities, set up with setup_mudata(mdata). Of another "
             "one, embed both: scssl.tl.embed(adata, model), and leave `model` out."
         )
-        raise ValueError(msg)
     if source == modality:
-        msg = f"`source` and `modality` are both {source!r}: nothing is to be predicted."
-        raise ValueError(msg)
+        raise ValueError(
+            f"`source` and `modality` are both {source!r}: nothing is to be predicted."
+        )
     options: Any = {"modality": source}
     known = model.get_latent_representation(reference, **options)
     new = model.get_latent_representation(query, **options)
@@ -216,8 +216,9 @@ def _means(
 ) -> sparse.csr_matrix:
     """Matrix that takes the mean over the nearest cells: what is the product with their features."""
     if k > len(known):
-        msg = f"n_neighbors={k} is more than the {len(known):,} cells with these features."
-        raise ValueError(msg)
+        raise ValueError(
+            f"n_neighbors={k} is more than the {len(known):,} cells with these features."
+        )
     shape = (len(new), len(known))
     if not len(new):
         return sparse.csr_matrix(shape, dtype=np.float32)
@@ -237,11 +238,10 @@ def _by_head(known: np.ndarray, y: np.ndarray, new: np.ndarray, modality: str) -
     from sklearn.linear_model import RidgeCV
 
     if len(known) < _FEW:
-        msg = (
+        raise ValueError(
             f"A head needs {_FEW} cells with the same features of {modality!r}, found {len(known)}. "
             'Take method="neighbors" with fewer neighbours.'
         )
-        raise ValueError(msg)
     mean, spread = known.mean(axis=0, dtype=np.float64), known.std(axis=0, dtype=np.float64)
     spread[spread == 0] = 1
     fitted = RidgeCV(_PENALTIES, alpha_per_target=True).fit((known - mean) / spread, y)

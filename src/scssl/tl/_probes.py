@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scssl._errors import ScsslWarning
+from scssl._errors import warn
 from scssl._random import RNG, as_seed, derive_generator
 
 from ._checks import (
@@ -242,8 +242,9 @@ def _probe(
         check_integers(n_labels_per_class=(n_labels_per_class, 1))
     keys = [use_rep] if isinstance(use_rep, str) else list(use_rep)
     if not keys or len(set(keys)) < len(keys):
-        msg = f"`use_rep` must name one or more entries of adata.obsm, each once, found {keys}."
-        raise ValueError(msg)
+        raise ValueError(
+            f"`use_rep` must name one or more entries of adata.obsm, each once, found {keys}."
+        )
     labels = get_labels(adata, label_key)
     embeddings = {key: get_embedding(adata, key) for key in keys}
     seed = as_seed(rng)
@@ -301,8 +302,7 @@ def _logistic(values: np.ndarray, protocol: Protocol, seed: int) -> tuple[np.nda
     strength = _choose_strength(x, y, seed)
     fitted = _fit(x, y, strength)
     if int(max(fitted.n_iter_)) >= fitted.max_iter:
-        msg = f"The linear probe did not converge in {fitted.max_iter:,} iterations."
-        warnings.warn(msg, ScsslWarning, stacklevel=5)
+        warn(f"The linear probe did not converge in {fitted.max_iter:,} iterations.")
     return fitted.predict(scaler.transform(values[protocol.test].astype(np.float64))), strength
 
 
@@ -340,8 +340,9 @@ def _nearest(values: np.ndarray, protocol: Protocol, n_neighbors: int) -> np.nda
     from sklearn.neighbors import NearestNeighbors
 
     if n_neighbors > len(protocol.train):
-        msg = f"n_neighbors={n_neighbors} is more than the {len(protocol.train):,} training cells."
-        raise ValueError(msg)
+        raise ValueError(
+            f"n_neighbors={n_neighbors} is more than the {len(protocol.train):,} training cells."
+        )
     index = NearestNeighbors(n_neighbors=n_neighbors).fit(values[protocol.train])
     found = index.kneighbors(values[protocol.test], return_distance=False)
     n_labels = len(protocol.names)

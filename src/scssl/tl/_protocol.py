@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scssl._errors import ScsslWarning
+from scssl._errors import warn
 from scssl._random import derive_generator
 
 from ._checks import get_column, get_rows
@@ -70,22 +69,21 @@ def make_protocol(
     }
     if left_out:
         shown = ", ".join(f"{name!r} ({n})" for name, n in list(left_out.items())[:5])
-        msg = (
+        warn(
             f"{sum(left_out.values()):,} test cells are left out: {len(left_out)} of "
             f"{len(names)} labels in adata.obs[{label_key!r}] have no training cell: {shown}."
         )
-        warnings.warn(msg, ScsslWarning, stacklevel=4)
     test = test[in_pool[codes[test]] > 0]
     known = np.flatnonzero(in_pool)
     if len(known) < 2:
-        msg = (
+        raise ValueError(
             f"Needs at least two labels with training cells; adata.obs[{label_key!r}] has "
             f"{len(known)} among {len(names):,} labels. Is it a column of cell types?"
         )
-        raise ValueError(msg)
     if not len(test):
-        msg = "No test cell has a label that is among the training cells: nothing can be scored."
-        raise ValueError(msg)
+        raise ValueError(
+            "No test cell has a label that is among the training cells: nothing can be scored."
+        )
     new = np.full(len(names), -1)
     new[known] = np.arange(len(known))
     protocol = Protocol(names[known], pool, pool, test, new[codes], left_out)
@@ -130,27 +128,24 @@ def _given(adata: AnnData, split: Any) -> tuple[np.ndarray, np.ndarray]:
         parts = [np.flatnonzero(values == part) for part in ("train", "test")]
         if not (len(parts[0]) and len(parts[1])):
             found = ", ".join(sorted({repr(value) for value in values})[:10])
-            msg = (
+            raise ValueError(
                 f"adata.obs[{split!r}] must say 'train' for some cells and 'test' for others "
                 f"(cells with other values are not used); found {found}."
             )
-            raise ValueError(msg)
         return parts[0], parts[1]
     if not isinstance(split, (tuple, list)) or len(split) != 2:
-        msg = (
+        raise TypeError(
             "`split` must be a column of adata.obs with 'train' and 'test', or a pair (training "
             f"cells, test cells) of row numbers, masks or names; found {type(split).__name__}."
         )
-        raise TypeError(msg)
     train, test = (
         np.sort(get_rows(adata, cells, f"the {part} part of `split`"))
         for cells, part in zip(split, ("training", "test"), strict=True)
     )
     both = np.intersect1d(train, test)
     if len(both):
-        msg = (
+        raise ValueError(
             f"{len(both):,} cells are both in the training and in the test part of `split` (first: "
             f"{adata.obs_names[both[0]]!r}). A cell must not be tested on what was learned from it."
         )
-        raise ValueError(msg)
     return train, test

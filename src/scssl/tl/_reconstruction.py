@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scssl._errors import ScsslWarning
+from scssl._errors import warn
 from scssl._random import RNG, as_seed, derive_generator
 
 from ._checks import check_adata, check_integers, check_key, check_share, get_rows
@@ -112,18 +111,16 @@ def reconstruction_metrics(
 
     check_adata(adata)
     if not hasattr(model, "get_reconstruction"):
-        msg = (
+        raise TypeError(
             "`model` must be a scssl model that reconstructs expression, such as MaskedAutoencoder, "
             f"found {type(model).__name__}."
         )
-        raise TypeError(msg)
     objective = getattr(getattr(model, "module", None), "objective", None)
     if objective == "bce":
-        msg = (
+        raise ValueError(
             'A model with loss="bce" predicts whether a gene is detected, not how much it is expressed. '
             'Take one with loss="mse", "nb" or "zinb".'
         )
-        raise ValueError(msg)
     if mask_rate is not None:
         check_share(mask_rate, "mask_rate")
     check_integers(batch_size=(batch_size, 1))
@@ -159,14 +156,14 @@ def reconstruction_metrics(
         visible_error += float(error[~mask].sum())
         n_visible += int((~mask).sum())
     if not sums.n:
-        msg = "No cell has a value in any gene of the model: there is nothing to reconstruct."
-        raise ValueError(msg)
+        raise ValueError(
+            "No cell has a value in any gene of the model: there is nothing to reconstruct."
+        )
     if sums.n < len(rows):
-        msg = (
+        warn(
             f"{len(rows) - sums.n:,} of {len(rows):,} cells have no value in any gene of the model and "
             "are left out."
         )
-        warnings.warn(msg, ScsslWarning, stacklevel=2)
     row = {
         "model": type(model).__name__,
         "n_cells": sums.n,
@@ -234,8 +231,7 @@ def _chunks(
     layer = model.setup.layer
     if layer is not None and layer not in adata.layers:
         found = ", ".join(repr(name) for name in adata.layers if name is not None) or "none"
-        msg = f"The model reads the layer {layer!r}; adata.layers has {found}."
-        raise KeyError(msg)
+        raise KeyError(f"The model reads the layer {layer!r}; adata.layers has {found}.")
     source = open_rows(adata.X if layer is None else adata.layers[layer])
     alignment = model.genes.align(adata.var_names, min_overlap=0)
     for start in range(0, len(rows), batch_size):

@@ -100,8 +100,7 @@ def score_labels(
     known = get_labels(adata, label_key).astype(str).to_numpy()
     found = get_labels(adata, pred_key, "pred_key").astype(str).to_numpy()
     if not len(known):
-        msg = "`adata` has no cells to score."
-        raise ValueError(msg)
+        raise ValueError("`adata` has no cells to score.")
     names, truth = np.unique(known, return_inverse=True)
     predicted = pd.Index(names).get_indexer(found)
     table = class_table(truth, predicted, names)
@@ -149,12 +148,11 @@ def _take_descendants_for_labels(
         strange = sorted(set(values) - set(below) - {unknown_label})
         if strange:
             shown = ", ".join(map(repr, strange[:5])) + (", ..." if len(strange) > 5 else "")
-            msg = (
+            raise ValueError(
                 f"`children` does not know {len(strange)} of the labels in adata.obs[{key!r}]: "
                 f"{shown}. Add them to the table (a label without relatives as "
                 f"{{{strange[0]!r}: []}}), or correct their names."
             )
-            raise ValueError(msg)
     pairs = {
         pair: pair[1] in below.get(pair[0], ()) for pair in set(zip(known, found, strict=True))
     }
@@ -169,9 +167,8 @@ def _probabilities(values: pd.Series[Any]) -> np.ndarray:
     broken = ~((confidence >= 0) & (confidence <= 1))
     if broken.any():
         first = int(broken.argmax())
-        msg = (
+        raise ValueError(
             f"adata.obs[{values.name!r}] must hold probabilities from 0 to 1, found "
             f"{confidence[first]!r} in cell {values.index[first]!r}."
         )
-        raise ValueError(msg)
     return confidence

@@ -163,11 +163,10 @@ class Reference:
         if calibrators is not None:
             self.used &= calibrators
         if not self.used.any():
-            msg = (
+            raise ValueError(
                 "No cell of `reference` can be held out: none has a label that other cells, or those of "
                 "other batches, have as well."
             )
-            raise ValueError(msg)
         self.index = Index(values, exact=exact, seed=seed)
         self._own = self.index.own(n_neighbors)
         self._spread = self._own[0].mean(axis=1)

@@ -5,14 +5,13 @@ from __future__ import annotations
 import signal
 import threading
 import time
-import warnings
 from typing import Any
 
 import lightning.pytorch as lightning
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from scssl._errors import ScsslWarning
+from scssl._errors import warn
 from scssl.nn import effective_rank
 
 _MONITORED_CELLS = 2048
@@ -87,23 +86,21 @@ class Monitor(Callback):
             return
         narrow = self._n_latent > 2 and rank[-1] < 1.5
         if narrow or spread[-1] < pl_module.module.least_spread:
-            msg = (
+            warn(
                 f"The embeddings have collapsed: effective rank {rank[-1]:.2f}, standard deviation "
                 f"{spread[-1]:.2g}. Downstream results will be poor; try a smaller learning rate, "
                 "less weight decay or another activation, and look at scssl.pl.history(model)."
             )
-            warnings.warn(msg, ScsslWarning, stacklevel=2)
             return
         for name, least in pl_module.module.least_projected.items():
             if name in self.history and self.history[name][-1] < least:
-                msg = (
+                warn(
                     f"The projections have collapsed, although the embeddings have not: {name} "
                     f"{self.history[name][-1]:.2g}, where less than {least:g} is {_MEANING[name]}. The "
                     "loss has nothing to teach any more; try other weights or another temperature of "
                     "the loss, stronger views or a smaller learning rate, and look at "
                     f'scssl.pl.history(model, "{name}").'
                 )
-                warnings.warn(msg, ScsslWarning, stacklevel=2)
                 return
 
     def state_dict(self) -> dict[str, Any]:

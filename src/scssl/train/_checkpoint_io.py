@@ -53,12 +53,14 @@ class SafeCheckpointIO(CheckpointIO):
             When ``storage_options`` is given, or the checkpoint holds more than data.
         """
         if storage_options is not None:
-            msg = f"SafeCheckpointIO has no `storage_options`, found {storage_options!r}."
-            raise TypeError(msg)
+            raise TypeError(
+                f"SafeCheckpointIO has no `storage_options`, found {storage_options!r}."
+            )
         path = Path(path)
         if path.exists() and not _is_checkpoint(path) and not _is_empty_folder(path):
-            msg = f"{path} exists and is not a checkpoint written by scssl, so it is not replaced."
-            raise ValueError(msg)
+            raise ValueError(
+                f"{path} exists and is not a checkpoint written by scssl, so it is not replaced."
+            )
         with replace_folder(path, owned=(TENSORS, TREE)) as folder:
             save_tree(checkpoint, folder / TENSORS, folder / TREE)
 
@@ -90,8 +92,9 @@ class SafeCheckpointIO(CheckpointIO):
         """
         path = Path(path)
         if path.is_file():
-            msg = f"{path} is a file: scssl checkpoints are folders, and pickled checkpoints are not read."
-            raise BundleError(msg)
+            raise BundleError(
+                f"{path} is a file: scssl checkpoints are folders, and pickled checkpoints are not read."
+            )
         if not path.is_dir():
             msg = f"There is no checkpoint {path}."
             previous = find_previous(path)

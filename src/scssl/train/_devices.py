@@ -56,8 +56,9 @@ def choose_accelerator(asked: str) -> str:
         If it is a GPU, and there is none.
     """
     if asked in ("gpu", "cuda") and not torch.cuda.is_available():
-        msg = f'accelerator="{asked}" was given, but PyTorch finds no GPU. Pass "cpu" or "auto".'
-        raise ValueError(msg)
+        raise ValueError(
+            f'accelerator="{asked}" was given, but PyTorch finds no GPU. Pass "cpu" or "auto".'
+        )
     if asked == "auto":
         # Not "mps", which has no sparse tensors.
         return "gpu" if torch.cuda.is_available() else "cpu"
@@ -69,15 +70,15 @@ def check_precision(precision: Any, accelerator: str) -> None:
     if accelerator != "cpu" or str(precision) in {"32", "32-true"}:
         return
     if precision not in ("bf16", "bf16-mixed"):
-        msg = f'`precision` on the CPU can be "32-true" or "bf16-mixed"; found {precision!r}.'
-        raise ValueError(msg)
+        raise ValueError(
+            f'`precision` on the CPU can be "32-true" or "bf16-mixed"; found {precision!r}.'
+        )
     if not bfloat16_works():
-        msg = (
+        raise ValueError(
             "bfloat16 products fail on this processor: it offers instructions that this machine does "
             "not let programs use. Pass precision=None, or set the environment variable "
             "ONEDNN_MAX_CPU_ISA=AVX512_CORE before Python starts."
         )
-        raise ValueError(msg)
 
 
 @functools.cache

@@ -134,11 +134,10 @@ class _Loaders(lightning.LightningDataModule):
     @staticmethod
     def _not_empty(loader: CellLoader) -> CellLoader:
         if len(loader) == 0:
-            msg = (
+            raise ValueError(
                 f"{loader.n_cells} cells are less than a batch of {loader.batch_size} for each of "
                 f"{loader.world_size} processes. Pass a smaller batch_size."
             )
-            raise ValueError(msg)
         return loader
 
     def train_dataloader(self) -> CellLoader:
@@ -294,11 +293,10 @@ def has_lone_cell(module: SSLModule, n_cells: int, batch_size: int, world_size: 
     if not _needs_several(module):
         return False
     if batch_size < 2:
-        msg = (
+        raise ValueError(
             "The loss compares cells, or batch normalisation takes statistics of them: at least 2 "
             "are needed per step, found batch_size=1."
         )
-        raise ValueError(msg)
     return -(-n_cells // world_size) % batch_size == 1
 
 
@@ -309,11 +307,10 @@ def _needs_several(module: SSLModule) -> bool:
 
 def _refuse_other_checkpoint(folder: Path) -> None:
     if (folder / CHECKPOINT_NAME).exists():
-        msg = (
+        raise ValueError(
             f"{folder} holds the checkpoint of another run. To go on with that run pass "
             f'resume_from="{folder}"; for a new one, another checkpoint_dir.'
         )
-        raise ValueError(msg)
 
 
 def _checkpoint_path(path: Path) -> Path:
@@ -321,11 +318,10 @@ def _checkpoint_path(path: Path) -> Path:
     inside = path / CHECKPOINT_NAME
     if path.name != CHECKPOINT_NAME and not inside.exists():
         found = sorted(p.name for p in path.iterdir())[:5] if path.is_dir() else "no such folder"
-        msg = (
+        raise BundleError(
             f"There is no {CHECKPOINT_NAME} in {path} ({found}). Pass the `checkpoint_dir` of the "
             "run to resume."
         )
-        raise BundleError(msg)
     return inside if inside.exists() else path
 
 

@@ -35,12 +35,11 @@ def check_same_run(before: Mapping[str, Any], run: Mapping[str, Any]) -> None:
     """
     for key, value in run.items():
         if before.get(key) != value:
-            msg = (
+            raise ValueError(
                 f"`resume_from` is a checkpoint of another run: its {key} is {before.get(key)!r}, of "
                 f"this run it is {value!r}. Pass the same data and arguments, or start anew without "
                 "`resume_from`."
             )
-            raise ValueError(msg)
 
 
 class SSLTrainingPlan(lightning.LightningModule):
@@ -207,9 +206,8 @@ class SSLTrainingPlan(lightning.LightningModule):
         mean = self.trainer.strategy.reduce((total / self._weights[kind]).float(), reduce_op="mean")
         self._sums[kind], self._weights[kind] = [], 0
         if not torch.isfinite(mean):
-            msg = (
+            raise FloatingPointError(
                 f"The {kind} loss is {mean.item()} in epoch {self.current_epoch}: training "
                 f"diverged. Try a smaller learning rate: model.train(lr={self.lr / 10:g})."
             )
-            raise FloatingPointError(msg)
         return mean

@@ -152,8 +152,9 @@ class GeneAlignment:
         array([[3., 0., 1.]])
         """
         if csr.shape[1] != len(self.columns):
-            msg = f"The rows have {csr.shape[1]:,} genes, the alignment {len(self.columns):,}."
-            raise ValueError(msg)
+            raise ValueError(
+                f"The rows have {csr.shape[1]:,} genes, the alignment {len(self.columns):,}."
+            )
         if self.is_identity:
             return csr
         return remap_columns(

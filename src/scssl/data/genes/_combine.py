@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
 
-from scssl._errors import GeneMismatchError, ScsslWarning
+from scssl._errors import GeneMismatchError, warn
 
 from ._hints import mismatch_hint
 from ._names import bare_id, some_names
@@ -31,31 +30,30 @@ def as_vocabularies(
     if isinstance(sources, Mapping):
         given = {repr(name): source for name, source in sources.items()}
     elif isinstance(sources, (str, make)) or not isinstance(sources, Iterable):
-        msg = (
+        raise TypeError(
             f"`{what}` takes several lists of genes, found one {type(sources).__name__}: "
             f"GeneVocabulary.{what}([one, other])"
         )
-        raise TypeError(msg)
     elif hasattr(sources, "var_names"):
-        msg = f"`{what}` takes several data sets, found one: GeneVocabulary.{what}([one, other])"
-        raise TypeError(msg)
+        raise TypeError(
+            f"`{what}` takes several data sets, found one: GeneVocabulary.{what}([one, other])"
+        )
     else:
         given = {f"number {i}": source for i, source in enumerate(sources)}
     if not given:
-        msg = f"`{what}` needs at least one list of genes, found none."
-        raise ValueError(msg)
+        raise ValueError(f"`{what}` needs at least one list of genes, found none.")
     found = {}
     for name, source in given.items():
         if isinstance(source, str):
-            msg = f"`{what}` takes lists of genes, found the string {source!r} as {name}."
-            raise TypeError(msg)
+            raise TypeError(
+                f"`{what}` takes lists of genes, found the string {source!r} as {name}."
+            )
         try:
             found[name] = (
                 source if isinstance(source, make) else make(getattr(source, "var_names", source))
             )
         except (TypeError, GeneMismatchError) as error:
-            msg = f"In {name} of `{what}`: {error}"
-            raise type(error)(msg) from error
+            raise type(error)(f"In {name} of `{what}`: {error}") from error
     return found
 
 
@@ -83,11 +81,10 @@ def _check_alike(vocabularies: Mapping[str, GeneVocabulary], how: str) -> None:
     kinds = {name: vocabulary.id_type for name, vocabulary in vocabularies.items()}
     if len(set(kinds.values())) > 1:
         found = _each(vocabularies, {name: _KINDS[kind] for name, kind in kinds.items()})
-        msg = (
+        raise GeneMismatchError(
             f"The {how} needs names of one kind, found {found}. If a data set has the others in a "
             'column of adata.var: adata.var_names = adata.var["<that column>"]'
         )
-        raise GeneMismatchError(msg)
     species = {name: one.species for name, one in vocabularies.items() if one.species is not None}
     prefixes = {}
     if kinds and set(kinds.values()) == {"ensembl"}:
@@ -96,12 +93,11 @@ def _check_alike(vocabularies: Mapping[str, GeneVocabulary], how: str) -> None:
             prefixes[name] = str(counts.mode().iloc[0])
     for stated in (species, prefixes):
         if len(set(stated.values())) > 1:
-            msg = (
+            raise GeneMismatchError(
                 f"The {how} needs genes of one species, found {_each(vocabularies, stated)}. Map them "
                 "onto one species first: scssl.pp.map_orthologs(adata, table, "
                 'from_species="mouse", to_species="human")'
             )
-            raise GeneMismatchError(msg)
 
 
 def _each(vocabularies: Mapping[str, GeneVocabulary], values: Mapping[str, str]) -> str:
@@ -118,12 +114,11 @@ def _check_versions(names: list[str]) -> None:
     if bare.is_unique:
         return
     twice = np.array(names, dtype=object)[bare.duplicated(keep=False)]
-    msg = (
+    raise GeneMismatchError(
         f"{bare[bare.duplicated()].nunique():,} Ensembl ids are in the data sets with several versions "
         f"({some_names(sorted(twice))}), and each would be several genes. Without versions: "
         r'adata.var_names = adata.var_names.str.replace(r"\.\d+$", "", regex=True)'
     )
-    raise GeneMismatchError(msg)
 
 
 def _warn_of_case(vocabularies: Mapping[str, GeneVocabulary]) -> None:
@@ -134,13 +129,12 @@ def _warn_of_case(vocabularies: Mapping[str, GeneVocabulary]) -> None:
         own_folded = {gene.casefold() for gene in own}
         n_cases = len(own_folded & folded) - len({gene.casefold() for gene in own & known})
         if n_cases > _MANY_CASES * len(own):
-            msg = (
+            warn(
                 f"{n_cases:,} genes of {name} differ only in case from genes of data sets before it, "
                 "and are taken as different genes. Of two species (human CD3D, mouse Cd3d), map them "
                 "onto one first: scssl.pp.map_orthologs; of one species, match their names: "
                 "scssl.pp.match_genes(adata, reference, ignore_case=True)"
             )
-            warnings.warn(msg, ScsslWarning, stacklevel=4)
             return
         known |= own
         folded |= own_folded
@@ -154,11 +148,10 @@ def _refuse_empty(vocabularies: Mapping[str, GeneVocabulary]) -> None:
     hint = mismatch_hint(
         own.names, other.names, shared[worst], id_types=(own.id_type, other.id_type)
     )
-    msg = (
+    raise GeneMismatchError(
         f"No gene is in all {len(vocabularies)} lists; {first} and {worst} share {shared[worst]:,}.\n"
         f"  {first}: {some_names(own.names)}\n  {worst}: {some_names(other.names)}\n{hint}"
     )
-    raise GeneMismatchError(msg)
 
 
 def _aliases(vocabularies: Mapping[str, GeneVocabulary], names: list[str]) -> list[str] | None:

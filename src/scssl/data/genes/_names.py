@@ -51,36 +51,30 @@ class Match(NamedTuple):
 def checked_index(names: Any, what: str, *, fix: str) -> pd.Index:
     """Unique, non-empty string names as an object index."""
     if isinstance(names, str):
-        msg = f"{what} must be a sequence of strings, found the single string {names!r}."
-        raise TypeError(msg)
+        raise TypeError(f"{what} must be a sequence of strings, found the single string {names!r}.")
     index = pd.Index(names, dtype=object)
     if not len(index):
-        msg = f"{what} are empty: there are no genes."
-        raise GeneMismatchError(msg)
+        raise GeneMismatchError(f"{what} are empty: there are no genes.")
     for position, name in enumerate(index):
         if isinstance(name, str) and name.strip():
             continue
         if name is None or isinstance(name, str) or pd.isna(name):
-            msg = (
+            raise GeneMismatchError(
                 f"{what} contain a missing or empty name at position {position:,} ({name!r}). "
                 f"Drop such genes first: adata = adata[:, {fix}.notna() & ({fix} != '')].copy()"
             )
-            raise GeneMismatchError(msg)
-        msg = (
+        raise TypeError(
             f"{what} must be strings, found {type(name).__name__} {name!r} at position "
             f"{position:,}: {fix} = {fix}.astype(str)"
         )
-        raise TypeError(msg)
     if not index.is_unique:
         repeated = index[index.duplicated()].unique()
-        msg = (
+        raise GeneMismatchError(
             f"{what} are not unique: {len(repeated):,} occur more than once "
-            f"({some_names(repeated.to_numpy())}), and genes are matched by name. "
-            "Sum or drop the repeated columns, or run adata.var_names_make_unique(): it keeps the "
-            "first under its name and calls the others 'NAME-1', 'NAME-2', which will match no "
-            "other data set."
+            f"({some_names(repeated.to_numpy())}), and genes are matched by name. Sum or drop the "
+            "repeated columns, or run adata.var_names_make_unique(): it keeps the first under its "
+            "name and calls the others 'NAME-1', 'NAME-2', which will match no other data set."
         )
-        raise GeneMismatchError(msg)
     return index
 
 
@@ -97,18 +91,19 @@ def checked_aliases(aliases: Any, n_names: int) -> np.ndarray | None:
     if aliases is None:
         return None
     if isinstance(aliases, str):
-        msg = f"`aliases` must be a sequence of strings, found the single string {aliases!r}."
-        raise TypeError(msg)
+        raise TypeError(
+            f"`aliases` must be a sequence of strings, found the single string {aliases!r}."
+        )
     values = list(aliases)
     if len(values) != n_names:
-        msg = f"`aliases` needs one entry per name ({n_names:,}), found {len(values):,}."
-        raise ValueError(msg)
+        raise ValueError(
+            f"`aliases` needs one entry per name ({n_names:,}), found {len(values):,}."
+        )
     for i, value in enumerate(values):
         if value is None or (not isinstance(value, str) and pd.isna(value)):
             values[i] = ""
         elif not isinstance(value, str):
-            msg = f"`aliases` must be strings, found {type(value).__name__} {value!r}."
-            raise TypeError(msg)
+            raise TypeError(f"`aliases` must be strings, found {type(value).__name__} {value!r}.")
     checked = np.array(values, dtype=object)
     checked.flags.writeable = False
     return checked

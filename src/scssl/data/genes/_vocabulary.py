@@ -163,30 +163,28 @@ class GeneVocabulary:
             If the names are not a valid vocabulary.
         """
         if not isinstance(content, Mapping):
-            msg = f"A gene vocabulary must be a mapping, found {type(content).__name__}."
-            raise TypeError(msg)
+            raise TypeError(f"A gene vocabulary must be a mapping, found {type(content).__name__}.")
         absent = [key for key in ("names", "hash") if key not in content]
         if absent:
-            msg = f"The gene vocabulary has no entry {' and '.join(map(repr, absent))}."
-            raise ValueError(msg)
+            raise ValueError(f"The gene vocabulary has no entry {' and '.join(map(repr, absent))}.")
         names, digest, species = content["names"], content["hash"], content.get("species")
         if not isinstance(names, list):
-            msg = f"`names` of a gene vocabulary must be a list, found {type(names).__name__}."
-            raise TypeError(msg)
+            raise TypeError(
+                f"`names` of a gene vocabulary must be a list, found {type(names).__name__}."
+            )
         if not isinstance(digest, str) or not (species is None or isinstance(species, str)):
-            msg = "`hash` and `species` of a gene vocabulary must be strings."
-            raise TypeError(msg)
+            raise TypeError("`hash` and `species` of a gene vocabulary must be strings.")
         aliases = content.get("aliases")
         if not (aliases is None or isinstance(aliases, list)):
-            msg = f"`aliases` of a gene vocabulary must be a list, found {type(aliases).__name__}."
-            raise TypeError(msg)
+            raise TypeError(
+                f"`aliases` of a gene vocabulary must be a list, found {type(aliases).__name__}."
+            )
         vocabulary = cls(names, species=species, aliases=aliases)
         if vocabulary.hash != digest:
-            msg = (
+            raise ValueError(
                 f"The {len(names):,} gene names do not have the hash stored with them "
                 f"({digest[:12]}…, computed {vocabulary.hash[:12]}…): the list was changed."
             )
-            raise ValueError(msg)
         return vocabulary
 
     @classmethod
@@ -303,8 +301,7 @@ class GeneVocabulary:
         array([2, 0])
         """
         if isinstance(min_overlap, bool) or not 0 <= min_overlap <= 1:
-            msg = f"`min_overlap` must be between 0 and 1, found {min_overlap!r}."
-            raise ValueError(msg)
+            raise ValueError(f"`min_overlap` must be between 0 and 1, found {min_overlap!r}.")
         query = checked_index(var_names, "The gene names of the data", fix="adata.var_names")
         match = match_names(self._index, self._aliases, query)
         ambiguous = query[match.problem != ""].to_numpy()
@@ -318,12 +315,11 @@ class GeneVocabulary:
                 # Names of the other kind were compared with the aliases.
                 names, id_types = self._aliases, (id_types[1], id_types[1])
             hint = mismatch_hint(names, query.to_numpy(), alignment.n_matched, id_types=id_types)
-            msg = (
+            raise GeneMismatchError(
                 f"Only {alignment.n_matched:,} of the {len(self):,} genes of the model "
                 f"({alignment.overlap:.1%}) are in the data; min_overlap={min_overlap:g} asks for "
                 f"{min_overlap:.0%}.\n"
                 f"  genes of the model not found: {_examples(alignment.missing)}\n"
                 f"  genes of the data not used:   {_examples(alignment.extra)}\n{hint}"
             )
-            raise GeneMismatchError(msg)
         return alignment

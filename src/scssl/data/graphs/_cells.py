@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import warnings
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import sparse
 
-from scssl._errors import ScsslWarning
+from scssl._errors import warn
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,12 +79,11 @@ def check_graph_cells(adata: AnnData, key: str, where: str = "adata") -> None:
     # Components, and the leading ones of X_pca, are what is taken without being told.
     given = source.startswith("adata.obsm[") and source != "adata.obsm['X_pca']"
     use_rep = f", use_rep={source.removeprefix('adata.obsm[').removesuffix(']')}" if given else ""
-    msg = (
+    warn(
         f"{where}.obsp[{key!r}] was made {what}: neighbours are then any cells. Make it again: "
         f"scssl.pp.cross_batch_neighbors({where}, {params.get('batch_key', 'batch')!r}{use_rep}, "
         f"method={params.get('method', 'bbknn')!r}, key_added={main!r})"
     )
-    warnings.warn(msg, ScsslWarning, stacklevel=3)
 
 
 def batch_keys(uns: Mapping[str, Any], key: str, beside: Iterable[str] = ()) -> list[str]:
@@ -158,11 +156,10 @@ def check_edges(
         if wanted == "across"
         else ("within batches", "between two")
     )
-    msg = (
+    raise ValueError(
         f"{who} needs a graph with edges {what} only, but {100 * wrong.mean():.2g} % of those of {where} "
         f"are {other} (obs[{batch_key!r}]). Make it: {how}."
     )
-    raise ValueError(msg)
 
 
 def _of_names(names: list[str]) -> str:

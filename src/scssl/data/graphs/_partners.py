@@ -82,17 +82,14 @@ class NeighborTable:
             f'key_added="{name}")`, or any other graph of these cells.'
         )
         if graph is None:
-            msg = f"There is no {where}.{how}"
-            raise KeyError(msg)
+            raise KeyError(f"There is no {where}.{how}")
         dense = isinstance(graph, np.ndarray)
         if isinstance(graph, np.ndarray) and graph.ndim == 2 and graph.dtype.kind in "biuf":
             graph = sparse.csr_matrix(graph)
         if not sparse.issparse(graph):
-            msg = f"{where} must be a sparse matrix, found {type(graph).__name__}.{how}"
-            raise TypeError(msg)
+            raise TypeError(f"{where} must be a sparse matrix, found {type(graph).__name__}.{how}")
         if graph.shape != (n_cells, n_cells):
-            msg = f"{where} is {graph.shape}, but there are {n_cells:,} cells.{how}"
-            raise ValueError(msg)
+            raise ValueError(f"{where} is {graph.shape}, but there are {n_cells:,} cells.{how}")
         csr = graph.tocsr()
         rows = np.repeat(np.arange(n_cells), np.diff(csr.indptr))
         table = cls._from_pairs(rows, csr.indices[: len(rows)], n_cells, where)
@@ -100,14 +97,14 @@ class NeighborTable:
         if dense or len(table.indices) == n_cells * (n_cells - 1):
             n_unknown = int(np.isnan(csr.data).sum())
             if n_unknown:
-                msg = (
+                raise ValueError(
                     f"{where} has {n_unknown:,} entries that are NaN, which would make neighbours of any "
                     f"cells.{how}"
                 )
-                raise ValueError(msg)
         if not len(table.indices):
-            msg = f"{where} has no entries beside the diagonal: no cell has a neighbour.{how}"
-            raise ValueError(msg)
+            raise ValueError(
+                f"{where} has no entries beside the diagonal: no cell has a neighbour.{how}"
+            )
         return table
 
     @classmethod
@@ -146,11 +143,11 @@ class NeighborTable:
         """
         ids = np.asarray(ids)
         if ids.dtype.kind not in "iu":
-            msg = f"{name} must be row numbers, found {ids.dtype}."
-            raise TypeError(msg)
+            raise TypeError(f"{name} must be row numbers, found {ids.dtype}.")
         if ids.ndim != 2 or len(ids) != n_cells:
-            msg = f"{name} must be ({n_cells:,}, k), one row per cell, found shape {ids.shape}."
-            raise ValueError(msg)
+            raise ValueError(
+                f"{name} must be ({n_cells:,}, k), one row per cell, found shape {ids.shape}."
+            )
         rows, columns = np.nonzero(ids >= 0)
         return cls._from_pairs(rows, ids[rows, columns], n_cells, name)
 
@@ -159,8 +156,9 @@ class NeighborTable:
         """From pairs of a cell and a neighbour, in any order and with repeats."""
         if others.size and (others.min() < 0 or others.max() >= n_cells):
             worst = others.min() if others.min() < 0 else others.max()
-            msg = f"{where} has the neighbour {worst:,}, but the cells are 0 to {n_cells - 1:,}."
-            raise ValueError(msg)
+            raise ValueError(
+                f"{where} has the neighbour {worst:,}, but the cells are 0 to {n_cells - 1:,}."
+            )
         others = others.astype(np.int64, copy=False)
         kept = cells != others
         pairs = cells[kept] * n_cells + others[kept]
@@ -286,20 +284,20 @@ class PartnerWalks:
     ) -> None:
         for walk in (walk for view in walks for walk in view):
             if isinstance(walk, str) or not walk:
-                msg = f"A walk is a tuple of at least one name of a graph, found {walk!r}."
-                raise ValueError(msg)
+                raise ValueError(
+                    f"A walk is a tuple of at least one name of a graph, found {walk!r}."
+                )
             for name in walk:
                 if name not in tables:
                     found = ", ".join(map(repr, tables)) or "none"
-                    msg = f"No graph {name!r} for the walk {walk!r}; there are: {found}."
-                    raise KeyError(msg)
+                    raise KeyError(f"No graph {name!r} for the walk {walk!r}; there are: {found}.")
                 if "/" in name:
-                    msg = f"A graph must not have a slash in its name, found {name!r}: rename it."
-                    raise ValueError(msg)
+                    raise ValueError(
+                        f"A graph must not have a slash in its name, found {name!r}: rename it."
+                    )
         sizes = {name: table.n_cells for name, table in tables.items()}
         if len(set(sizes.values())) > 1:
-            msg = f"The graphs are of different numbers of cells: {sizes}."
-            raise ValueError(msg)
+            raise ValueError(f"The graphs are of different numbers of cells: {sizes}.")
         self.tables = dict(tables)
         self.walks = tuple(tuple(dict.fromkeys(map(tuple, view))) for view in walks)
 

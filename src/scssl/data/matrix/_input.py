@@ -89,8 +89,7 @@ def resolve_input(
     ValueError: adata.X looks log-normalised (...), but input="counts" was given. ...
     """
     if input not in {"auto", "counts", "lognorm"}:
-        msg = f"`input` must be 'auto', 'counts' or 'lognorm', found {input!r}."
-        raise ValueError(msg)
+        raise ValueError(f"`input` must be 'auto', 'counts' or 'lognorm', found {input!r}.")
     where = stats.where if where is None else where
     hint = f" {raw_hint}" if raw_hint else ""
 
@@ -113,11 +112,10 @@ def resolve_input(
         mend = 'Pass input="lognorm" to use it as it is.'
         if by_model:
             mend = f"Put the counts there that these values were made of: {where} = ..."
-        msg = (
+        raise ValueError(
             f"{where} looks log-normalised ({name_of(stats.first_fraction)}, largest value "
             f"{stats.max:.3g}){_asked(input, by_model)}. {hint.lstrip() if by_model and hint else mend + hint}"
         )
-        raise ValueError(msg)
     evidence = "; expm1 of all cells sums to the same" if stats.constant_expm1_sum else ""
     return InputDecision(
         "lognorm",
@@ -129,30 +127,27 @@ def resolve_input(
 def _refuse_unusable(stats: MatrixStats, where: str, hint: str, name_of: Any) -> None:
     if not stats.n_obs or not stats.n_vars:
         what = "cells" if not stats.n_obs else "genes"
-        msg = f"{where} has no {what} (shape {stats.n_obs} × {stats.n_vars})."
-        raise ValueError(msg)
+        raise ValueError(f"{where} has no {what} (shape {stats.n_obs} × {stats.n_vars}).")
     if stats.n_nonfinite:
-        msg = (
+        raise ValueError(
             f"{where} has {stats.n_nonfinite:,} values that are NaN or infinite; the first is "
             f"{name_of(stats.first_nonfinite)}. Find out where they come from; to drop the cells: "
             f"adata = adata[np.isfinite(np.ravel({where}.sum(axis=1)))].copy()"
         )
-        raise ValueError(msg)
     if stats.n_negative:
-        msg = (
+        raise ValueError(
             f"{where} has {stats.n_negative:,} negative values; the first is "
             f"{name_of(stats.first_negative)}. This looks like scaled or residual data "
             "(sc.pp.scale, Pearson residuals, regress_out), but a model needs raw counts or "
             "log-normalised values. Use those from before that step: a layer (layer=...), or adata.raw "
             f"(adata = adata.raw.to_adata()).{hint}"
         )
-        raise ValueError(msg)
     if stats.n_empty_cells == stats.n_obs:
-        msg = f"{where} is all zero: none of its {stats.n_obs:,} cells has a value.{hint}"
-        raise ValueError(msg)
+        raise ValueError(
+            f"{where} is all zero: none of its {stats.n_obs:,} cells has a value.{hint}"
+        )
     if stats.max > float(np.finfo(np.float32).max):
-        msg = f"{where} has values up to {stats.max:.3g}, too large for float32."
-        raise ValueError(msg)
+        raise ValueError(f"{where} has values up to {stats.max:.3g}, too large for float32.")
 
 
 def _asked(input: str, by_model: bool) -> str:
@@ -174,12 +169,11 @@ def _resolve_integers(stats: MatrixStats, input: str, where: str, by_model: bool
             how = f'Pass input="counts" to have them normalised, or {how}'
         layer = where.partition(".layers[")[2].removesuffix("]")
         layer = f", layer={layer}" if layer else ""
-        msg = (
+        raise ValueError(
             f"{where} holds counts (all values are whole numbers, up to {stats.max:g})"
             f"{_asked(input, by_model)}. {how}: sc.pp.normalize_total(adata, target_sum=1e4{layer}); "
             f"sc.pp.log1p(adata{layer})"
         )
-        raise ValueError(msg)
     if input == "lognorm":
         return InputDecision("lognorm", f"{where} holds only 0 and 1, used as it is as asked")
     return InputDecision(
@@ -203,8 +197,7 @@ def _refuse_unlogged(stats: MatrixStats, asked: str, where: str, hint: str, name
             f"sparse, np.rint({where}) where dense; if they are normalised, take the logarithm: "
             "sc.pp.log1p(adata)"
         )
-    msg = f"{where} looks {what}{asked}. {mend}.{hint}"
-    raise ValueError(msg)
+    raise ValueError(f"{where} looks {what}{asked}. {mend}.{hint}")
 
 
 def find_counts(adata: AnnData, *, layer: str | None = None, by_model: bool = False) -> str:

@@ -44,19 +44,20 @@ class JoinedRows(RowSource):
 
     def __init__(self, sources: Sequence[RowSource], rows: Sequence[np.ndarray]) -> None:
         if not sources or len(sources) != len(rows):
-            msg = f"Needs matrices and the rows of each, found {len(sources)} and {len(rows)}."
-            raise ValueError(msg)
+            raise ValueError(
+                f"Needs matrices and the rows of each, found {len(sources)} and {len(rows)}."
+            )
         n_cells = len(rows[0])
         for source, where in zip(sources, rows, strict=True):
             if len(where) != n_cells:
-                msg = f"`rows` must be of the same {n_cells:,} cells, found {len(where):,}."
-                raise ValueError(msg)
+                raise ValueError(
+                    f"`rows` must be of the same {n_cells:,} cells, found {len(where):,}."
+                )
             if n_cells and not (where.min() >= -1 and where.max() < source.shape[0]):
-                msg = (
+                raise ValueError(
                     f"`rows` must be -1 or in [0, {source.shape[0]:,}), found {where.min():,} to "
                     f"{where.max():,}."
                 )
-                raise ValueError(msg)
         expensive = [s.rows_per_read for s in sources if s.rows_per_read is not None]
         super().__init__(
             (n_cells, sum(source.shape[1] for source in sources)),

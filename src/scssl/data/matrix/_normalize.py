@@ -70,11 +70,9 @@ def normalize_rows(
     [4.0, 0.0]
     """
     if input_kind not in INPUT_KINDS:
-        msg = f"`input_kind` must be 'counts' or 'lognorm', found {input_kind!r}."
-        raise ValueError(msg)
+        raise ValueError(f"`input_kind` must be 'counts' or 'lognorm', found {input_kind!r}.")
     if csr.data.dtype != np.float32:
-        msg = f"normalize_rows works in place on float32 values, found {csr.data.dtype}."
-        raise TypeError(msg)
+        raise TypeError(f"normalize_rows works in place on float32 values, found {csr.data.dtype}.")
     library = row_sums(csr)
     if input_kind == "counts":
         if target_sum is not None:

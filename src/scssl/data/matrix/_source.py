@@ -87,17 +87,17 @@ class RowSource(ABC):
         """
         rows = np.asarray(rows)
         if rows.ndim != 1 or (rows.size and rows.dtype.kind not in "iu"):
-            msg = f"`rows` must be a 1-D array of integers, found {rows.ndim}-D {rows.dtype}."
-            raise TypeError(msg)
+            raise TypeError(
+                f"`rows` must be a 1-D array of integers, found {rows.ndim}-D {rows.dtype}."
+            )
         rows = rows.astype(np.int64, copy=False)
         if not rows.size:
             return sparse.csr_matrix((0, self.shape[1]), dtype=np.float32)
         if rows.min() < 0 or rows.max() >= self.shape[0]:
-            msg = (
+            raise ValueError(
                 f"Row numbers must be in [0, {self.shape[0]:,}), "
                 f"found {rows.min():,} to {rows.max():,}."
             )
-            raise ValueError(msg)
         return self._gather(rows)
 
     @abstractmethod

@@ -50,8 +50,9 @@ class SelectedRows(RowSource):
         if self._rows is not None and len(self._rows):
             low, high = int(self._rows.min()), int(self._rows.max())
             if low < 0 or high >= source.shape[0]:
-                msg = f"`rows` must be in [0, {source.shape[0]:,}), found {low:,} to {high:,}."
-                raise ValueError(msg)
+                raise ValueError(
+                    f"`rows` must be in [0, {source.shape[0]:,}), found {low:,} to {high:,}."
+                )
         n_cells = source.shape[0] if self._rows is None else len(self._rows)
         n_genes = source.shape[1] if alignment is None else len(alignment.model_names)
         super().__init__((n_cells, n_genes), rows_per_read=source.rows_per_read)
@@ -89,8 +90,9 @@ class StackedRows(RowSource):
     def __init__(self, sources: Sequence[RowSource]) -> None:
         widths = sorted({source.shape[1] for source in sources})
         if len(widths) != 1:
-            msg = f"Needs matrices with the same number of genes, found {widths or 'no matrix'}."
-            raise ValueError(msg)
+            raise ValueError(
+                f"Needs matrices with the same number of genes, found {widths or 'no matrix'}."
+            )
         ends = np.cumsum([source.shape[0] for source in sources])
         expensive = [s.rows_per_read for s in sources if s.rows_per_read is not None]
         super().__init__(

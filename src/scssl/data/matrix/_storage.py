@@ -80,14 +80,16 @@ def open_storage(X: Any, *, where: str = "X") -> Storage:
         If `X` is not two-dimensional, or a dask array of unknown chunk sizes.
     """
     if X is None:
-        msg = f"{where} is None: there is no matrix there. Is the data in a layer (`layer=...`)?"
-        raise TypeError(msg)
+        raise TypeError(
+            f"{where} is None: there is no matrix there. Is the data in a layer (`layer=...`)?"
+        )
     storage = _recognise(X, where)
     if storage is None:
         convert = f" Convert it: {where} = {where}.tocsr()" if sparse.issparse(X) else ""
         name = f"{type(X).__module__}.{type(X).__qualname__}"
-        msg = f"{where} is a {name}, which is not supported. Supported: {SUPPORTED}.{convert}"
-        raise TypeError(msg)
+        raise TypeError(
+            f"{where} is a {name}, which is not supported. Supported: {SUPPORTED}.{convert}"
+        )
     return storage
 
 
@@ -167,8 +169,9 @@ def _dense(X: Any, where: str, *, on_disk: bool) -> Dense:
 def _dask(X: Any, where: str) -> Chunked:
     _check_dtype(X.dtype, where)
     if any(np.isnan(size) for sizes in X.chunks for size in sizes):
-        msg = f"{where} is a dask array of unknown chunk sizes; first run {where}.compute_chunk_sizes()"
-        raise ValueError(msg)
+        raise ValueError(
+            f"{where} is a dask array of unknown chunk sizes; first run {where}.compute_chunk_sizes()"
+        )
     shape = _shape(X, where)
     rows, columns = (np.concatenate(([0], np.cumsum(sizes))) for sizes in X.chunks)
     return Chunked(shape=shape, array=X, rows=rows, columns=columns)
@@ -176,18 +179,19 @@ def _dask(X: Any, where: str) -> Chunked:
 
 def _shape(X: Any, where: str) -> tuple[int, int]:
     if len(X.shape) != 2:
-        msg = f"{where} must be two-dimensional (cells by genes), found shape {tuple(X.shape)}."
-        raise ValueError(msg)
+        raise ValueError(
+            f"{where} must be two-dimensional (cells by genes), found shape {tuple(X.shape)}."
+        )
     return int(X.shape[0]), int(X.shape[1])
 
 
 def _check_dtype(dtype: np.dtype, where: str) -> None:
     if dtype.kind not in "biuf":
-        msg = f"{where} must hold real numbers, found dtype {dtype}."
-        raise TypeError(msg)
+        raise TypeError(f"{where} must hold real numbers, found dtype {dtype}.")
     if not dtype.isnative:
-        msg = f"{where} has a non-native byte order; convert it: {where} = {where}.astype('f4')"
-        raise TypeError(msg)
+        raise TypeError(
+            f"{where} has a non-native byte order; convert it: {where} = {where}.astype('f4')"
+        )
 
 
 def major_ranges(indptr: np.ndarray, limit: int) -> Iterator[tuple[int, int]]:

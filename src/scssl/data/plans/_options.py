@@ -57,17 +57,15 @@ class ContextOptions:
     def __post_init__(self) -> None:
         if self.mode not in CONTEXT_MODES:
             known = ", ".join(map(repr, CONTEXT_MODES))
-            msg = f"`context` must be one of {known}; found {self.mode!r}."
-            raise ValueError(msg)
+            raise ValueError(f"`context` must be one of {known}; found {self.mode!r}.")
         if self.size < 2 or self.halo < 0:
-            msg = (
+            raise ValueError(
                 "`context_size` must be at least 2 and `halo` not negative, found "
                 f"context_size={self.size}, halo={self.halo}."
             )
-            raise ValueError(msg)
         if not 0 <= self.cell_dropout < 1:
-            msg = f"`cell_dropout` must be in [0, 1), found {self.cell_dropout}."
-            raise ValueError(msg)
+            raise ValueError(f"`cell_dropout` must be in [0, 1), found {self.cell_dropout}.")
         if self.spatial_share is not None and not 0 < self.spatial_share < 1:
-            msg = f"`spatial_share` must be in (0, 1) or None, found {self.spatial_share}."
-            raise ValueError(msg)
+            raise ValueError(
+                f"`spatial_share` must be in (0, 1) or None, found {self.spatial_share}."
+            )

@@ -54,11 +54,9 @@ def train_validation_split(
     """
     n_cells = int(n_cells)
     if n_cells < 1:
-        msg = f"There are no cells to split (n_cells={n_cells})."
-        raise ValueError(msg)
+        raise ValueError(f"There are no cells to split (n_cells={n_cells}).")
     if not 0 < train_size <= 1:
-        msg = f"`train_size` must be above 0 and at most 1, found {train_size}."
-        raise ValueError(msg)
+        raise ValueError(f"`train_size` must be above 0 and at most 1, found {train_size}.")
     codes = np.zeros(n_cells, dtype=np.int64) if labels is None else _class_codes(labels, n_cells)
 
     n_validation = round(n_cells * (1 - train_size))
@@ -86,8 +84,7 @@ def train_validation_split(
 def _class_codes(labels: Any, n_cells: int) -> np.ndarray:
     series = pd.Series(labels)
     if len(series) != n_cells:
-        msg = f"`labels` has {len(series):,} entries for {n_cells:,} cells."
-        raise ValueError(msg)
+        raise ValueError(f"`labels` has {len(series):,} entries for {n_cells:,} cells.")
     codes, _ = pd.factorize(series, use_na_sentinel=True)
     codes = np.where(codes < 0, codes.max() + 1, codes)
     return codes.astype(np.int64)

@@ -63,12 +63,14 @@ class Backbone:
     ) -> Backbone:
         """Encoder of a new model on data that are set up, with the weights that it starts from."""
         if name not in list_models():
-            msg = f"`backbone` must be the name of a model, one of {', '.join(list_models())}; found {name!r}."
-            raise ValueError(msg)
+            raise ValueError(
+                f"`backbone` must be the name of a model, one of {', '.join(list_models())}; found {name!r}."
+            )
         model_class: Any = get_model_class(name)
         if not model_class._learns_embeddings:
-            msg = f"`backbone` {name} learns no embedding of its own. Name a self-supervised model."
-            raise ValueError(msg)
+            raise ValueError(
+                f"`backbone` {name} learns no embedding of its own. Name a self-supervised model."
+            )
         backbone: Backbone = model_class(registry=registry, rng=seed, **arguments)._backbone()
         return backbone
 
@@ -115,8 +117,9 @@ class Backbone:
             If the model reads several modalities.
         """
         if self.setup.modalities:
-            msg = 'A model of several modalities takes no new genes. Pass new_genes="ignore".'
-            raise ValueError(msg)
+            raise ValueError(
+                'A model of several modalities takes no new genes. Pass new_genes="ignore".'
+            )
         rows = known_genes(self.genes, names, 0)
         new = self.build().state_dict() if self.weights is None else dict(self.weights)
         known = torch.from_numpy(rows >= 0)
@@ -161,13 +164,12 @@ def known_genes(theirs: GeneVocabulary, ours: Any, min_overlap: float) -> np.nda
     known = int((rows >= 0).sum())
     if known < min_overlap * len(rows):
         some = [", ".join(map(str, names[:3])) for names in (theirs.names, ours)]
-        msg = (
+        raise GeneMismatchError(
             f"The model knows {known:,} of the {len(rows):,} genes of `adata`, fewer than "
             f"min_overlap={min_overlap:g}. It has genes like {some[0]}, `adata` like {some[1]}. Use the "
             "same kind of names, or leave out the other genes: "
             "adata = adata[:, adata.var_names.isin(model.genes.names)].copy()"
         )
-        raise GeneMismatchError(msg)
     return rows
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -10,7 +9,7 @@ import numpy as np
 from scvi import REGISTRY_KEYS
 from scvi.data import AnnDataManager
 
-from scssl._errors import GeneMismatchError, ScsslWarning
+from scssl._errors import GeneMismatchError, warn
 from scssl.data import Datasets, GeneVocabulary, SelectedRows, StackedRows, open_rows
 
 from ._model import SETUP, SSLModel
@@ -88,11 +87,10 @@ class DatasetsMixin(SSLModel):
             If `adata` is not an AnnData.
         """
         if dataset_key is not None and batch_key not in (None, dataset_key):
-            msg = (
+            raise ValueError(
                 f"`batch_key` is another name of `dataset_key`; found {batch_key!r} and "
                 f"{dataset_key!r}. Give one."
             )
-            raise ValueError(msg)
         super().setup_anndata(
             adata,
             layer,
@@ -161,11 +159,10 @@ class DatasetsMixin(SSLModel):
         arguments = cls._get_setup_method_args(**locals())
         del arguments["setup_args"]["datasets"]
         if not isinstance(datasets, Datasets):
-            msg = (
+            raise TypeError(
                 f"`datasets` must be scssl.data.Datasets, found {type(datasets).__name__}. Make them: "
                 'scssl.data.Datasets({"one": adata, "two": other})'
             )
-            raise TypeError(msg)
         check_target_sum(target_sum, may_be_none=cls._takes_tissue)
         _check_genes(datasets)
         handle = datasets.handle
@@ -175,11 +172,10 @@ class DatasetsMixin(SSLModel):
             kinds.setdefault(decision.kind, []).append(name)
         if len(kinds) > 1:
             found = "; ".join(f"{kind}: {', '.join(names[:3])}" for kind, names in kinds.items())
-            msg = (
+            raise ValueError(
                 f"Values are not of the same kind in all data sets ({found}). Use the counts of all, for "
                 'instance layer="counts", or say what they are: input="lognorm".'
             )
-            raise ValueError(msg)
         categories = {_DATASET: [name for name, _ in datasets.items()]}
         if labels_key is not None:
             categories[labels_key] = categories_of(handle, labels_key, labels=True)
@@ -248,7 +244,7 @@ def _check_genes(datasets: Datasets) -> None:
         )
         if not n:
             raise GeneMismatchError(found)
-        warnings.warn(found, ScsslWarning, stacklevel=3)
+        warn(found)
 
 
 def _named(name: str, function: Any, *args: Any) -> Any:

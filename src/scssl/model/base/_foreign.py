@@ -26,5 +26,6 @@ def check_unused(example: str, /, **arguments: Any) -> None:
     """Refuse arguments that mean something for checkpoints only; how to name one, for the message."""
     for name, value in arguments.items():
         if value is not None and value is not False:
-            msg = f"`{name}` is for checkpoints of other programs. Say which one to read: {example}"
-            raise ValueError(msg)
+            raise ValueError(
+                f"`{name}` is for checkpoints of other programs. Say which one to read: {example}"
+            )

@@ -27,9 +27,8 @@ def gene_columns(
     position = vocabulary.positions
     unknown = [name for name in genes if name not in position]
     if unknown:
-        msg = (
+        raise KeyError(
             f"{len(unknown)} genes are not genes of the model, such as {str(unknown[0])!r}; its genes "
             f"are like {', '.join(map(str, vocabulary.names[:3]))} (model.genes.names)."
         )
-        raise KeyError(msg)
     return torch.tensor([position[name] for name in genes], dtype=torch.int64, device=device)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import inspect
 import re
 import tempfile
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from scssl._errors import ScsslWarning
+from scssl._errors import warn
 from scssl.hub import CardFacts, collect, has_tag, is_repo_id, push_bundle, renamed
 from scssl.hub import make_card as card_text
 
@@ -85,8 +84,9 @@ class HubMixin:
         model_class: Any = cls
         if not is_repo_id(source) or Path(source).exists():
             if revision is not None:
-                msg = f"{source} is a folder, which has no revisions. Leave `revision` out."
-                raise ValueError(msg)
+                raise ValueError(
+                    f"{source} is a folder, which has no revisions. Leave `revision` out."
+                )
             here: Self = model_class.load(source, adata, device=device)
             return here
         repo_id = str(source)
@@ -96,8 +96,9 @@ class HubMixin:
             try:
                 collect(repo_id, folder, revision=revision, token=token)
             except (ConnectionError, FileNotFoundError) as error:
-                msg = f"There is no folder {repo_id}, and as a model of the hub: {error}"
-                raise type(error)(msg) from error
+                raise type(error)(
+                    f"There is no folder {repo_id}, and as a model of the hub: {error}"
+                ) from error
             with renamed(folder, repo_id):
                 loaded: Self = model_class.load(folder, device=device)
         if adata is not None:
@@ -189,15 +190,15 @@ class HubMixin:
         """
         model: Any = self
         if not model.is_trained_:
-            msg = "The model is not trained, so it is not published. Call model.train()."
-            raise ValueError(msg)
+            raise ValueError(
+                "The model is not trained, so it is not published. Call model.train()."
+            )
         text = self.make_card(repo_id, card)
         if not has_tag(text):
-            msg = (
+            warn(
                 "The card has no `library_name: scssl` in its metadata, so "
                 "scssl.hub.list_models() will not find the model. model.make_card() shows how."
             )
-            warnings.warn(msg, ScsslWarning, stacklevel=2)
         with tempfile.TemporaryDirectory(prefix="scssl-") as folder:
             model.save(Path(folder) / "model")
             return push_bundle(

@@ -26,11 +26,10 @@ def check_label_column(adata: AnnData, key: str | None, unlabeled: str | None) -
     check_anndata(adata)
     if key is None:
         there = ", ".join(map(repr, adata.obs.columns[:20])) or "none"
-        msg = (
+        raise ValueError(
             "A classifier learns from labels: say which column of adata.obs has them, labels_key=...; "
             f"there are: {there}."
         )
-        raise ValueError(msg)
     column = obs_column(adata, key)
     values = column[column.notna()]
     numbers = pd.api.types.is_numeric_dtype(values.dtype) and values.dtype.kind != "b"
@@ -38,25 +37,22 @@ def check_label_column(adata: AnnData, key: str | None, unlabeled: str | None) -
     fractions = numbers and not (values == values.round()).all()
     if fractions or (numbers and distinct > _MANY_NUMBERS and len(values) < 10 * distinct):
         what = f"{values.iloc[0]:g}, {values.iloc[-1]:g}, ..."
-        msg = (
+        raise ValueError(
             f'adata.obs["{key}"] holds numbers ({what}; {distinct:,} different ones in {len(values):,} '
             "cells) and no classes. If they are codes of classes, make them strings: "
             f'adata.obs["{key}"] = adata.obs["{key}"].astype(str)'
         )
-        raise ValueError(msg)
     names = as_strings(values)
     if unlabeled is not None:
         names = names[names != str(unlabeled)]
     if not len(names):
         aside = "" if unlabeled is None else f" or {str(unlabeled)!r}"
-        msg = f'No cell has a label: all of adata.obs["{key}"] is missing{aside}.'
-        raise ValueError(msg)
+        raise ValueError(f'No cell has a label: all of adata.obs["{key}"] is missing{aside}.')
     if names.nunique() < 2:
-        msg = (
+        raise ValueError(
             f'adata.obs["{key}"] has one class only ({names[0]!r}, {len(names):,} cells). A classifier '
             "needs at least two."
         )
-        raise ValueError(msg)
 
 
 def trained_classes(setup: DataSetup, unlabeled: str | None) -> list[str]:
@@ -86,14 +82,12 @@ def label_codes(
     codes = np.where(labelled, pd.Index(classes).get_indexer(pd.Index(names, dtype=object)), -1)
     new = sorted(set(names[labelled & (codes < 0)]))
     if new:
-        msg = (
+        raise ValueError(
             f'adata.obs["{key}"] has {len(new)} classes that the model does not have: {_some(new)}. It '
             f"has {_some(classes)}. Rename them, set them to missing, or make a new model."
         )
-        raise ValueError(msg)
     if not labelled.any():
-        msg = f'No cell has a label in adata.obs["{key}"].'
-        raise ValueError(msg)
+        raise ValueError(f'No cell has a label in adata.obs["{key}"].')
     return codes.astype(np.int64)
 
 
@@ -102,14 +96,15 @@ def checked_weights(weights: Any, classes: Sequence[str]) -> Any:
     if weights is None or (isinstance(weights, str) and weights == "balanced"):
         return weights
     if not isinstance(weights, Mapping):
-        msg = f"`class_weight` must be None, 'balanced' or a dict of weights by class, found {weights!r}."
-        raise ValueError(msg)
+        raise ValueError(
+            f"`class_weight` must be None, 'balanced' or a dict of weights by class, found {weights!r}."
+        )
     checked = {str(name): float(value) for name, value in weights.items()}
     unknown = sorted(set(checked) - set(classes))
     if unknown:
-        msg = f"`class_weight` names {unknown[0]!r}, which is no class; there are {', '.join(classes)}."
-        raise ValueError(msg)
+        raise ValueError(
+            f"`class_weight` names {unknown[0]!r}, which is no class; there are {', '.join(classes)}."
+        )
     if not all(0 < value < np.inf for value in checked.values()):
-        msg = f"Class weights must be positive numbers, found {checked}."
-        raise ValueError(msg)
+        raise ValueError(f"Class weights must be positive numbers, found {checked}.")
     return checked

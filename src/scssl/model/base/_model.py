@@ -24,7 +24,7 @@ from scvi.data.fields import (
 )
 from scvi.model.base import BaseModelClass
 
-from scssl._errors import ScsslWarning
+from scssl._errors import warn
 from scssl.data import GeneAlignment, GeneVocabulary
 from scssl.data.keys import TARGET
 from scssl.module import SSLModule
@@ -136,12 +136,12 @@ class SSLModel(HubMixin, TrainingMixin, PersistenceMixin, BaseModelClass):
             tissue = {key: kwargs.pop(key, None) for key in ("sample_key", "spatial_key")}
         unknown = set(kwargs) - known
         if unknown:
-            msg = f"setup_anndata() has no argument {sorted(unknown)[0]!r}."
-            raise TypeError(msg)
+            raise TypeError(f"setup_anndata() has no argument {sorted(unknown)[0]!r}.")
         for keys in (categorical_covariate_keys, continuous_covariate_keys):
             if isinstance(keys, str):
-                msg = f"Covariate keys are a list of columns, found {keys!r}. Pass [{keys!r}]."
-                raise TypeError(msg)
+                raise TypeError(
+                    f"Covariate keys are a list of columns, found {keys!r}. Pass [{keys!r}]."
+                )
         # Without a common scale are only counts that a model of tissues, or one made of it, reads.
         check_target_sum(target_sum, may_be_none=cls._takes_tissue)
         categorical = list(categorical_covariate_keys or [])
@@ -218,11 +218,10 @@ class SSLModel(HubMixin, TrainingMixin, PersistenceMixin, BaseModelClass):
                 found = f"set up for {others[-1]}, not for {cls.__name__}"
             elif "_scvi_uuid" in adata.uns:
                 found = "a copy of data that were set up, or from another session"
-            msg = (
+            raise ValueError(
                 f"`{what}` is {found}. Set it up for this model: "
                 f"scssl.model.{cls.__name__}.{how}({what})"
-            )
-            raise ValueError(msg) from error
+            ) from error
 
     @classmethod
     @abstractmethod
@@ -289,8 +288,7 @@ class SSLModel(HubMixin, TrainingMixin, PersistenceMixin, BaseModelClass):
         if self.module.encodes_covariates:
             data = data.with_covariates()
         if not self._has_learnt:
-            msg = "The model is not trained: embeddings are random projections. Call model.train()."
-            warnings.warn(msg, ScsslWarning, stacklevel=3)
+            warn("The model is not trained: embeddings are random projections. Call model.train().")
         rows = data.rows(indices)
         return self._apply(data, rows, batch_size, self.module.embed, self.n_latent)
 
@@ -314,8 +312,7 @@ class SSLModel(HubMixin, TrainingMixin, PersistenceMixin, BaseModelClass):
     ) -> np.ndarray:
         """Apply a function of a batch to cells, in evaluation mode, into one array."""
         if batch_size is not None and batch_size < 1:
-            msg = f"`batch_size` must be at least 1, found {batch_size}."
-            raise ValueError(msg)
+            raise ValueError(f"`batch_size` must be at least 1, found {batch_size}.")
         if data.context is not None:
             rows, back = np.unique(rows, return_inverse=True)
         out = np.empty((len(rows),) if width is None else (len(rows), width), dtype=np.float32)
@@ -343,11 +340,10 @@ class SSLModel(HubMixin, TrainingMixin, PersistenceMixin, BaseModelClass):
         if data.context is not None:
             out = out[back]
         if n_empty and data.alignment is not None:
-            msg = (
+            warn(
                 f"{n_empty:,} of {len(rows):,} cells have no value in any gene of the model: all get "
                 "the same result."
             )
-            warnings.warn(msg, ScsslWarning, stacklevel=4)
         return out
 
     def align(self, adata: AnnData, *, min_overlap: float = 0.0) -> GeneAlignment:
@@ -368,8 +364,7 @@ class SSLModel(HubMixin, TrainingMixin, PersistenceMixin, BaseModelClass):
         if adata is None:
             adata = self._adata
         if adata is None:
-            msg = "The model was loaded without an AnnData. Pass one: adata=..."
-            raise ValueError(msg)
+            raise ValueError("The model was loaded without an AnnData. Pass one: adata=...")
         check_anndata(adata)
         recorded = self.registry_[SETUP].get("fingerprint")
         if own and recorded is not None:

@@ -103,8 +103,7 @@ class PersistenceMixin:
         BundleError
             Always.
         """
-        msg = "scssl reads no pickles. Load the model with the program that saved it."
-        raise BundleError(msg)
+        raise BundleError("scssl reads no pickles. Load the model with the program that saved it.")
 
     @classmethod
     def _from_config(cls, registry: dict[str, Any], config: Mapping[str, Any]) -> Self:
@@ -152,8 +151,7 @@ class PersistenceMixin:
         """
         model: Any = self
         if save_anndata and model.adata is None:
-            msg = "The model has no AnnData to save. Pass save_anndata=False."
-            raise ValueError(msg)
+            raise ValueError("The model has no AnnData to save. Pass save_anndata=False.")
         config = {
             "class": type(self).__name__,
             "arguments": self._saved_config(),
@@ -214,22 +212,20 @@ class PersistenceMixin:
         try:
             model_class: Any = get_model_class(str(name))
         except ValueError as error:
-            msg = f"{dir_path} holds a model that this version of scssl does not have. {error}"
-            raise BundleError(msg) from error
+            raise BundleError(
+                f"{dir_path} holds a model that this version of scssl does not have. {error}"
+            ) from error
         if not issubclass(model_class, cls):
-            msg = (
+            raise BundleError(
                 f"{dir_path} holds a {name}, not a {cls.__name__}. Load it with "
                 f'scssl.model.{name}.load("{dir_path}")'
             )
-            raise BundleError(msg)
         try:
             genes = GeneVocabulary.from_dict(bundle.genes)
             if config["input"] not in ("counts", "lognorm"):
-                msg = f"unknown input {config['input']!r}"
-                raise ValueError(msg)
+                raise ValueError(f"unknown input {config['input']!r}")
             if not all(t.isfinite().all() for t in bundle.tensors.values()):
-                msg = "there are weights that are not finite"
-                raise ValueError(msg)
+                raise ValueError("there are weights that are not finite")
             model = model_class._from_config(
                 _with_genes(config["registry"], genes), config["arguments"]
             )
@@ -237,15 +233,15 @@ class PersistenceMixin:
             absent = model.module.state_dict().keys() - bundle.tensors.keys()
             if absent:
                 # PyTorch lets the counters of batch normalisation be absent.
-                msg = f"there is no {min(absent)}"
-                raise ValueError(msg)
+                raise ValueError(f"there is no {min(absent)}")
             model.module.load_state_dict(bundle.tensors, strict=True)
             model.is_trained_ = bool(config["trained"])
             model.training_ = dict(config["training"])
             model.history_ = history_frames(config["history"])
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-            msg = f"{dir_path} does not fit the model it says it holds ({name}): {error}"
-            raise BundleError(msg) from error
+            raise BundleError(
+                f"{dir_path} does not fit the model it says it holds ({name}): {error}"
+            ) from error
         model.module.to(device).eval()
         if adata is not None:
             model.attach(adata)

@@ -7,24 +7,21 @@ def positive(**values: float) -> None:
     """Refuse what is not above 0."""
     for name, value in values.items():
         if not value > 0:
-            msg = f"`{name}` must be positive, found {value}."
-            raise ValueError(msg)
+            raise ValueError(f"`{name}` must be positive, found {value}.")
 
 
 def share(**values: float | None) -> None:
     """Refuse what is not between 0 and 1, nor `None`."""
     for name, value in values.items():
         if value is not None and not 0 <= value <= 1:
-            msg = f"`{name}` must be between 0 and 1, found {value}."
-            raise ValueError(msg)
+            raise ValueError(f"`{name}` must be between 0 and 1, found {value}.")
 
 
 def rate(**values: float) -> None:
     """Refuse what is not a share that leaves something over."""
     for name, value in values.items():
         if not 0 <= value < 1:
-            msg = f"`{name}` must be in [0, 1), found {value}."
-            raise ValueError(msg)
+            raise ValueError(f"`{name}` must be in [0, 1), found {value}.")
 
 
 def check_target_sum(target_sum: float | None, *, may_be_none: bool = False) -> None:
@@ -32,5 +29,4 @@ def check_target_sum(target_sum: float | None, *, may_be_none: bool = False) -> 
     if target_sum is None and may_be_none:
         return
     if target_sum is None or not 0 < target_sum < float("inf"):
-        msg = f"`target_sum` must be a positive number, found {target_sum!r}."
-        raise ValueError(msg)
+        raise ValueError(f"`target_sum` must be a positive number, found {target_sum!r}.")

@@ -129,32 +129,34 @@ class CellReader:
         if not indices.size:
             return np.zeros(0, dtype=np.int64)
         if indices.ndim != 1:
-            msg = f"`indices` must be a list of cells, found an array of shape {indices.shape}."
-            raise ValueError(msg)
+            raise ValueError(
+                f"`indices` must be a list of cells, found an array of shape {indices.shape}."
+            )
         if indices.dtype.kind == "b":
             if indices.shape != (self.n_cells,):
-                msg = f"A mask needs one value per cell ({self.n_cells:,}), found {indices.shape}."
-                raise ValueError(msg)
+                raise ValueError(
+                    f"A mask needs one value per cell ({self.n_cells:,}), found {indices.shape}."
+                )
             return np.flatnonzero(indices)
         if indices.dtype.kind in "OUST":
             if not self.adata.obs_names.is_unique:
-                msg = (
+                raise ValueError(
                     "Cell names are not unique: pass row numbers, or adata.obs_names_make_unique()"
                 )
-                raise ValueError(msg)
             found = self.adata.obs_names.get_indexer(indices.astype(str))
             if (found < 0).any():
                 absent = indices[found < 0]
-                msg = f"{len(absent)} names are not in adata.obs_names, such as {str(absent[0])!r}."
-                raise KeyError(msg)
+                raise KeyError(
+                    f"{len(absent)} names are not in adata.obs_names, such as {str(absent[0])!r}."
+                )
             return found
         if indices.dtype.kind not in "iu":
-            msg = f"`indices` must be row numbers, a mask or names, found {indices.dtype}."
-            raise TypeError(msg)
+            raise TypeError(
+                f"`indices` must be row numbers, a mask or names, found {indices.dtype}."
+            )
         if indices.min() < -self.n_cells or indices.max() >= self.n_cells:
             worst = indices.max() if indices.max() >= self.n_cells else indices.min()
-            msg = f"`indices` has {worst}, but `adata` has {self.n_cells:,} cells."
-            raise IndexError(msg)
+            raise IndexError(f"`indices` has {worst}, but `adata` has {self.n_cells:,} cells.")
         return np.where(indices < 0, indices + self.n_cells, indices)
 
 
@@ -176,8 +178,7 @@ def check_unchanged(now: Mapping[str, Any], recorded: Mapping[str, Any]) -> None
         what = "; ".join(f"{name}: {recorded[name]} then, {now[name]} now" for name in changed)
         several = "modalities of the cells" in now
         data, how = ("mdata", "setup_mudata") if several else ("adata", "setup_anndata")
-        msg = (
+        raise ValueError(
             f"`{data}` has changed since {how} ({what}). Set it up again and make a new "
             "model, or pass the changed data as adata=... to embed it."
         )
-        raise ValueError(msg)

@@ -48,6 +48,5 @@ def get_model_class(name: str) -> type[SSLModel]:
     'MaskedAutoencoder'
     """
     if name not in _MODELS:
-        msg = f"There is no model {name!r}; there are {', '.join(list_models())}."
-        raise ValueError(msg)
+        raise ValueError(f"There is no model {name!r}; there are {', '.join(list_models())}.")
     return _MODELS[name]

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import Any
 
-from scssl._errors import ScsslWarning
+from scssl._errors import warn
 
 from ._backbone import Backbone
 from ._model import SSLModel
@@ -23,11 +22,10 @@ def resolve(model: Any) -> SSLModel:
     if isinstance(model, (str, Path)):
         model = SSLModel.from_pretrained(model)
     if not isinstance(model, SSLModel):
-        msg = (
+        raise TypeError(
             "`model` must be a model of scssl, the folder of one or its name on the Hugging Face Hub, "
             f"found {type(model).__name__}."
         )
-        raise TypeError(msg)
     return model
 
 
@@ -41,9 +39,8 @@ def backbone_of(model: Any) -> Backbone:
     """
     backbone: Backbone = resolve(model)._backbone()
     if not backbone.pretrained:
-        msg = (
+        warn(
             "The model to start from is not trained: this is the same as training from scratch. "
             "Call model.train() first."
         )
-        warnings.warn(msg, ScsslWarning, stacklevel=3)
     return backbone

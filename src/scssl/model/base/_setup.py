@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -13,7 +12,7 @@ import pandas as pd
 from anndata import AnnData
 
 from scssl._checks import first_fraction, whole_numbers
-from scssl._errors import ScsslWarning
+from scssl._errors import warn
 from scssl.data import (
     GeneVocabulary,
     InputDecision,
@@ -105,12 +104,11 @@ class DataSetup:
         codes = pd.Index(known).get_indexer(names)
         if (codes < 0).any():
             new = sorted(set(names[codes < 0]))
-            msg = (
+            raise ValueError(
                 f'adata.obs["{key}"] has {len(new)} categories that the model was not trained with: '
                 f"{_some(new)}. It knows {_some(known)}. Rename them, or leave these cells out: "
                 f'adata = adata[~adata.obs["{key}"].astype(str).isin({new[:5]})].copy()'
             )
-            raise ValueError(msg)
         return codes.astype(np.int64)
 
     def continuous(self, adata: AnnData) -> np.ndarray:
@@ -137,28 +135,24 @@ def matrix_of(adata: AnnData, layer: str | None) -> Any:
     if layer is not None:
         if layer not in adata.layers:
             there = ", ".join(map(repr, _layers(adata))) or "none"
-            msg = f"There is no layer {layer!r} in adata.layers; there are: {there}."
-            raise KeyError(msg)
+            raise KeyError(f"There is no layer {layer!r} in adata.layers; there are: {there}.")
         return adata.layers[layer]
     if adata.X is None:
         there = ", ".join(map(repr, _layers(adata))) or "none"
-        msg = f"adata.X is None. Say which layer to use: layer=...; there are: {there}."
-        raise ValueError(msg)
+        raise ValueError(f"adata.X is None. Say which layer to use: layer=...; there are: {there}.")
     return adata.X
 
 
 def check_anndata(adata: Any) -> None:
     """Refuse anything but an AnnData with cells and genes."""
     if not isinstance(adata, AnnData):
-        msg = (
+        raise TypeError(
             f"`adata` must be an AnnData, found {type(adata).__name__}. For a file: "
             'adata = anndata.read_h5ad("file.h5ad")'
         )
-        raise TypeError(msg)
     if not adata.n_obs or not adata.n_vars:
         what = "cells" if not adata.n_obs else "genes"
-        msg = f"`adata` has no {what} (shape {adata.n_obs} × {adata.n_vars})."
-        raise ValueError(msg)
+        raise ValueError(f"`adata` has no {what} (shape {adata.n_obs} × {adata.n_vars}).")
 
 
 def inspect(
@@ -184,12 +178,11 @@ def inspect(
         decision = resolve_input(stats, input, raw_hint=hint, **known)
     if stats.n_empty_cells:
         some = _some(list(adata.obs_names[stats.empty_cells[:3]]))
-        msg = (
+        warn(
             f"{stats.n_empty_cells:,} of {stats.n_obs:,} cells have no value in {where} ({some}). "
             "They are kept, and all get the same embedding. To leave them out: "
             "sc.pp.filter_cells(adata, min_counts=1)"
         )
-        warnings.warn(msg, ScsslWarning, stacklevel=4)
     return matrix, stats, decision
 
 
@@ -209,16 +202,16 @@ def make_setup(
     """Check a data set and record how to read it."""
     check_anndata(adata)
     if adata.is_view:
-        msg = "`adata` is a view of another AnnData. Make it an object first: adata = adata.copy()"
-        raise ValueError(msg)
+        raise ValueError(
+            "`adata` is a view of another AnnData. Make it an object first: adata = adata.copy()"
+        )
     GeneVocabulary(adata.var_names)  # refuses duplicated and empty names
     if not adata.obs_names.is_unique:
         twice = adata.obs_names[adata.obs_names.duplicated()].unique()
-        msg = (
+        warn(
             f"{len(twice):,} cell names occur more than once ({_some(list(twice))}). Results are by "
             "position and stay right; to make them unique: adata.obs_names_make_unique()"
         )
-        warnings.warn(msg, ScsslWarning, stacklevel=4)
     keys = [k for k in (batch_key, labels_key) if k is not None] + list(categorical_keys)
     categories = {key: categories_of(adata, key, labels=key == labels_key) for key in keys}
     for key in continuous_keys:
@@ -260,18 +253,16 @@ def categories_of(adata: AnnData, key: str, *, labels: bool) -> list[str]:
     values = values[values.notna()]
     fraction = first_fraction(values)
     if fraction is not None:
-        msg = (
+        raise ValueError(
             f'adata.obs["{key}"] holds fractions ({fraction:g}, ...), which are no categories. '
             "Pass it in `continuous_covariate_keys`, or name another column."
         )
-        raise ValueError(msg)
     found = as_strings(values).unique().sort_values()
     if len(found) > _MAX_CATEGORIES and not labels:
-        msg = (
+        warn(
             f'adata.obs["{key}"] has {len(found):,} categories for {len(values):,} cells. Is it the '
             "column you meant?"
         )
-        warnings.warn(msg, ScsslWarning, stacklevel=5)
     return [str(name) for name in found]
 
 
@@ -279,20 +270,18 @@ def refuse_missing(adata: AnnData, values: pd.Series, key: str) -> None:
     missing = values.isna()
     if missing.any():
         cell = adata.obs_names[np.flatnonzero(missing)[0]]
-        msg = (
+        raise ValueError(
             f'adata.obs["{key}"] has {int(missing.sum()):,} missing values, the first for cell '
             f'{cell!r}. Fill them: adata.obs["{key}"] = '
             f'adata.obs["{key}"].astype("object").fillna("unknown")'
         )
-        raise ValueError(msg)
 
 
 def obs_column(adata: AnnData, key: str) -> pd.Series:
     """Column of ``adata.obs``, or an error that says which there are."""
     if key not in adata.obs.columns:
         there = ", ".join(map(repr, adata.obs.columns[:20])) or "none"
-        msg = f"There is no column {key!r} in adata.obs; there are: {there}."
-        raise KeyError(msg)
+        raise KeyError(f"There is no column {key!r} in adata.obs; there are: {there}.")
     return adata.obs[key]
 
 
@@ -304,12 +293,11 @@ def _numbers(values: pd.Series, key: str) -> np.ndarray:
     numbers = pd.to_numeric(values, errors="coerce").to_numpy(dtype=np.float64)
     bad = np.flatnonzero(~np.isfinite(numbers))
     if len(bad):
-        msg = (
+        raise ValueError(
             f'adata.obs["{key}"] has {len(bad):,} values that are not finite numbers, the first is '
             f"{values.iloc[bad[0]]!r}. A continuous covariate needs numbers; categories belong in "
             "`categorical_covariate_keys`."
         )
-        raise ValueError(msg)
     return numbers.astype(np.float32)
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from scssl._errors import ScsslWarning
+from scssl._errors import warn
 from scssl.data import CellContext, ContextOptions, Datasets, GeneVocabulary
 
 from ._setup import DataSetup, obs_column
@@ -32,32 +31,32 @@ def coordinates_of(adata: AnnData, key: str) -> np.ndarray:
     where = f'adata.obsm["{key}"]'
     if key not in adata.obsm:
         there = ", ".join(map(repr, adata.obsm)) or "none"
-        msg = (
+        raise KeyError(
             f"There is no {where}; there are: {there}. Say where the coordinates are: spatial_key=..., "
             "or, of cells without, fill it with NaN: "
             f'adata.obsm["{key}"] = np.full((adata.n_obs, 2), np.nan)'
         )
-        raise KeyError(msg)
     table: Any = adata.obsm[key]
     try:
         found = np.asarray(table, dtype=np.float64)
     except (TypeError, ValueError) as error:
-        msg = f"{where} must be numbers, an x and a y for each cell."
-        raise ValueError(msg) from error
+        raise ValueError(f"{where} must be numbers, an x and a y for each cell.") from error
     if found.ndim != 2 or found.shape[1] != 2:
         more = f' Take two of them: adata.obsm["{key}"] = adata.obsm["{key}"][:, :2]'
-        msg = f"{where} must have an x and a y for each cell, found the shape {found.shape}." + (
-            more if found.ndim == 2 and found.shape[1] > 2 else ""
+        raise ValueError(
+            f"{where} must have an x and a y for each cell, found the shape {found.shape}."
+            + (more if found.ndim == 2 and found.shape[1] > 2 else "")
         )
-        raise ValueError(msg)
     if np.isinf(found).any():
-        msg = f"{where} has infinite coordinates; those of cells without a place are NaN."
-        raise ValueError(msg)
+        raise ValueError(
+            f"{where} has infinite coordinates; those of cells without a place are NaN."
+        )
     half = np.isnan(found).sum(axis=1) == 1
     if half.any():
         cell = adata.obs_names[np.flatnonzero(half)[0]]
-        msg = f"{where} has only one coordinate of {int(half.sum()):,} cells, such as {cell!r}."
-        raise ValueError(msg)
+        raise ValueError(
+            f"{where} has only one coordinate of {int(half.sum()):,} cells, such as {cell!r}."
+        )
     return found
 
 
@@ -75,19 +74,17 @@ def sample_codes(adata: AnnData, key: str | None) -> np.ndarray:
         return np.zeros(adata.n_obs, dtype=np.int64)
     if key not in adata.obs.columns:
         there = ", ".join(map(repr, adata.obs.columns[:20])) or "none"
-        msg = (
+        raise KeyError(
             f"There is no column {key!r} in adata.obs, which says of which sample a cell is; there are: "
             f'{there}. If all cells are of one: adata.obs["{key}"] = "one"'
         )
-        raise KeyError(msg)
     values = obs_column(adata, key)
     if values.isna().any():
         cell = adata.obs_names[np.flatnonzero(values.isna())[0]]
-        msg = (
+        raise ValueError(
             f'adata.obs["{key}"] has {int(values.isna().sum()):,} missing values, the first for cell '
             f"{cell!r}. Cells see those of their sample: each needs one."
         )
-        raise ValueError(msg)
     codes: np.ndarray = pd.factorize(values, sort=True)[0].astype(np.int64)
     return codes
 
@@ -101,11 +98,10 @@ def check_tissue(adata: AnnData, setup: DataSetup) -> dict[str, Any]:
     """
     context = tissue_context(adata, setup, ContextOptions())
     if setup.sample_key is not None and adata.n_obs > 20 and context.n_samples > adata.n_obs / 2:
-        msg = (
+        warn(
             f'adata.obs["{setup.sample_key}"] has {context.n_samples:,} samples for {adata.n_obs:,} cells. Is '
             "it the column you meant? Cells see those of their sample only."
         )
-        warnings.warn(msg, ScsslWarning, stacklevel=4)
     return tissue_fingerprint(context, setup)
 
 
@@ -133,8 +129,7 @@ def read_tissue(datasets: Datasets, setup: DataSetup, options: ContextOptions) -
     found = datasets.items()
     for kind, key in (("obs", setup.sample_key), ("obsm", setup.spatial_key)):
         if key is not None and not any(key in getattr(adata, kind) for _, adata in found):
-            msg = f"No data set has {key!r} in {kind}."
-            raise KeyError(msg)
+            raise KeyError(f"No data set has {key!r} in {kind}.")
     samples, places, n_samples = [], [], 0
     for _, adata in found:
         has = setup.sample_key is not None and setup.sample_key in adata.obs

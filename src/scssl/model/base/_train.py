@@ -217,16 +217,14 @@ class TrainingMixin:
         data = self._training_data()
         cells = self._training_cells(data)
         if len(cells) < 3:
-            msg = f"Training needs at least 3 cells, `adata` has {len(cells)}."
-            raise ValueError(msg)
+            raise ValueError(f"Training needs at least 3 cells, `adata` has {len(cells)}.")
         seed = as_seed(rng)
         if self._learns_all_genes and data.alignment is not None and data.alignment.n_missing:
-            msg = (
+            raise ValueError(
                 f"{data.alignment.n_missing:,} genes of the model are not in `adata`, and would be "
                 "learnt as zeros. Train on data that has them, or build a new model on this data. "
                 f"{data.alignment.report()}"
             )
-            raise ValueError(msg)
         if is_distributed(devices):
             check_distributed(strategy, n_output_genes, rng)
         key = self.setup.labels_key

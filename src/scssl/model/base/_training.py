@@ -22,24 +22,20 @@ def check_training(chosen: Mapping[str, Any]) -> None:
     for name in ("max_epochs", "batch_size", "patience"):
         value = chosen[name]
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-            msg = f"`{name}` must be a whole number of at least 1, found {value!r}."
-            raise ValueError(msg)
+            raise ValueError(f"`{name}` must be a whole number of at least 1, found {value!r}.")
     if not 0 < chosen["lr"] < np.inf or not 0 <= chosen["weight_decay"] < np.inf:
-        msg = (
+        raise ValueError(
             f"`lr` must be positive and `weight_decay` not negative, found {chosen['lr']} and "
             f"{chosen['weight_decay']}."
         )
-        raise ValueError(msg)
     clip = chosen["gradient_clip"]
     if clip is not None and (isinstance(clip, (bool, str)) or not 0 < clip < np.inf):
-        msg = f'`gradient_clip` must be positive, None or "auto", found {clip!r}.'
-        raise ValueError(msg)
+        raise ValueError(f'`gradient_clip` must be positive, None or "auto", found {clip!r}.')
     if chosen["lr_schedule"] not in ("constant", "cosine", "step"):
-        msg = (
+        raise ValueError(
             "`lr_schedule` must be 'constant', 'cosine' or 'step', found "
             f"{chosen['lr_schedule']!r}."
         )
-        raise ValueError(msg)
 
 
 def is_distributed(devices: Any) -> bool:
@@ -50,17 +46,16 @@ def is_distributed(devices: Any) -> bool:
 def check_distributed(strategy: str, n_output_genes: Any, rng: RNG) -> None:
     """Refuse what several processes cannot do."""
     if strategy not in ("auto", "ddp", "ddp_find_unused_parameters_true"):
-        msg = (
+        raise ValueError(
             f'With several devices `strategy` must be "ddp", found {strategy!r}: processes that are '
             "forked or spawned from this one do not give the trained weights back."
         )
-        raise ValueError(msg)
     if isinstance(rng, np.random.Generator) or rng is None:
-        msg = "With several devices pass a number as `rng`, so that all processes split alike."
-        raise ValueError(msg)
+        raise ValueError(
+            "With several devices pass a number as `rng`, so that all processes split alike."
+        )
     if n_output_genes not in ("auto", None):
-        msg = "`n_output_genes` is for one device. With several, pass None."
-        raise ValueError(msg)
+        raise ValueError("`n_output_genes` is for one device. With several, pass None.")
 
 
 def resolve_output_genes(
@@ -74,14 +69,17 @@ def resolve_output_genes(
         worth = n_genes >= 2 * _AUTO_OUTPUT_GENES and n_genes * width >= _AUTO_OUTPUT_WEIGHTS
         return _AUTO_OUTPUT_GENES if on_cpu and worth and not is_distributed(devices) else None
     if isinstance(asked, bool) or not isinstance(asked, (int, np.integer)):
-        msg = f'`n_output_genes` must be "auto", None or 1 to {n_genes:,}, found {asked!r}.'
-        raise ValueError(msg)
+        raise ValueError(
+            f'`n_output_genes` must be "auto", None or 1 to {n_genes:,}, found {asked!r}.'
+        )
     if not width:
-        msg = f"This model predicts no genes: leave `n_output_genes` out, found {asked!r}."
-        raise ValueError(msg)
+        raise ValueError(
+            f"This model predicts no genes: leave `n_output_genes` out, found {asked!r}."
+        )
     if not 1 <= asked <= n_genes:
-        msg = f'`n_output_genes` must be "auto", None or 1 to {n_genes:,}, found {asked}.'
-        raise ValueError(msg)
+        raise ValueError(
+            f'`n_output_genes` must be "auto", None or 1 to {n_genes:,}, found {asked}.'
+        )
     return None if asked == n_genes else int(asked)
 
 

@@ -183,11 +183,10 @@ class CellReconstruction(SSLModule):
             Cells to give, boolean; all by default. A tissue is embedded at once, but need not be decoded.
         """
         if not self.decodes:
-            msg = (
+            raise ValueError(
                 "This model has no decoder: it embeds cells, but cannot tell their expression. Use "
                 "get_latent_representation(), or a model with a decoder."
             )
-            raise ValueError(msg)
         if cells is not None:
             z = z[cells]
             told = (PANEL, "library", "covariates:continuous", *self.n_categories)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from scssl._errors import ScsslWarning
+from scssl._errors import warn
 from scssl.data import Datasets, GeneVocabulary
 from scssl.data.keys import CONTINUOUS, PANEL, TARGET, category_key
 from scssl.model.base import DataSetup, as_strings, gene_columns
@@ -82,16 +81,14 @@ class ImputationMixin:
             If the model does not know a gene.
         """
         if not self.is_trained_:
-            msg = (
+            raise ValueError(
                 "The model is not trained, so there is nothing to impute with. Call model.train()."
             )
-            raise ValueError(msg)
         if self.module.decodes and self.module.objective != "reconstruction":
-            msg = (
+            raise ValueError(
                 f"The model was trained with objective={self.module.objective!r}, which leaves the decoder as "
                 'it is: it cannot tell expression. Impute with a model of objective="reconstruction".'
             )
-            raise ValueError(msg)
         columns = gene_columns(self.genes, genes, self.module.device)
         data = self._read(adata, min_overlap=min_overlap)
         self._tell_batch(data, as_batch)
@@ -126,12 +123,11 @@ class ImputationMixin:
         measured = data.measured[np.unique(data.obs[PANEL][rows])].all(axis=0)
         lacking = int((~(measured if columns is None else measured[columns.cpu().numpy()])).sum())
         if lacking:
-            msg = (
+            warn(
                 f"{lacking:,} of the genes were not measured in all of these cells, and the decoder is told their "
                 "own batch, with which it never saw these genes. Name one in which they were: as_batch=..., one "
                 f"of {', '.join(map(repr, self.setup.categories[key][:5]))}."
             )
-            warnings.warn(msg, ScsslWarning, stacklevel=4)
 
     def _tell_batch(self, data: CellReader, as_batch: str | None) -> None:
         key = self.setup.batch_key
@@ -139,8 +135,7 @@ class ImputationMixin:
             known = [] if key is None else self.setup.categories[key]
             if as_batch not in known:
                 there = ", ".join(map(repr, known[:10])) or "none, as no batch_key was set up"
-                msg = f"There is no batch {as_batch!r}; the model knows {there}."
-                raise ValueError(msg)
+                raise ValueError(f"There is no batch {as_batch!r}; the model knows {there}.")
             assert key is not None
             code = known.index(as_batch)
             data.obs[category_key(key)] = np.full(data.n_cells, code, dtype=np.int64)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 
-from scssl._errors import ScsslWarning
+from scssl._errors import warn
 from scssl._random import RNG, as_seed, derive_seed
 from scssl.augment import CellMask
 from scssl.data import ContextOptions, Datasets, GeneVocabulary
@@ -206,8 +205,7 @@ class CellPLM(PublishedCellPLMMixin, CellPLMTransferMixin, ImputationMixin, Cell
     ) -> None:
         super().__init__(adata, registry)
         if preset not in (None, "cellplm"):
-            msg = f'`preset` must be "cellplm" or None, found {preset!r}.'
-            raise ValueError(msg)
+            raise ValueError(f'`preset` must be "cellplm" or None, found {preset!r}.')
         recipe = {**_DEFAULTS, **({} if preset is None else _PUBLISHED)}
         if latent == "vae" and preset is not None:
             # Of the mixture: the divergence of one Gaussian counts once.
@@ -217,12 +215,11 @@ class CellPLM(PublishedCellPLMMixin, CellPLMTransferMixin, ImputationMixin, Cell
             return recipe[name] if given is None else given
 
         if preset is not None and adata is not None and self.setup.target_sum is not None:
-            msg = (
+            warn(
                 "The published recipe reads log1p of the counts as they are, but these are scaled to "
                 f"{self.setup.target_sum:g} per cell first. To do as published: "
                 f"setup_anndata(adata, target_sum=None)"
             )
-            warnings.warn(msg, ScsslWarning, stacklevel=2)
         if loss == "auto":
             loss = "nb" if self.setup.input_kind == "counts" else "mse"
         if position == "auto":

@@ -180,11 +180,10 @@ class CellPLMModule(CellReconstruction):
         self, statistics: GeneStatistics, *, fresh: bool, n_output_genes: int | None
     ) -> None:
         if not self.decodes:
-            msg = (
+            raise ValueError(
                 "This model has no decoder, so it cannot be trained to predict hidden genes. Fine-tune "
                 "it: scssl.model.CellTypeClassifier.from_ssl_model(model, adata, labels_key=...)"
             )
-            raise ValueError(msg)
         if fresh and not self.is_warm:
             # Cells are alike before what they have in common is taken away, and the norm that follows would
             # keep them so.

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from scssl._errors import ScsslWarning
+from scssl._errors import warn
 from scssl.data import ContextOptions, Datasets
 from scssl.model.base import SETUP, DatasetsMixin, DataSetup, read_tissue, tissue_fingerprint
 
@@ -102,12 +101,11 @@ class CellPLMSetup(DatasetsMixin):
         if spatial_key is not None and sample_key is None and batch_key is not None:
             n_batches = adata.obs[batch_key].nunique()
             if n_batches > 1:
-                msg = (
+                warn(
                     f'The cells have coordinates and {n_batches} batches of adata.obs["{batch_key}"], but no '
                     "samples: all are taken as one tissue, in one frame of coordinates. If batches are slices: "
                     f'sample_key="{batch_key}". If they are one tissue: make a column that says so, and name it.'
                 )
-                warnings.warn(msg, ScsslWarning, stacklevel=3)
 
     @classmethod
     def setup_datasets(  # type: ignore[override]

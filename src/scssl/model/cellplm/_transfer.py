@@ -141,8 +141,9 @@ class CellPLMTransferMixin:
         """
         source = backbone_of(model)
         if source.model_class != cls.__name__:
-            msg = f"The weights are those of a {source.model_class}, not of a {cls.__name__}."
-            raise TypeError(msg)
+            raise TypeError(
+                f"The weights are those of a {source.model_class}, not of a {cls.__name__}."
+            )
         if isinstance(adata, Datasets):
             names = adata.genes.names
         else:
@@ -168,8 +169,9 @@ class CellPLMTransferMixin:
         if isinstance(adata, Datasets):
             given = [name for name, value in told.items() if value]
             if given:
-                msg = f"Of several data sets the decoder is told the data set alone; leave `{given[0]}` out."
-                raise ValueError(msg)
+                raise ValueError(
+                    f"Of several data sets the decoder is told the data set alone; leave `{given[0]}` out."
+                )
             maker.setup_datasets(adata, **keys)
         else:
             maker.setup_anndata(adata, **keys, **told)

@@ -105,8 +105,9 @@ class CellTypeClassifier(PublishedClassifierMixin, LabelledTraining):
             ("loss", loss, ("ce", "supcon")),
         ):
             if value not in known:
-                msg = f"`{name}` must be {' or '.join(map(repr, known))}, found {value!r}."
-                raise ValueError(msg)
+                raise ValueError(
+                    f"`{name}` must be {' or '.join(map(repr, known))}, found {value!r}."
+                )
         self._start(backbone, {**(backbone_arguments or {}), **kwargs}, seed)
         self._min_overlap = float(min_overlap)
         self._arguments = {
@@ -120,11 +121,10 @@ class CellTypeClassifier(PublishedClassifierMixin, LabelledTraining):
         }
         self._finish(seed)
         if loss == "supcon" and registry is None and self.module.backbone_is_frozen:
-            msg = (
+            raise ValueError(
                 f'loss="supcon" trains the encoder, which freeze={freeze!r} keeps as it is. Pass loss="ce", or '
                 'freeze="none".'
             )
-            raise ValueError(msg)
         start = "pretrained" if self._source.pretrained else "new"
         self._model_summary_string = (
             f"{start} encoder of {self._source.model_class}{self._frozen(freeze)}, {head} head for "
@@ -290,8 +290,9 @@ class CellTypeClassifier(PublishedClassifierMixin, LabelledTraining):
         backbone = Backbone.from_dict(config["backbone"], GeneVocabulary(names))
         model = cls(registry=registry, backbone=backbone, **rest)
         if model.classes != config["classes"]:
-            msg = f"the classes are {config['classes']}, those of the setup {model.classes}"
-            raise ValueError(msg)
+            raise ValueError(
+                f"the classes are {config['classes']}, those of the setup {model.classes}"
+            )
         return model
 
     @torch.inference_mode()

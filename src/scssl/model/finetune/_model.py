@@ -52,8 +52,9 @@ class FineTunedModel(SSLModel):
                 backbone, self.registry_, dict(backbone_arguments or {}), seed
             )
         elif backbone_arguments:
-            msg = "Arguments of the backbone are those of the model it comes from; pass none."
-            raise TypeError(msg)
+            raise TypeError(
+                "Arguments of the backbone are those of the model it comes from; pass none."
+            )
         self._source = backbone
         self.genes = backbone.genes
         known = backbone.setup.categories
@@ -90,8 +91,7 @@ class FineTunedModel(SSLModel):
     ) -> Backbone:
         """Set `adata` up to be read like the data of a model; the encoder of that model."""
         if new_genes not in ("ignore", "learn"):
-            msg = f'`new_genes` must be "ignore" or "learn", found {new_genes!r}.'
-            raise ValueError(msg)
+            raise ValueError(f'`new_genes` must be "ignore" or "learn", found {new_genes!r}.')
         source = backbone_of(model)
         check_anndata(adata)
         # Before the matrix is read: what is wrong with the genes is wrong with all the rest.
@@ -181,8 +181,7 @@ class FineTunedModel(SSLModel):
             If the loss stops being finite.
         """
         if backbone_lr is not None and not 0 <= backbone_lr < np.inf:
-            msg = f"`backbone_lr` must not be negative, found {backbone_lr}."
-            raise ValueError(msg)
+            raise ValueError(f"`backbone_lr` must not be negative, found {backbone_lr}.")
         self._backbone_lr = backbone_lr
         super().train(max_epochs, lr=lr, train_size=train_size, **kwargs)
 
@@ -211,8 +210,9 @@ class FineTunedModel(SSLModel):
 
     def _check_trained(self, what: Literal["predict"] = "predict") -> None:
         if not self.is_trained_:
-            msg = f"The head is not trained, so there is nothing to {what}. Call model.train()."
-            raise ValueError(msg)
+            raise ValueError(
+                f"The head is not trained, so there is nothing to {what}. Call model.train()."
+            )
 
 
 def _spread(rows: np.ndarray, n: int) -> np.ndarray:

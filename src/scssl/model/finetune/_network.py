@@ -95,9 +95,8 @@ def _n_frozen(freeze: Any, n_parts: int) -> int:
     if freeze == "encoder":
         return n_parts
     if isinstance(freeze, bool) or not isinstance(freeze, int) or not 0 <= freeze <= n_parts:
-        msg = (
+        raise ValueError(
             f"`freeze` must be 'none', 'encoder' or a number of layers from 0 to {n_parts}, found "
             f"{freeze!r}."
         )
-        raise ValueError(msg)
     return freeze

@@ -100,8 +100,9 @@ class ProteinPredictor(ProteinModalitiesMixin):
         seed = as_seed(rng)
         where = self.registry_[SETUP].get(_PROTEIN)
         if where is None:
-            msg = "No proteins were set up. Call ProteinPredictor.setup_anndata(adata, protein_obsm=...)"
-            raise ValueError(msg)
+            raise ValueError(
+                "No proteins were set up. Call ProteinPredictor.setup_anndata(adata, protein_obsm=...)"
+            )
         self.proteins = list(where["names"])
         # Columns of an array have the names of the setup here, and nowhere else.
         self._named = adata
@@ -116,8 +117,9 @@ class ProteinPredictor(ProteinModalitiesMixin):
             ("head_start", head_start, ("ridge", "random")),
         ):
             if value not in known:
-                msg = f"`{name}` must be {' or '.join(map(repr, known))}, found {value!r}."
-                raise ValueError(msg)
+                raise ValueError(
+                    f"`{name}` must be {' or '.join(map(repr, known))}, found {value!r}."
+                )
         self._start(backbone, {**(backbone_arguments or {}), **kwargs}, seed)
         self._min_overlap = float(min_overlap)
         self._arguments = {
@@ -187,11 +189,10 @@ class ProteinPredictor(ProteinModalitiesMixin):
         values, names = protein_table(adata, protein_obsm, protein_names)
         never = [name for name, n in zip(names, np.isfinite(values).sum(0), strict=True) if n < 2]
         if never:
-            msg = (
+            raise ValueError(
                 f'{len(never)} proteins are measured in fewer than 2 cells of adata.obsm["{protein_obsm}"], '
                 f"such as {never[0]!r}. Leave them out."
             )
-            raise ValueError(msg)
         super().setup_anndata(
             adata,
             layer,
@@ -309,8 +310,9 @@ class ProteinPredictor(ProteinModalitiesMixin):
         backbone = Backbone.from_dict(config["backbone"], GeneVocabulary(names))
         model = cls(registry=registry, backbone=backbone, **rest)
         if model.proteins != config["proteins"]:
-            msg = f"the proteins are {config['proteins']}, those of the setup {model.proteins}"
-            raise ValueError(msg)
+            raise ValueError(
+                f"the proteins are {config['proteins']}, those of the setup {model.proteins}"
+            )
         return model
 
     @torch.inference_mode()
@@ -382,14 +384,12 @@ class ProteinPredictor(ProteinModalitiesMixin):
         if adata is None:
             adata = self._adata
         if adata is None:
-            msg = "The model was loaded without an AnnData. Pass one: adata=..."
-            raise ValueError(msg)
+            raise ValueError("The model was loaded without an AnnData. Pass one: adata=...")
         adata = self._with_proteins(adata)
         return pd.DataFrame(self._targets(adata), index=adata.obs_names, columns=self.proteins)
 
 
 def _checked_components(n: Any, n_cells: int, n_genes: int) -> int:
     if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 0:
-        msg = f"`n_components` must be a whole number of at least 0, found {n!r}."
-        raise ValueError(msg)
+        raise ValueError(f"`n_components` must be a whole number of at least 0, found {n!r}.")
     return min(int(n), n_cells // 4, n_genes - 1)

@@ -36,12 +36,11 @@ def modality_of(mdata: Any, name: str) -> AnnData:
     """
     if name not in mdata.mod:
         there = ", ".join(map(repr, mdata.mod))
-        msg = (
+        raise KeyError(
             f"The MuData has no modality {name!r}; there are: {there}. To make a model from it: "
             "rna_modality=..., protein_modality=...; for a model that is made: "
             f"mdata = mudata.MuData({{{name!r}: mdata['...'], ...}})"
         )
-        raise KeyError(msg)
     found: AnnData = mdata.mod[name]
     return found
 
@@ -56,8 +55,9 @@ def from_mudata(mdata: Any, rna: str, protein: str, obsm: str) -> AnnData:
     )
     shared = genes.obs_names.isin(proteins.obs_names)
     if not shared.any():
-        msg = f"No cell of modality {rna!r} is in modality {protein!r}: their names differ."
-        raise ValueError(msg)
+        raise ValueError(
+            f"No cell of modality {rna!r} is in modality {protein!r}: their names differ."
+        )
     return AnnData(
         genes.X,
         obs=genes.obs.copy(),
@@ -74,12 +74,11 @@ class ProteinModalitiesMixin(ProteinTrainingMixin):
         """Names of the modalities of a MuData, expression and proteins."""
         names = self.registry_[SETUP][_PROTEIN].get(_MODALITIES)
         if names is None:
-            msg = (
+            raise TypeError(
                 "The model was made from an AnnData and does not know which modalities of a MuData to "
                 'read. Pass the one with the expression: adata=mdata["rna"] (for get_proteins with the '
                 f'proteins in .obsm["{self.registry_[SETUP][_PROTEIN]["obsm"]}"])'
             )
-            raise TypeError(msg)
         return names["rna"], names["protein"]
 
     def _read(self, adata: Any, *, min_overlap: float | None = None) -> CellReader:

@@ -44,22 +44,20 @@ class ProteinTrainingMixin(FineTunedModel):
         names = None
         if obsm in adata.obsm and not isinstance(adata.obsm[obsm], pd.DataFrame):
             if not own and "protein_names" not in adata.uns:
-                msg = (
+                raise ValueError(
                     f'The proteins in adata.obsm["{obsm}"] have no names, so they cannot be matched to '
                     "those of the model. Name them in the order of the columns: "
                     'adata.uns["protein_names"] = [...]. If they are those of the model, in its order: '
                     'adata.uns["protein_names"] = model.proteins'
                 )
-                raise ValueError(msg)
             names = self.proteins if own else adata.uns["protein_names"]
         values, found = protein_table(adata, obsm, names)
         columns = pd.Index(found).get_indexer(self.proteins)
         if (columns < 0).all():
-            msg = (
+            raise ValueError(
                 f'None of the proteins of the model is in adata.obsm["{obsm}"]: it has '
                 f"{', '.join(found[:5])}, the model {', '.join(self.proteins[:5])}."
             )
-            raise ValueError(msg)
         chosen = np.where(columns >= 0, values[:, columns], np.nan)
         transform = self._arguments["transform"]
         # Of its own cells the model has said so when it was made.

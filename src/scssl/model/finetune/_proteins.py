@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -10,8 +9,6 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 from scipy import sparse
-
-from scssl._errors import ScsslWarning
 
 Transform = Literal["log1p", "clr"] | None
 TRANSFORMS = ("auto", "log1p", "clr", None)
@@ -45,17 +42,17 @@ def protein_table(
     where = f'adata.obsm["{obsm}"]'
     if obsm not in adata.obsm:
         there = ", ".join(map(repr, adata.obsm)) or "none"
-        msg = (
+        raise KeyError(
             f"There is no {where}; there are: {there}. Say where the proteins are: protein_obsm=..."
         )
-        raise KeyError(msg)
     table: Any = adata.obsm[obsm]
     if isinstance(table, pd.DataFrame):
         if names is not None:
             absent = [name for name in names if name not in table.columns]
             if absent:
-                msg = f"{where} has no column {absent[0]!r}; it has {', '.join(map(str, table.columns[:10]))}."
-                raise KeyError(msg)
+                raise KeyError(
+                    f"{where} has no column {absent[0]!r}; it has {', '.join(map(str, table.columns[:10]))}."
+                )
             table = table[list(names)]
         own: Any = table.columns
         values = table.to_numpy()
@@ -65,31 +62,28 @@ def protein_table(
     if names is None:
         names = own
     if names is None:
-        msg = (
+        raise ValueError(
             f"The proteins in {where} have no names. Pass protein_names=[...], or store them in "
             'adata.uns["protein_names"].'
         )
-        raise ValueError(msg)
     known = [str(name) for name in names]
     if values.ndim != 2 or values.shape[1] != len(known):
-        msg = f"{where} has shape {values.shape}, but there are {len(known)} protein names."
-        raise ValueError(msg)
+        raise ValueError(
+            f"{where} has shape {values.shape}, but there are {len(known)} protein names."
+        )
     if len(set(known)) < len(known):
         twice = pd.Index(known)[pd.Index(known).duplicated()][0]
-        msg = f"Protein names must be unique; {twice!r} occurs more than once."
-        raise ValueError(msg)
+        raise ValueError(f"Protein names must be unique; {twice!r} occurs more than once.")
     try:
         values = values.astype(np.float64)
     except (TypeError, ValueError) as error:
-        msg = f"{where} does not hold numbers: {error}"
-        raise ValueError(msg) from error
+        raise ValueError(f"{where} does not hold numbers: {error}") from error
     if np.isinf(values).any():
         cell, protein = np.argwhere(np.isinf(values))[0]
-        msg = (
+        raise ValueError(
             f"{where} has infinite values, the first in cell {adata.obs_names[cell]!r}, protein "
             f"{known[protein]!r}. Mark what was not measured as NaN."
         )
-        raise ValueError(msg)
     return values, known
 
 
@@ -104,27 +98,26 @@ def choose_transform(
         If there is no such transform, or the values do not allow it.
     """
     if asked not in TRANSFORMS:
-        msg = f"`transform` must be one of {', '.join(map(repr, TRANSFORMS))}; found {asked!r}."
-        raise ValueError(msg)
+        raise ValueError(
+            f"`transform` must be one of {', '.join(map(repr, TRANSFORMS))}; found {asked!r}."
+        )
     measured = values[np.isfinite(values)]
     if asked == "auto":
         counts = bool((measured >= 0).all() and (measured == measured.round()).all())
         return "log1p" if counts else None
     if asked is not None and (measured < 0).any():
-        msg = (
+        raise ValueError(
             f"transform={asked!r} is for counts, but {where} has negative values such as "
             f"{measured.min():g}: it is normalised already. Pass transform=None."
         )
-        raise ValueError(msg)
     fractions = measured[measured != measured.round()]
     if asked is not None and warn and len(fractions):
         # No error: counts from which a background was taken away are fractions too.
-        msg = (
+        warn(
             f"transform={asked!r} is for counts, but {len(fractions):,} of {len(measured):,} values in "
             f"{where} are fractions such as {fractions[0]:g}. If they are transformed already, this is "
             "done twice: take counts, or make the model with transform=None."
         )
-        warnings.warn(msg, ScsslWarning, stacklevel=4)
     return asked  # type: ignore[return-value]
 
 

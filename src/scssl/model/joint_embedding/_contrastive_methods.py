@@ -61,8 +61,7 @@ class SimCLR(JointEmbedding):
     ) -> None:
         positive(temperature=temperature)
         if loss not in ("nt_xent", "dcl"):
-            msg = f'`loss` must be "nt_xent" or "dcl", found {loss!r}.'
-            raise ValueError(msg)
+            raise ValueError(f'`loss` must be "nt_xent" or "dcl", found {loss!r}.')
         super().__init__(adata, registry, temperature=float(temperature), loss=loss, **kwargs)
 
 

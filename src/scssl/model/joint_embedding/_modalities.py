@@ -128,8 +128,9 @@ class ModalitySplit:
         places = []
         for walk, drawn in found:
             if walk not in known:
-                msg = f"It is not known which modalities the partners of the walk {walk} have."
-                raise ValueError(msg)
+                raise ValueError(
+                    f"It is not known which modalities the partners of the walk {walk} have."
+                )
             replaced = torch.zeros(x.n_cells, dtype=torch.bool, device=leading.device)
             places.append((walk, replaced.index_copy_(0, leading, drawn)))
             present = torch.where(replaced.unsqueeze(1), known[walk], present)

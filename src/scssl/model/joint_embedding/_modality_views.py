@@ -34,11 +34,10 @@ def choose_views(augmentation: Any, setup: DataSetup) -> Views:
     """
     if not setup.modalities:
         if isinstance(augmentation, Mapping):
-            msg = (
+            raise ValueError(
                 "`augmentation` names modalities, but the model was set up with an AnnData. Pass what is "
                 "for it: augmentation=[...]"
             )
-            raise ValueError(msg)
         views: Augmentation = make_augmentation(augmentation)
         _check_counts(views, setup.input_kind, setup.where, "setup_anndata(adata, layer=")
         _check_batch(views, setup, "setup_anndata(adata")
@@ -47,21 +46,19 @@ def choose_views(augmentation: Any, setup: DataSetup) -> Views:
     asked = dict(augmentation) if isinstance(augmentation, Mapping) else {kinds[0]: augmentation}
     unknown = [kind for kind in asked if kind not in kinds]
     if unknown:
-        msg = (
+        raise ValueError(
             f"`augmentation` is for {', '.join(map(repr, unknown))}, but the modalities are "
             f"{', '.join(map(repr, kinds))}."
         )
-        raise ValueError(msg)
     chosen = {}
     for one in setup.modalities:
         views = make_augmentation(asked[one.kind]) if one.kind in asked else default_views(one.kind)
         if one.kind != "rna" and (views.needs_counts or views.walks(0) or views.walks(1)):
             what = "resamples counts" if views.needs_counts else "draws neighbours from a graph"
-            msg = (
+            raise ValueError(
                 f"The augmentation {views!r} {what}, which is for RNA only. Pass another one for "
                 f'{one.kind}: augmentation={{"rna": ..., "{one.kind}": "mask"}}'
             )
-            raise ValueError(msg)
         _check_counts(views, one.normalization, one.where, "setup_mudata(mdata, rna_layer=")
         _check_batch(views, setup, "setup_mudata(mdata")
         chosen[one.kind] = views
@@ -70,21 +67,19 @@ def choose_views(augmentation: Any, setup: DataSetup) -> Views:
 
 def _check_counts(views: Augmentation, kind: str, where: str, how: str) -> None:
     if views.needs_counts and kind != "counts":
-        msg = (
+        raise ValueError(
             f"The augmentation {views!r} needs counts, but {where} was set up as "
             f'log-normalised. Set up a layer with counts: {how}"counts"), or '
             'take another one: augmentation="mask".'
         )
-        raise ValueError(msg)
 
 
 def _check_batch(views: Augmentation, setup: DataSetup, how: str) -> None:
     if views.needs_batch and setup.batch_key is None:
-        msg = (
+        raise ValueError(
             f"The augmentation {views!r} needs the batch of each cell, and none was set up: "
             f'{how}, batch_key="...").'
         )
-        raise ValueError(msg)
 
 
 def views_from_config(config: Any) -> Views:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import inspect
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 
-from scssl._errors import ScsslWarning
+from scssl._errors import warn
 from scssl._random import RNG, as_seed, derive_seed
 from scssl.augment import Augmentation
 from scssl.data import GeneVocabulary
@@ -100,8 +99,9 @@ class JointEmbedding(ViewTraining):
                 common = inspect.signature(JointEmbedding).parameters.values()
                 taken |= {one.name for one in common if one.kind is one.KEYWORD_ONLY}
                 known = sorted(taken)
-                msg = f"{type(self).__name__} has no argument {name!r}; it has {', '.join(known)}."
-                raise TypeError(msg)
+                raise TypeError(
+                    f"{type(self).__name__} has no argument {name!r}; it has {', '.join(known)}."
+                )
         views = None if augmentation is None else choose_views(augmentation, self.setup)
         if augmentation == "default":
             say_of_batches(self.setup)
@@ -114,11 +114,10 @@ class JointEmbedding(ViewTraining):
         if self.setup.modalities:
             options = {"fusion": "concat" if fusion is None else fusion, **options}
         elif fusion is not None:
-            msg = (
+            raise ValueError(
                 f"fusion={fusion!r} is for several modalities, and the model was set up with an AnnData. "
                 "Leave it out, or set up a MuData: setup_mudata(mdata)"
             )
-            raise ValueError(msg)
         if "queue_size" in options:
             options["queue_size"] = _queue_size(
                 options["queue_size"], int(self.summary_stats["n_cells"])
@@ -198,12 +197,11 @@ class JointEmbedding(ViewTraining):
         }
         for name, keys in given.items():
             if keys:
-                msg = (
+                raise ValueError(
                     f"{cls.__name__} has no decoder to be told covariates, found {name}={keys!r}. Leave it "
                     "out; to learn to ignore a batch, mix cells across batches: "
                     "augmentation=[scssl.augment.NeighborMix(), ...]"
                 )
-                raise ValueError(msg)
         super().setup_anndata(
             adata, layer, batch_key, labels_key, input=input, target_sum=target_sum, **kwargs
         )
@@ -298,25 +296,24 @@ class JointEmbedding(ViewTraining):
         if modality != "joint":
             self._check_modality(modality)
             if layer != "encoder":
-                msg = f'layer="projector" is of all modalities, found modality={modality!r}.'
-                raise ValueError(msg)
+                raise ValueError(
+                    f'layer="projector" is of all modalities, found modality={modality!r}.'
+                )
             return self._embed_modality(adata, indices, batch_size, min_overlap, modality)
         if layer == "encoder":
             return super().get_latent_representation(
                 adata, indices, batch_size, min_overlap=min_overlap
             )
         if layer != "projector":
-            msg = f'`layer` must be "encoder" or "projector", found {layer!r}.'
-            raise ValueError(msg)
+            raise ValueError(f'`layer` must be "encoder" or "projector", found {layer!r}.')
         data = self._read(adata, min_overlap=min_overlap)
-        self._warn_if_untrained(stacklevel=4)
+        self._warn_if_untrained()
         width = self.module.projected_width
         return self._apply(data, data.rows(indices), batch_size, self.module.project, width)
 
-    def _warn_if_untrained(self, *, stacklevel: int) -> None:
+    def _warn_if_untrained(self) -> None:
         if not self._has_learnt:
-            msg = "The model is not trained: embeddings are random projections. Call model.train()."
-            warnings.warn(msg, ScsslWarning, stacklevel=stacklevel)
+            warn("The model is not trained: embeddings are random projections. Call model.train().")
 
     @property
     def n_latent(self) -> int:
@@ -327,12 +324,11 @@ class JointEmbedding(ViewTraining):
         self, adata: Any, indices: Any, batch_size: int | None, min_overlap: float, modality: str
     ) -> np.ndarray:
         data = self._read(adata, min_overlap=min_overlap)
-        self._warn_if_untrained(stacklevel=5)
+        self._warn_if_untrained()
         rows = data.rows(indices)
         have = data.obs[PRESENT][rows, self.modalities.index(modality)]
         if len(rows) and not have.any():
-            msg = f"None of the cells has the modality {modality!r}."
-            raise ValueError(msg)
+            raise ValueError(f"None of the cells has the modality {modality!r}.")
 
         def embed(tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
             return self.module.embed_modality(tensors, modality)

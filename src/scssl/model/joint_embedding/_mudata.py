@@ -68,27 +68,24 @@ def places_of(mdata: Any, names: Mapping[str, str]) -> dict[str, np.ndarray]:
         own = mdata.mod[name].obs_names
         if not own.is_unique:
             twice = str(own[own.duplicated()][0])
-            msg = (
+            raise ValueError(
                 f'The cell names of mdata.mod["{name}"] are not unique ({twice!r}), so its cells cannot be '
                 f'told apart: mdata.mod["{name}"].obs_names_make_unique(); mdata.update()'
             )
-            raise ValueError(msg)
         places[kind] = own.get_indexer(mdata.obs_names)
         if (places[kind] >= 0).sum() < len(own):
-            msg = (
+            raise ValueError(
                 f'mdata.mod["{name}"] has cells that are not in mdata.obs_names. It was changed: '
                 "mdata.update()"
             )
-            raise ValueError(msg)
     nowhere = np.flatnonzero(np.all([rows < 0 for rows in places.values()], axis=0))
     if len(nowhere):
         used = " or ".join(map(repr, names.values()))
         keep = " | ".join(f'mdata.obsm["{name}"].ravel()' for name in names.values())
-        msg = (
+        raise ValueError(
             f"{len(nowhere):,} cells of `mdata` are in no modality that is used ({used}), the first is "
             f"{str(mdata.obs_names[nowhere[0]])!r}. Leave them out: mdata = mdata[{keep}].copy()"
         )
-        raise ValueError(msg)
     return places
 
 
@@ -126,21 +123,21 @@ def make_mudata_setup(
     """Check a MuData and record how to read it; its features, and what identifies the data."""
     check_mudata(mdata)
     if mdata.is_view:
-        msg = "`mdata` is a view of another MuData. Make it an object first: mdata = mdata.copy()"
-        raise ValueError(msg)
+        raise ValueError(
+            "`mdata` is a view of another MuData. Make it an object first: mdata = mdata.copy()"
+        )
     if not mdata.obs_names.is_unique:
-        msg = "Cell names must be unique to match modalities: mdata.obs_names_make_unique()"
-        raise ValueError(msg)
+        raise ValueError(
+            "Cell names must be unique to match modalities: mdata.obs_names_make_unique()"
+        )
     for kind, chosen in normalizations.items():
         if chosen not in NORMALIZATIONS[kind]:
             known = ", ".join(map(repr, NORMALIZATIONS[kind]))
-            msg = f"`{kind}_normalization` must be one of {known}; found {chosen!r}."
-            raise ValueError(msg)
+            raise ValueError(f"`{kind}_normalization` must be one of {known}; found {chosen!r}.")
     names = find_modalities(mdata, asked)
     for kind, layer in layers.items():
         if layer is not None and kind not in names:
-            msg = f"`{kind}_layer` was given, but the modality {kind} is not used."
-            raise ValueError(msg)
+            raise ValueError(f"`{kind}_layer` was given, but the modality {kind} is not used.")
     unused = [name for name in mdata.mod if name not in names.values()]
     if unused:
         _LOGGER.info("Modalities of `mdata` that are not used: %s.", ", ".join(map(repr, unused)))
@@ -150,8 +147,9 @@ def make_mudata_setup(
     for key in keys:
         if key not in cells.obs.columns:
             there = ", ".join(map(repr, mdata.obs.columns[:20])) or "none"
-            msg = f"There is no column {key!r} in mdata.obs or its modalities; mdata.obs has: {there}."
-            raise KeyError(msg)
+            raise KeyError(
+                f"There is no column {key!r} in mdata.obs or its modalities; mdata.obs has: {there}."
+            )
     if batch_key is not None and batch_key not in mdata.obs.columns:
         _refuse_incomplete(mdata, cells.obs[batch_key], batch_key, names)
     try:
@@ -190,13 +188,12 @@ def _refuse_incomplete(mdata: Any, column: pd.Series, key: str, names: Mapping[s
     there = [name for name in names.values() if key in mdata.mod[name].obs.columns]
     first, *others = (f'mdata.mod["{name}"].obs["{key}"].astype("object")' for name in there)
     whole = first + "".join(f".combine_first({other})" for other in others)
-    msg = (
+    raise ValueError(
         f'There is no mdata.obs["{key}"], and the modalities with such a column '
         f"({', '.join(map(repr, there))}) do not have it for {int(missing.sum()):,} cells, the first is "
         f"{str(column.index[int(missing.argmax())])!r}. Make one for all cells: "
         f'mdata.obs["{key}"] = {whole}.reindex(mdata.obs_names).fillna("unknown")'
     )
-    raise ValueError(msg)
 
 
 def mudata_fingerprint(
@@ -230,19 +227,17 @@ def read_mudata(
     if isinstance(data, AnnData):
         if "rna" not in known:
             first = setup.modalities[0].name
-            msg = (
+            raise ValueError(
                 f"The model does not read RNA, and of an AnnData nothing says what it holds. Pass a "
                 f'MuData: mudata.MuData({{"{first}": adata}})'
             )
-            raise ValueError(msg)
         mods, names = {"rna": data}, data.obs_names
         places = {"rna": np.arange(data.n_obs)}
         obs = data.obs
     else:
         check_mudata(data)
         if not data.n_obs:
-            msg = "`mdata` has no cells."
-            raise ValueError(msg)
+            raise ValueError("`mdata` has no cells.")
         # A subset to cells without a modality keeps it, with no cells.
         mods = {
             kind: data.mod[one.name]
@@ -251,11 +246,10 @@ def read_mudata(
         }
         if not mods:
             wanted = ", ".join(repr(one.name) for one in known.values())
-            msg = (
+            raise KeyError(
                 f"`mdata` has none of the model's modalities ({wanted}) with any cell; it has: "
                 f"{', '.join(map(repr, data.mod))}. Rename one: mdata.mod[...] = mdata.mod.pop(...)"
             )
-            raise KeyError(msg)
         names = data.obs_names
         places = places_of(data, {kind: known[kind].name for kind in mods})
         keys = [key for key in (setup.batch_key, setup.labels_key) if key is not None]
@@ -273,8 +267,7 @@ def read_mudata(
             try:
                 found = own.align(adata.var_names, min_overlap=min_overlap)
             except GeneMismatchError as error:
-                msg = f"In {given.mod}: {error}"
-                raise GeneMismatchError(msg) from error
+                raise GeneMismatchError(f"In {given.mod}: {error}") from error
             expected = one.normalization if one.kind == "rna" else "auto"
             stats[one.kind], _ = check_modality(adata, given, expected, new=True)
             sources.append(open_rows(matrix_of(adata, one.layer), where=given.where))

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 import re
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
 from anndata import AnnData
 
-from scssl._errors import ScsslWarning
+from scssl._errors import warn
 from scssl.data import MatrixStats, find_counts, resolve_input, scan_matrix
 from scssl.model.base import ModalitySetup, matrix_of
 
@@ -20,18 +19,16 @@ _LOGGER = logging.getLogger("scssl")
 def check_mudata(mdata: Any) -> None:
     """Refuse anything but a MuData whose modalities are of cells."""
     if not hasattr(mdata, "mod") or not hasattr(mdata, "obsmap"):
-        msg = (
+        raise TypeError(
             f"`mdata` must be a MuData, found {type(mdata).__name__}. For a file: mdata = "
             'mudata.read_h5mu("file.h5mu"); from AnnData: mdata = mudata.MuData({"rna": rna, '
             '"prot": protein}). Of one modality alone: setup_anndata(adata)'
         )
-        raise TypeError(msg)
     if getattr(mdata, "axis", 0) != 0:
-        msg = (
+        raise ValueError(
             f"The modalities of `mdata` must share cells (axis=0), found axis={mdata.axis}. Make it "
             "anew: mdata = mudata.MuData(dict(mdata.mod))"
         )
-        raise ValueError(msg)
 
 
 def find_modalities(mdata: Any, asked: Mapping[str, str | None]) -> dict[str, str]:
@@ -45,13 +42,13 @@ def find_modalities(mdata: Any, asked: Mapping[str, str | None]) -> dict[str, st
         if name not in mdata.mod:
             if name == usual[kind]:
                 continue
-            msg = f"There is no modality {name!r} in `mdata`, given as {kind}=...; there are: {there}."
-            raise KeyError(msg)
+            raise KeyError(
+                f"There is no modality {name!r} in `mdata`, given as {kind}=...; there are: {there}."
+            )
         if name in found.values():
-            msg = (
+            raise ValueError(
                 f"The modality {name!r} was named twice. Pass None for what `mdata` does not have."
             )
-            raise ValueError(msg)
         found[kind] = name
     if len(found) < 2:
         which = next(iter(found.values()), None)
@@ -96,13 +93,12 @@ def check_modality(
         _check_values(adata, setup, stats, new)
     if stats.n_empty_cells and kind != "none":
         first = str(adata.obs_names[stats.empty_cells[0]])
-        msg = (
+        warn(
             f"{stats.n_empty_cells:,} of {stats.n_obs:,} cells have no value in {setup.where}, the "
             f"first is {first!r}. They count as cells that have this modality. If it was not measured, "
             f"leave them out of it: {setup.mod} = {setup.mod}[np.ravel({setup.where}.sum(axis=1)) > "
             "0].copy(); mdata.update()"
         )
-        warnings.warn(msg, ScsslWarning, stacklevel=4)
     return stats, kind
 
 
@@ -135,16 +131,14 @@ def _check_values(adata: AnnData, setup: ModalitySetup, stats: MatrixStats, new:
 
     if not stats.n_obs or not stats.n_vars:
         lacking = "cells" if not stats.n_obs else "features"
-        msg = f"{where} has no {lacking}. Leave the modality out: {leave_out}"
-        raise ValueError(msg)
+        raise ValueError(f"{where} has no {lacking}. Leave the modality out: {leave_out}")
     if stats.n_nonfinite:
-        msg = (
+        raise ValueError(
             f"{where} has {stats.n_nonfinite:,} values that are NaN or infinite; the first is "
             f"{place(stats.first_nonfinite)}. Cells in which {setup.name!r} was not measured are left out "
             f"of that modality: {setup.mod} = {setup.mod}[np.isfinite(np.ravel({where}.sum(axis=1)))]"
             ".copy(); mdata.update()"
         )
-        raise ValueError(msg)
     if what == "none":
         return
     option = f"{setup.kind}_normalization"
@@ -160,17 +154,14 @@ def _check_values(adata: AnnData, setup: ModalitySetup, stats: MatrixStats, new:
             f"Put the counts there that these values were made of: {where} = ..."
         )
     if stats.n_negative:
-        msg = (
+        raise ValueError(
             f"{where} has {stats.n_negative:,} negative values; the first is "
             f"{place(stats.first_negative)}. But {wanted}, and these are normalised already. {mend}"
         )
-        raise ValueError(msg)
     if not stats.all_integer:
-        msg = (
+        raise ValueError(
             f"{where} has fractions ({place(stats.first_fraction)}, largest value {stats.max:.4g}), but "
             f"{wanted}. {mend}"
         )
-        raise ValueError(msg)
     if stats.n_empty_cells == stats.n_obs:
-        msg = f"{where} is all zero. Leave the modality out: {leave_out}"
-        raise ValueError(msg)
+        raise ValueError(f"{where} is all zero. Leave the modality out: {leave_out}")

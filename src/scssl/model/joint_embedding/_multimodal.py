@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,7 +13,7 @@ from scipy import sparse
 from scvi import REGISTRY_KEYS
 from scvi.data import AnnDataManager
 
-from scssl._errors import ScsslWarning
+from scssl._errors import warn
 from scssl.data import GeneAlignment, GeneVocabulary
 from scssl.data.keys import PRESENT
 from scssl.data.matrix import columns_of, inverse_document_frequency
@@ -153,33 +152,31 @@ class MultimodalMixin(SSLModel):
         has = [mdata.obs_names.isin(mdata.mod[one.name].obs_names) for one in self.setup.modalities]
         n_paired = int((np.sum(has, axis=0) > 1).sum())
         if n_paired < 2:
-            msg = (
+            warn(
                 f'fusion="clip" contrasts the modalities of a cell, and {n_paired} of {mdata.n_obs:,} cells '
                 "have two: nothing brings the modalities together. Add cells with both, or take "
                 'fusion="mean".'
             )
-            warnings.warn(msg, ScsslWarning, stacklevel=4)
 
     def _check_modality(self, modality: str) -> None:
         if modality not in self.modalities:
             what = ", ".join(map(repr, self.modalities)) or "none: it was set up with an AnnData"
-            msg = f"`modality` must be one of those of the model ({what}); found {modality!r}."
-            raise ValueError(msg)
+            raise ValueError(
+                f"`modality` must be one of those of the model ({what}); found {modality!r}."
+            )
 
     def _read(self, adata: Any, *, min_overlap: float = 0.5) -> CellReader:
         if not self.setup.modalities:
             if hasattr(adata, "mod"):
-                msg = (
+                raise TypeError(
                     f"The model was set up with an AnnData. Pass a modality: adata=mdata.mod["
                     f'"{next(iter(adata.mod), "rna")}"]; to learn from several: setup_mudata(mdata)'
                 )
-                raise TypeError(msg)
             return super()._read(adata, min_overlap=min_overlap)
         own = adata is None or adata is self._adata
         data = self._adata if adata is None else adata
         if data is None:
-            msg = "The model was loaded without an AnnData. Pass a MuData: adata=..."
-            raise ValueError(msg)
+            raise ValueError("The model was loaded without an AnnData. Pass a MuData: adata=...")
         recorded = self.registry_[SETUP].get("fingerprint")
         idf = getattr(self.module, "idf", None)
         reader = read_mudata(
@@ -273,11 +270,10 @@ class MultimodalMixin(SSLModel):
             return super()._backbone()
         rna = next((one for one in self.setup.modalities if one.kind == "rna"), None)
         if rna is None:
-            msg = (
+            raise ValueError(
                 "Only the RNA encoder of a model of several modalities can be fine-tuned, and this model "
                 "reads none. Use its embedding: scssl.tl.label_transfer(..., use_rep=...)"
             )
-            raise ValueError(msg)
         _LOGGER.info("Of the model's encoders, that of RNA is used.")
         prefix = "encoder.encoders.rna."
         weights = {

@@ -155,11 +155,10 @@ class JointEmbeddingModule(SSLModule):
         full: bool = True,
     ) -> LossOutput:
         if self.projector is None:
-            msg = (
+            raise ValueError(
                 "This model has no projector, so it cannot be trained to compare views. Fine-tune it: "
                 "scssl.model.CellTypeClassifier.from_ssl_model(model, adata, labels_key=...)"
             )
-            raise ValueError(msg)
         x, rng = self._rows(tensors), self._generator(rng)
         if x.n_cells < 2:
             # One cell has nothing to be told apart from, so it does not count. Training drops such
@@ -268,8 +267,9 @@ class JointEmbeddingModule(SSLModule):
     def project(self, tensors: Mapping[str, Tensor]) -> Tensor:
         """Output of the projector in evaluation mode, the same for a cell in any batch."""
         if self.projector is None:
-            msg = 'This model has no projector. Use get_latent_representation(layer="encoder").'
-            raise ValueError(msg)
+            raise ValueError(
+                'This model has no projector. Use get_latent_representation(layer="encoder").'
+            )
         return blockwise(self.projector, self.embed(tensors)).float()
 
     def projected(self, z: Tensor) -> Tensor | None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import sparse
 
-from scssl._errors import ScsslWarning
+from scssl._errors import warn
 from scssl.augment import Augmentation
 from scssl.data import NeighborTable
 from scssl.data.graphs import batch_codes, batch_keys, check_edges, check_graph_cells
@@ -84,12 +83,11 @@ def report_coverage(tables: Mapping[str, NeighborTable], rows: np.ndarray) -> No
         found = f"{100 * share:.1f} % of the {len(rows):,} cells to train on have a neighbour to train on"
         _LOGGER.info("%s in the graph %r.", found, name)
         if share < _FEW:
-            msg = (
+            warn(
                 f"Only {found} in the graph {name!r}: the others are not changed by an augmentation that "
                 "draws from it. Take more neighbours (n_neighbors=...), or add a step that changes "
                 'every cell, such as augmentation=[..., "mask"].'
             )
-            warnings.warn(msg, ScsslWarning, stacklevel=6)
 
 
 def _check_edges(

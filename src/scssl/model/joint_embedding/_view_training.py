@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
-from scssl._errors import ScsslWarning
+from scssl._errors import warn
 from scssl.augment import Augmentation
 from scssl.data import PartnerWalks
 from scssl.data.keys import PRESENT, category_key
@@ -74,11 +73,10 @@ class ViewTraining(MultimodalMixin):
         try:
             views_from_config(config["augmentation"])
         except ValueError as error:
-            msg = (
+            warn(
                 f"{error} No views are saved. The loaded model embeds and can be fine-tuned; to train it "
                 "further: model.augmentation = ..."
             )
-            warnings.warn(msg, ScsslWarning, stacklevel=3)
             return {**config, "augmentation": None}
         return config
 
@@ -102,12 +100,11 @@ class ViewTraining(MultimodalMixin):
 
     def _training_data(self) -> CellReader:
         if self.augmentation is None:
-            msg = (
+            raise ValueError(
                 "This model has no augmentation (one that is not of scssl is not saved), so it cannot be "
                 "trained to compare views. Give it one, such as model.augmentation = "
                 "scssl.augment.Mask(0.5)"
             )
-            raise ValueError(msg)
         data = self._read(None)
         if self.setup.batch_key is not None:
             data.obs[category_key(self.setup.batch_key)] = self.setup.codes(
@@ -123,11 +120,10 @@ class ViewTraining(MultimodalMixin):
         views = self.augmentation
         parts = views.values() if isinstance(views, dict) else (views,)
         if not any(part is not None and part.changes for part in parts):
-            msg = (
+            warn(
                 f"The two views of a cell never differ: {views!r} changes nothing. Pass views that do, "
                 'such as model.augmentation = "default".'
             )
-            warnings.warn(msg, ScsslWarning, stacklevel=5)
         # The momentum of a target follows the number of steps in total.
         identity: dict[str, Any] = {"max_epochs": chosen["max_epochs"]}
         tables = {} if data.partners is None else data.partners.tables

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Self
 
@@ -10,7 +9,7 @@ import numpy as np
 import torch
 from anndata import AnnData
 
-from scssl._errors import ScsslWarning
+from scssl._errors import warn
 from scssl._random import RNG, as_seed, derive_seed
 from scssl.augment import Masking, is_own_mask, mask_needs, masking_from_config
 from scssl.augment import masking as make_masking
@@ -136,11 +135,10 @@ class MaskedAutoencoder(PublishedMixin, ReconstructionMixin, TransferMixin, SSLM
         _check_architecture(hidden, n_latent, dropout, mask_signal)
         self._check_loss(loss, output_activation)
         if encode_covariates and not (self.setup.covariate_keys() or self.setup.continuous_keys):
-            msg = (
+            raise ValueError(
                 "encode_covariates=True, but no batch and no covariates were set up. Name them: "
                 'setup_anndata(adata, batch_key="...")'
             )
-            raise ValueError(msg)
         if preset is not None:
             get_preset(preset)
         mask = self._make_mask(masking, mask_rate, mask_options, programs_key)
@@ -226,18 +224,21 @@ class MaskedAutoencoder(PublishedMixin, ReconstructionMixin, TransferMixin, SSLM
     ) -> Masking | None:
         if masking is None:
             if rate is not None or options or key is not None:
-                msg = "masking=None is no mask, which has no rate, options or programmes."
-                raise ValueError(msg)
+                raise ValueError(
+                    "masking=None is no mask, which has no rate, options or programmes."
+                )
             return None
         needs = mask_needs(masking)
         programs = None
         if needs is None:
             if key is not None:
-                msg = f"masking={masking!r} uses no gene programmes; found programs_key={key!r}."
-                raise ValueError(msg)
+                raise ValueError(
+                    f"masking={masking!r} uses no gene programmes; found programs_key={key!r}."
+                )
         elif self._adata is None:
-            msg = f"masking={masking!r} reads gene programmes from an AnnData. Pass `adata`."
-            raise ValueError(msg)
+            raise ValueError(
+                f"masking={masking!r} reads gene programmes from an AnnData. Pass `adata`."
+            )
         else:
             programs = read_programs(self._adata, key, needs=needs)
         if isinstance(masking, Masking):
@@ -246,20 +247,19 @@ class MaskedAutoencoder(PublishedMixin, ReconstructionMixin, TransferMixin, SSLM
 
     def _check_loss(self, loss: str, output_activation: str | None) -> None:
         if loss not in LOSSES:
-            msg = f"`loss` must be one of {', '.join(map(repr, LOSSES))}; found {loss!r}."
-            raise ValueError(msg)
+            raise ValueError(
+                f"`loss` must be one of {', '.join(map(repr, LOSSES))}; found {loss!r}."
+            )
         if loss in ("nb", "zinb") and self.setup.input_kind != "counts":
-            msg = (
+            raise ValueError(
                 f"loss={loss!r} needs counts, but {self.setup.where} was set up as log-normalised. Set "
                 'up a layer with counts: setup_anndata(adata, layer="counts"), or take loss="mse".'
             )
-            raise ValueError(msg)
         if output_activation not in (None, "sigmoid") or (output_activation and loss != "mse"):
-            msg = (
+            raise ValueError(
                 '`output_activation` must be None or, with loss="mse", "sigmoid"; found '
                 f"{output_activation!r} with loss={loss!r}."
             )
-            raise ValueError(msg)
 
     def _training_data(self) -> CellReader:
         data = super()._training_data()
@@ -301,12 +301,11 @@ class MaskedAutoencoder(PublishedMixin, ReconstructionMixin, TransferMixin, SSLM
         mask = self.module.masking
         if mask is None or is_own_mask(mask):
             return self._arguments
-        msg = (
+        warn(
             f"The mask ({mask!r}) is not one of scssl and is not saved, because nothing that is loaded may "
             "bring code along. The loaded model embeds and can be fine-tuned. To train it further: "
             "scssl.model.MaskedAutoencoder.from_ssl_model(model, adata, masking=...)"
         )
-        warnings.warn(msg, ScsslWarning, stacklevel=3)
         return {**self._arguments, "masking": None}
 
     def _train_defaults(self, n_cells: int) -> dict[str, Any]:
@@ -328,9 +327,11 @@ def _check_architecture(
     hidden: Sequence[int], n_latent: int, dropout: float, mask_signal: str | None
 ) -> None:
     if not hidden or any(width < 1 for width in hidden) or n_latent < 1:
-        msg = f"Layers need at least one unit, found hidden_dims={hidden}, n_latent={n_latent}."
-        raise ValueError(msg)
+        raise ValueError(
+            f"Layers need at least one unit, found hidden_dims={hidden}, n_latent={n_latent}."
+        )
     rate(dropout=dropout)
     if mask_signal not in (None, "rescale", "indicator"):
-        msg = f"`mask_signal` must be None, 'rescale' or 'indicator', found {mask_signal!r}."
-        raise ValueError(msg)
+        raise ValueError(
+            f"`mask_signal` must be None, 'rescale' or 'indicator', found {mask_signal!r}."
+        )

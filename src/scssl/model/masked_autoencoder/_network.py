@@ -143,18 +143,16 @@ class MaskedAutoencoderModule(SSLModule):
         self, statistics: GeneStatistics, *, fresh: bool, n_output_genes: int | None
     ) -> None:
         if not self.decodes:
-            msg = (
+            raise ValueError(
                 "This model has no decoder, so it cannot be trained to predict hidden genes. Fine-tune "
                 "it: scssl.model.CellTypeClassifier.from_ssl_model(model, adata, labels_key=...)"
             )
-            raise ValueError(msg)
         if self.masking is None:
-            msg = (
+            raise ValueError(
                 "This model has no mask (one that is not of scssl is not saved), so it cannot be trained to "
                 "predict hidden genes. Start a model from it that has one: "
                 "scssl.model.MaskedAutoencoder.from_ssl_model(model, adata, masking=...)"
             )
-            raise ValueError(msg)
         if fresh:
             device = self.gene_decoder.bias.device
             start = torch.from_numpy(self._start(statistics)).float().to(device)
@@ -233,11 +231,10 @@ class MaskedAutoencoderModule(SSLModule):
             Genes to decode, all by default.
         """
         if not self.decodes:
-            msg = (
+            raise ValueError(
                 "This model has no decoder: it embeds cells, but cannot reconstruct expression. Use "
                 "get_latent_representation(), or a model with a decoder."
             )
-            raise ValueError(msg)
 
         def decode(z_and_covariates: Tensor) -> Tensor:
             hidden = self.decoder(z_and_covariates)

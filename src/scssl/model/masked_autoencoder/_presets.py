@@ -89,6 +89,5 @@ def get_preset(name: str) -> Preset:
         If there is none.
     """
     if name not in PRESETS:
-        msg = f"There is no preset {name!r}; there are {', '.join(map(repr, PRESETS))}."
-        raise ValueError(msg)
+        raise ValueError(f"There is no preset {name!r}; there are {', '.join(map(repr, PRESETS))}.")
     return PRESETS[name]

@@ -129,13 +129,13 @@ class TransferMixin:
         >>> adapted.train(max_epochs=2, progress=False)
         """
         if freeze not in ("none", "encoder"):
-            msg = f'`freeze` must be "none" or "encoder", found {freeze!r}.'
-            raise ValueError(msg)
+            raise ValueError(f'`freeze` must be "none" or "encoder", found {freeze!r}.')
         other = resolve(model)
         source = backbone_of(other)
         if source.model_class != cls.__name__:
-            msg = f"The weights are those of a {source.model_class}, not of a {cls.__name__}."
-            raise TypeError(msg)
+            raise TypeError(
+                f"The weights are those of a {source.model_class}, not of a {cls.__name__}."
+            )
         told: dict[str, Any] = {
             "batch_key": batch_key,
             "categorical_covariate_keys": categorical_covariate_keys,
@@ -232,11 +232,10 @@ def _mask_of(other: Any, rows: np.ndarray, kwargs: dict[str, Any]) -> dict[str, 
     mask = other.module.masking
     if mask is None or not is_own_mask(mask):
         what = "is not known any more" if mask is None else f"({mask!r}) is not one of scssl"
-        msg = (
+        raise ValueError(
             f"The mask of the other model {what}. Say what is to be hidden: "
             'from_ssl_model(model, adata, masking="random")'
         )
-        raise ValueError(msg)
     if kwargs.get("programs_key") is not None:
         # The programmes are those of `adata`.
         config = mask.config()
@@ -253,12 +252,11 @@ def _mask_of(other: Any, rows: np.ndarray, kwargs: dict[str, Any]) -> dict[str, 
         n_programs = len(programs)
         programs = programs.mapped(position, len(rows))
         if programs is None:
-            msg = (
+            raise ValueError(
                 f"Of the {n_programs} gene programmes of the mask of the other model none has its genes "
                 "in `adata`. Say what is to be hidden: "
                 'from_ssl_model(model, adata, masking="random")'
             )
-            raise ValueError(msg)
         _LOGGER.info("%d of %d gene programmes of the mask are left.", len(programs), n_programs)
     return {"masking": remade(mask, programs=programs, rate=rate, options=options)}
 

@@ -94,13 +94,12 @@ class ClusterRounds(DatasetsMixin, SSLModel):
             refuse_missing(data.adata, data.adata.obs[key], key)
             return
         there = ", ".join(map(repr, columns[:20])) or "none"
-        msg = (
+        raise KeyError(
             f"There is no column {key!r} in adata.obs, with the data set of each cell; there are: {there}. "
             f'If all are of one data set: adata.obs["{key}"] = "mine". If there are several AnnData: '
             'model.attach(scssl.data.Datasets({"one": adata, "two": other})). To embed cells, without '
             "training on them: model.get_latent_representation(adata)"
         )
-        raise KeyError(msg)
 
     def _dataset_names(self) -> list[str]:
         """Data sets of the model's own cells, in the order of their codes."""

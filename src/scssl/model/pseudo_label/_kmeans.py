@@ -18,8 +18,9 @@ _INIT_ROWS = 50_000
 def check_engine(engine: str) -> None:
     """Refuse what is not one of the engines, installed or not."""
     if engine not in ENGINES:
-        msg = f"`kmeans` must be one of {', '.join(map(repr, ENGINES))}; found {engine!r}."
-        raise ValueError(msg)
+        raise ValueError(
+            f"`kmeans` must be one of {', '.join(map(repr, ENGINES))}; found {engine!r}."
+        )
 
 
 def resolve_engine(engine: str) -> Literal["sklearn", "faiss"]:
@@ -35,8 +36,9 @@ def resolve_engine(engine: str) -> Literal["sklearn", "faiss"]:
     check_engine(engine)
     there = find_spec("faiss") is not None
     if engine == "faiss" and not there:
-        msg = 'kmeans="faiss" needs faiss: pip install faiss-cpu. Or use kmeans="sklearn".'
-        raise ImportError(msg)
+        raise ImportError(
+            'kmeans="faiss" needs faiss: pip install faiss-cpu. Or use kmeans="sklearn".'
+        )
     return "faiss" if engine == "faiss" or (engine == "auto" and there) else "sklearn"
 
 
@@ -110,6 +112,5 @@ def numbers_of_clusters(
     """
     if n_cells < 4:
         where = f"Data set {name!r} has" if name else "There are"
-        msg = f"{where} {n_cells} cells; clusters need at least 4. Leave it out."
-        raise ValueError(msg)
+        raise ValueError(f"{where} {n_cells} cells; clusters need at least 4. Leave it out.")
     return [int(np.clip(round(n_cells / per), 2, n_cells // 2)) for per in cells_per_cluster]

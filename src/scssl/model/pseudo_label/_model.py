@@ -117,8 +117,7 @@ class PseudoLabel(ClusterRounds):
     ) -> None:
         super().__init__(adata, registry)
         if preset not in (None, "scpretrain"):
-            msg = f'`preset` must be "scpretrain" or None, found {preset!r}.'
-            raise ValueError(msg)
+            raise ValueError(f'`preset` must be "scpretrain" or None, found {preset!r}.')
         published = preset is not None
         if head_activation == "auto":
             head_activation = "sigmoid" if published else None
@@ -201,8 +200,9 @@ class PseudoLabel(ClusterRounds):
             If the model was not trained since it was made or loaded.
         """
         if self._clusters is None or self._adata is None:
-            msg = "There are no clusters: they are of the cells that model.train() learns from."
-            raise ValueError(msg)
+            raise ValueError(
+                "There are no clusters: they are of the cells that model.train() learns from."
+            )
         names = [f"{per} cells" for per in self._arguments["cells_per_cluster"]]
         return pd.DataFrame(self._clusters, index=self._adata.obs_names, columns=names)
 
@@ -235,21 +235,22 @@ def _check(arguments: Mapping[str, Any]) -> None:
     rate(dropout=arguments["dropout"], mask_rate=arguments["mask_rate"])
     if arguments["head_activation"] not in HEAD_ACTIVATIONS:
         known = ", ".join(map(repr, ("auto", *HEAD_ACTIVATIONS)))
-        msg = f"`head_activation` must be one of {known}; found {arguments['head_activation']!r}."
-        raise ValueError(msg)
+        raise ValueError(
+            f"`head_activation` must be one of {known}; found {arguments['head_activation']!r}."
+        )
     # Whether it is installed matters when cells are clustered: a loaded model embeds without.
     check_engine(arguments["kmeans"])
 
 
 def _sizes(per: Any) -> list[int]:
     if isinstance(per, (str, bytes)) or not isinstance(per, (Sequence, np.ndarray)):
-        msg = (
+        raise ValueError(
             "`cells_per_cluster` must be a list of numbers, one for each partition, such as (200, 100, "
             f"50), or (50,) for one partition; found {per!r}."
         )
-        raise ValueError(msg)
     sizes = [whole(f"cells_per_cluster[{i}]", one) for i, one in enumerate(per)]
     if not sizes or min(sizes) < 2:
-        msg = f"`cells_per_cluster` must be numbers of at least 2, found {tuple(sizes)}."
-        raise ValueError(msg)
+        raise ValueError(
+            f"`cells_per_cluster` must be numbers of at least 2, found {tuple(sizes)}."
+        )
     return sizes

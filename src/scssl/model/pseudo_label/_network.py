@@ -103,8 +103,7 @@ class PseudoLabelModule(SSLModule):
     ) -> LossOutput:
         """Mean over the data sets in the batch of the loss of their cells; their sum, as published."""
         if self.heads is None:
-            msg = "There are no clusters to predict: start_round() comes first."
-            raise RuntimeError(msg)
+            raise RuntimeError("There are no clusters to predict: start_round() comes first.")
         x = self._rows(tensors)
         if self.mask is not None and self.training:
             z = self.encoder(self.mask(x, self._generator(rng), ViewContext()))

@@ -78,11 +78,10 @@ class RoundFolder:
         if not is_first_process():
             return
         if self.to is not None and self.source is None and _numbers(self.to):
-            msg = (
+            raise ValueError(
                 f"{self.to} holds the rounds of another run. To go on with that run pass "
                 f'resume_from="{self.to}"; for a new one, another checkpoint_dir.'
             )
-            raise ValueError(msg)
 
     def read(self, run: Mapping[str, Any]) -> RoundStart:
         """The last round that was started.
@@ -102,8 +101,9 @@ class RoundFolder:
         assert self.source is not None
         numbers = _numbers(self.source)
         if not numbers:
-            msg = f"There are no rounds in {self.source}. Pass the `checkpoint_dir` of the run to resume."
-            raise BundleError(msg)
+            raise BundleError(
+                f"There are no rounds in {self.source}. Pass the `checkpoint_dir` of the run to resume."
+            )
         path = _folder(self.source, numbers[-1]) / _START
         found = dict(SafeCheckpointIO().load_checkpoint(path))
         check_same_run(found.pop("run", {}), run)
