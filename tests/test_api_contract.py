@@ -340,7 +340,7 @@ def test_copy(name, data, model):
     assert_same(written(result, "mine"), written(adata, "mine"))
 
 
-@pytest.mark.parametrize("name", MEASURES)
+@pytest.mark.parametrize("name", sorted(MEASURES))
 def test_measures_return_a_row_and_write_it(name, data, model):
     adata = data.copy()
     result = call(name, adata, model, key_added="mine")

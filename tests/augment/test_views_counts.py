@@ -172,7 +172,7 @@ def test_resampling_follows_its_distribution(kind, augmentation, draw):
         # Of 70 %, scaled back to the sum it was.
         (BinomialThinning(0.7, p=1), lambda c: c * 0.7 * 0.3 / 0.7**2),
     ],
-    ids=repr,
+    ids=["poisson", "nb 0.1", "nb 1.0", "thinning"],
 )
 def test_variance_of_counts(augmentation, variance):
     # Among very many genes, the sum of a cell hardly varies, and a share is a count.

@@ -90,7 +90,7 @@ def fit(
         scaler = StandardScaler().fit(values[protocol.pool].astype(np.float64))
         x = scaler.transform(x.astype(np.float64))
     state = derive_seed(seed, "classifier") % 2**32
-    estimator = _train(_make(classifier, options, state), x, y, warn=True)
+    estimator = _train(_make(classifier, options, state), x, y, loud=True)
     fitted = Fitted(estimator, scaler, options, _PROBABILITIES.get(classifier, "softmax"))
     if classifier == "svm":
         held_out = _held_out(lambda: _make(classifier, options, state), x, y, seed)
@@ -126,7 +126,7 @@ def _make(classifier: str, options: dict[str, Any], state: int) -> Any:
     return estimator
 
 
-def _train(estimator: Any, x: np.ndarray, y: np.ndarray, *, warn: bool = False) -> Any:
+def _train(estimator: Any, x: np.ndarray, y: np.ndarray, *, loud: bool = False) -> Any:
     from sklearn.exceptions import ConvergenceWarning
 
     with warnings.catch_warnings(record=True) as caught:
@@ -136,7 +136,7 @@ def _train(estimator: Any, x: np.ndarray, y: np.ndarray, *, warn: bool = False) 
         if not issubclass(one.category, ConvergenceWarning):
             warnings.warn(one.message, one.category, stacklevel=4)
     # Said once, for the classifier that is kept.
-    if warn and any(issubclass(one.category, ConvergenceWarning) for one in caught):
+    if loud and any(issubclass(one.category, ConvergenceWarning) for one in caught):
         n = estimator.max_iter
         warn(
             f"{type(estimator).__name__} did not converge in {n:,} iterations. Give it more, "

@@ -88,7 +88,7 @@ def protein_table(
 
 
 def choose_transform(
-    values: np.ndarray, asked: str | None, where: str, *, warn: bool = True
+    values: np.ndarray, asked: str | None, where: str, *, loud: bool = True
 ) -> Transform:
     """Transform of the targets; warns where it is for counts and values are not whole numbers.
 
@@ -111,7 +111,7 @@ def choose_transform(
             f"{measured.min():g}: it is normalised already. Pass transform=None."
         )
     fractions = measured[measured != measured.round()]
-    if asked is not None and warn and len(fractions):
+    if asked is not None and loud and len(fractions):
         # No error: counts from which a background was taken away are fractions too.
         warn(
             f"transform={asked!r} is for counts, but {len(fractions):,} of {len(measured):,} values in "
