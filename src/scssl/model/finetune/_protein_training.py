@@ -61,7 +61,7 @@ class ProteinTrainingMixin(FineTunedModel):
         chosen = np.where(columns >= 0, values[:, columns], np.nan)
         transform = self._arguments["transform"]
         # Of its own cells the model has said so when it was made.
-        choose_transform(chosen, transform, f'adata.obsm["{obsm}"]', warn=not own)
+        choose_transform(chosen, transform, f'adata.obsm["{obsm}"]', loud=not own)
         return transformed(chosen, transform)
 
     def _training_data(self) -> CellReader:
