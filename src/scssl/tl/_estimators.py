@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from scssl._errors import warn
 from scssl._random import derive_generator, derive_seed
 
 from ._protocol import Protocol, rank_in_class

@@ -10,6 +10,8 @@ import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 
+from scssl._errors import warn
+
 Transform = Literal["log1p", "clr"] | None
 TRANSFORMS = ("auto", "log1p", "clr", None)
 
