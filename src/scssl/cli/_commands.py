@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ._parser import MODEL_OPTIONS, SETUP_OPTIONS, TRAIN_OPTIONS
+from ._options import MODEL_OPTIONS, SETUP_OPTIONS, TRAIN_OPTIONS
 
 if TYPE_CHECKING:
     from anndata import AnnData

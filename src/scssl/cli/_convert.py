@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from ._parser import _add_command, _add_options, _add_output
+from ._options import add_command, add_options, add_output
 
 CONVERT = """\
 Make a model folder of a checkpoint that Richter et al. (2025) published (TillR/sc_pretrained on the
@@ -76,7 +76,7 @@ _OF_OTHERS = ("genes", "legacy_output", "pretext", "labels_key")
 
 def add_convert(commands: Any) -> None:
     """Add the command to a parser."""
-    parser = _add_command(
+    parser = add_command(
         commands,
         "convert",
         lambda arguments: convert(**arguments),
@@ -90,14 +90,14 @@ def add_convert(commands: Any) -> None:
     parser.add_argument(
         "--repo", metavar="OWNER/NAME", help="repository of the Hugging Face Hub to read from"
     )
-    _add_output(parser, "DIR", "folder to save the model in")
+    add_output(parser, "DIR", "folder to save the model in")
     parser.add_argument(
         "--classes",
         metavar="FILE",
         help="names of a classifier's classes, one per line, in the order of the network's outputs; "
         "without it, of a classifier the encoder alone is converted",
     )
-    _add_options(parser.add_argument_group("options of from_pretrained"), CONVERT_OPTIONS)
+    add_options(parser.add_argument_group("options of from_pretrained"), CONVERT_OPTIONS)
 
 
 def convert(
