@@ -13,7 +13,7 @@ from ._masked_nb import nb_nll, sparse_masked_nb
 from ._negative_cosine import negative_cosine
 from ._nt_xent import nt_xent
 from ._partition_cross_entropy import partition_cross_entropy
-from ._supcon import supcon
+from ._supcon import SUPCON_TEMPERATURE, supcon
 from ._vicreg import vicreg
 
 __all__ = [

@@ -18,9 +18,12 @@ from torch.nn import functional
 
 from ._views import check_temperature, full_precision
 
+#: That of Khosla et al. on ImageNet, for all models that learn with this loss.
+SUPCON_TEMPERATURE = 0.1
+
 
 @full_precision
-def supcon(z: Tensor, labels: Tensor, *, temperature: float = 0.1) -> Tensor:
+def supcon(z: Tensor, labels: Tensor, *, temperature: float = SUPCON_TEMPERATURE) -> Tensor:
     """Supervised contrastive loss of a batch.
 
     Every cell is an anchor once and compared with all others, at a cost quadratic in the batch.

@@ -11,6 +11,7 @@ import torch
 from scssl._errors import ScsslWarning
 from scssl.data import Datasets
 from scssl.model import CellPLM
+from scssl.objective import SUPCON_TEMPERATURE
 
 from .test_cellplm import SMALL, TISSUE, TRAIN, build, make
 
@@ -73,6 +74,7 @@ def test_the_latent_term_of_pretraining_is_not_that_of_labels(adata):
         big, adata, objective="supcon", labels_key="type", kl_weight=0.5, **TISSUE
     )
     assert model.module.latent_weight == 0.5
+    assert model.module.temperature == SUPCON_TEMPERATURE
 
 
 def test_a_reference_and_a_panel_go_on_from_a_trained_model(adata):

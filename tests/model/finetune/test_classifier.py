@@ -12,6 +12,7 @@ import torch
 import scssl
 from scssl._errors import BundleError, GeneMismatchError, ScsslWarning
 from scssl.hub import read_bundle, write_bundle
+from scssl.objective import SUPCON_TEMPERATURE
 
 from ..conftest import SMALL, TRAIN, make_counts
 
@@ -259,6 +260,20 @@ def test_nonsense_in_a_folder(source, adata, tmp_path, spoil):
         MODEL.load(tmp_path / "bad")
 
 
+def test_temperature_of_the_contrast_is_saved(source, adata, tmp_path):
+    model = MODEL.from_ssl_model(source, adata, "cell_type", loss="supcon")
+    assert model.module.temperature == SUPCON_TEMPERATURE
+    model = MODEL.from_ssl_model(source, adata, "cell_type", loss="supcon", supcon_temperature=0.5)
+    assert model.module.temperature == 0.5
+    model.save(tmp_path / "model")
+    assert MODEL.load(tmp_path / "model").module.temperature == 0.5
+    # A folder of a version that did not save it, when it was 0.1.
+    bundle = read_bundle(tmp_path / "model")
+    del bundle.config["arguments"]["supcon_temperature"]
+    write_bundle(tmp_path / "old", tensors=bundle.tensors, config=bundle.config, genes=bundle.genes)
+    assert MODEL.load(tmp_path / "old").module.temperature == 0.1
+
+
 def test_class_weights(source):
     adata = make_counts(n_cells=300)
     keep = np.flatnonzero((adata.obs["cell_type"] != "type 2") | (np.arange(300) < 60))
@@ -373,6 +388,7 @@ def test_unknown_labels_when_training_on(source, adata, tmp_path):
     [
         ({"head": "deep"}, ValueError, "`head` must be 'linear' or 'mlp', found 'deep'"),
         ({"loss": "mse"}, ValueError, "`loss` must be 'ce' or 'supcon'"),
+        ({"supcon_temperature": 0}, ValueError, "`supcon_temperature` must be a positive number"),
         ({"freeze": 7}, ValueError, "layers from 0 to 3, found 7"),
         ({"class_weight": "even"}, ValueError, "`class_weight` must be"),
         ({"class_weight": {"B": 1}}, ValueError, "names 'B', which is no class"),

@@ -28,6 +28,7 @@ from scssl.model.base import (
     trained_classes,
     whole,
 )
+from scssl.objective import SUPCON_TEMPERATURE
 
 from ._checks import check_arguments, check_pairs
 from ._from_pretrained import PublishedCellPLMMixin
@@ -133,7 +134,7 @@ class CellPLM(PublishedCellPLMMixin, CellPLMTransferMixin, ImputationMixin, Cell
         nats per cell below which it costs nothing, 0 by default; 5, 10,000 and 5 for the mixture of
         :cite:p:`Wen2024` (for clusters, a quarter of the greatest divergence that there can be).
     temperature
-        Of ``objective="supcon"``, 0.07.
+        Of ``objective="supcon"``, 0.1 as in :cite:p:`Khosla2020`.
     context
         Which cells see each other. ``"sample"``: those of a sample (default). ``"tiles"``: those of a piece
         of tissue of at most `context_size` cells, with `halo` cells around it. ``"random"``: at most
@@ -192,7 +193,7 @@ class CellPLM(PublishedCellPLMMixin, CellPLMTransferMixin, ImputationMixin, Cell
         kl_weight: float | None = None,
         warmup_steps: int | None = None,
         free_bits: float | None = None,
-        temperature: float = 0.07,
+        temperature: float = SUPCON_TEMPERATURE,
         context: Literal["sample", "tiles", "random"] = "sample",
         context_size: int = 2000,
         halo: int = 200,

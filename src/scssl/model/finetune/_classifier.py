@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 from anndata import AnnData
 
+from scssl._checks import check_number
 from scssl._random import RNG, as_seed
 from scssl.data import GeneVocabulary
 from scssl.model.base import (
@@ -22,6 +23,7 @@ from scssl.model.base import (
     register_model,
     trained_classes,
 )
+from scssl.objective import SUPCON_TEMPERATURE
 
 from ._classifier_network import CellTypeClassifierModule
 from ._classifier_training import UNLABELED, LabelledTraining
@@ -61,6 +63,8 @@ class CellTypeClassifier(PublishedClassifierMixin, LabelledTraining):
         ``"ce"``: cross-entropy. ``"supcon"``: the encoder learns from the supervised contrastive loss
         :cite:p:`Khosla2020`, the head from the cross-entropy on its embeddings; for an encoder that is
         not frozen.
+    supcon_temperature
+        Of ``loss="supcon"``, 0.1 as in :cite:p:`Khosla2020`.
     class_weight
         `None`; ``"balanced"``: every class weighs as much in training as any other; or weights by
         class, 1 for those left out. Validation is never weighted.
@@ -92,6 +96,7 @@ class CellTypeClassifier(PublishedClassifierMixin, LabelledTraining):
         freeze: Literal["none", "encoder"] | int = "none",
         head: Literal["linear", "mlp"] = "linear",
         loss: Literal["ce", "supcon"] = "ce",
+        supcon_temperature: float = SUPCON_TEMPERATURE,
         class_weight: ClassWeight = None,
         min_overlap: float = 0.5,
         rng: RNG = 0,
@@ -116,6 +121,9 @@ class CellTypeClassifier(PublishedClassifierMixin, LabelledTraining):
             "freeze": freeze,
             "head": head,
             "loss": loss,
+            "supcon_temperature": check_number(
+                "supcon_temperature", supcon_temperature, "(0, inf)"
+            ),
             "class_weight": checked_weights(class_weight, self.classes),
             "min_overlap": self._min_overlap,
         }
@@ -208,6 +216,7 @@ class CellTypeClassifier(PublishedClassifierMixin, LabelledTraining):
         freeze: Literal["none", "encoder"] | int = "none",
         head: Literal["linear", "mlp"] = "linear",
         loss: Literal["ce", "supcon"] = "ce",
+        supcon_temperature: float = SUPCON_TEMPERATURE,
         class_weight: ClassWeight = None,
         min_overlap: float = 0.5,
         new_genes: Literal["ignore", "learn"] = "ignore",
@@ -227,7 +236,7 @@ class CellTypeClassifier(PublishedClassifierMixin, LabelledTraining):
             Cells with labels; they are set up here.
         labels_key, unlabeled_category
             As in :meth:`setup_anndata`.
-        freeze, head, loss, class_weight, rng
+        freeze, head, loss, supcon_temperature, class_weight, rng
             As in the class.
         min_overlap
             Share of the model's genes that `adata` must have.
@@ -260,6 +269,7 @@ class CellTypeClassifier(PublishedClassifierMixin, LabelledTraining):
             freeze=freeze,
             head=head,
             loss=loss,
+            supcon_temperature=supcon_temperature,
             class_weight=class_weight,
             min_overlap=min_overlap,
             rng=rng,
@@ -275,6 +285,7 @@ class CellTypeClassifier(PublishedClassifierMixin, LabelledTraining):
             n_classes=len(arguments["classes"]),
             head=arguments["head"],
             loss=arguments["loss"],
+            temperature=arguments["supcon_temperature"],
             freeze=arguments["freeze"],
         )
 
@@ -287,6 +298,8 @@ class CellTypeClassifier(PublishedClassifierMixin, LabelledTraining):
         rest = {
             name: value for name, value in config.items() if name not in ("backbone", "classes")
         }
+        # Models saved by earlier versions do not say it: it was this.
+        rest.setdefault("supcon_temperature", 0.1)
         backbone = Backbone.from_dict(config["backbone"], GeneVocabulary(names))
         model = cls(registry=registry, backbone=backbone, **rest)
         if model.classes != config["classes"]:

@@ -13,7 +13,7 @@ from torch.nn import functional
 from scssl.data.keys import LABELS
 from scssl.module import SSLModule, asked_for, blockwise
 from scssl.nn import Head
-from scssl.objective import supcon
+from scssl.objective import SUPCON_TEMPERATURE, supcon
 
 from ._network import FineTunedModule, Freeze
 
@@ -52,7 +52,7 @@ class CellTypeClassifierModule(FineTunedModule):
         n_classes: int,
         head: Literal["linear", "mlp"] = "linear",
         loss: Literal["ce", "supcon"] = "ce",
-        temperature: float = 0.1,
+        temperature: float = SUPCON_TEMPERATURE,
         freeze: Freeze = "none",
     ) -> None:
         n_hidden = 128 if head == "mlp" else None
