@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from ._backbone import Backbone, copied, known_genes
+from ._backbone import Backbone, copied
 from ._datasets import DatasetsMixin
-from ._foreign import SOURCE, check_unused, foreign
-from ._genes import gene_columns
+from ._foreign import SOURCE, check_unused, foreign, from_foreign
+from ._genes import gene_columns, known_genes
 from ._labels import check_label_column, checked_weights, label_codes, trained_classes
 from ._modality_setup import ModalitySetup
 from ._model import SETUP, SSLModel

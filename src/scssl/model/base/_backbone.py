@@ -5,22 +5,19 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from scssl._errors import GeneMismatchError
+from scssl._checks import check_choice
 from scssl.data import GeneVocabulary
 from scssl.module import SSLModule
 
+from ._genes import known_genes
 from ._registry import get_model_class, list_models
 from ._setup import DataSetup
-
-if TYPE_CHECKING:
-    pass
-
 
 _LOGGER = logging.getLogger("scssl")
 # The layer on the genes, in every model: a row for each gene.
@@ -62,11 +59,7 @@ class Backbone:
         cls, name: str, registry: dict[str, Any], arguments: Mapping[str, Any], seed: int
     ) -> Backbone:
         """Encoder of a new model on data that are set up, with the weights that it starts from."""
-        if name not in list_models():
-            raise ValueError(
-                f"`backbone` must be the name of a model, one of {', '.join(list_models())}; found {name!r}."
-            )
-        model_class: Any = get_model_class(name)
+        model_class: Any = get_model_class(check_choice("backbone", name, list_models()))
         if not model_class._learns_embeddings:
             raise ValueError(
                 f"`backbone` {name} learns no embedding of its own. Name a self-supervised model."
@@ -156,21 +149,6 @@ class Backbone:
                 "continuous_covariate_keys": list(self.setup.continuous_keys),
             }
         return read
-
-
-def known_genes(theirs: GeneVocabulary, ours: Any, min_overlap: float) -> np.ndarray:
-    """Position of genes among those of the other model, -1 where it does not know them."""
-    rows = theirs.align(ours, min_overlap=0).columns
-    known = int((rows >= 0).sum())
-    if known < min_overlap * len(rows):
-        some = [", ".join(map(str, names[:3])) for names in (theirs.names, ours)]
-        raise GeneMismatchError(
-            f"The model knows {known:,} of the {len(rows):,} genes of `adata`, fewer than "
-            f"min_overlap={min_overlap:g}. It has genes like {some[0]}, `adata` like {some[1]}. Use the "
-            "same kind of names, or leave out the other genes: "
-            "adata = adata[:, adata.var_names.isin(model.genes.names)].copy()"
-        )
-    return rows
 
 
 def copied(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

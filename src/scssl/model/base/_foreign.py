@@ -22,6 +22,25 @@ def foreign(name: str) -> Any:
     return getattr(importlib.import_module("scssl.published"), name)
 
 
+def from_foreign(reader: str, *args: Any, device: Any, adata: Any, **options: Any) -> Any:
+    """Model that a reader makes of a checkpoint, on a device and with data if there are any.
+
+    Parameters
+    ----------
+    reader
+        Name of a function of ``scssl.published``.
+    *args, **options
+        Of that function.
+    device, adata
+        As in ``load`` of a model.
+    """
+    model = foreign(reader)(*args, **options)
+    model.module.to(device).eval()
+    if adata is not None:
+        model.attach(adata)
+    return model
+
+
 def check_unused(example: str, /, **arguments: Any) -> None:
     """Refuse arguments that mean something for checkpoints only; how to name one, for the message."""
     for name, value in arguments.items():

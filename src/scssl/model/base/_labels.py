@@ -9,7 +9,9 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from ._setup import DataSetup, _some, as_strings, check_anndata, obs_column
+from scssl._checks import check_number, some
+
+from ._setup import DataSetup, as_strings, check_anndata, obs_column
 
 # A column of numbers with more classes than this and few cells per class is a measurement.
 _MANY_NUMBERS = 50
@@ -25,7 +27,7 @@ def check_label_column(adata: AnnData, key: str | None, unlabeled: str | None) -
     """
     check_anndata(adata)
     if key is None:
-        there = ", ".join(map(repr, adata.obs.columns[:20])) or "none"
+        there = some(adata.obs.columns, 20) or "none"
         raise ValueError(
             "A classifier learns from labels: say which column of adata.obs has them, labels_key=...; "
             f"there are: {there}."
@@ -83,8 +85,8 @@ def label_codes(
     new = sorted(set(names[labelled & (codes < 0)]))
     if new:
         raise ValueError(
-            f'adata.obs["{key}"] has {len(new)} classes that the model does not have: {_some(new)}. It '
-            f"has {_some(classes)}. Rename them, set them to missing, or make a new model."
+            f'adata.obs["{key}"] has {len(new)} classes that the model does not have: {some(new)}. It '
+            f"has {some(classes)}. Rename them, set them to missing, or make a new model."
         )
     if not labelled.any():
         raise ValueError(f'No cell has a label in adata.obs["{key}"].')
@@ -99,12 +101,12 @@ def checked_weights(weights: Any, classes: Sequence[str]) -> Any:
         raise ValueError(
             f"`class_weight` must be None, 'balanced' or a dict of weights by class, found {weights!r}."
         )
-    checked = {str(name): float(value) for name, value in weights.items()}
-    unknown = sorted(set(checked) - set(classes))
+    unknown = sorted({str(name) for name in weights} - set(classes))
     if unknown:
         raise ValueError(
-            f"`class_weight` names {unknown[0]!r}, which is no class; there are {', '.join(classes)}."
+            f"`class_weight` names {unknown[0]!r}, which is no class; there are {some(classes, 50)}."
         )
-    if not all(0 < value < np.inf for value in checked.values()):
-        raise ValueError(f"Class weights must be positive numbers, found {checked}.")
-    return checked
+    return {
+        str(name): check_number(f"class_weight[{str(name)!r}]", value, "(0, inf)")
+        for name, value in weights.items()
+    }
