@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
+from huggingface_hub import ModelCard
 
 from scssl.hub._card import CardFacts, has_tag, make_card
 
@@ -45,7 +45,9 @@ def split(text):
     """Metadata, and the sections by title."""
     metadata, body = re.fullmatch(r"---\n(.*?)\n---\n(.*)", text, re.DOTALL).groups()
     parts = re.split(r"^## (.+)\n", body, flags=re.MULTILINE)
-    return yaml.safe_load(metadata), dict(zip(parts[1::2], parts[2::2], strict=True))
+    return ModelCard(f"---\n{metadata}\n---\n").data.to_dict(), dict(
+        zip(parts[1::2], parts[2::2], strict=True)
+    )
 
 
 def table(section):

@@ -116,7 +116,7 @@ def test_revisions(pushed, tmp_path):
         path = tmp_path / str(value) / str(revision)
         fetch_bundle(REPO, path, revision=revision)
         assert read_bundle(path).tensors["weight"][0, 0] == value
-    message = rf"lab/cells has no revision 'v9'.*{pushed.url}/lab/cells/commits/main"
+    message = rf"config.json at 'v9' failed: .*Revision.*{pushed.url}/lab/cells/commits/main"
     with pytest.raises(FileNotFoundError, match=message):
         fetch_bundle(REPO, tmp_path / "none", revision="v9")
 
@@ -178,7 +178,9 @@ def test_damaged_folder(hub, folder):
 @pytest.mark.parametrize("token", [None, READER])
 def test_without_the_right_to_write(hub, folder, monkeypatch, token):
     monkeypatch.delenv("HF_TOKEN")
-    with pytest.raises(PermissionError, match=r"not let you write to lab/cells.*`hf auth login`"):
+    with pytest.raises(
+        PermissionError, match=r"Writing to lab/cells failed: .*40[13].*`hf auth login`"
+    ):
         push_bundle(folder, REPO, card=CARD, token=token)
     assert hub.repos == {}
     push_bundle(folder, REPO, card=CARD, token=WRITER)
@@ -323,9 +325,9 @@ def test_config_that_was_edited(pushed, tmp_path):
 def test_missing_file(pushed, tmp_path, name):
     repo = pushed.repos[REPO]
     repo.commit("main", {n: c for n, c in repo.files.items() if n != name})
-    expected = rf"lab/cells has no file '{name}'. Its files: {pushed.url}/lab/cells/tree/"
+    expected = rf"lab/cells/{name}.* failed: .*Entry Not.* Its files: {pushed.url}/lab/cells/tree/"
     if name == "config.json":
-        expected = r"lab/cells has no config.json: it is not a model of scssl.*list_models\(\)"
+        expected = r"lab/cells/config.json failed: .* not a model of scssl.*list_models\(\)"
     with pytest.raises(FileNotFoundError, match=expected):
         fetch_bundle(REPO, tmp_path / "copy")
     assert not (tmp_path / "copy").exists()
@@ -396,7 +398,8 @@ def test_private(hub, folder, tmp_path, monkeypatch):
     push_bundle(folder, REPO, card=CARD, private=True)
     monkeypatch.delenv("HF_TOKEN")
     message = (
-        r'no model lab/cells on .* or it is private.*list_models\(author="lab"\).*hf auth login'
+        r'lab/cells/config.json failed: .* Repository Not Found.* private .*list_models\(author="lab"\)'
+        ".*hf auth login"
     )
     with pytest.raises(FileNotFoundError, match=message):
         fetch_bundle(REPO, tmp_path / "copy")
@@ -407,7 +410,7 @@ def test_private(hub, folder, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("token", [READER, False])
 def test_no_such_repository(hub, token):
-    with pytest.raises(FileNotFoundError, match="There is no model lab/none on"):
+    with pytest.raises(FileNotFoundError, match="lab/none/config.json failed: .* Repository Not"):
         fetch_file("lab/none", "config.json", token=token)
 
 
@@ -415,12 +418,16 @@ def test_gated(hub, folder, monkeypatch):
     push_bundle(folder, REPO, card=CARD)
     hub.repos[REPO].gated = True
     monkeypatch.delenv("HF_TOKEN")
-    with pytest.raises(PermissionError, match=rf"is gated. Ask for access on {hub.url}/lab/cells"):
+    with pytest.raises(
+        PermissionError, match=rf"gated repo.* Ask for access on {hub.url}/lab/cells"
+    ):
         fetch_file(REPO, "config.json")
 
 
 def test_token_that_is_no_longer_valid(pushed):
-    with pytest.raises(PermissionError, match=r"not let you read lab/cells \(status 401\)"):
+    with pytest.raises(
+        PermissionError, match=r"Reading lab/cells/config.json failed: .*401.* Log in"
+    ):
         fetch_file(REPO, "config.json", token="hf_old")
 
 
@@ -491,9 +498,11 @@ def test_offline(pushed, folder, tmp_path, monkeypatch):
         fetch_bundle("lab/other", tmp_path / "four")
     with pytest.raises(ConnectionError, match="lab/cells/README.md at 'v2' is not in the cache"):
         fetch_file(REPO, "README.md", revision="v2")
-    with pytest.raises(ConnectionError, match="not asked, because HF_HUB_OFFLINE is set"):
+    with pytest.raises(
+        ConnectionError, match="list of models failed: .*unset the `HF_HUB_OFFLINE`"
+    ):
         list_models()
-    with pytest.raises(ConnectionError, match="HF_HUB_OFFLINE is set. Unset it"):
+    with pytest.raises(ConnectionError, match="Writing to lab/cells failed: .*HF_HUB_OFFLINE"):
         push_bundle(folder, REPO, card=CARD)
     assert pushed.requests == []
 
@@ -510,7 +519,7 @@ def test_no_network(pushed, folder, tmp_path, monkeypatch, no_waiting):
     with pytest.raises(ConnectionError, match=message):
         fetch_bundle("lab/other", tmp_path / "three")
     for call in (list_models, lambda: push_bundle(folder, REPO, card=CARD)):
-        with pytest.raises(ConnectionError, match="cannot be reached: .* Check the network"):
+        with pytest.raises(ConnectionError, match="failed: .*refused. Check the network to http"):
             call()
 
 
@@ -559,7 +568,7 @@ def test_list_models(hub):
     empty = list_models("nobody")
     assert len(empty) == 0
     assert empty.columns.tolist() == found.columns.tolist()
-    with pytest.raises(ValueError, match="`limit` must be at least 1"):
+    with pytest.raises(ValueError, match="`limit` must be a whole number of at least 1 or None"):
         list_models(limit=0)
 
 

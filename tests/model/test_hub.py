@@ -81,7 +81,10 @@ def test_a_folder_goes_first(hub, trained, tmp_path, monkeypatch):
 
 
 def test_neither_folder_nor_repository(hub, model_class):
-    with pytest.raises(FileNotFoundError, match=r"no folder lab/cells, .* no model lab/cells on "):
+    with pytest.raises(
+        FileNotFoundError,
+        match=r"no folder lab/cells, .* lab/cells/config.json failed: .*Repository Not",
+    ):
         model_class.from_pretrained(REPO)
     with pytest.raises(BundleError, match="There is no folder cells"):
         model_class.from_pretrained("cells")

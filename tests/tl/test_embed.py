@@ -186,7 +186,10 @@ def test_name_on_the_hub(hub, trained, cells, tmp_path, monkeypatch):
     trained.push_to_hub("lab/cells")
     scssl.tl.embed(cells := cells.copy(), "lab/cells")
     np.testing.assert_array_equal(cells.obsm["X_ssl"], trained.get_latent_representation(cells))
-    with pytest.raises(FileNotFoundError, match="no folder lab/none, .* no model lab/none on http"):
+    with pytest.raises(
+        FileNotFoundError,
+        match="no folder lab/none, .* lab/none/config.json failed: .*Repository Not Found.* http",
+    ):
         scssl.tl.embed(cells, "lab/none")
     # A folder goes first.
     hub.requests.clear()

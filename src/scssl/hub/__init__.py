@@ -2,8 +2,16 @@
 
 from ._bundle import CONFIG, Bundle, check_target, read_bundle, write_bundle
 from ._card import CardFacts, has_tag, make_card
-from ._push import push_bundle
-from ._remote import collect, commit_of, fetch_bundle, fetch_file, is_repo_id, list_models, renamed
+from ._remote import (
+    collect,
+    commit_of,
+    fetch_bundle,
+    fetch_file,
+    is_repo_id,
+    list_models,
+    push_bundle,
+    renamed,
+)
 
 __all__ = [
     "Bundle",

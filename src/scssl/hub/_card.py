@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 TAG = "scssl"
 FIELDS = ("description", "species", "data", "license", "evaluation", "limits")
 _TAGS = (TAG, "single-cell", "self-supervised-learning", "biology")
+_TEMPLATE = Path(__file__).with_name("model_card.md")
 
 
 @dataclass(frozen=True)
@@ -93,20 +94,54 @@ def make_card(facts: CardFacts, repo_id: str, card: Card = None) -> str:
                 f'`card` is taken as the text itself. For the file: card=pathlib.Path("{card}")'
             )
         return card
+    from huggingface_hub import ModelCard, ModelCardData
+
     given = _check_fields(card or {})
     species = _list(given.get("species")) or _list(facts.species)
-    parts = [
-        f"---\n{_front_matter(facts, given.get('license'), species)}---",
-        f"# {repo_id.split('/')[-1]}",
-        given.get("description") or facts.description,
-        f"## Use\n\n{_use(facts, repo_id)}",
-        f"## Training data\n\n{_data(facts, given.get('data'), species)}",
-        f"## Model and training\n\n{_training(facts)}",
-        f"## Evaluation\n\n{_evaluation(given.get('evaluation'))}",
-        f"## Limits\n\n{_limits(facts, _list(given.get('limits')))}",
-        f"## Licence\n\n{_license(given.get('license'))}",
-    ]
-    return "\n\n".join(part.strip("\n") for part in parts) + "\n"
+    scales = "" if facts.target_sum is None else f"scales each cell to {facts.target_sum:,g} and "
+    kinds = {
+        "counts": f"raw counts; the model itself {scales}takes log(1 + x)",
+        "lognorm": "values that are already scaled per cell and log-transformed, as by "
+        "`scanpy.pp.normalize_total` and `scanpy.pp.log1p`",
+    }
+    ids = {"ensembl": "Ensembl ids", "symbol": "gene symbols", "unknown": "names"}
+    about = {
+        "model": facts.model,
+        "version": facts.versions.get("scssl"),
+        "species": ", ".join(species) or None,
+        "n_cells": facts.training.get("n_cells"),
+        "n_genes": facts.n_genes,
+        "gene_ids": facts.gene_ids,
+        "input": facts.input,
+        "n_latent": facts.n_latent,
+    }
+    metadata = ModelCardData(
+        license=given.get("license"),
+        library_name=TAG,
+        tags=list(dict.fromkeys([*_TAGS, _slug(facts.model), *map(_slug, species)])),
+        scssl={name: value for name, value in about.items() if value is not None},
+    )
+    several = bool(facts.modalities)
+    evaluation = given.get("evaluation")
+    made = ModelCard.from_template(
+        metadata,
+        template_path=str(_TEMPLATE),
+        facts=facts,
+        repo_id=repo_id,
+        title=repo_id.split("/")[-1],
+        description=given.get("description") or facts.description,
+        package="mudata" if several else "anndata",
+        reader='read_h5mu("cells.h5mu")' if several else 'read_h5ad("cells.h5ad")',
+        reads=facts.modalities or {facts.where: kinds[facts.input]},
+        ids=ids[facts.gene_ids],
+        data=given.get("data"),
+        data_table=_table([("", ""), *_data(facts, species)]),
+        training_table=_table([("", ""), *_training(facts)]),
+        evaluation=None if evaluation is None else _evaluation(evaluation),
+        limits=_list(given.get("limits")),
+        license=given.get("license"),
+    )
+    return f"{made.content.rstrip()}\n"
 
 
 def has_tag(text: str) -> bool:
@@ -117,12 +152,11 @@ def has_tag(text: str) -> bool:
     ValueError
         If they cannot be read: the hub would refuse the card.
     """
-    import yaml  # type: ignore[import-untyped]
     from huggingface_hub import ModelCard
 
     try:
         data = ModelCard(text, ignore_metadata_errors=True).data
-    except (ValueError, yaml.YAMLError) as error:
+    except Exception as error:  # of the client's YAML library, which is not ours to import
         raise ValueError(
             f"The metadata of the card, between the lines `---`, are not a mapping in YAML: {error}"
         ) from error
@@ -148,77 +182,19 @@ def _check_fields(card: Any) -> dict[str, Any]:
     return dict(card)
 
 
-def _front_matter(facts: CardFacts, license: str | None, species: Sequence[str]) -> str:
-    from huggingface_hub import ModelCardData
-
-    tags = [*_TAGS, _slug(facts.model), *map(_slug, species)]
-    about = {
-        "model": facts.model,
-        "version": facts.versions.get("scssl"),
-        "species": ", ".join(species) or None,
-        "n_cells": facts.training.get("n_cells"),
-        "n_genes": facts.n_genes,
-        "gene_ids": facts.gene_ids,
-        "input": facts.input,
-        "n_latent": facts.n_latent,
-    }
-    known = {name: value for name, value in about.items() if value is not None}
-    data = ModelCardData(
-        license=license, library_name=TAG, tags=list(dict.fromkeys(tags)), scssl=known
-    )
-    return f"{data.to_yaml()}\n"
-
-
-def _use(facts: CardFacts, repo_id: str) -> str:
-    several = bool(facts.modalities)
-    lines = [
-        "import mudata" if several else "import anndata",
-        "import scssl",
-        "",
-        'adata = mudata.read_h5mu("cells.h5mu")'
-        if several
-        else 'adata = anndata.read_h5ad("cells.h5ad")',
-        f'model = scssl.model.{facts.model}.from_pretrained("{repo_id}")',
-        *facts.example,
-    ]
-    scales = "" if facts.target_sum is None else f"scales each cell to {facts.target_sum:,g} and "
-    kinds = {
-        "counts": f"raw counts; the model itself {scales}takes log(1 + x)",
-        "lognorm": "values that are already scaled per cell and log-transformed, as by "
-        "`scanpy.pp.normalize_total` and `scanpy.pp.log1p`",
-    }
-    ids = {"ensembl": "Ensembl ids", "symbol": "gene symbols", "unknown": "names"}
-    examples = ", ".join(f"`{name}`" for name in facts.gene_examples)
-    reads = [f"- It reads `{matrix}`: {what}." for matrix, what in facts.modalities.items()]
-    if several:
-        reads.append("- Cells may lack modalities. An AnnData is taken for RNA alone.")
-    notes = [
-        *(reads or [f"- It reads `{facts.where}`: {kinds[facts.input]}."]),
-        f"- Genes are matched by name ({ids[facts.gene_ids]}: {examples}, …), in any order. Genes that "
-        "are absent count as zero; with less than half of them it refuses.",
-    ]
-    if facts.columns:
-        names = ", ".join(f"`{name}`" for name in facts.columns)
-        notes.append(f"- It needs the columns {names} of `adata.obs`, with categories it knows.")
-    shell = f"scssl embed cells.h5ad --model {repo_id} --out embedded.h5ad"
-    code = "\n".join(["```python", *lines, "```"])
-    return "\n".join([code, "", f"Embedding in a shell: `{shell}`", "", *notes])
-
-
-def _data(facts: CardFacts, data: str | None, species: Sequence[str]) -> str:
+def _data(facts: CardFacts, species: Sequence[str]) -> list[tuple[str, str]]:
     n_cells = facts.training.get("n_cells")
     kind = {"ensembl": "Ensembl ids", "symbol": "symbols", "unknown": "kind of name not known"}
-    rows = [
+    return [
         ("cells", "not recorded" if n_cells is None else f"{n_cells:,}"),
         ("genes", f"{facts.n_genes:,} ({kind[facts.gene_ids]})"),
         ("species", ", ".join(species) or "not given"),
         ("values", "raw counts" if facts.input == "counts" else "log-normalised"),
         *((what, ", ".join(f"`{n}`" for n in names)) for what, names in facts.trained_with.items()),
     ]
-    return (f"{data}\n\n" if data else "") + _table([("", ""), *rows])
 
 
-def _training(facts: CardFacts) -> str:
+def _training(facts: CardFacts) -> list[tuple[str, str]]:
     rows = [
         ("architecture", facts.summary),
         ("parameters", f"{facts.n_parameters:,}"),
@@ -236,41 +212,20 @@ def _training(facts: CardFacts) -> str:
     rows += [(k.replace("_", " "), _cell(v)) for k, v in done.items() if v is not None]
     if facts.versions:
         rows.append(("versions", ", ".join(f"{n} {v}" for n, v in facts.versions.items())))
-    return _table([("", ""), *rows])
+    return rows
 
 
 def _evaluation(evaluation: Any) -> str:
-    if evaluation is None:
-        return (
-            "None was given. Before you rely on the embedding, compare it on your own cells with "
-            "PCA: `scssl.tl.knn_score(adata, label_key, use_rep=...)`."
-        )
+    import pandas as pd
+
     frame = _as_frame(evaluation)
-    named = frame.index.name is not None or not frame.index.equals(_range(len(frame)))
+    named = frame.index.name is not None or not frame.index.equals(pd.RangeIndex(len(frame)))
     head = ([str(frame.index.name or "")] if named else []) + [str(name) for name in frame.columns]
     body = [
         ([_cell(label)] if named else []) + [_cell(value) for value in row]
         for label, row in zip(frame.index, frame.itertuples(index=False), strict=True)
     ]
     return _table([head, *body])
-
-
-def _limits(facts: CardFacts, limits: Sequence[str]) -> str:
-    own = [
-        "Cells unlike those it was trained on (other tissues, species, protocols) get an embedding "
-        "too, with no warning that it means little.",
-        "Differences between batches, donors and protocols can remain in the embedding.",
-        "It is made for research, not for diagnosis.",
-    ]
-    if facts.input == "counts":
-        own.insert(0, "Values that are not raw counts are refused or embedded wrongly.")
-    return "\n".join(f"- {text}" for text in [*limits, *own])
-
-
-def _license(license: str | None) -> str:
-    if license is None:
-        return "None was given. Ask the owner of this repository before you use or share the model."
-    return f"`{license}`. The data it was trained on may have terms of their own."
 
 
 def _as_frame(evaluation: Any) -> pd.DataFrame:
@@ -295,12 +250,6 @@ def _as_frame(evaluation: Any) -> pd.DataFrame:
     if frame.empty:
         raise ValueError("The evaluation is empty. Leave it out.")
     return frame
-
-
-def _range(length: int) -> pd.RangeIndex:
-    import pandas as pd
-
-    return pd.RangeIndex(length)
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:

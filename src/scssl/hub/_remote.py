@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import re
 import shutil
@@ -11,20 +10,21 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from scssl._checks import check_whole
 from scssl._errors import BundleError
-from scssl._io import MAX_JSON_BYTES, replace_folder
+from scssl._io import MAX_JSON_BYTES, file_digest, parse_json, replace_folder
 from scssl._settings import settings
 
 from ._bundle import (
     CONFIG,
     FILES,
+    FORMAT,
     GENES,
     TENSORS,
     check_target,
     read_bundle,
     read_document,
 )
-from ._remote_errors import explained
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 _LOGGER = logging.getLogger("scssl")
 TAG = "scssl"
+LOG_IN = 'Log in with `hf auth login`, or pass token="hf_..."'
 _REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9_][\w.-]*", re.ASCII)
 # What of the metadata of a card is shown in the list of models: text of strangers, so only this.
 _FACTS = {
@@ -41,6 +42,7 @@ _FACTS = {
     "n_genes": int,
     "gene_ids": str,
     "input": str,
+    "license": str,
 }
 
 
@@ -100,8 +102,7 @@ def fetch_file(
         )
     path = fetch(client(token), repo_id, filename, check_revision(revision))
     if expected_sha256 is not None:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = file_digest(path)
         if digest != expected_sha256.lower():
             raise BundleError(
                 f"{filename} of {repo_id} is another file than expected: its sha256 is {digest}, not "
@@ -191,6 +192,105 @@ def collect(
     return commit
 
 
+def push_bundle(
+    path: str | Path,
+    repo_id: str,
+    *,
+    card: str,
+    private: bool = False,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    commit_message: str | None = None,
+) -> str:
+    """Publish a model folder on the Hugging Face Hub, in one commit.
+
+    Parameters
+    ----------
+    path
+        Folder that ``model.save`` wrote.
+    repo_id
+        Repository, ``"owner/name"``; made if there is none.
+    card
+        Text of its ``README.md``.
+    private
+        Make it private. A repository that exists stays as it is, and is refused if it is public.
+    revision
+        Branch to push to, made if there is none; the main branch by default.
+    token
+        Access token that may write; that of ``hf auth login`` by default.
+    commit_message
+        Message of the commit.
+
+    Returns
+    -------
+    Address of the commit.
+
+    Raises
+    ------
+    BundleError
+        If `path` does not hold a sound model.
+    ValueError
+        If the model is not trained, the repository holds a model of another program, or it is public
+        and should be private.
+    PermissionError
+        If the token may not write to the repository.
+    ConnectionError
+        If the hub cannot be reached.
+    """
+    from huggingface_hub import CommitOperationAdd
+
+    from scssl import __version__
+
+    path = Path(path)
+    check_repo_id(repo_id)
+    branch = check_revision(revision) or "main"
+    config = read_bundle(path).config
+    if not config.get("trained"):
+        raise ValueError(
+            f"The model in {path} is not trained, so it is not published. Call model.train()."
+        )
+    api = client(token)
+    with progress_bars(), explained(repo_id, write=True):
+        api.create_repo(repo_id, private=private, exist_ok=True)
+        if private and not api.model_info(repo_id).private:
+            raise ValueError(
+                f"{repo_id} exists already and is public, so nothing is pushed with private=True. Make "
+                f'it private first: huggingface_hub.update_repo_settings("{repo_id}", private=True)'
+            )
+        if branch != "main":
+            api.create_branch(repo_id, branch=branch, exist_ok=True)
+    _check_content(api, repo_id, branch)
+    operations = [CommitOperationAdd(name, str(path / name)) for name in FILES]
+    operations.append(CommitOperationAdd("README.md", card.encode()))
+    with progress_bars(), explained(repo_id, write=True):
+        commit = api.create_commit(
+            repo_id,
+            operations,
+            commit_message=commit_message or f"{config.get('class')} of scssl {__version__}",
+            revision=branch,
+        )
+    _LOGGER.info("Pushed to %s/%s (commit %s).", api.endpoint, repo_id, commit.oid)
+    return str(commit.commit_url)
+
+
+def _check_content(api: HfApi, repo_id: str, branch: str) -> None:
+    """Refuse to write over the model of another program."""
+    with explained(repo_id, write=True):
+        there = {file.rfilename for file in api.model_info(repo_id, revision=branch).siblings or ()}
+    if CONFIG not in there:
+        return
+    path = fetch(api, repo_id, CONFIG, branch, max_bytes=MAX_JSON_BYTES)
+    try:
+        ours = parse_json(path.read_bytes(), path).get("format") == FORMAT
+    except BundleError:
+        ours = False
+    if not ours:
+        raise ValueError(
+            f"{repo_id} holds a model of another program (its {CONFIG} is not of scssl), so nothing "
+            "is pushed there. Give another name."
+        )
+
+
 def list_models(
     author: str | None = None,
     search: str | None = None,
@@ -233,8 +333,7 @@ def list_models(
     """
     import pandas as pd
 
-    if limit is not None and limit < 1:
-        raise ValueError(f"`limit` must be at least 1, or None for all; found {limit}.")
+    limit = check_whole("limit", limit, none=True)
     with explained(None):
         found = list(
             client(token).list_models(
@@ -246,28 +345,24 @@ def list_models(
                 expand=["cardData", "downloads", "gated", "lastModified", "likes", "private"],
             )
         )
-    numbers = {"n_cells": "Int64", "n_genes": "Int64", "downloads": "Int64", "likes": "Int64"}
-    names = ["repo_id", *_FACTS, "license", "downloads", "likes"]
-    names += ["last_modified", "private", "gated"]
+    names = ["repo_id", *_FACTS, "downloads", "likes", "last_modified", "private", "gated"]
+    numbers = dict.fromkeys(("n_cells", "n_genes", "downloads", "likes"), "Int64")
     return pd.DataFrame([_row(info) for info in found], columns=names).astype(numbers)
 
 
 def _row(info: Any) -> dict[str, Any]:
-    card = info.card_data
-    told = card.get(TAG) if card is not None else None
-    facts = told if isinstance(told, dict) else {}
-    license = card.get("license") if card is not None else None
+    card = info.card_data or {}
+    told = card.get(TAG)
+    told = {**(told if isinstance(told, dict) else {}), "license": card.get("license")}
     return {
         "repo_id": info.id,
         **{
-            name: facts[name] if type(facts.get(name)) is kind else None
+            name: told[name] if type(told.get(name)) is kind else None
             for name, kind in _FACTS.items()
         },
-        "license": license if isinstance(license, str) else None,
-        "downloads": info.downloads,
-        "likes": info.likes,
-        "last_modified": info.last_modified,
-        "private": info.private,
+        **{
+            name: getattr(info, name) for name in ("downloads", "likes", "last_modified", "private")
+        },
         "gated": bool(info.gated),
     }
 
@@ -351,24 +446,25 @@ def check_repo_id(repo_id: Any) -> None:
 
 
 def _check_filename(filename: Any) -> None:
-    parts = PurePosixPath(filename).parts if isinstance(filename, str) else ()
-    outside = not parts or parts[0] == "/" or ".." in parts
-    if outside or "\\" in filename or ":" in filename or "\0" in filename:
+    if not _is_inside(filename) or ":" in filename:
         raise ValueError(
             f"`filename` must be the path of a file inside the repository, found {filename!r}."
         )
 
 
 def check_revision(revision: Any) -> str | None:
-    if revision is None:
-        return None
-    parts = PurePosixPath(revision).parts if isinstance(revision, str) else ()
     # It also names a file in the cache.
-    if not parts or parts[0] == "/" or ".." in parts or "\\" in revision or "\0" in revision:
+    if revision is not None and not _is_inside(revision):
         raise ValueError(
             f"`revision` must be a branch, tag or commit of the repository, found {revision!r}."
         )
-    return str(revision)
+    return None if revision is None else str(revision)
+
+
+def _is_inside(path: Any) -> bool:
+    """Whether a path stays in the folder that it is appended to, on every system."""
+    parts = PurePosixPath(path).parts if isinstance(path, str) else ()
+    return bool(parts) and parts[0] != "/" and not {"..", "\\", "\0"} & {*parts, *path}
 
 
 @contextmanager
@@ -390,3 +486,93 @@ def progress_bars() -> Iterator[None]:
         yield
     finally:
         enable_progress_bars()
+
+
+@contextmanager
+def explained(
+    repo_id: str | None,
+    *,
+    filename: str | None = None,
+    revision: str | None = None,
+    write: bool = False,
+) -> Iterator[None]:
+    """Turn errors of the client into built-in ones: what it says, and the line to type.
+
+    Parameters
+    ----------
+    repo_id
+        Repository that is asked for; `None` for all.
+    filename, revision
+        File that is asked for, if one is.
+    write
+        Whether it is written to.
+    """
+    from huggingface_hub import constants, errors
+
+    what = f"{repo_id}/{filename}" if filename else repo_id or "the list of models"
+    what += "" if revision is None else f" at {revision!r}"
+    # The client's library for HTTP is not ours to import: its name differs between versions.
+    transport_error: type[Any] = errors.HfHubHTTPError.__bases__[0]
+    try:
+        yield
+    except errors.LocalEntryNotFoundError as error:
+        # What the client says here is of arguments that are its own.
+        msg = f"{what} is not in the cache ({constants.HF_HUB_CACHE})"
+        if constants.HF_HUB_OFFLINE:
+            msg += ", and HF_HUB_OFFLINE is set. Unset it, or fetch the model where there is a network: "
+            msg += f"hf download {repo_id}"
+        else:
+            msg += f" and cannot be fetched from {constants.ENDPOINT}: {_said(error.__cause__ or error)} "
+            msg += "Check the network or HF_ENDPOINT."
+        raise ConnectionError(msg) from error
+    except errors.HFValidationError as error:
+        raise ValueError(str(error)) from error
+    # A RuntimeError is what the client makes of a failed transfer.
+    except (errors.OfflineModeIsEnabled, transport_error, RuntimeError) as error:
+        kind, advice = _advice(error, repo_id, filename, revision, write=write)
+        done = "Writing to" if write else "Reading"
+        raise kind(f"{done} {what} failed: {_said(error)} {advice}".rstrip()) from error
+
+
+def _advice(
+    error: Any, repo_id: str | None, filename: str | None, revision: str | None, *, write: bool
+) -> tuple[type[OSError], str]:
+    """What kind of error one of the client is here, and what to do that it does not say."""
+    from huggingface_hub import constants, errors
+
+    at = f"{constants.ENDPOINT}/{repo_id}"
+    match error:
+        case errors.OfflineModeIsEnabled():
+            return ConnectionError, ""
+        case errors.GatedRepoError():
+            return PermissionError, f"Ask for access on {at}. {LOG_IN}."
+        case errors.RevisionNotFoundError():
+            return FileNotFoundError, f"Leave it out for the newest; all: {at}/commits/main"
+        case errors.EntryNotFoundError() if filename == CONFIG:
+            return FileNotFoundError, (
+                "It is not a model of scssl. Those are: scssl.hub.list_models(). If it holds a published "
+                "checkpoint, say which: from_pretrained(..., file=...)"
+            )
+        case errors.EntryNotFoundError():
+            return FileNotFoundError, f"Its files: {at}/tree/{revision or 'main'}"
+        case errors.RepositoryNotFoundError() if not write:
+            owner = "" if repo_id is None else repo_id.split("/")[0]
+            there = f'What there is: scssl.hub.list_models(author="{owner}").'
+            return FileNotFoundError, f"{there} For private ones: {LOG_IN}."
+        case errors.RepositoryNotFoundError():
+            return PermissionError, f"{LOG_IN}; the token must have the right to write."
+        case errors.HfHubHTTPError() if error.response.status_code in (401, 403):
+            scope = "; the token must have the right to write" if write else ""
+            return PermissionError, f"{LOG_IN}{scope}."
+        case errors.HfHubHTTPError():
+            return ConnectionError, "Try again later."
+        case RuntimeError():
+            cause = f"({_said(error.__cause__)}) " if error.__cause__ else ""
+            return ConnectionError, f"{cause}Try again."
+    return ConnectionError, f"Check the network to {constants.ENDPOINT}, or HF_ENDPOINT."
+
+
+def _said(error: BaseException) -> str:
+    """What an error says, in one line."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if text.endswith(".") else f"{text}."
