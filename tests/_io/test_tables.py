@@ -9,8 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from scssl._io._tables import file_digest, read_text_table, texts
-from scssl.pp._tables import read_table
+from scssl._io._tables import file_digest, read_table, read_text_table, texts
 from scssl.published._gene_table import GeneOrder, read_gene_table
 
 IDS = ["ENSG00000000003", "ENSG00000000005", "ENSG00000000419"]

@@ -12,8 +12,8 @@ from scipy import sparse
 import scssl
 from scssl import ScsslWarning
 from scssl.data.matrix._pca import pca
-from scssl.pp import _batch_graphs
-from scssl.pp._batch_graphs import BatchSearch, batch_pairs, check_graph
+from scssl.pp import _cross_batch
+from scssl.pp._cross_batch import BatchSearch, batch_pairs, check_graph
 
 SIZES = {"b": 40, "c": 25, "a": 60}
 
@@ -136,7 +136,7 @@ def test_equal_cells_have_an_entry_too(adata, method):
         assert graph.nnz > 0
         assert (graph.data == 1).all()
         assert (graph.diagonal() == 0).all()
-    assert (_batch_graphs.connectivity(np.array([0, 1e300])) > 0).all()
+    assert (_cross_batch.connectivity(np.array([0, 1e300])) > 0).all()
 
 
 @pytest.mark.parametrize("method", ["bbknn", "mnn"])
@@ -283,9 +283,9 @@ def large() -> ad.AnnData:
 def approximate(large):
     with pytest.MonkeyPatch.context() as patch:
         queried = []
-        index = _batch_graphs.Index._approximate
+        index = _cross_batch.Index._approximate
         patch.setattr(
-            _batch_graphs.Index,
+            _cross_batch.Index,
             "_approximate",
             lambda self, k: queried.append(len(self.values)) or index(self, k),
         )
@@ -571,14 +571,29 @@ def without(adata, what):
         ("sparse", {}, TypeError, "must be a dense matrix of numbers, found csr_matrix"),
         ("", {"use_rep": "X_scvi"}, KeyError, "no 'X_scvi'; it has 'X_rep'"),
         ("", {"use_rep": None}, ValueError, "adata.X is empty.*use_rep"),
-        ("", {"use_rep": None, "layer": "counts"}, KeyError, "no layer 'counts'; it has: none"),
+        (
+            "",
+            {"use_rep": None, "layer": "counts"},
+            KeyError,
+            "no layer 'counts' in adata.layers; there are: none",
+        ),
         ("", {"method": "knn"}, ValueError, "`method` must be 'bbknn' or 'mnn', found 'knn'"),
         ("", {"metric": "l1"}, ValueError, "`metric` must be 'cosine' or 'euclidean', found 'l1'"),
-        ("", {"n_neighbors": 0}, ValueError, "`n_neighbors` must be an integer of at least 1"),
-        ("", {"n_neighbors_within": 1.5}, ValueError, "`n_neighbors_within` must be an integer"),
-        ("", {"max_batches": 0}, ValueError, "`max_batches` must be an integer of at least 1"),
-        ("", {"max_anchors": True}, ValueError, "`max_anchors` must be an integer of at least 1"),
-        ("", {"n_pcs": -1}, ValueError, "`n_pcs` must be an integer of at least 1"),
+        ("", {"n_neighbors": 0}, ValueError, "`n_neighbors` must be a whole number of at least 1"),
+        (
+            "",
+            {"n_neighbors_within": 1.5},
+            ValueError,
+            "`n_neighbors_within` must be a whole number",
+        ),
+        ("", {"max_batches": 0}, ValueError, "`max_batches` must be a whole number of at least 1"),
+        (
+            "",
+            {"max_anchors": True},
+            ValueError,
+            "`max_anchors` must be a whole number of at least 1",
+        ),
+        ("", {"n_pcs": -1}, ValueError, "`n_pcs` must be a whole number of at least 1"),
         ("", {"exact": "no"}, TypeError, "`exact` must be True, False or None, found 'no'"),
         ("", {"key_added": ""}, TypeError, "`key_added` must be a string that is not empty"),
     ],

@@ -416,7 +416,7 @@ def test_what_was_done_is_logged(caplog):
         (["Qars"], biomart_table(), {"from_species": "axolotl"}, GeneMismatchError, "has ids of mouse where those of axolotl .*say from_species='mouse'"),
         (MOUSE, columns_table(), {"to_species": "Mus musculus"}, ValueError, "are both 'mouse'"),
         (MOUSE, columns_table(), {"to_species": ""}, TypeError, "`to_species` must be a string that is not empty"),
-        (MOUSE, columns_table(), {"on": "entrez"}, ValueError, "`on` must be 'symbol' or 'ensembl' or None, found 'entrez'"),
+        (MOUSE, columns_table(), {"on": "entrez"}, ValueError, "`on` must be 'symbol', 'ensembl' or None, found 'entrez'"),
         (MOUSE, columns_table(), {"unmapped": "zero"}, ValueError, "`unmapped` must be 'drop' or 'keep', found 'zero'"),
         (MOUSE_ID, columns_table(), {}, GeneMismatchError, "looked up as Ensembl ids, but the table .* has gene symbols of both.*gene_names="),
         (HUMAN_ID, biomart_table(), {}, GeneMismatchError, "Ensembl ids of human already, such as ENSG00000000000"),

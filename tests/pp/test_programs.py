@@ -139,7 +139,7 @@ def test_too_few_programmes(adata):
     assert record["fraction_used"] == 2 / 41
     assert record["fraction_found"] == 3 / 81
     assert record["fraction_covered"] == 3 / 8
-    with pytest.raises(ValueError, match="`min_programs` must be an integer of at least 1"):
+    with pytest.raises(ValueError, match="`min_programs` must be a whole number of at least 1"):
         scssl.pp.gene_programs(adata, alone, min_programs=0)
 
 

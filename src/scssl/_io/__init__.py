@@ -13,7 +13,7 @@ from ._files import (
     replace_folder,
     write_durably,
 )
-from ._tables import file_digest, read_text_table, texts
+from ._tables import NameTable, file_digest, read_table, read_text_table, texts
 from ._trees import (
     decode,
     encode,

@@ -1,26 +1,30 @@
-"""Neighbours of cells across batches."""
+"""Neighbours of cells across batches: nearest cells of every batch, and mutual ones."""
 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+from scipy import sparse
 
 from scssl._checks import (
     check_adata,
-    check_integers,
+    check_choice,
     check_key,
+    check_whole,
     first_fraction,
     get_embedding,
+    get_matrix,
+    some,
     whole_numbers,
 )
 from scssl._errors import warn
-from scssl._random import RNG, as_seed, derive_seed
+from scssl._neighbors import EXACT_PAIRS, Index
+from scssl._random import RNG, as_seed, derive_generator, derive_seed
 
 if TYPE_CHECKING:
     from anndata import AnnData
-    from scipy import sparse
 
 _LOGGER = logging.getLogger("scssl")
 
@@ -28,6 +32,8 @@ Method = Literal["bbknn", "mnn"]
 Metric = Literal["euclidean", "cosine"]
 _KEYS = {"bbknn": "cross_batch_neighbors", "mnn": "mnn"}
 _N_NEIGHBORS = {"bbknn": 5, "mnn": 20}
+# Cells of a batch up to which the search looks at all of them: as fast as pynndescent.
+_SMALL_BATCH = 4096
 
 
 def cross_batch_neighbors(
@@ -139,28 +145,20 @@ def cross_batch_neighbors(
     >>> bool(adata.uns["mnn"]["coverage"] > 0.9)
     True
     """
-    from scssl._neighbors import EXACT_PAIRS
     from scssl.data.graphs import describe_cells
 
-    from ._batch_graphs import (
-        BatchSearch,
-        balanced,
-        batch_pairs,
-        check_graph,
-        mutual,
-        within,
-    )
-
-    _check_arguments(adata, method, metric, key_added, exact)
-    k = _N_NEIGHBORS[method] if n_neighbors is None else n_neighbors
-    check_integers(n_neighbors=(k, 1), n_neighbors_within=(n_neighbors_within, 1), n_pcs=(n_pcs, 1))
-    check_integers(
-        **{
-            name: (value, 1)
-            for name, value in {"max_batches": max_batches, "max_anchors": max_anchors}.items()
-            if value is not None
-        }
-    )
+    check_adata(adata)
+    check_choice("method", method, _KEYS)
+    check_choice("metric", metric, ("cosine", "euclidean"))
+    if key_added is not None:
+        check_key(key_added, "key_added")
+    if exact not in (None, True, False):
+        raise TypeError(f"`exact` must be True, False or None, found {exact!r}.")
+    k = check_whole("n_neighbors", _N_NEIGHBORS[method] if n_neighbors is None else n_neighbors)
+    n_within = check_whole("n_neighbors_within", n_neighbors_within)
+    n_pcs = check_whole("n_pcs", n_pcs)
+    max_batches = check_whole("max_batches", max_batches, none=True)
+    max_anchors = check_whole("max_anchors", max_anchors, none=True)
     codes, names = _batches(adata, batch_key)
     sizes = np.bincount(codes)
     seed = as_seed(rng)
@@ -171,7 +169,7 @@ def cross_batch_neighbors(
             f"{source} is zero in some cells (first: {first!r}), which have no angle to others. "
             'Leave them out, or take metric="euclidean".'
         )
-    _warn_of_small(names, sizes, max(k, n_neighbors_within) if method == "mnn" else k, batch_key)
+    _warn_of_small(names, sizes, max(k, n_within) if method == "mnn" else k, batch_key)
     if exact is None:
         exact = float(len(codes)) ** 2 <= EXACT_PAIRS
 
@@ -183,7 +181,7 @@ def cross_batch_neighbors(
     else:
         graphs = {
             key: mutual(search, pairs, k, max_anchors),
-            f"{key}_within": within(search, n_neighbors_within),
+            f"{key}_within": balanced(search, [], n_within),
         }
         check_graph(graphs[f"{key}_within"], codes, "same")
     check_graph(graphs[key], codes, "any" if method == "bbknn" else "other")
@@ -206,33 +204,19 @@ def cross_batch_neighbors(
             "method": method,
             "embedding": source,
             "n_dimensions": values.shape[1],
-            "n_neighbors": int(k),
+            "n_neighbors": k,
             "metric": metric,
             "n_batch_pairs": len(pairs),
             "exact": bool(exact),
             "seed": seed,
             **(
-                {"n_neighbors_within": int(n_neighbors_within), "max_anchors": max_anchors or 0}
+                {"n_neighbors_within": n_within, "max_anchors": max_anchors or 0}
                 if method == "mnn"
                 else {}
             ),
         },
     }
     return adata if copy else None
-
-
-def _check_arguments(adata: Any, method: Any, metric: Any, key: Any, exact: Any) -> None:
-    check_adata(adata)
-    for name, value, known in (
-        ("method", method, tuple(_KEYS)),
-        ("metric", metric, ("cosine", "euclidean")),
-    ):
-        if value not in known:
-            raise ValueError(f"`{name}` must be {known[0]!r} or {known[1]!r}, found {value!r}.")
-    if key is not None:
-        check_key(key, "key_added")
-    if exact not in (None, True, False):
-        raise TypeError(f"`exact` must be True, False or None, found {exact!r}.")
 
 
 def _batches(adata: AnnData, key: str) -> tuple[np.ndarray, np.ndarray]:
@@ -286,11 +270,7 @@ def _components(adata: AnnData, layer: str | None, n_pcs: int, seed: int) -> tup
     from scssl.data import find_counts, open_rows, resolve_input, scan_matrix
     from scssl.data.matrix import pca
 
-    where = "adata.X" if layer is None else f'adata.layers["{layer}"]'
-    if layer is not None and layer not in adata.layers:
-        found = ", ".join(map(repr, adata.layers)) or "none"
-        raise KeyError(f"adata has no layer {layer!r}; it has: {found}.")
-    matrix = adata.X if layer is None else adata.layers[layer]
+    matrix, where = get_matrix(adata, layer)
     if matrix is None:
         raise ValueError(
             "adata.X is empty, and adata.obsm has no 'X_pca': set use_rep=... or layer=..."
@@ -331,17 +311,12 @@ def _reaches_out(graph: sparse.csr_matrix, codes: np.ndarray) -> np.ndarray:
     return found
 
 
-def _some(names: np.ndarray) -> str:
-    shown = ", ".join(repr(str(name)) for name in names[:5])
-    return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"
-
-
 def _warn_of_small(names: np.ndarray, sizes: np.ndarray, k: int, key: str) -> None:
     small = sizes <= k
     if small.any():
         warn(
             f"{small.sum()} of {len(names)} batches in adata.obs[{key!r}] have no more than {k} cells, "
-            f"so that fewer neighbours than asked for are found in them: {_some(names[small])}."
+            f"so that fewer neighbours than asked for are found in them: {some(names[small])}."
         )
 
 
@@ -356,6 +331,213 @@ def _tell(names: np.ndarray, of_batch: np.ndarray, coverage: float, method: str)
     if (of_batch == 0).any():
         more = "a larger n_neighbors" if method == "mnn" else "a larger max_batches"
         warn(
-            f"No cell of {_some(names[of_batch == 0])} has a neighbour in another batch: views of "
+            f"No cell of {some(names[of_batch == 0])} has a neighbour in another batch: views of "
             f"these cells get no partner. Try {more}."
         )
+
+
+class BatchSearch:
+    """Search for nearest cells, batch by batch.
+
+    Parameters
+    ----------
+    values
+        Embedding of all cells, float32.
+    codes
+        Batch of each cell, 0 to the number of batches less one.
+    cosine
+        Whether neighbours are those of the smallest angle instead of the smallest distance.
+    exact
+        Whether to look at all cells.
+    seed
+        Seed of the approximate search.
+    """
+
+    def __init__(
+        self, values: np.ndarray, codes: np.ndarray, *, cosine: bool, exact: bool, seed: int
+    ) -> None:
+        if cosine:
+            # In the order of distances between unit vectors is the order of angles.
+            values = values / np.linalg.norm(values.astype(np.float64), axis=1, keepdims=True)
+        self.values = np.ascontiguousarray(values, dtype=np.float32)
+        self.codes, self.cosine, self.exact, self.seed = codes, cosine, exact, seed
+        order = np.argsort(codes, kind="stable")
+        #: Row numbers of the cells of every batch.
+        self.members = np.split(order, np.cumsum(np.bincount(codes))[:-1])
+        self._indexes: dict[int, Index] = {}
+
+    @property
+    def n_batches(self) -> int:
+        """Number of batches."""
+        return len(self.members)
+
+    def nearest(self, batch: int, rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """Nearest cells of `batch` to cells of others: row numbers and distances.
+
+        Fewer than `k` where the batch has fewer.
+        """
+        members = self.members[batch]
+        distances, found = self._index(batch).query(self.values[rows], min(k, len(members)))
+        return members[found], self._distance(distances)
+
+    def nearest_own(self, batch: int, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """As :meth:`nearest`, of every cell of `batch` among the others of it."""
+        members = self.members[batch]
+        k = min(k, len(members) - 1)
+        if k == 0:
+            return np.zeros((1, 0), dtype=np.int64), np.zeros((1, 0))
+        distances, found = self._index(batch).own(k)
+        return members[found], self._distance(distances)
+
+    def forget(self, batch: int) -> None:
+        """Free what was built for a batch."""
+        self._indexes.pop(batch, None)
+
+    def _index(self, batch: int) -> Index:
+        if batch not in self._indexes:
+            members = self.members[batch]
+            self._indexes[batch] = Index(
+                self.values[members],
+                exact=self.exact or len(members) <= _SMALL_BATCH,
+                seed=derive_seed(self.seed, "batch", batch),
+            )
+        return self._indexes[batch]
+
+    def _distance(self, distances: np.ndarray) -> np.ndarray:
+        return distances**2 / 2 if self.cosine else distances
+
+
+def batch_pairs(n_batches: int, max_batches: int | None, seed: int) -> list[tuple[int, int]]:
+    """Pairs of batches to compare, such that every batch is in as many.
+
+    All by default. Otherwise the first rounds of a tournament in random order, in each of which a
+    batch meets one other (or, where they are odd, one rests).
+
+    Parameters
+    ----------
+    n_batches
+        Number of batches.
+    max_batches
+        Others that a batch meets at most.
+    seed
+        Seed of the order.
+    """
+    if max_batches is None or max_batches >= n_batches - 1:
+        return [(a, b) for a in range(n_batches) for b in range(a + 1, n_batches)]
+    ring = derive_generator(seed, "batches").permutation(n_batches).tolist()
+    if n_batches % 2:
+        ring.append(-1)
+    pairs = []
+    for _ in range(max_batches):
+        for a, b in zip(ring[: len(ring) // 2], reversed(ring), strict=False):
+            if min(a, b) >= 0:
+                pairs.append((min(a, b), max(a, b)))
+        # The circle method: one stays, the others move on.
+        ring = [ring[0], ring[-1], *ring[1:-1]]
+    return sorted(pairs)
+
+
+def balanced(search: BatchSearch, pairs: list[tuple[int, int]], k: int) -> sparse.csr_matrix:
+    """The `k` nearest cells of its own batch, and of each that it is paired with, to every cell.
+
+    Directed: row ``i`` has what was found for cell ``i``.
+    """
+    n_batches, n = search.n_batches, len(search.codes)
+    meets = np.eye(n_batches, dtype=bool)
+    for a, b in pairs:
+        meets[a, b] = meets[b, a] = True
+    sizes = np.array([len(members) for members in search.members])
+    per_batch = meets @ np.minimum(sizes, k) - (sizes <= k)
+    indptr = np.concatenate(([0], np.cumsum(per_batch[search.codes], dtype=np.int64)))
+    small = max(n, int(indptr[-1])) <= np.iinfo(np.int32).max
+    indices = np.empty(indptr[-1], dtype=np.int32 if small else np.int64)
+    data = np.empty(indptr[-1], dtype=np.float32)
+    filled = indptr[:-1].copy()
+
+    def fill(rows: np.ndarray, found: np.ndarray, distances: np.ndarray) -> None:
+        places = filled[rows, None] + np.arange(found.shape[1])
+        indices[places], data[places] = found, connectivity(distances)
+        filled[rows] += found.shape[1]
+
+    for batch in range(n_batches):
+        fill(search.members[batch], *search.nearest_own(batch, k))
+        others = np.flatnonzero(meets[batch])
+        for other in others[others != batch]:
+            rows = search.members[other]
+            fill(rows, *search.nearest(batch, rows, k))
+        search.forget(batch)
+    graph = sparse.csr_matrix((data, indices, indptr.astype(indices.dtype)), shape=(n, n))
+    graph.sort_indices()
+    return graph
+
+
+def mutual(
+    search: BatchSearch, pairs: list[tuple[int, int]], k: int, max_anchors: int | None
+) -> sparse.csr_matrix:
+    """Pairs of cells of two batches of which each is among the `k` nearest of the other.
+
+    Symmetric. `max_anchors` pairs are kept at most for each two batches, drawn at random.
+    """
+    n = len(search.codes)
+    first, second, weight = [], [], []
+    last_use = {batch: i for i, pair in enumerate(pairs) for batch in pair}
+    for i, (a, b) in enumerate(pairs):
+        there, distances = search.nearest(b, search.members[a], k)
+        back, _ = search.nearest(a, search.members[b], k)
+        rows = np.repeat(search.members[a], there.shape[1])
+        forth = rows * n + there.ravel()
+        seen_back = back.ravel() * n + np.repeat(search.members[b], back.shape[1])
+        kept = np.flatnonzero(np.isin(forth, seen_back, assume_unique=True))
+        if max_anchors is not None and len(kept) > max_anchors:
+            generator = derive_generator(search.seed, "anchors", a, b)
+            kept = np.sort(generator.choice(kept, max_anchors, replace=False))
+        first.append(rows[kept])
+        second.append(there.ravel()[kept])
+        weight.append(connectivity(distances.ravel()[kept]))
+        for batch in (a, b):
+            if last_use[batch] == i:
+                search.forget(batch)
+    left, right, weights = (np.concatenate(parts) for parts in (first, second, weight))
+    graph = sparse.coo_matrix(
+        (np.tile(weights, 2), (np.concatenate([left, right]), np.concatenate([right, left]))),
+        shape=(n, n),
+    ).tocsr()
+    graph.sort_indices()
+    return sparse.csr_matrix(graph)
+
+
+def connectivity(distances: np.ndarray) -> np.ndarray:
+    """``1 / (1 + distance)`` in float32, above zero for any distance."""
+    weights = (1 / (1 + distances)).astype(np.float32)
+    # A stored zero would be lost in the first operation on the graph.
+    return np.maximum(weights, np.finfo(np.float32).tiny)
+
+
+def check_graph(graph: sparse.csr_matrix, codes: np.ndarray, batches: str) -> None:
+    """Raise unless a graph is what it should be: of these cells, without self, and sound.
+
+    Parameters
+    ----------
+    graph
+        Neighbours of each cell.
+    codes
+        Batch of each cell.
+    batches
+        Whether neighbours are of the ``"same"`` batch, of ``"other"`` ones, or of ``"any"``.
+    """
+    n = len(codes)
+    rows = np.repeat(np.arange(n), np.diff(graph.indptr))
+    others = graph.indices
+    wrong = None
+    if graph.shape != (n, n) or (others.size and not 0 <= others.min() <= others.max() < n):
+        wrong = "row numbers out of range"
+    elif (rows == others).any():
+        wrong = "cells that are their own neighbour"
+    elif not (graph.data > 0).all():
+        wrong = "weights that are not positive"
+    elif batches == "same" and (codes[rows] != codes[others]).any():
+        wrong = "neighbours of another batch"
+    elif batches == "other" and (codes[rows] == codes[others]).any():
+        wrong = "neighbours of the same batch"
+    if wrong is not None:
+        raise RuntimeError(f"The graph has {wrong}. This is a mistake in scssl: please report it.")

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from scssl._errors import GeneMismatchError
+from scssl._io import NameTable, read_table
 from scssl.data.genes import ENSEMBL, bare_id, detect_id_type
-
-from ._tables import NameTable, read_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -93,7 +92,7 @@ def read_orthologs(table: Any, from_species: str, to_species: str) -> OrthologTa
     Raises
     ------
     FileNotFoundError, TypeError
-        As for :func:`~scssl.pp._tables.read_table`.
+        As for :func:`~scssl._io.read_table`.
     GeneMismatchError
         If the table does not have both species, or has the ids of others.
     """

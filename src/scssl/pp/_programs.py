@@ -1,20 +1,23 @@
-"""Gene programmes, written beside the genes of an AnnData."""
+"""Gene programmes from files, dicts and tables, written beside the genes of an AnnData."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
+from scssl._checks import check_adata, check_key, check_number, check_whole, some
 from scssl._errors import warn
+from scssl.data.genes import bare_id, some_names
 
-from ._sets import Sets, gene_index, matches, read_names, read_sets
+from ._gene_names import names_of
 
 if TYPE_CHECKING:
-    import pandas as pd
     from anndata import AnnData
 
 # Share of the genes of programmes in the data below which there is a warning.
@@ -62,7 +65,7 @@ def gene_programs(
     Returns
     -------
     AnnData or None
-        `None`, or a copy of `adata` when `copy` is true. Sets:
+        `None`, or a copy of `adata` when `copy` is true. _Sets:
 
         ``adata.varm[key_added]`` : :class:`scipy.sparse.csr_matrix` (bool)
             Which gene is in which programme, shape ``(n_genes, n_programs)``.
@@ -90,30 +93,18 @@ def gene_programs(
     >>> adata.varm["gene_programs"].shape
     (765, 2)
     """
-    _check(adata, key_added, min_genes, min_fraction, "min_genes", min_programs)
-    sets = read_sets(programs)
-    index = gene_index(adata, gene_names)
-    found = {name: matches(genes, index) for name, genes in sets.genes.items()}
+    limits = {"min_genes": min_genes, "min_fraction": min_fraction}
+    _check(adata, key_added, limits, min_programs)
+    sets, source = _read_sets(programs, "program")
+    index = _gene_index(adata, gene_names)
+    found = {name: _matches(genes, index) for name, genes in sets.items()}
     kept = [
         name
-        for name, genes in sets.genes.items()
+        for name, genes in sets.items()
         if len(found[name]) >= min_genes and len(found[name]) >= min_fraction * len(genes)
     ]
-    return _write(
-        adata,
-        sets,
-        kept,
-        found,
-        key_added,
-        copy,
-        min_programs,
-        params={
-            "source": sets.source,
-            "gene_names": gene_names or "",
-            "min_genes": min_genes,
-            "min_fraction": min_fraction,
-        },
-    )
+    params = {"source": source, "gene_names": gene_names or "", **limits}
+    return _write(adata, key_added, sets, kept, found, params, min_programs, copy=copy)
 
 
 def tf_targets(
@@ -160,7 +151,7 @@ def tf_targets(
     Returns
     -------
     AnnData or None
-        `None`, or a copy of `adata` when `copy` is true. Sets:
+        `None`, or a copy of `adata` when `copy` is true. _Sets:
 
         ``adata.varm[key_added]`` : :class:`scipy.sparse.csr_matrix` (bool)
             Which gene is a target of which factor, shape ``(n_genes, n_factors)``.
@@ -186,131 +177,212 @@ def tf_targets(
     >>> list(adata.uns["tf_targets"]["targets"])
     ['SPI1', 'GATA3']
     """
-    _check(adata, key_added, min_targets, min_fraction, "min_targets", min_programs)
-    sets = read_sets(targets, factors=True)
-    index = gene_index(adata, gene_names)
+    limits = {"min_targets": min_targets, "min_fraction": min_fraction}
+    _check(adata, key_added, limits, min_programs)
+    sets, source = _read_sets(targets, "tf")
+    index = _gene_index(adata, gene_names)
     if tfs is not None:
-        sets = _listed(sets, read_names(tfs))
+        sets = _listed(sets, _read_names(tfs))
     found, kept = {}, []
-    for name, genes in sets.genes.items():
-        own = matches([name], index)
-        found[name] = np.setdiff1d(matches(genes, index), own)
+    for name, genes in sets.items():
+        own = _matches([name], index)
+        found[name] = np.setdiff1d(_matches(genes, index), own)
         # Ensembl ids can give one symbol twice; a factor has to be one gene.
         if len(own) == 1 and len(found[name]) >= max(1, min_targets):
             others = len({gene.casefold() for gene in genes} - {name.casefold()})
             if len(found[name]) >= min_fraction * others:
                 kept.append(name)
-    factors = [adata.var_names[matches([name], index)[0]] for name in kept]
-    return _write(
-        adata,
-        sets,
-        kept,
-        found,
-        key_added,
-        copy,
-        min_programs,
-        params={
-            "source": sets.source,
-            "gene_names": gene_names or "",
-            "min_targets": min_targets,
-            "min_fraction": min_fraction,
-        },
-        targets=np.array(factors, dtype=object),
-    )
+    factors = [adata.var_names[_matches([name], index)[0]] for name in kept]
+    params = {"source": source, "gene_names": gene_names or "", **limits}
+    more = {"targets": np.array(factors, dtype=object)}
+    return _write(adata, key_added, sets, kept, found, params, min_programs, copy=copy, more=more)
 
 
-def _listed(sets: Sets, names: list[str]) -> Sets:
+def _listed(sets: dict[str, list[str]], names: list[str]) -> dict[str, list[str]]:
     """The sets of these factors only."""
     wanted = {name.casefold() for name in names}
-    genes = {name: one for name, one in sets.genes.items() if name.casefold() in wanted}
+    genes = {name: one for name, one in sets.items() if name.casefold() in wanted}
     if not genes:
         raise ValueError(
-            f"None of the {len(names)} names in `tfs` ({', '.join(map(repr, names[:3]))}) is a factor of "
-            f"`targets`, which has {', '.join(map(repr, list(sets.genes)[:3]))}. Name factors of it, or "
-            "leave `tfs` out to use all."
+            f"None of the {len(names)} names in `tfs` ({some(names, 3)}) is a factor of `targets`, "
+            f"which has {some(sets, 3)}. Name factors of it, or leave `tfs` out to use all."
         )
-    return Sets(genes, sets.source)
+    return genes
 
 
-def _check(adata: Any, key: Any, least: Any, fraction: Any, name: str, min_programs: Any) -> None:
-    from anndata import AnnData
-
-    if not isinstance(adata, AnnData):
-        raise TypeError(f"`adata` must be an AnnData, found {type(adata).__name__}.")
-    if not isinstance(key, str) or not key:
-        raise TypeError(f"`key_added` must be a string that is not empty, found {key!r}.")
-    for what, value in ((name, least), ("min_programs", min_programs)):
-        if what == "min_programs" and value is None:
-            continue
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-            raise ValueError(f"`{what}` must be an integer of at least 1, found {value!r}.")
-    if not 0 <= fraction <= 1:
-        raise ValueError(f"`min_fraction` must be in [0, 1], found {fraction!r}.")
+def _check(adata: Any, key: Any, limits: dict[str, Any], min_programs: Any) -> None:
+    check_adata(adata)
+    check_key(key, "key_added")
+    for name, value in limits.items():
+        if name == "min_fraction":
+            check_number(name, value, "[0, 1]")
+        else:
+            check_whole(name, value)
+    check_whole("min_programs", min_programs, none=True)
 
 
 def _write(
     adata: AnnData,
-    sets: Sets,
+    key: str,
+    sets: Mapping[str, list[str]],
     kept: list[str],
     found: Mapping[str, np.ndarray],
-    key: str,
-    copy: bool,
+    params: dict[str, Any],
     min_programs: int | None,
     *,
-    params: dict[str, Any],
-    targets: np.ndarray | None = None,
+    copy: bool,
+    more: Mapping[str, Any] = MappingProxyType({}),
 ) -> AnnData | None:
+    """Write the sets that are kept, and what is known of them, or raise where these are too few."""
     from scipy import sparse
 
-    n_genes = sum(len(genes) for genes in sets.genes.values())
-    n_found = sum(len(found[name]) for name in sets.genes)
-    what = "transcription factors" if targets is not None else "gene programmes"
-    n_sets = len(sets.genes)
-    least = max(min(2, n_sets), -(-n_sets // 20)) if min_programs is None else min_programs
+    what = "transcription factors" if more else "gene programmes"
+    n_genes, n_found = (sum(map(len, one.values())) for one in (sets, found))
+    least = max(min(2, len(sets)), -(-len(sets) // 20)) if min_programs is None else min_programs
     if len(kept) < max(least, 1):
-        first = next(iter(sets.genes.values()), [])
         limits = ", ".join(f"{name}={value}" for name, value in params.items() if "min" in name)
         few = f"Only {len(kept):,}" if kept else "None"
-        enough = "" if not kept else f" If these are enough: min_programs={len(kept)}."
+        enough = f" If these are enough: min_programs={len(kept)}." if kept else ""
         raise ValueError(
-            f"{few} of {n_sets:,} {what} {'are' if len(kept) > 1 else 'is'} left with {limits}: {n_found:,} of their "
-            f"{n_genes:,} genes are in the data. The data have genes like "
-            f"{', '.join(map(str, adata.var_names[:3]))}, the programmes like "
-            f"{', '.join(map(str, list(first)[:3]))}. If adata.var has a column with names of the other "
-            f'kind: gene_names="...".{enough}'
+            f"{few} of {len(sets):,} {what} {'are' if len(kept) > 1 else 'is'} left with {limits}: "
+            f"{n_found:,} of their {n_genes:,} genes are in the data. The data have genes like "
+            f"{some_names(adata.var_names, 3)}, the programmes like "
+            f"{some_names(next(iter(sets.values()), []), 3)}. If adata.var has a column with names of "
+            f'the other kind: gene_names="...".{enough}'
         )
+    matched = n_found / max(n_genes, 1)
     _LOGGER.info(
         "%d of %d %s used; %.0f %% of their genes are in the data.",
         len(kept),
-        len(sets.genes),
+        len(sets),
         what,
-        100 * n_found / max(n_genes, 1),
+        100 * matched,
     )
-    if copy:
-        adata = adata.to_memory() if adata.isbacked else adata.copy()
-    rows = np.concatenate([found[name] for name in kept])
-    covered, matched = len(np.unique(rows)) / adata.n_vars, n_found / max(n_genes, 1)
     if matched < _FEW_FOUND:
         warn(
             f"Of the genes of {what} only {100 * matched:.0f} % are in the data, so they stand for little of "
             "what they are called after. Use data with more genes, or leave out those of which most genes "
             "are missing: min_fraction=0.5"
         )
+    if copy:
+        adata = adata.to_memory() if adata.isbacked else adata.copy()
+    rows = np.concatenate([found[name] for name in kept])
     columns = np.repeat(np.arange(len(kept)), [len(found[name]) for name in kept])
     adata.varm[key] = sparse.csr_matrix(
         (np.ones(len(rows), dtype=bool), (rows, columns)), shape=(adata.n_vars, len(kept))
     )
-    used = set(kept)
+    left_out = [name for name in sets if name not in set(kept)]
     adata.uns[key] = {
         "names": np.array(kept, dtype=object),
-        "size": np.array([len(sets.genes[name]) for name in kept]),
+        "size": np.array([len(sets[name]) for name in kept]),
         "found": np.array([len(found[name]) for name in kept]),
-        "left_out": np.array([name for name in sets.genes if name not in used], dtype=object),
-        "fraction_used": len(kept) / n_sets,
+        "left_out": np.array(left_out, dtype=object),
+        "fraction_used": len(kept) / len(sets),
         "fraction_found": matched,
-        "fraction_covered": covered,
+        "fraction_covered": len(np.unique(rows)) / adata.n_vars,
         "params": {**params, "min_programs": least},
+        **more,
     }
-    if targets is not None:
-        adata.uns[key]["targets"] = targets
     return adata if copy else None
+
+
+def _read_sets(source: Any, column: str) -> tuple[dict[str, list[str]], str]:
+    """Sets of genes by name from a GMT file, a dict or a table, and where they are from.
+
+    Parameters
+    ----------
+    source
+        What the user gave.
+    column
+        Column of a table with the names of the sets: ``"program"``, or ``"tf"`` for targets of
+        transcription factors, whose names in a GMT file end at the first underscore and of which sets
+        of the same name are joined.
+    """
+    if isinstance(source, pd.DataFrame):
+        return _of_table(source, column), "table"
+    if isinstance(source, Mapping):
+        for name, genes in source.items():
+            if isinstance(genes, str):
+                raise TypeError(
+                    f"The genes of {name!r} must be a list, found the string {genes!r}."
+                )
+        return {str(name): _unique(genes) for name, genes in source.items()}, "dict"
+    if not isinstance(source, (str, Path)):
+        raise TypeError(
+            f"Gene sets are a GMT file, a dict or a DataFrame, found {type(source).__name__}."
+        )
+    path = Path(source)
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file {path}.")
+    if path.suffix.lower() in (".csv", ".tsv", ".txt"):
+        table = pd.read_csv(path, sep="," if path.suffix.lower() == ".csv" else "\t")
+        return _of_table(table, column), path.name
+    return _of_gmt(path, factors=column == "tf"), path.name
+
+
+def _read_names(source: str | Path | Sequence[str]) -> list[str]:
+    """Names from a list, or from a file with one per line."""
+    if isinstance(source, (str, Path)):
+        path = Path(source)
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"There is no file {path}. For one name pass a list: [{str(source)!r}]."
+            )
+        source = path.read_text(encoding="utf-8").split("\n")
+    return _unique(source)
+
+
+def _gene_index(adata: AnnData, column: str | None) -> dict[str, list[int]]:
+    """Positions of the genes of the data by name, without case and Ensembl version."""
+    index: dict[str, list[int]] = {}
+    for position, name in enumerate(names_of(adata, column)):
+        if name:
+            index.setdefault(_key(name), []).append(position)
+    return index
+
+
+def _matches(genes: Iterable[str], index: Mapping[str, list[int]]) -> np.ndarray:
+    """Positions of genes in the data, ascending, each once."""
+    found = {position for gene in genes for position in index.get(_key(gene), ())}
+    return np.array(sorted(found), dtype=np.int64)
+
+
+def _key(name: str) -> str:
+    return bare_id(name.strip().upper()).casefold()
+
+
+def _unique(names: Iterable[Any]) -> list[str]:
+    return list(dict.fromkeys(str(name).strip() for name in names if str(name).strip()))
+
+
+def _of_gmt(path: Path, *, factors: bool) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        if not line.strip():
+            continue
+        name, *rest = line.split("\t")
+        if len(rest) < 2:
+            raise ValueError(
+                f"{path}, line {number}, is not of a GMT file: a name, a description and genes are "
+                f"needed, separated by tabs; found {line[:60]!r}."
+            )
+        name = name.strip().split("_")[0] if factors else name.strip()
+        if name in found and not factors:
+            raise ValueError(f"{path} has the set {name!r} twice, again in line {number}.")
+        found[name] = _unique([*found.get(name, ()), *rest[1:]])
+    return found
+
+
+def _of_table(table: Any, name: str) -> dict[str, list[str]]:
+    if {name, "gene"} <= set(table.columns):
+        return {
+            str(one): _unique(genes)
+            for one, genes in table.dropna(subset=[name, "gene"]).groupby(name, sort=False)["gene"]
+        }
+    kinds = {str(kind) for kind in table.dtypes}
+    if kinds == {"bool"}:
+        return {str(one): _unique(table.index[table[one]]) for one in table}
+    raise ValueError(
+        f"The table needs the columns {name!r} and 'gene', or only boolean columns with genes as "
+        f"index; it has {', '.join(f'{c} ({t})' for c, t in table.dtypes.head(5).items())}."
+    )

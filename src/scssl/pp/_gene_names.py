@@ -1,20 +1,31 @@
-"""Other names for the genes of an AnnData."""
+"""Names of the genes of an AnnData: which are looked up, and others that they are given."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from scssl._checks import check_adata
+
 if TYPE_CHECKING:
-    import numpy as np
     from anndata import AnnData
+
+
+def names_of(adata: AnnData, column: str | None) -> np.ndarray:
+    """Names of the genes in a column of ``adata.var``, or its index; empty where there is none."""
+    if column is None:
+        return adata.var_names.to_numpy(dtype=object)
+    if column not in adata.var:
+        there = ", ".join(map(repr, adata.var.columns)) or "no columns"
+        raise KeyError(f"adata.var has no {column!r}; it has {there}.")
+    values = adata.var[column]
+    return np.where(values.isna(), "", values.astype(object).map(str)).astype(object)
 
 
 def check_changeable(adata: Any, *, copy: bool, subset: bool) -> None:
     """Raise unless genes of an AnnData can be renamed, and taken out if asked."""
-    from anndata import AnnData
-
-    if not isinstance(adata, AnnData):
-        raise TypeError(f"`adata` must be an AnnData, found {type(adata).__name__}.")
+    check_adata(adata)
     if not adata.n_vars:
         raise ValueError(f"`adata` has no genes (shape {adata.n_obs} × {adata.n_vars}).")
     if copy:
