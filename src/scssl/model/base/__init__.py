@@ -9,8 +9,7 @@ from ._genes import gene_columns, known_genes
 from ._labels import check_label_column, checked_weights, label_codes, trained_classes
 from ._modality_setup import ModalitySetup
 from ._model import SETUP, SSLModel
-from ._ranges import check_target_sum, positive, rate, share
-from ._reader import CellReader, check_unchanged
+from ._reader import CellReader
 from ._registry import get_model_class, list_models, register_model
 from ._resolve import backbone_of, resolve
 from ._setup import (
@@ -22,6 +21,6 @@ from ._setup import (
     obs_column,
     refuse_missing,
 )
-from ._tissue import panels, read_tissue, tissue_fingerprint
+from ._setup_method import SetupArgument
+from ._tissue import TISSUE, panels, record_tissue, tell_tissue
 from ._training import check_distributed, history_frames, history_lists, is_distributed
-from ._widths import layer_widths, whole

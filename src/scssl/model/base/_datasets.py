@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
-from scvi import REGISTRY_KEYS
-from scvi.data import AnnDataManager
 
 from scssl._errors import GeneMismatchError, warn
 from scssl.data import Datasets, GeneVocabulary, SelectedRows, StackedRows, open_rows
 
 from ._model import SETUP, SSLModel
-from ._ranges import check_target_sum
-from ._reader import CellReader, check_unchanged
+from ._reader import CellReader
 from ._setup import DataSetup, categories_of, inspect
+from ._setup_method import SetupArgument, setup_method
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -34,84 +32,24 @@ class DatasetsMixin(SSLModel):
         self._datasets = adata if isinstance(adata, Datasets) else None
         super().__init__(adata.handle if isinstance(adata, Datasets) else adata, registry)
 
-    @classmethod
-    def setup_anndata(  # type: ignore[override]
-        cls,
-        adata: AnnData,
-        layer: str | None = None,
-        dataset_key: str | None = None,
-        labels_key: str | None = None,
-        input: Literal["auto", "counts", "lognorm"] = "auto",
-        *,
-        batch_key: str | None = None,
-        categorical_covariate_keys: Sequence[str] | None = None,
-        continuous_covariate_keys: Sequence[str] | None = None,
-        target_sum: float | None = 1e4,
-        **kwargs: Any,
-    ) -> None:
-        """Check an AnnData and say where things are in it.
+    #: Arguments of :meth:`setup_datasets` that not all models take, or that mean something else to this one.
+    _datasets_takes: ClassVar[Mapping[str, SetupArgument]] = {}
 
-        As :meth:`SSLModel.setup_anndata`, with a column of data sets.
-
-        Parameters
-        ----------
-        adata
-            Cells by genes; in memory, or on disk (``backed="r"``, dask).
-        layer
-            Layer with the expression values, ``adata.X`` by default.
-        dataset_key
-            Column of ``adata.obs`` with the data set of each cell, within which cells are clustered. By
-            default all cells are one data set.
-        labels_key
-            Column of ``adata.obs`` with cell types. Never used as a target: the validation split is
-            stratified by it.
-        input
-            What the values are, see :meth:`SSLModel.setup_anndata`.
-        batch_key
-            Another name of `dataset_key`, that of other models.
-        categorical_covariate_keys, continuous_covariate_keys
-            Not used in training; columns to be checked and kept with the model.
-        target_sum
-            Sum of a cell before the logarithm, for counts; 1e4 as in :cite:p:`Richter2025`.
-        **kwargs
-            Taken for compatibility with scvi-tools.
-
-        Raises
-        ------
-        ValueError
-            If `adata` is a view; if values are missing, negative, or not what `input` says; if gene
-            names are duplicated; if a column is not what it is used for.
-        KeyError
-            If a layer or column does not exist.
-        TypeError
-            If `adata` is not an AnnData.
-        """
-        if dataset_key is not None and batch_key not in (None, dataset_key):
-            raise ValueError(
-                f"`batch_key` is another name of `dataset_key`; found {batch_key!r} and "
-                f"{dataset_key!r}. Give one."
-            )
-        super().setup_anndata(
-            adata,
-            layer,
-            batch_key if dataset_key is None else dataset_key,
-            labels_key,
-            categorical_covariate_keys,
-            continuous_covariate_keys,
-            input,
-            target_sum=target_sum,
-            **kwargs,
-        )
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        own: Any = setup_method(DatasetsMixin.setup_datasets, cls._datasets_takes)
+        cls.setup_datasets = own  # type: ignore[method-assign]
 
     @classmethod
     def setup_datasets(
         cls,
         datasets: Datasets,
         layer: str | None = None,
+        *,
         labels_key: str | None = None,
         input: Literal["auto", "counts", "lognorm"] = "auto",
-        *,
-        target_sum: float | None = 1e4,
+        target_sum: float = 1e4,
+        **kwargs: Any,
     ) -> None:
         """Check several AnnData and say where things are in them.
 
@@ -156,14 +94,13 @@ class DatasetsMixin(SSLModel):
         >>> model.get_latent_representation(two).shape
         (400, 64)
         """
-        arguments = cls._get_setup_method_args(**locals())
-        del arguments["setup_args"]["datasets"]
+        given = {k: v for k, v in locals().items() if k not in ("cls", "datasets", "kwargs")}
         if not isinstance(datasets, Datasets):
             raise TypeError(
                 f"`datasets` must be scssl.data.Datasets, found {type(datasets).__name__}. Make them: "
                 'scssl.data.Datasets({"one": adata, "two": other})'
             )
-        check_target_sum(target_sum, may_be_none=cls._takes_tissue)
+        given = cls._checked_setup(datasets, given | kwargs)
         _check_genes(datasets)
         handle = datasets.handle
         found_in = {n: _named(n, inspect, adata, layer, input) for n, adata in datasets.items()}
@@ -179,20 +116,22 @@ class DatasetsMixin(SSLModel):
         categories = {_DATASET: [name for name, _ in datasets.items()]}
         if labels_key is not None:
             categories[labels_key] = categories_of(handle, labels_key, labels=True)
-        scale = None if target_sum is None else float(target_sum)
         setup = DataSetup(
-            layer, next(iter(kinds)), scale, _DATASET, labels_key, categories=categories
+            layer,
+            next(iter(kinds)),
+            given["target_sum"],
+            _DATASET,
+            labels_key,
+            categories=categories,
+            sample_key=given.get("sample_key"),
+            spatial_key=given.get("spatial_key"),
         )
-        manager = AnnDataManager(fields=[], setup_method_args=arguments)
-        manager.register_fields(handle)
-        names = datasets.genes.names
-        manager.registry["field_registries"][REGISTRY_KEYS.X_KEY] = {
-            "data_registry": {},
-            "state_registry": {"n_vars": len(names), "column_names": names},
-            "summary_stats": {"n_cells": handle.n_obs, "n_vars": len(names)},
-        }
         reader = _stacked(datasets, setup, datasets.genes, found_in, 0.0)
-        manager.registry[SETUP] = {"setup": setup.to_dict(), "fingerprint": reader.fingerprint}
+        recorded = cls._also_recorded(datasets, setup, given)
+        found = reader.fingerprint | recorded.pop("fingerprint", {})
+        manager = cls._manager(**given)
+        cls._register_features(manager, handle, datasets.genes.names)
+        manager.registry[SETUP] = {"setup": setup.to_dict(), "fingerprint": found, **recorded}
         cls.register_manager(manager)
 
     @property
@@ -201,13 +140,16 @@ class DatasetsMixin(SSLModel):
         return self.setup.batch_key if self._datasets is None else _DATASET
 
     def _read(self, adata: Any, *, min_overlap: float = 0.5) -> CellReader:
-        if isinstance(adata, Datasets):
-            return read_datasets(adata, self.setup, genes=self.genes, min_overlap=min_overlap)
         own = adata is None or adata is self._adata
-        if not own or self._datasets is None:
+        datasets = self._datasets if own else adata
+        if not isinstance(datasets, Datasets):
             return super()._read(adata, min_overlap=min_overlap)
-        reader = read_datasets(self._datasets, self.setup, genes=self.genes)
-        check_unchanged(reader.fingerprint, self.registry_[SETUP]["fingerprint"])
+        reader = read_datasets(
+            datasets, self.setup, genes=self.genes, min_overlap=0.0 if own else min_overlap
+        )
+        self._also_read(reader, datasets)
+        if own:
+            self._check_unchanged(reader.fingerprint)
         return reader
 
     def attach(self, adata: AnnData | Datasets) -> None:

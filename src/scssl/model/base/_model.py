@@ -6,7 +6,7 @@ import logging
 import warnings
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 from uuid import uuid4
 
 import numpy as np
@@ -24,6 +24,7 @@ from scvi.data.fields import (
 )
 from scvi.model.base import BaseModelClass
 
+from scssl._checks import check_number
 from scssl._errors import warn
 from scssl.data import GeneAlignment, GeneVocabulary
 from scssl.data.keys import TARGET
@@ -33,15 +34,16 @@ from ._backbone import Backbone, copied
 from ._foreign import SOURCE
 from ._hub import HubMixin
 from ._persistence import PersistenceMixin
-from ._ranges import check_target_sum
-from ._reader import CellReader, check_shape, check_unchanged
+from ._reader import CellReader, check_unchanged
 from ._registry import get_model_class, list_models
 from ._setup import DataSetup, check_anndata, fingerprint, inspect, make_setup
-from ._tissue import check_tissue, tissue_context, tissue_fingerprint
+from ._setup_method import SetupArgument, setup_method
 from ._train import TrainingMixin
 
 _LOGGER = logging.getLogger("scssl")
 SETUP = "scssl_setup"
+# What scvi-tools passes on when it sets up data like others.
+_OF_SCVI = ("source_registry", "extend_categories", "allow_missing_labels")
 
 
 class SSLModel(HubMixin, TrainingMixin, PersistenceMixin, BaseModelClass):
@@ -57,8 +59,6 @@ class SSLModel(HubMixin, TrainingMixin, PersistenceMixin, BaseModelClass):
 
     #: Whether it is a self-supervised model, which others can start from.
     _learns_embeddings = True
-    #: Whether it may be told samples and places of cells.
-    _takes_tissue = False
 
     def __init__(
         self, adata: AnnData | None = None, registry: dict[str, Any] | None = None
@@ -69,26 +69,36 @@ class SSLModel(HubMixin, TrainingMixin, PersistenceMixin, BaseModelClass):
         self.genes = GeneVocabulary(names["column_names"])
         self.training_: dict[str, Any] = {}
 
+    #: Arguments of setup methods that not all models take, or that mean something else to this one.
+    _setup_takes: ClassVar[Mapping[str, SetupArgument]] = {}
+    #: Those that it has no use for, and why.
+    _setup_refuses: ClassVar[Mapping[str, str]] = {}
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "_setup_takes" in vars(cls) or "_setup_refuses" in vars(cls):
+            own: Any = setup_method(SSLModel.setup_anndata, cls._setup_takes, cls._setup_refuses)
+            cls.setup_anndata = own  # type: ignore[method-assign]
+
     @classmethod
     def setup_anndata(
         cls,
         adata: AnnData,
         layer: str | None = None,
+        *,
         batch_key: str | None = None,
         labels_key: str | None = None,
         categorical_covariate_keys: Sequence[str] | None = None,
         continuous_covariate_keys: Sequence[str] | None = None,
         input: Literal["auto", "counts", "lognorm"] = "auto",
-        *,
-        target_sum: float | None = 1e4,
+        target_sum: float = 1e4,
         **kwargs: Any,
     ) -> None:
         """Check an AnnData and say where things are in it.
 
-        The whole matrix is looked at once. scvi-tools keeps what it registers in
-        ``adata.uns["_scvi_uuid"]``, ``adata.uns["_scvi_manager_uuid"]``, ``adata.obs["_scvi_batch"]``,
-        ``adata.obs["_scvi_labels"]`` and, for covariates, in ``adata.obsm["_scvi_extra_..."]``;
-        nothing else of `adata` is changed.
+        The matrix is looked at once. scvi-tools keeps what it registers in ``adata.uns["_scvi_uuid"]``,
+        ``adata.uns["_scvi_manager_uuid"]``, ``adata.obs["_scvi_batch"]``, ``adata.obs["_scvi_labels"]``
+        and, for covariates, in ``adata.obsm["_scvi_extra_..."]``; nothing else of `adata` is changed.
 
         Parameters
         ----------
@@ -108,8 +118,7 @@ class SSLModel(HubMixin, TrainingMixin, PersistenceMixin, BaseModelClass):
             read, in batches. ``"lognorm"``: used as they are. ``"auto"``: decided from the values,
             and said why.
         target_sum
-            Sum of a cell before the logarithm, for counts; 1e4 as in :cite:p:`Richter2025`. `None`, for
-            :class:`CellPLM` and what is fine-tuned from it: counts are not scaled.
+            Sum of a cell before the logarithm, for counts; 1e4 as in :cite:p:`Richter2025`.
         **kwargs
             Taken for compatibility with scvi-tools.
 
@@ -117,9 +126,9 @@ class SSLModel(HubMixin, TrainingMixin, PersistenceMixin, BaseModelClass):
         ------
         ValueError
             If `adata` is a view; if values are missing, negative, or not what `input` says; if gene
-            names are duplicated; if a column is not what it is used for.
+            names are duplicated; if an argument is not what it is used for.
         KeyError
-            If a layer or column does not exist.
+            If a layer, column or entry does not exist.
         TypeError
             If `adata` is not an AnnData.
 
@@ -129,56 +138,70 @@ class SSLModel(HubMixin, TrainingMixin, PersistenceMixin, BaseModelClass):
         >>> adata = anndata.AnnData(np.random.default_rng(0).poisson(1.0, (50, 20)).astype("f4"))
         >>> scssl.model.MaskedAutoencoder.setup_anndata(adata, input="counts")
         """
-        setup_method_args = cls._get_setup_method_args(**locals())
-        known = {"source_registry", "extend_categories", "allow_missing_labels"}
-        tissue = {}
-        if cls._takes_tissue:
-            tissue = {key: kwargs.pop(key, None) for key in ("sample_key", "spatial_key")}
-        unknown = set(kwargs) - known
+        given = {k: v for k, v in locals().items() if k not in ("cls", "adata", "kwargs")}
+        of_scvi = {name: kwargs.pop(name) for name in _OF_SCVI if name in kwargs}
+        unknown = sorted(set(kwargs) - set(cls._setup_takes) - set(cls._setup_refuses))
         if unknown:
-            raise TypeError(f"setup_anndata() has no argument {sorted(unknown)[0]!r}.")
-        for keys in (categorical_covariate_keys, continuous_covariate_keys):
-            if isinstance(keys, str):
-                raise TypeError(
-                    f"Covariate keys are a list of columns, found {keys!r}. Pass [{keys!r}]."
-                )
-        # Without a common scale are only counts that a model of tissues, or one made of it, reads.
-        check_target_sum(target_sum, may_be_none=cls._takes_tissue)
-        categorical = list(categorical_covariate_keys or [])
-        continuous = list(continuous_covariate_keys or [])
-        setup, stats = make_setup(
-            adata,
-            layer=layer,
-            batch_key=batch_key,
-            labels_key=labels_key,
-            categorical_keys=categorical,
-            continuous_keys=continuous,
-            input=input,
-            target_sum=target_sum,
-            **tissue,
-        )
-        found = fingerprint(adata, stats)
-        if any(tissue.values()):
-            found |= check_tissue(adata, setup)
+            raise TypeError(f"setup_anndata() has no argument {unknown[0]!r}.")
+        check_anndata(adata)
+        given = cls._checked_setup(adata, given | kwargs)
+        setup, stats = make_setup(adata, given)
+        recorded = cls._also_recorded(adata, setup, given)
+        found = fingerprint(adata, stats) | recorded.pop("fingerprint", {})
         fields: list[Any] = [
             LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=False, correct_data_format=False),
-            CategoricalObsField(REGISTRY_KEYS.BATCH_KEY, batch_key),
-            CategoricalJointObsField(REGISTRY_KEYS.CAT_COVS_KEY, categorical),
-            NumericalJointObsField(REGISTRY_KEYS.CONT_COVS_KEY, continuous),
+            CategoricalObsField(REGISTRY_KEYS.BATCH_KEY, setup.batch_key),
+            CategoricalJointObsField(REGISTRY_KEYS.CAT_COVS_KEY, list(setup.categorical_keys)),
+            NumericalJointObsField(REGISTRY_KEYS.CONT_COVS_KEY, list(setup.continuous_keys)),
         ]
         if labels_key is None or not adata.obs[labels_key].isna().any():
             # Labels may be missing for some cells, which scvi-tools' field does not allow.
             fields.insert(2, CategoricalObsField(REGISTRY_KEYS.LABELS_KEY, labels_key))
-        manager = AnnDataManager(fields=fields, setup_method_args=setup_method_args)
+        manager = cls._manager(fields, adata=adata, **given)
         with warnings.catch_warnings():
             # Of small categories: nothing is estimated per category here.
             warnings.filterwarnings("ignore", message="Category .* has fewer than 3 cells")
-            manager.register_fields(adata, **kwargs)
-        manager.registry[SETUP] = {
-            "setup": setup.to_dict(),
-            "fingerprint": found,
-        }
+            manager.register_fields(adata, **of_scvi)
+        manager.registry[SETUP] = {"setup": setup.to_dict(), "fingerprint": found, **recorded}
         cls.register_manager(manager)
+
+    @classmethod
+    def _manager(cls, fields: Sequence[Any] = (), **arguments: Any) -> AnnDataManager:
+        """What scvi-tools keeps of data; `arguments` of the setup method, data among them by name."""
+        return AnnDataManager(list(fields), cls._get_setup_method_args(cls=cls, **arguments))
+
+    @classmethod
+    def _register_features(cls, manager: AnnDataManager, data: Any, names: Any) -> None:
+        """Register data that have no one matrix, for which scvi-tools has no field."""
+        manager.register_fields(data)
+        manager.registry["field_registries"][REGISTRY_KEYS.X_KEY] = {
+            "data_registry": {},
+            "state_registry": {"n_vars": len(names), "column_names": np.asarray(names)},
+            "summary_stats": {"n_cells": data.n_obs, "n_vars": len(names)},
+        }
+
+    @classmethod
+    def _checked_setup(cls, data: Any, given: dict[str, Any]) -> dict[str, Any]:
+        """Arguments of a setup method as they are used and recorded, of an AnnData or other data."""
+        for name, why in cls._setup_refuses.items():
+            if keys := given.pop(name, None):
+                raise ValueError(f"{cls.__name__} {why}, found {name}={keys!r}. Leave it out.")
+        for name in ("categorical_covariate_keys", "continuous_covariate_keys"):
+            if isinstance(keys := given.get(name), str):
+                raise TypeError(
+                    f"Covariate keys are a list of columns, found {keys!r}. Pass [{keys!r}]."
+                )
+        # Counts without a common scale are for models alone that say what they are to them.
+        scaled = "target_sum" not in cls._setup_takes
+        scale = check_number("target_sum", given["target_sum"], "(0, inf)", none=not scaled)
+        return {**given, "target_sum": scale}
+
+    @classmethod
+    def _also_recorded(
+        cls, data: Any, setup: DataSetup, given: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Entries of the registry beside the setup, and in ``"fingerprint"`` what identifies the data."""
+        return {}
 
     @classmethod
     def register_manager(cls, adata_manager: AnnDataManager) -> None:
@@ -204,9 +227,7 @@ class SSLModel(HubMixin, TrainingMixin, PersistenceMixin, BaseModelClass):
         try:
             return super()._get_most_recent_anndata_manager(adata, required)
         except ValueError as error:
-            what, how = (
-                ("mdata", "setup_mudata") if hasattr(adata, "mod") else ("adata", "setup_anndata")
-            )
+            what, how = cls._called(adata)
             found = "not set up"
             managers = (
                 (name, manager)
@@ -222,6 +243,11 @@ class SSLModel(HubMixin, TrainingMixin, PersistenceMixin, BaseModelClass):
                 f"`{what}` is {found}. Set it up for this model: "
                 f"scssl.model.{cls.__name__}.{how}({what})"
             ) from error
+
+    @classmethod
+    def _called(cls, data: Any) -> tuple[str, str]:
+        """What data are called in messages, and the method that sets them up."""
+        return "adata", "setup_anndata"
 
     @classmethod
     @abstractmethod
@@ -361,28 +387,34 @@ class SSLModel(HubMixin, TrainingMixin, PersistenceMixin, BaseModelClass):
     def _read(self, adata: AnnData | None, *, min_overlap: float = 0.5) -> CellReader:
         """Check a data set against the model and open it."""
         own = adata is None or adata is self._adata
-        if adata is None:
-            adata = self._adata
-        if adata is None:
-            raise ValueError("The model was loaded without an AnnData. Pass one: adata=...")
+        adata = self._or_own(adata)
         check_anndata(adata)
-        recorded = self.registry_[SETUP].get("fingerprint")
-        if own and recorded is not None:
-            check_shape(adata, recorded)
+        if own:
+            self._check_unchanged({"cells": adata.n_obs, "genes": adata.n_vars})
         alignment = self.genes.align(adata.var_names, min_overlap=min_overlap)
         matrix, stats, _ = inspect(adata, self.setup.layer, self.setup.input_kind, by_model=True)
-        found = fingerprint(adata, stats)
-        context = None
-        if self.module.context is not None:
-            context = tissue_context(adata, self.setup, self.module.context)
-            found |= tissue_fingerprint(context, self.setup)
-        if own and recorded is not None:
-            check_unchanged(found, recorded)
+        reader = CellReader(self.setup, adata, matrix, None if alignment.is_identity else alignment)
+        reader.fingerprint = fingerprint(adata, stats)
+        self._also_read(reader, adata)
+        if own:
+            self._check_unchanged(reader.fingerprint)
         if alignment.n_missing:
             _LOGGER.info(alignment.report())
-        reader = CellReader(self.setup, adata, matrix, None if alignment.is_identity else alignment)
-        reader.fingerprint, reader.context = found, context
         return reader
+
+    def _also_read(self, reader: CellReader, data: Any) -> None:
+        """Tell a reader what this model reads of data besides expression and columns."""
+
+    def _or_own(self, data: Any) -> Any:
+        """These data, by default the model's own."""
+        data = self._adata if data is None else data
+        if data is None:
+            raise ValueError("The model was loaded without an AnnData. Pass one: adata=...")
+        return data
+
+    def _check_unchanged(self, found: Mapping[str, Any]) -> None:
+        """Refuse own data that are not what they were when they were set up."""
+        check_unchanged(found, self.registry_[SETUP].get("fingerprint"), self._called(self._adata))
 
     @property
     def source(self) -> dict[str, Any] | None:

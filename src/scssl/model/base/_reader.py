@@ -160,24 +160,23 @@ class CellReader:
         return np.where(indices < 0, indices + self.n_cells, indices)
 
 
-def check_shape(adata: AnnData, recorded: Mapping[str, Any]) -> None:
-    check_unchanged({"cells": adata.n_obs, "genes": adata.n_vars}, recorded)
-
-
-def check_unchanged(now: Mapping[str, Any], recorded: Mapping[str, Any]) -> None:
+def check_unchanged(
+    now: Mapping[str, Any], recorded: Mapping[str, Any] | None, called: tuple[str, str]
+) -> None:
+    """Refuse data that are not as they were recorded; `called` is their name and how they are set up."""
     changed = [
         name
         for name, value in now.items()
         # Models saved by earlier versions know less of their data.
-        if name in recorded
+        if recorded is not None
+        and name in recorded
         and value != recorded[name]
         # Sums depend a little on how a matrix is stored.
         and not (isinstance(value, float) and np.isclose(value, recorded[name], rtol=1e-4))
     ]
-    if changed:
+    if recorded is not None and changed:
         what = "; ".join(f"{name}: {recorded[name]} then, {now[name]} now" for name in changed)
-        several = "modalities of the cells" in now
-        data, how = ("mdata", "setup_mudata") if several else ("adata", "setup_anndata")
+        data, how = called
         raise ValueError(
             f"`{data}` has changed since {how} ({what}). Set it up again and make a new "
             "model, or pass the changed data as adata=... to embed it."

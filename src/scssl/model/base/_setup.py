@@ -186,21 +186,13 @@ def inspect(
     return matrix, stats, decision
 
 
-def make_setup(
-    adata: AnnData,
-    *,
-    layer: str | None,
-    batch_key: str | None,
-    labels_key: str | None,
-    categorical_keys: Sequence[str],
-    continuous_keys: Sequence[str],
-    input: str,
-    target_sum: float | None,
-    sample_key: str | None = None,
-    spatial_key: str | None = None,
-) -> tuple[DataSetup, MatrixStats]:
-    """Check a data set and record how to read it."""
-    check_anndata(adata)
+def make_setup(adata: AnnData, given: Mapping[str, Any]) -> tuple[DataSetup, MatrixStats]:
+    """Check a data set and record how to read it; `given` are arguments of ``setup_anndata``."""
+    layer, input = given["layer"], given["input"]
+    batch_key, labels_key = given["batch_key"], given["labels_key"]
+    categorical, continuous = (
+        tuple(given.get(f"{kind}_covariate_keys") or ()) for kind in ("categorical", "continuous")
+    )
     if adata.is_view:
         raise ValueError(
             "`adata` is a view of another AnnData. Make it an object first: adata = adata.copy()"
@@ -212,9 +204,9 @@ def make_setup(
             f"{len(twice):,} cell names occur more than once ({_some(list(twice))}). Results are by "
             "position and stay right; to make them unique: adata.obs_names_make_unique()"
         )
-    keys = [k for k in (batch_key, labels_key) if k is not None] + list(categorical_keys)
+    keys = [k for k in (batch_key, labels_key, *categorical) if k is not None]
     categories = {key: categories_of(adata, key, labels=key == labels_key) for key in keys}
-    for key in continuous_keys:
+    for key in continuous:
         _numbers(obs_column(adata, key), key)
     _, stats, decision = inspect(adata, layer, input)
     if input == "auto":
@@ -222,14 +214,14 @@ def make_setup(
     setup = DataSetup(
         layer,
         decision.kind,
-        None if target_sum is None else float(target_sum),
+        given["target_sum"],
         batch_key,
         labels_key,
-        tuple(categorical_keys),
-        tuple(continuous_keys),
+        categorical,
+        continuous,
         categories,
-        sample_key=sample_key,
-        spatial_key=spatial_key,
+        sample_key=given.get("sample_key"),
+        spatial_key=given.get("spatial_key"),
     )
     return setup, stats
 

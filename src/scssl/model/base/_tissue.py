@@ -11,6 +11,7 @@ from scssl._errors import warn
 from scssl.data import CellContext, ContextOptions, Datasets, GeneVocabulary
 
 from ._setup import DataSetup, obs_column
+from ._setup_method import SetupArgument
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -89,44 +90,61 @@ def sample_codes(adata: AnnData, key: str | None) -> np.ndarray:
     return codes
 
 
-def check_tissue(adata: AnnData, setup: DataSetup) -> dict[str, Any]:
+#: Arguments of ``setup_anndata`` of models that see tissues, or are made of one that does.
+TISSUE = {
+    "sample_key": SetupArgument(
+        "Column of ``adata.obs`` with the sample of each cell, such as the slice. Cells see those of "
+        "their sample; without it all cells are one sample, whatever else they differ in.",
+        str | None,
+    ),
+    "spatial_key": SetupArgument(
+        "Entry of ``adata.obsm`` with the place of each cell, ``(n_cells, 2)`` in any unit; NaN where "
+        "a cell has none. Places are scaled to the unit square sample by sample.",
+        str | None,
+    ),
+}
+
+
+def record_tissue(data: AnnData | Datasets, setup: DataSetup) -> dict[str, Any]:
     """Refuse a sample column or coordinates that cannot be used; warn of samples that look wrong.
 
     Returns
     -------
     What would be different if cells had been told to be elsewhere.
     """
-    context = tissue_context(adata, setup, ContextOptions())
-    if setup.sample_key is not None and adata.n_obs > 20 and context.n_samples > adata.n_obs / 2:
+    if setup.sample_key is None and setup.spatial_key is None:
+        return {}
+    context = context_of(data, setup, ContextOptions())
+    if isinstance(data, Datasets) or setup.sample_key is None:
+        return _fingerprint(context, setup)
+    if data.n_obs > 20 and context.n_samples > data.n_obs / 2:
         warn(
-            f'adata.obs["{setup.sample_key}"] has {context.n_samples:,} samples for {adata.n_obs:,} cells. Is '
+            f'adata.obs["{setup.sample_key}"] has {context.n_samples:,} samples for {data.n_obs:,} cells. Is '
             "it the column you meant? Cells see those of their sample only."
         )
-    return tissue_fingerprint(context, setup)
+    return _fingerprint(context, setup)
 
 
-def tissue_context(adata: AnnData, setup: DataSetup, options: ContextOptions) -> CellContext:
-    """Which cells of `adata` see each other."""
-    coordinates = None if setup.spatial_key is None else coordinates_of(adata, setup.spatial_key)
-    return CellContext(sample_codes(adata, setup.sample_key), coordinates, options)
+def tell_tissue(reader: CellReader, data: AnnData | Datasets, options: ContextOptions) -> None:
+    """Tell a reader of cells which of them see each other."""
+    reader.context = context_of(data, reader.setup, options)
+    reader.fingerprint |= _fingerprint(reader.context, reader.setup)
 
 
-def tissue_fingerprint(context: CellContext | None, setup: DataSetup) -> dict[str, Any]:
-    """What would be different if cells had been told to be elsewhere, where a setup says where they are."""
-    if context is None or (setup.sample_key is None and setup.spatial_key is None):
-        return {}
-    return {"samples and places": context.digest()}
-
-
-def read_tissue(datasets: Datasets, setup: DataSetup, options: ContextOptions) -> CellContext:
-    """Which cells of several data sets see each other; never those of two of them.
+def context_of(
+    data: AnnData | Datasets, setup: DataSetup, options: ContextOptions
+) -> CellContext:
+    """Which cells see each other; never those of two data sets.
 
     Raises
     ------
     KeyError
         If no data set has the sample column, or none has coordinates.
     """
-    found = datasets.items()
+    if not isinstance(data, Datasets):
+        places = None if setup.spatial_key is None else coordinates_of(data, setup.spatial_key)
+        return CellContext(sample_codes(data, setup.sample_key), places, options)
+    found = data.items()
     for kind, key in (("obs", setup.sample_key), ("obsm", setup.spatial_key)):
         if key is not None and not any(key in getattr(adata, kind) for _, adata in found):
             raise KeyError(f"No data set has {key!r} in {kind}.")
@@ -144,8 +162,14 @@ def read_tissue(datasets: Datasets, setup: DataSetup, options: ContextOptions) -
     return CellContext(np.concatenate(samples), coordinates, options)
 
 
+def _fingerprint(context: CellContext, setup: DataSetup) -> dict[str, Any]:
+    if setup.sample_key is None and setup.spatial_key is None:
+        return {}
+    return {"samples and places": context.digest()}
+
+
 def panels(
-    reader: CellReader, datasets: Datasets | None, genes: GeneVocabulary
+    reader: CellReader, data: AnnData | Datasets, genes: GeneVocabulary
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Panel of each cell, and the genes that each panel has; `None` where all have all.
 
@@ -153,16 +177,16 @@ def panels(
     ----------
     reader
         Cells.
-    datasets
-        The data sets that they are of, each with a panel of its own; `None`: one AnnData.
+    data
+        The data that they are of; each of several data sets has a panel of its own.
     genes
         Those of the model.
     """
     codes = np.zeros(reader.n_cells, dtype=np.int64)
-    if datasets is None:
+    if not isinstance(data, Datasets):
         present = None if reader.alignment is None else reader.alignment.present[None]
     else:
-        found = datasets.items()
+        found = data.items()
         codes = np.repeat(np.arange(len(found)), [adata.n_obs for _, adata in found])
         present = np.stack(
             [genes.align(adata.var_names, min_overlap=0).present for _, adata in found]

@@ -13,18 +13,13 @@ from scssl._errors import warn
 from scssl._random import RNG, as_seed, derive_seed
 from scssl.augment import CellMask
 from scssl.data import ContextOptions, Datasets, GeneVocabulary
-from scssl.data.keys import LABELS, PANEL, category_key
+from scssl.data.keys import LABELS, category_key
 from scssl.model.base import (
-    SETUP,
     CellReader,
     DataSetup,
     check_label_column,
-    check_unchanged,
     label_codes,
-    panels,
-    read_tissue,
     register_model,
-    tissue_fingerprint,
     trained_classes,
     whole,
 )
@@ -309,21 +304,6 @@ class CellPLM(PublishedCellPLMMixin, CellPLMTransferMixin, ImputationMixin, Cell
 
     def _config(self) -> dict[str, Any]:
         return self._arguments
-
-    def _read(self, adata: Any, *, min_overlap: float = 0.5) -> CellReader:
-        reader = super()._read(adata, min_overlap=min_overlap)
-        own = adata is None or adata is self._adata
-        datasets = adata if isinstance(adata, Datasets) else self._datasets if own else None
-        assert self.module.context is not None
-        if datasets is not None:
-            reader.context = read_tissue(datasets, self.setup, self.module.context)
-            reader.fingerprint |= tissue_fingerprint(reader.context, self.setup)
-            if own:
-                check_unchanged(reader.fingerprint, self.registry_[SETUP]["fingerprint"])
-        codes, measured = panels(reader, datasets, self.genes)
-        if measured is not None:
-            reader.obs[PANEL], reader.measured = codes, measured
-        return reader
 
     def _tell_panels(self, data: CellReader) -> None:
         found = data.measured

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,8 @@ from scssl.data import GeneVocabulary
 from scssl.model.base import (
     SETUP,
     Backbone,
+    DataSetup,
+    SetupArgument,
     SSLModel,
     check_label_column,
     checked_weights,
@@ -84,7 +86,23 @@ class CellTypeClassifier(PublishedClassifierMixin, LabelledTraining):
     >>> model.train(max_epochs=2, progress=False)
     >>> model.predict(adata, soft=True).shape
     (700, 10)
+
+    From scratch:
+
+    >>> scssl.model.CellTypeClassifier.setup_anndata(adata, labels_key="bulk_labels")
+    >>> scssl.model.CellTypeClassifier(adata).classes[:2]
+    ['CD14+ Monocyte', 'CD19+ B']
     """
+
+    _setup_takes: ClassVar[Mapping[str, SetupArgument]] = {
+        **LabelledTraining._setup_takes,
+        "labels_key": SetupArgument("Column of ``adata.obs`` with the classes to learn, at least two."),
+        UNLABELED: SetupArgument(
+            """Label of cells whose class is not known. They are not learnt from, nor are cells whose
+            label is missing.""",
+            str | None,
+        ),
+    }
 
     def __init__(
         self,
@@ -142,68 +160,18 @@ class CellTypeClassifier(PublishedClassifierMixin, LabelledTraining):
         self.init_params_ = self._get_init_params(locals())
 
     @classmethod
-    def setup_anndata(
-        cls,
-        adata: AnnData,
-        layer: str | None = None,
-        batch_key: str | None = None,
-        labels_key: str | None = None,
-        categorical_covariate_keys: Sequence[str] | None = None,
-        continuous_covariate_keys: Sequence[str] | None = None,
-        input: Literal["auto", "counts", "lognorm"] = "auto",
-        *,
-        unlabeled_category: str | None = None,
-        target_sum: float | None = 1e4,
-        **kwargs: Any,
-    ) -> None:
-        """Check an AnnData and say where things are in it, labels in particular.
+    def _checked_setup(cls, data: Any, given: dict[str, Any]) -> dict[str, Any]:
+        unlabeled = given.get(UNLABELED)
+        given = {**given, UNLABELED: None if unlabeled is None else str(unlabeled)}
+        check_label_column(data, given["labels_key"], given[UNLABELED])
+        return super()._checked_setup(data, given)
 
-        Parameters
-        ----------
-        adata
-            Cells by genes.
-        layer, batch_key, categorical_covariate_keys, continuous_covariate_keys, input, target_sum
-            As in :meth:`~scssl.model.SSLModel.setup_anndata`. The encoder is told covariates only where its model
-            has that option and it is on.
-        labels_key
-            Column of ``adata.obs`` with the classes to learn.
-        unlabeled_category
-            Label of cells whose class is not known. They are not learnt from, nor are cells whose
-            label is missing.
-        **kwargs
-            Taken for compatibility with scvi-tools.
-
-        Raises
-        ------
-        KeyError
-            If there is no such column.
-        ValueError
-            If it has fewer than two classes, or holds measurements; and as in
-            :meth:`~scssl.model.SSLModel.setup_anndata`.
-
-        Examples
-        --------
-        >>> import scssl
-        >>> adata = scssl.datasets.pbmc68k_reduced()
-        >>> scssl.model.CellTypeClassifier.setup_anndata(adata, labels_key="bulk_labels")
-        >>> scssl.model.CellTypeClassifier(adata).classes[:2]
-        ['CD14+ Monocyte', 'CD19+ B']
-        """
-        check_label_column(adata, labels_key, unlabeled_category)
-        super().setup_anndata(
-            adata,
-            layer,
-            batch_key,
-            labels_key,
-            categorical_covariate_keys,
-            continuous_covariate_keys,
-            input,
-            target_sum=target_sum,
-            **kwargs,
-        )
-        registry = cls._get_most_recent_anndata_manager(adata, required=True).registry
-        unlabeled = None if unlabeled_category is None else str(unlabeled_category)
-        registry["setup_args"][UNLABELED] = registry[SETUP][UNLABELED] = unlabeled
+    @classmethod
+    def _also_recorded(
+        cls, data: Any, setup: DataSetup, given: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        recorded = super()._also_recorded(data, setup, given)
+        return {**recorded, UNLABELED: given[UNLABELED]}
 
     @classmethod
     def from_ssl_model(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -13,13 +13,17 @@ from scssl._random import derive_seed
 from scssl.data import GeneVocabulary
 from scssl.model.base import (
     SETUP,
+    TISSUE,
     Backbone,
     CellReader,
     DataSetup,
+    SetupArgument,
     SSLModel,
     backbone_of,
     check_anndata,
     copied,
+    record_tissue,
+    tell_tissue,
 )
 
 from ._network import FineTunedModule
@@ -37,7 +41,15 @@ class FineTunedModel(SSLModel):
     module: FineTunedModule
     _learns_all_genes = False
     _learns_embeddings = False
-    _takes_tissue = True
+    _setup_takes: ClassVar[Mapping[str, SetupArgument]] = {
+        **TISSUE,
+        "target_sum": SetupArgument(
+            """Sum of a cell before the logarithm, for counts; 1e4 as in :cite:p:`Richter2025`. `None`, for
+            encoders of :class:`CellPLM`: counts are not scaled.""",
+            float | None,
+            1e4,
+        ),
+    }
     _min_overlap = 0.5
 
     def _start(
@@ -101,6 +113,16 @@ class FineTunedModel(SSLModel):
         covariates = source.build().encodes_covariates
         cls.setup_anndata(adata, **source.setup_arguments(covariates=covariates), **kwargs)
         return source
+
+    @classmethod
+    def _also_recorded(
+        cls, data: Any, setup: DataSetup, given: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        return {"fingerprint": record_tissue(data, setup)}
+
+    def _also_read(self, reader: CellReader, data: Any) -> None:
+        if self.module.context is not None:
+            tell_tissue(reader, data, self.module.context)
 
     @classmethod
     def _make_module(cls, backbone: Backbone, arguments: Mapping[str, Any]) -> FineTunedModule:

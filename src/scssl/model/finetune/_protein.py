@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,14 @@ from anndata import AnnData
 
 from scssl._random import RNG, as_seed
 from scssl.data import GeneVocabulary
-from scssl.model.base import SETUP, Backbone, SSLModel, register_model
+from scssl.model.base import (
+    SETUP,
+    Backbone,
+    DataSetup,
+    SetupArgument,
+    SSLModel,
+    register_model,
+)
 
 from ._protein_modalities import _MODALITIES, ProteinModalitiesMixin, from_mudata, is_mudata
 from ._protein_network import ProteinPredictorModule
@@ -80,6 +87,21 @@ class ProteinPredictor(ProteinModalitiesMixin):
     ['CD3', 'CD79a', 'Lysozyme']
     """
 
+    _setup_takes: ClassVar[Mapping[str, SetupArgument]] = {
+        **ProteinModalitiesMixin._setup_takes,
+        "protein_obsm": SetupArgument(
+            """Entry of ``adata.obsm`` with the proteins: an array or a frame, NaN where a protein was
+            not measured. Cells without any are not learnt from.""",
+            str,
+            "protein",
+        ),
+        "protein_names": SetupArgument(
+            """Names of the columns of an array, by default ``adata.uns["protein_names"]``; of a frame, the
+            columns to learn, by default all.""",
+            Sequence[str] | None,
+        ),
+    }
+
     def __init__(
         self,
         adata: AnnData | None = None,
@@ -143,71 +165,23 @@ class ProteinPredictor(ProteinModalitiesMixin):
         self.init_params_ = self._get_init_params(locals())
 
     @classmethod
-    def setup_anndata(
-        cls,
-        adata: AnnData,
-        layer: str | None = None,
-        batch_key: str | None = None,
-        labels_key: str | None = None,
-        categorical_covariate_keys: Sequence[str] | None = None,
-        continuous_covariate_keys: Sequence[str] | None = None,
-        input: Literal["auto", "counts", "lognorm"] = "auto",
-        *,
-        protein_obsm: str = "protein",
-        protein_names: Sequence[str] | None = None,
-        target_sum: float | None = 1e4,
-        **kwargs: Any,
-    ) -> None:
-        """Check an AnnData and say where things are in it, proteins in particular.
-
-        Parameters
-        ----------
-        adata
-            Cells by genes.
-        layer, batch_key, categorical_covariate_keys, continuous_covariate_keys, input, target_sum
-            As in :meth:`~scssl.model.SSLModel.setup_anndata`. The encoder is told covariates only where its model
-            has that option and it is on.
-        labels_key
-            Column of ``adata.obs`` with cell types: the validation split is stratified by it.
-        protein_obsm
-            Entry of ``adata.obsm`` with the proteins: an array or a frame, NaN where a protein was
-            not measured. Cells without any are not learnt from.
-        protein_names
-            Names of the columns of an array, by default ``adata.uns["protein_names"]``; of a frame, the
-            columns to learn, by default all.
-        **kwargs
-            Taken for compatibility with scvi-tools.
-
-        Raises
-        ------
-        KeyError
-            If there is no such entry.
-        ValueError
-            If proteins have no names, or one was never measured; and as in
-            :meth:`~scssl.model.SSLModel.setup_anndata`.
-        """
-        values, names = protein_table(adata, protein_obsm, protein_names)
+    def _checked_setup(cls, data: Any, given: dict[str, Any]) -> dict[str, Any]:
+        obsm = given["protein_obsm"]
+        values, names = protein_table(data, obsm, given["protein_names"])
         never = [name for name, n in zip(names, np.isfinite(values).sum(0), strict=True) if n < 2]
         if never:
             raise ValueError(
-                f'{len(never)} proteins are measured in fewer than 2 cells of adata.obsm["{protein_obsm}"], '
+                f'{len(never)} proteins are measured in fewer than 2 cells of adata.obsm["{obsm}"], '
                 f"such as {never[0]!r}. Leave them out."
             )
-        super().setup_anndata(
-            adata,
-            layer,
-            batch_key,
-            labels_key,
-            categorical_covariate_keys,
-            continuous_covariate_keys,
-            input,
-            target_sum=target_sum,
-            **kwargs,
-        )
-        registry = cls._get_most_recent_anndata_manager(adata, required=True).registry
-        registry["setup_args"]["protein_obsm"] = protein_obsm
-        registry["setup_args"]["protein_names"] = names
-        registry[SETUP][_PROTEIN] = {"obsm": protein_obsm, "names": names}
+        return super()._checked_setup(data, {**given, "protein_names": names})
+
+    @classmethod
+    def _also_recorded(
+        cls, data: Any, setup: DataSetup, given: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        proteins = {"obsm": given["protein_obsm"], "names": given["protein_names"]}
+        return {**super()._also_recorded(data, setup, given), _PROTEIN: proteins}
 
     @classmethod
     def from_ssl_model(

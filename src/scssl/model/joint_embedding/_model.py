@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from scssl._random import RNG, as_seed, derive_seed
 from scssl.augment import Augmentation
 from scssl.data import GeneVocabulary
 from scssl.data.keys import PRESENT, category_key
-from scssl.model.base import DataSetup, layer_widths, rate, whole
+from scssl.model.base import DataSetup, SetupArgument
 from scssl.nn import Fusion
 
 from ._modality_views import choose_views, views_from_config
@@ -24,6 +24,11 @@ from ._view_training import ViewTraining, say_of_batches
 if TYPE_CHECKING:
     from anndata import AnnData
     from mudata import MuData
+
+_NO_COVARIATES = (
+    "has no decoder to be told covariates; to learn to ignore a batch, mix cells across batches "
+    "(augmentation=[scssl.augment.NeighborMix(), ...])"
+)
 
 
 class JointEmbedding(ViewTraining):
@@ -75,6 +80,16 @@ class JointEmbedding(ViewTraining):
     **options
         Of the method; not for users, its class names them.
     """
+
+    _setup_takes: ClassVar[Mapping[str, SetupArgument]] = {
+        "batch_key": SetupArgument(
+            """Column of ``adata.obs`` with the batch, for augmentations that are about batches, such as
+            ``CrossOver(within="batch")``. The network is not told the batch."""
+        )
+    }
+    _setup_refuses: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        ("categorical_covariate_keys", "continuous_covariate_keys"), _NO_COVARIATES
+    )
 
     def __init__(
         self,
@@ -141,70 +156,6 @@ class JointEmbedding(ViewTraining):
             self._warn_of_no_pairs()
         self._model_summary_string = self._summary()
         self.init_params_ = self._get_init_params(locals())
-
-    @classmethod
-    def setup_anndata(
-        cls,
-        adata: AnnData,
-        layer: str | None = None,
-        batch_key: str | None = None,
-        labels_key: str | None = None,
-        categorical_covariate_keys: Sequence[str] | None = None,
-        continuous_covariate_keys: Sequence[str] | None = None,
-        input: Literal["auto", "counts", "lognorm"] = "auto",
-        *,
-        target_sum: float | None = 1e4,
-        **kwargs: Any,
-    ) -> None:
-        """Check an AnnData and say where things are in it, as :meth:`SSLModel.setup_anndata`.
-
-        Parameters
-        ----------
-        adata
-            Cells by genes; in memory, or on disk (``backed="r"``, dask).
-        layer
-            Layer with the expression values, ``adata.X`` by default.
-        batch_key
-            Column of ``adata.obs`` with the batch, for augmentations that are about batches, such as
-            ``CrossOver(within="batch")``. The network is not told the batch.
-        labels_key
-            Column of ``adata.obs`` with cell types. Never used as a target: the validation split is
-            stratified by it.
-        categorical_covariate_keys, continuous_covariate_keys
-            Not taken: there is no decoder that could be told them.
-        input
-            ``"counts"``: raw counts, normalised to `target_sum` and log1p-transformed as they are
-            read, in batches. ``"lognorm"``: used as they are. ``"auto"``: decided from the values,
-            and said why.
-        target_sum
-            Sum of a cell before the logarithm, for counts; 1e4 as in :cite:p:`Richter2025`.
-        **kwargs
-            Taken for compatibility with scvi-tools.
-
-        Raises
-        ------
-        ValueError
-            If covariates are given; if `adata` is a view; if values are missing, negative, or not what
-            `input` says; if gene names are duplicated; if a column is not what it is used for.
-        KeyError
-            If a layer or column does not exist.
-        TypeError
-            If `adata` is not an AnnData.
-        """
-        given = {
-            "categorical_covariate_keys": categorical_covariate_keys,
-            "continuous_covariate_keys": continuous_covariate_keys,
-        }
-        for name, keys in given.items():
-            if keys:
-                raise ValueError(
-                    f"{cls.__name__} has no decoder to be told covariates, found {name}={keys!r}. Leave it "
-                    "out; to learn to ignore a batch, mix cells across batches: "
-                    "augmentation=[scssl.augment.NeighborMix(), ...]"
-                )
-        super().setup_anndata(
-            adata, layer, batch_key, labels_key, input=input, target_sum=target_sum, **kwargs
-        )
 
     def _summary(self) -> str:
         """What the model is, in a line."""

@@ -10,9 +10,8 @@ import numpy as np
 import pandas as pd
 import torch
 from scipy import sparse
-from scvi import REGISTRY_KEYS
-from scvi.data import AnnDataManager
 
+from scssl._checks import check_number
 from scssl._errors import warn
 from scssl.data import GeneAlignment, GeneVocabulary
 from scssl.data.keys import PRESENT
@@ -22,8 +21,6 @@ from scssl.model.base import (
     Backbone,
     CellReader,
     SSLModel,
-    check_target_sum,
-    check_unchanged,
     copied,
 )
 
@@ -46,10 +43,10 @@ class MultimodalMixin(SSLModel):
     def setup_mudata(
         cls,
         mdata: MuData,
+        *,
         rna: str | None = "rna",
         protein: str | None = "prot",
         atac: str | None = "atac",
-        *,
         rna_layer: str | None = None,
         protein_layer: str | None = None,
         atac_layer: str | None = None,
@@ -116,8 +113,8 @@ class MultimodalMixin(SSLModel):
         >>> scssl.model.SimCLR(mdata, fusion="concat").n_latent
         128
         """
-        arguments = cls._get_setup_method_args(**locals())
-        check_target_sum(target_sum)
+        given = {k: v for k, v in locals().items() if k not in ("cls", "mdata")}
+        scale = check_number("target_sum", target_sum, "(0, inf)")
         setup, features, found = make_mudata_setup(
             mdata,
             {"rna": rna, "protein": protein, "atac": atac},
@@ -126,18 +123,17 @@ class MultimodalMixin(SSLModel):
             batch_key=batch_key,
             labels_key=labels_key,
             input=input,
-            target_sum=target_sum,
+            target_sum=scale,
         )
-        manager = AnnDataManager(fields=[], setup_method_args=arguments)
+        manager = cls._manager(mdata=mdata, **given)
         manager.validation_checks.check_fully_paired_mudata = False
-        manager.register_fields(mdata)
-        manager.registry["field_registries"][REGISTRY_KEYS.X_KEY] = {
-            "data_registry": {},
-            "state_registry": {"n_vars": len(features), "column_names": np.asarray(features)},
-            "summary_stats": {"n_cells": mdata.n_obs, "n_vars": len(features)},
-        }
+        cls._register_features(manager, mdata, features)
         manager.registry[SETUP] = {"setup": setup.to_dict(), "fingerprint": found}
         cls.register_manager(manager)
+
+    @classmethod
+    def _called(cls, data: Any) -> tuple[str, str]:
+        return ("mdata", "setup_mudata") if hasattr(data, "mod") else super()._called(data)
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -174,20 +170,16 @@ class MultimodalMixin(SSLModel):
                 )
             return super()._read(adata, min_overlap=min_overlap)
         own = adata is None or adata is self._adata
-        data = self._adata if adata is None else adata
-        if data is None:
-            raise ValueError("The model was loaded without an AnnData. Pass a MuData: adata=...")
-        recorded = self.registry_[SETUP].get("fingerprint")
         idf = getattr(self.module, "idf", None)
         reader = read_mudata(
-            data,
+            self._or_own(adata),
             self.setup,
             self.genes,
             min_overlap=min_overlap,
             idf=idf.cpu().numpy() if idf is not None and self.is_trained_ else None,
         )
-        if own and recorded is not None:
-            check_unchanged(reader.fingerprint, recorded)
+        if own:
+            self._check_unchanged(reader.fingerprint)
         return reader
 
     def align(self, adata: AnnData | MuData, *, min_overlap: float = 0.0) -> GeneAlignment:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import pandas as pd
@@ -11,7 +11,8 @@ import torch
 
 from scssl._random import RNG, as_seed, derive_seed
 from scssl.data import Datasets, GeneVocabulary
-from scssl.model.base import CellReader, DataSetup, layer_widths, rate, register_model, whole
+from scssl._checks import check_number, check_whole, check_widths
+from scssl.model.base import CellReader, DataSetup, SetupArgument, register_model
 
 from ._cluster_rounds import ClusterRounds
 from ._kmeans import check_engine
@@ -96,6 +97,19 @@ class PseudoLabel(ClusterRounds):
     (700, 64)
     """
 
+    _setup_takes: ClassVar[Mapping[str, SetupArgument]] = {
+        "dataset_key": SetupArgument(
+            """Column of ``adata.obs`` with the data set of each cell, within which cells are clustered. By
+            default all cells are one data set.""",
+            str | None,
+        ),
+        "batch_key": SetupArgument("Another name of `dataset_key`, that of other models."),
+        **dict.fromkeys(
+            ("categorical_covariate_keys", "continuous_covariate_keys"),
+            SetupArgument("Not used in training; columns to be checked and kept with the model."),
+        ),
+    }
+
     def __init__(
         self,
         adata: AnnData | None = None,
@@ -155,6 +169,17 @@ class PseudoLabel(ClusterRounds):
             f"{chosen['n_rounds']} rounds"
         )
         self.init_params_ = self._get_init_params(locals())
+
+    @classmethod
+    def _checked_setup(cls, data: Any, given: dict[str, Any]) -> dict[str, Any]:
+        key, other = given.get("dataset_key"), given.get("batch_key")
+        if key is not None and other not in (None, key):
+            raise ValueError(
+                f"`batch_key` is another name of `dataset_key`; found {other!r} and {key!r}. Give one."
+            )
+        # Of Datasets there is no such column.
+        told = {} if key is None else {"batch_key": key}
+        return super()._checked_setup(data, given | told)
 
     @classmethod
     def _build_module(
