@@ -355,7 +355,7 @@ def test_not_set_up(adata):
     [
         ({"hidden_dims": ()}, "at least one unit"),
         ({"n_latent": 0}, "at least one unit"),
-        ({"dropout": 1.0}, r"`dropout` must be in \[0, 1\)"),
+        ({"dropout": 1.0}, r"`dropout` must be a number in \[0, 1\)"),
         ({"activation": "tanhh"}, "`activation` must be one of"),
         ({"masking": "gp"}, "`masking` must be one of"),
         ({"mask_rate": 0}, "`mask_rate` must be between"),

@@ -222,7 +222,9 @@ def test_several_anndata(genes, tmp_path):
     join = "inner" if genes == "intersection" else "outer"
     together = anndata.concat(dict(data.items()), join=join, label="dataset", fill_value=0)
     together = together[:, model.genes.names].copy()
-    PseudoLabel.setup_anndata(together, None, "dataset", "cell_type", "counts")
+    PseudoLabel.setup_anndata(
+        together, dataset_key="dataset", labels_key="cell_type", input="counts"
+    )
     same = PseudoLabel(together, **SMALL, n_rounds=2)
     same.train(**TRAIN)
     np.testing.assert_array_equal(same.get_latent_representation(), z)
@@ -344,8 +346,8 @@ def test_fine_tuning():
         ({"preset": "paper"}, "`preset` must be"),
         ({"kmeans": "cuml"}, "`kmeans` must be one of"),
         ({"n_latent": 0}, "`n_latent` must be a whole number of at least 1, found 0"),
-        ({"dropout": 1}, "`dropout` must be in"),
-        ({"mask_rate": 1}, "`mask_rate` must be in"),
+        ({"dropout": 1}, "`dropout` must be a number in"),
+        ({"mask_rate": 1}, "`mask_rate` must be a number in"),
     ],
 )
 def test_bad_arguments(options, match):

@@ -77,6 +77,7 @@ class SSLModel(HubMixin, TrainingMixin, PersistenceMixin, BaseModelClass):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "_setup_takes" in vars(cls) or "_setup_refuses" in vars(cls):
+            cls._setup_takes = {**super(cls, cls)._setup_takes, **vars(cls).get("_setup_takes", {})}
             own: Any = setup_method(SSLModel.setup_anndata, cls._setup_takes, cls._setup_refuses)
             cls.setup_anndata = own  # type: ignore[method-assign]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -52,10 +53,11 @@ def setup_method(
         for name, one in inspect.signature(base).parameters.items()
     )
     known = {one.name: one for one in rest if one.name not in refuses}
-    if "**kwargs" not in inspect.getdoc(base):
+    text = inspect.getdoc(base) or ""
+    if "**kwargs" not in text:
         # Nothing but what other models take.
         del known["kwargs"]
-    more = {}
+    more: dict[str, inspect.Parameter] = {}
     for name, argument in takes.items():
         if argument.annotation is not None:
             own = inspect.Parameter(
@@ -73,7 +75,9 @@ def setup_method(
         try:
             bound = signature.bind(cls, *args, **kwargs)
         except TypeError as error:
-            hint = f"`{first.name}` and `layer` can come by position, all else by name: labels_key=..."
+            hint = (
+                f"`{first.name}` and `layer` can come by position, all else by name: labels_key=..."
+            )
             raise TypeError(f"{base.__name__}(): {error}; {hint}") from None
         bound.apply_defaults()
         del bound.arguments["cls"]
@@ -84,9 +88,7 @@ def setup_method(
     method.__annotations__ = {
         one.name: one.annotation for one in parameters[1:] if one.annotation is not one.empty
     } | {"return": None}
-    method.__doc__ = _documentation(
-        inspect.getdoc(base) or "", list(signature.parameters)[1:], takes
-    )
+    method.__doc__ = _documentation(text, list(signature.parameters)[1:], takes)
     return classmethod(method)
 
 
@@ -98,7 +100,7 @@ def _documentation(base: str, names: list[str], takes: Mapping[str, SetupArgumen
     for joined, text in _PARAMETER.findall(sections["Parameters"]):
         for name in joined.split(", "):
             texts[name.lstrip("*")] = inspect.cleandoc(text)
-    texts |= {name: inspect.cleandoc(argument.text) for name, argument in takes.items()}
+    texts |= {k: textwrap.fill(" ".join(one.text.split()), 96) for k, one in takes.items()}
     entries: list[tuple[list[str], str]] = []
     for name in names:
         shown = "**kwargs" if name == "kwargs" else name

@@ -131,9 +131,7 @@ def tell_tissue(reader: CellReader, data: AnnData | Datasets, options: ContextOp
     reader.fingerprint |= _fingerprint(reader.context, reader.setup)
 
 
-def context_of(
-    data: AnnData | Datasets, setup: DataSetup, options: ContextOptions
-) -> CellContext:
+def context_of(data: AnnData | Datasets, setup: DataSetup, options: ContextOptions) -> CellContext:
     """Which cells see each other; never those of two data sets.
 
     Raises
@@ -142,8 +140,8 @@ def context_of(
         If no data set has the sample column, or none has coordinates.
     """
     if not isinstance(data, Datasets):
-        places = None if setup.spatial_key is None else coordinates_of(data, setup.spatial_key)
-        return CellContext(sample_codes(data, setup.sample_key), places, options)
+        xy = None if setup.spatial_key is None else coordinates_of(data, setup.spatial_key)
+        return CellContext(sample_codes(data, setup.sample_key), xy, options)
     found = data.items()
     for kind, key in (("obs", setup.sample_key), ("obsm", setup.spatial_key)):
         if key is not None and not any(key in getattr(adata, kind) for _, adata in found):

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from scssl.model.base import DataSetup, positive, rate
+from scssl._checks import check_number
+from scssl.model.base import DataSetup
 from scssl.nn import ATTENTIONS, LATENTS, N_GROUPS
 
 from ._network import CELLPLM_LOSSES, OBJECTIVES, SUPERVISED
@@ -32,8 +33,8 @@ def check_arguments(arguments: Mapping[str, Any], setup: DataSetup) -> None:
             f"`n_hidden` must be a multiple of {N_GROUPS} and of `n_heads`, found "
             f"n_hidden={a['n_hidden']}, n_heads={a['n_heads']}."
         )
-    rate(dropout=a["dropout"])
-    positive(temperature=a["temperature"])
+    check_number("dropout", a["dropout"], "[0, 1)")
+    check_number("temperature", a["temperature"], "(0, inf)")
     for name in ("visible_weight", "kl_weight", "warmup_steps", "free_bits"):
         if not 0 <= a[name] < np.inf:
             raise ValueError(f"`{name}` must not be negative, found {a[name]}.")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 
+from scssl._checks import check_whole
 from scssl._errors import warn
 from scssl._random import RNG, as_seed, derive_seed
 from scssl.augment import CellMask
@@ -21,7 +22,6 @@ from scssl.model.base import (
     label_codes,
     register_model,
     trained_classes,
-    whole,
 )
 from scssl.objective import SUPCON_TEMPERATURE
 
@@ -220,19 +220,19 @@ class CellPLM(PublishedCellPLMMixin, CellPLMTransferMixin, ImputationMixin, Cell
             loss = "nb" if self.setup.input_kind == "counts" else "mse"
         if position == "auto":
             position = "off" if self.setup.spatial_key is None else "sinusoidal"
-        width = whole("n_hidden", chosen("n_hidden", n_hidden))
+        width = check_whole("n_hidden", chosen("n_hidden", n_hidden))
         self._arguments: dict[str, Any] = {
             "n_hidden": width,
-            "n_layers": whole("n_layers", chosen("n_layers", n_layers)),
-            "n_heads": whole("n_heads", chosen("n_heads", n_heads)),
-            "n_latent": whole("n_latent", chosen("n_latent", n_latent)),
+            "n_layers": check_whole("n_layers", chosen("n_layers", n_layers)),
+            "n_heads": check_whole("n_heads", chosen("n_heads", n_heads)),
+            "n_latent": check_whole("n_latent", chosen("n_latent", n_latent)),
             "latent": chosen("latent", latent),
-            "n_clusters": whole("n_clusters", n_clusters),
+            "n_clusters": check_whole("n_clusters", n_clusters),
             "attention": attention,
             "dropout": float(chosen("dropout", dropout)),
             "decoder_width": min(128, width)
             if decoder_width is None
-            else whole("decoder_width", decoder_width),
+            else check_whole("decoder_width", decoder_width),
             "loss": loss,
             "objective": objective,
             "mask_cells": float(mask_cells),
@@ -243,7 +243,7 @@ class CellPLM(PublishedCellPLMMixin, CellPLMTransferMixin, ImputationMixin, Cell
             "free_bits": float(chosen("free_bits", free_bits)),
             "temperature": float(temperature),
             "context": context,
-            "context_size": whole("context_size", context_size),
+            "context_size": check_whole("context_size", context_size),
             "halo": int(halo),
             "cell_dropout": float(chosen("cell_dropout", cell_dropout)),
             "spatial_share": None if spatial_share is None else float(spatial_share),

@@ -95,8 +95,9 @@ class CellTypeClassifier(PublishedClassifierMixin, LabelledTraining):
     """
 
     _setup_takes: ClassVar[Mapping[str, SetupArgument]] = {
-        **LabelledTraining._setup_takes,
-        "labels_key": SetupArgument("Column of ``adata.obs`` with the classes to learn, at least two."),
+        "labels_key": SetupArgument(
+            "Column of ``adata.obs`` with the classes to learn, at least two."
+        ),
         UNLABELED: SetupArgument(
             """Label of cells whose class is not known. They are not learnt from, nor are cells whose
             label is missing.""",

@@ -43,6 +43,14 @@ class FineTunedModel(SSLModel):
     _learns_embeddings = False
     _setup_takes: ClassVar[Mapping[str, SetupArgument]] = {
         **TISSUE,
+        "batch_key": SetupArgument(
+            """Column of ``adata.obs`` with the batch, which an encoder is told where its model has that
+            option and it is on."""
+        ),
+        **dict.fromkeys(
+            ("categorical_covariate_keys", "continuous_covariate_keys"),
+            SetupArgument("Further columns of ``adata.obs``, which an encoder is told likewise."),
+        ),
         "target_sum": SetupArgument(
             """Sum of a cell before the logarithm, for counts; 1e4 as in :cite:p:`Richter2025`. `None`, for
             encoders of :class:`CellPLM`: counts are not scaled.""",

@@ -88,7 +88,6 @@ class ProteinPredictor(ProteinModalitiesMixin):
     """
 
     _setup_takes: ClassVar[Mapping[str, SetupArgument]] = {
-        **ProteinModalitiesMixin._setup_takes,
         "protein_obsm": SetupArgument(
             """Entry of ``adata.obsm`` with the proteins: an array or a frame, NaN where a protein was
             not measured. Cells without any are not learnt from.""",

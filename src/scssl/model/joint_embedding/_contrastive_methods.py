@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 from anndata import AnnData
 
-from scssl.model.base import positive, register_model, share
+from scssl._checks import check_number
+from scssl.model.base import register_model
 
 from ._method_networks import MoCoModule, NNCLRModule, SimCLRModule
 from ._model import JointEmbedding
@@ -59,7 +60,7 @@ class SimCLR(JointEmbedding):
         loss: Literal["nt_xent", "dcl"] = "nt_xent",
         **kwargs: Any,
     ) -> None:
-        positive(temperature=temperature)
+        check_number("temperature", temperature, "(0, inf)")
         if loss not in ("nt_xent", "dcl"):
             raise ValueError(f'`loss` must be "nt_xent" or "dcl", found {loss!r}.')
         super().__init__(adata, registry, temperature=float(temperature), loss=loss, **kwargs)
@@ -116,8 +117,8 @@ class MoCo(JointEmbedding):
         momentum: float | None = None,
         **kwargs: Any,
     ) -> None:
-        positive(temperature=temperature)
-        share(momentum=momentum)
+        check_number("temperature", temperature, "(0, inf)")
+        check_number("momentum", momentum, "[0, 1]", none=True)
         super().__init__(
             adata,
             registry,
@@ -188,7 +189,7 @@ class NNCLR(JointEmbedding):
         queue_size: int | None = None,
         **kwargs: Any,
     ) -> None:
-        positive(temperature=temperature)
+        check_number("temperature", temperature, "(0, inf)")
         super().__init__(
             adata,
             registry,

@@ -7,7 +7,8 @@ from typing import Any
 
 from anndata import AnnData
 
-from scssl.model.base import positive, register_model, share, whole
+from scssl._checks import check_number, check_whole
+from scssl.model.base import register_model
 
 from ._method_networks import BarlowTwinsModule, BYOLModule, DINOModule, SimSiamModule, VICRegModule
 from ._model import JointEmbedding
@@ -60,7 +61,7 @@ class BYOL(JointEmbedding):
         momentum: float | None = None,
         **kwargs: Any,
     ) -> None:
-        share(momentum=momentum)
+        check_number("momentum", momentum, "[0, 1]", none=True)
         super().__init__(
             adata,
             registry,
@@ -159,7 +160,7 @@ class BarlowTwins(JointEmbedding):
         redundancy: float = 5e-3,
         **kwargs: Any,
     ) -> None:
-        positive(redundancy=redundancy)
+        check_number("redundancy", redundancy, "(0, inf)")
         super().__init__(adata, registry, redundancy=float(redundancy), **kwargs)
 
 
@@ -208,7 +209,9 @@ class VICReg(JointEmbedding):
         covariance: float = 1.0,
         **kwargs: Any,
     ) -> None:
-        positive(invariance=invariance, variance=variance, covariance=covariance)
+        check_number("invariance", invariance, "(0, inf)")
+        check_number("variance", variance, "(0, inf)")
+        check_number("covariance", covariance, "(0, inf)")
         super().__init__(
             adata,
             registry,
@@ -273,15 +276,14 @@ class DINO(JointEmbedding):
         momentum: float | None = None,
         **kwargs: Any,
     ) -> None:
-        positive(
-            student_temperature=student_temperature,
-            teacher_temperature=teacher_temperature,
-        )
-        share(center_momentum=center_momentum, momentum=momentum)
+        check_number("student_temperature", student_temperature, "(0, inf)")
+        check_number("teacher_temperature", teacher_temperature, "(0, inf)")
+        check_number("center_momentum", center_momentum, "[0, 1]", none=True)
+        check_number("momentum", momentum, "[0, 1]", none=True)
         super().__init__(
             adata,
             registry,
-            n_prototypes=whole("n_prototypes", n_prototypes),
+            n_prototypes=check_whole("n_prototypes", n_prototypes),
             student_temperature=float(student_temperature),
             teacher_temperature=float(teacher_temperature),
             center_momentum=float(center_momentum),

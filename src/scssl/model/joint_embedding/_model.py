@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 import torch
 
+from scssl._checks import check_number, check_whole, check_widths
 from scssl._errors import warn
 from scssl._random import RNG, as_seed, derive_seed
 from scssl.augment import Augmentation
@@ -120,12 +121,12 @@ class JointEmbedding(ViewTraining):
         views = None if augmentation is None else choose_views(augmentation, self.setup)
         if augmentation == "default":
             say_of_batches(self.setup)
-        hidden = layer_widths("hidden_dims", hidden_dims)
-        dims = None if projector_dims is None else layer_widths("projector_dims", projector_dims)
-        n_latent = whole("n_latent", n_latent)
-        rate(dropout=dropout)
+        hidden = check_widths("hidden_dims", hidden_dims)
+        dims = None if projector_dims is None else check_widths("projector_dims", projector_dims)
+        n_latent = check_whole("n_latent", n_latent)
+        check_number("dropout", dropout, "[0, 1)")
         if "predictor_dims" in options:
-            options["predictor_dims"] = layer_widths("predictor_dims", options["predictor_dims"])
+            options["predictor_dims"] = check_widths("predictor_dims", options["predictor_dims"])
         if self.setup.modalities:
             options = {"fusion": "concat" if fusion is None else fusion, **options}
         elif fusion is not None:
@@ -291,7 +292,7 @@ def _queue_size(size: int | None, n_cells: int) -> int:
     """A quarter of the cells at most, unless it was given; 2,048 where there are enough."""
     if size is None:
         return min(2048, max(64, n_cells // 4))
-    return whole("queue_size", size)
+    return check_whole("queue_size", size)
 
 
 def _short(value: Any) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 import torch
+from mudata import MuData
 from scipy import sparse
 
 from scssl._checks import check_number
@@ -29,7 +30,6 @@ from ._network import JointEmbeddingModule
 
 if TYPE_CHECKING:
     from anndata import AnnData
-    from mudata import MuData
 
 _LOGGER = logging.getLogger("scssl")
 

@@ -9,13 +9,14 @@ import numpy as np
 import torch
 from anndata import AnnData
 
+from scssl._checks import check_number
 from scssl._errors import warn
 from scssl._random import RNG, as_seed, derive_seed
 from scssl.augment import Masking, is_own_mask, mask_needs, masking_from_config
 from scssl.augment import masking as make_masking
 from scssl.data import GeneVocabulary
 from scssl.data.keys import category_key
-from scssl.model.base import CellReader, DataSetup, SSLModel, rate, register_model
+from scssl.model.base import CellReader, DataSetup, SSLModel, register_model
 
 from ._from_pretrained import PublishedMixin
 from ._network import LOSSES, MaskedAutoencoderModule, default_hidden_dims
@@ -330,7 +331,7 @@ def _check_architecture(
         raise ValueError(
             f"Layers need at least one unit, found hidden_dims={hidden}, n_latent={n_latent}."
         )
-    rate(dropout=dropout)
+    check_number("dropout", dropout, "[0, 1)")
     if mask_signal not in (None, "rescale", "indicator"):
         raise ValueError(
             f"`mask_signal` must be None, 'rescale' or 'indicator', found {mask_signal!r}."

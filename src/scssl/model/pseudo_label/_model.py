@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 import torch
 
+from scssl._checks import check_number, check_whole, check_widths
 from scssl._random import RNG, as_seed, derive_seed
 from scssl.data import Datasets, GeneVocabulary
-from scssl._checks import check_number, check_whole, check_widths
 from scssl.model.base import CellReader, DataSetup, SetupArgument, register_model
 
 from ._cluster_rounds import ClusterRounds
@@ -137,10 +137,10 @@ class PseudoLabel(ClusterRounds):
             head_activation = "sigmoid" if published else None
         default_hidden: tuple[int, ...] = () if published else (128,)
         self._arguments: dict[str, Any] = {
-            "hidden_dims": layer_widths(
-                "hidden_dims", default_hidden if hidden_dims is None else hidden_dims, none=True
+            "hidden_dims": check_widths(
+                "hidden_dims", default_hidden if hidden_dims is None else hidden_dims, empty=True
             ),
-            "n_latent": whole(
+            "n_latent": check_whole(
                 "n_latent", (200 if published else 64) if n_latent is None else n_latent
             ),
             "dropout": float(dropout),
@@ -149,7 +149,7 @@ class PseudoLabel(ClusterRounds):
             "head_activation": head_activation,
             "mask_rate": float((0 if published else 0.8) if mask_rate is None else mask_rate),
             "cells_per_cluster": _sizes(cells_per_cluster),
-            "n_rounds": whole("n_rounds", n_rounds),
+            "n_rounds": check_whole("n_rounds", n_rounds),
             "weighted": bool((not published) if weighted is None else weighted),
             "kmeans": kmeans,
             "preset": preset,
@@ -257,7 +257,8 @@ class PseudoLabel(ClusterRounds):
 
 
 def _check(arguments: Mapping[str, Any]) -> None:
-    rate(dropout=arguments["dropout"], mask_rate=arguments["mask_rate"])
+    check_number("dropout", arguments["dropout"], "[0, 1)")
+    check_number("mask_rate", arguments["mask_rate"], "[0, 1)")
     if arguments["head_activation"] not in HEAD_ACTIVATIONS:
         known = ", ".join(map(repr, ("auto", *HEAD_ACTIVATIONS)))
         raise ValueError(
@@ -273,7 +274,7 @@ def _sizes(per: Any) -> list[int]:
             "`cells_per_cluster` must be a list of numbers, one for each partition, such as (200, 100, "
             f"50), or (50,) for one partition; found {per!r}."
         )
-    sizes = [whole(f"cells_per_cluster[{i}]", one) for i, one in enumerate(per)]
+    sizes = [check_whole(f"cells_per_cluster[{i}]", one) for i, one in enumerate(per)]
     if not sizes or min(sizes) < 2:
         raise ValueError(
             f"`cells_per_cluster` must be numbers of at least 2, found {tuple(sizes)}."

@@ -1,0 +1,101 @@
+"""The setup methods of all models: one implementation, one name for one thing, complete documentation."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from typing import get_type_hints
+
+import anndata
+import pytest
+
+import scssl
+from scssl.model.base import DatasetsMixin
+
+from .conftest import MODELS, make_counts
+
+METHODS = ("setup_anndata", "setup_datasets", "setup_mudata")
+FOUND = [
+    (name, method)
+    for name in MODELS
+    for method in METHODS
+    if hasattr(scssl.model.get_model_class(name), method)
+]
+
+
+def parameters(name, method):
+    return inspect.signature(getattr(scssl.model.get_model_class(name), method)).parameters
+
+
+@pytest.mark.parametrize(("name", "method"), FOUND)
+def test_all_but_data_and_layer_come_by_name(name, method):
+    found = list(parameters(name, method).values())
+    positional = [one.name for one in found if one.kind is one.POSITIONAL_OR_KEYWORD]
+    first = {"setup_anndata": "adata", "setup_datasets": "datasets", "setup_mudata": "mdata"}
+    expected = [first[method], "layer"] if method != "setup_mudata" else [first[method]]
+    assert positional == expected
+    assert {"labels_key", "input", "target_sum"} <= set(parameters(name, method))
+
+
+@pytest.mark.parametrize(("name", "method"), FOUND)
+def test_every_argument_is_annotated_and_documented(name, method):
+    function = getattr(scssl.model.get_model_class(name), method)
+    text = inspect.getdoc(function)
+    section = re.search(r"Parameters\n-+\n(.*?)\n\nRaises\n", text, re.DOTALL)[1]
+    documented = re.findall(r"^(\S.*)$", section, re.MULTILINE)
+    names = [one.lstrip("*") for line in documented for one in line.split(", ")]
+    assert names == list(parameters(name, method))
+    assert max(map(len, text.splitlines())) <= 110
+    hints = get_type_hints(function)
+    assert set(hints) == {*names, "return"}
+
+
+def test_one_name_means_one_thing():
+    kinds: dict[str, set[str]] = {}
+    for name, method in FOUND:
+        function = getattr(scssl.model.get_model_class(name), method)
+        for argument, hint in get_type_hints(function).items():
+            kinds.setdefault(argument, set()).add(str(hint))
+    # What counts are scaled to is for some models a choice.
+    several = {name: found for name, found in kinds.items() if len(found) > 1}
+    assert set(several) <= {"target_sum", "adata"}, several
+
+
+def test_examples_of_the_base_are_in_no_other_documentation():
+    assert ">>>" in scssl.model.SSLModel.setup_anndata.__doc__
+    assert ">>>" in DatasetsMixin.setup_datasets.__doc__
+    for name in MODELS:
+        for method, owner in (
+            ("setup_anndata", scssl.model.SSLModel),
+            ("setup_datasets", DatasetsMixin),
+        ):
+            own = vars(scssl.model.get_model_class(name)).get(method)
+            assert own is None or owner.__name__ == name or ">>>" not in own.__func__.__doc__
+
+
+def test_by_position_is_refused(model_class):
+    adata = make_counts()
+    with pytest.raises(TypeError, match="positional argument"):
+        model_class.setup_anndata(adata, None, "batch")
+    assert "_scvi_uuid" not in adata.uns
+
+
+def test_unknown_and_text_for_a_list(model_class):
+    adata = make_counts()
+    with pytest.raises(TypeError, match=r"setup_anndata\(\) has no argument 'batch'"):
+        model_class.setup_anndata(adata, batch="batch")
+    if "categorical_covariate_keys" in inspect.signature(model_class.setup_anndata).parameters:
+        with pytest.raises((TypeError, ValueError, KeyError), match="Pass|labels|protein"):
+            model_class.setup_anndata(adata, categorical_covariate_keys="batch")
+
+
+def test_what_was_asked_for_is_recorded(adata):
+    scssl.model.CellPLM.setup_anndata(adata, sample_key="batch")
+    model = scssl.model.CellPLM(adata, n_hidden=8, n_layers=1, n_heads=2, n_latent=4)
+    told = model.registry["setup_args"]
+    assert told["sample_key"] == "batch"
+    assert told["target_sum"] is None
+    # As scvi-tools sets up other data like those of a model.
+    other = anndata.AnnData(adata.X, obs=adata.obs.copy(), var=adata.var)
+    scssl.model.CellPLM.setup_anndata(other, source_registry=model.registry, **told)
+    assert scssl.model.CellPLM(other, n_hidden=8, n_heads=2).setup == model.setup
