@@ -15,13 +15,7 @@ import scssl
 from scssl._errors import ScsslWarning
 from scssl.cli import _commands as commands
 from scssl.cli import main
-from scssl.cli._parser import (
-    EMBED_OPTIONS,
-    MODEL_OPTIONS,
-    SETUP_OPTIONS,
-    TRAIN_OPTIONS,
-    build_parser,
-)
+from scssl.cli._main import parse
 
 SMALL = ["--hidden-dims", "16", "--n-latent", "4", "--max-epochs", "2", "--no-progress"]
 
@@ -70,60 +64,159 @@ def test_version(capsys):
     assert capsys.readouterr().out == f"scssl {scssl.__version__}\n"
 
 
-@pytest.mark.parametrize(
-    ("options", "function", "not_typed"),
-    [
-        (SETUP_OPTIONS, lambda model: model.setup_anndata, {"adata", "kwargs"}),
-        (
-            MODEL_OPTIONS,
-            lambda model: model.__init__,
-            {"self", "adata", "registry", "rng", "decoder"},
-        ),
-        (TRAIN_OPTIONS, lambda model: model.train, {"self", "callbacks"}),
-        (EMBED_OPTIONS, lambda model: scssl.tl.embed, {"adata", "model", "copy", "token"}),
-    ],
-    ids=["setup", "model", "train", "embed"],
-)
-def test_options_are_those_of_the_python_api(options, function, not_typed):
-    parameters = inspect.signature(function(scssl.model.MaskedAutoencoder)).parameters
-    # Which model, and what only the models have that compare views, or whose cells see each other.
-    others = {"model", "augmentation"} if options is MODEL_OPTIONS else set()
-    if options is SETUP_OPTIONS:
-        others = {"sample_key", "spatial_key"}
-        assert others < set(inspect.signature(scssl.model.CellPLM.setup_anndata).parameters)
-    assert set(options) - others == set(parameters) - not_typed
-    for name, settings in options.items():
-        if name in others or "by model" in settings["help"]:
-            continue
-        default = parameters[name].default
-        if "(default: " not in settings["help"] or default is None:
-            continue
-        stated = settings["help"].split("(default: ")[1].rstrip(")")
-        if isinstance(default, bool):
-            assert stated == ("yes" if default else "no")
-        elif isinstance(default, str):
-            assert stated == default
-        else:
-            assert float(stated) == default
+@pytest.mark.parametrize("name", scssl.model.list_models())
+def test_every_argument_of_every_model_is_an_option(name):
+    """Also those that a class hands on to its bases, with what their docstrings say."""
+    model = scssl.model.get_model_class(name)
+    typed = parse(["train", "f", "--out", "d", "--model", name, *needed(name)])[1]
+    assert set(typed) - {"labels_key", "ssl_model"} == {"file", "out", "model"}
+    not_typed = {
+        "self",
+        "cls",
+        "adata",
+        "registry",
+        "callbacks",
+        "args",
+        "kwargs",
+        "options",
+        "model",
+    }
+    starts = model._learns_embeddings
+    groups = commands.model_options(model, from_ssl_model=not starts)
+    setup, make, fit = groups.values()
+    expected = [(setup, model.setup_anndata), (make, model.__init__)] if starts else []
+    expected += [(make, model.from_ssl_model)] if not starts else []
+    for options, function in [*expected, (fit, model.train)]:
+        assert set(inspect.signature(function).parameters) - not_typed <= set(options) | {"rng"}
+        for option in options.values():
+            assert option.help, option
+            assert not set("`\\") & set(option.help), option.help
+            assert len(option.help) < 500, option.help
+    for options in groups.values():
+        assert not options.keys() & not_typed
+    if issubclass(model, scssl.model.JointEmbedding):
+        assert {"augmentation", "hidden_dims", "projector_dims"} <= make.keys()
+
+
+def needed(name):
+    """Options without which a model cannot be trained."""
+    if scssl.model.get_model_class(name)._learns_embeddings:
+        return []
+    return ["--ssl-model", "m", *(["--labels-key", "x"] if name == "CellTypeClassifier" else [])]
+
+
+def test_defaults_in_the_help_are_those_of_the_python_api(capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "--model", "MaskedAutoencoder", "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    parameters = inspect.signature(scssl.model.MaskedAutoencoder).parameters
+    assert f"dropped in training (default: {parameters['dropout'].default})" in said
+    assert "--loss mse|nb|zinb|bce" in said
+    assert "--[no-]encode-covariates" in said
+    assert "(default: yes)" in said
+    for title in ("data (setup_anndata):", "model (MaskedAutoencoder):", "training:"):
+        assert title in said
+
+
+def test_models_are_listed_without_loading_them(capsys):
+    listed = commands.models_in_source()
+    assert list(listed) == scssl.model.list_models()
+    for name, text in listed.items():
+        first = scssl.model.get_model_class(name).__doc__.split("\n")[0]
+        assert text[:20] == first[:20]
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    said = capsys.readouterr().out
+    for name, text in listed.items():
+        assert f"  {name} " in said
+        assert text in said
+    assert "scssl train --model NAME --help" in said
+
+
+def test_every_option_of_embedding_is_typed():
+    not_typed = {"adata", "model", "copy", "token"}
+    options = commands.COMMANDS["embed"].options([])
+    (of_embed,) = options.values()
+    assert set(of_embed) == set(inspect.signature(scssl.tl.embed).parameters) - not_typed
 
 
 def test_only_what_was_typed_is_passed_on():
-    parse = build_parser().parse_args
-    assert set(vars(parse(["train", "f", "--out", "d"]))) == {
-        *("run", "debug", "file", "out", "overwrite", "backed")
-    }
-    typed = vars(
-        parse(
-            ["train", "f", "--out", "d", "--hidden-dims", "64", "32", "--no-early-stopping"]
-            + ["--devices", "2", "--lr", "1e-3", "--batch-key", "donor"]
-        )
+    assert set(parse(["train", "f", "--out", "d"])[1]) == {"file", "out"}
+    _, typed = parse(
+        ["train", "f", "--out", "d", "--hidden-dims", "64", "32", "--no-early-stopping"]
+        + ["--devices", "2", "--lr", "1e-3", "--batch-key=donor", "--mask-options", "per=batch"]
+        + ["--gradient-clip=none"]
     )
     assert typed["hidden_dims"] == [64, 32]
     assert typed["early_stopping"] is False
     assert (typed["devices"], typed["lr"], typed["batch_key"]) == (2, 1e-3, "donor")
+    assert (typed["mask_options"], typed["gradient_clip"]) == ({"per": "batch"}, None)
     for text, value in (("auto", "auto"), ("3", 3), ("all", None)):
-        typed = vars(parse(["train", "f", "--out", "d", "--n-output-genes", text]))
+        _, typed = parse(["train", "f", "--out", "d", "--n-output-genes", text])
         assert typed["n_output_genes"] == value
+
+
+def test_every_model_has_a_vocabulary_of_its_own(capsys):
+    start = ["train", "f", "--out", "d"]
+    assert parse([*start, "--model", "SimCLR", "--loss", "dcl"])[1]["loss"] == "dcl"
+    assert parse([*start, "--loss", "nb"])[1]["loss"] == "nb"
+    assert parse([*start, "--model", "CellPLM", "--target-sum", "none"])[1]["target_sum"] is None
+    with pytest.raises(SystemExit) as stop:
+        parse([*start, "--model", "SimCLR", "--loss", "nb"])
+    assert stop.value.code == 2
+    assert "argument --loss: must be nt_xent or dcl, found nb" in capsys.readouterr().err
+
+
+def test_a_configuration_is_what_could_be_typed(tmp_path, capsys):
+    typed = ["--model", "SimCLR", "--hidden-dims", "16", "8", "--loss=dcl", "--no-progress"]
+    typed += ["--augmentation", "mask", "gene_swap", "--target-sum", "none", "--batch-key", "off"]
+    assert main(["train", *typed, "--print-config"]) == 0
+    text = capsys.readouterr().out
+    assert "loss: dcl\n" in text
+    assert "\n# n_latent: 64\n" in text
+    assert text.count("rng:") == 1
+    (tmp_path / "run.yaml").write_text(text)
+    start = ["train", "f", "--out", "d"]
+    configured = ["--config", str(tmp_path / "run.yaml")]
+    assert parse([*start, *configured]) == parse([*start, *typed])
+    # What is typed goes first, wherever it stands.
+    for words in (
+        [*start, "--loss", "nt_xent", *configured],
+        [*start, *configured, "--loss=nt_xent"],
+    ):
+        assert parse(words)[1]["loss"] == "nt_xent"
+    # What has to be given may stand in the file too.
+    (tmp_path / "run.yaml").write_text("file: f\nout: d\nn-latent: 3\n")
+    assert parse(["train", *configured])[1] == {"file": "f", "out": "d", "n_latent": 3}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("n_latent: many", "run.yaml: n_latent must be a whole number, found many."),
+        ("lozz: mse", "MaskedAutoencoder has no option --lozz. Did you mean --loss?"),
+        ("- loss", "must hold options, one a line"),
+        ("loss: [", "cannot be read as YAML"),
+        ("model: SimCRL", "There is no model 'SimCRL'. Did you mean 'SimCLR'?"),
+    ],
+)
+def test_a_configuration_with_a_mistake(content, message, tmp_path, capsys):
+    (tmp_path / "run.yaml").write_text(content)
+    assert main(["train", "f", "--out", "d", "--config", str(tmp_path / "run.yaml")]) == 2
+    assert message in capsys.readouterr().err
+    assert main(["train", "f", "--out", "d", "--config", "absent.yaml"]) == 2
+    assert "There is no file absent.yaml." in capsys.readouterr().err
+
+
+def test_a_classifier_starts_from_a_trained_model(file, tmp_path, capsys):
+    trained, out = str(tmp_path / "model"), str(tmp_path / "types")
+    assert main(["train", file, "--out", trained, *SMALL]) == 0
+    start = ["--model", "CellTypeClassifier", "--ssl-model", trained, "--labels-key", "type"]
+    few = ["--max-epochs", "1", "--no-progress", "--head", "mlp"]
+    assert main(["train", file, "--out", out, *start, *few]) == 0
+    assert scssl.model.CellTypeClassifier.load(out).classes == ["B", "T"]
+    assert main(["train", file, "--out", out, "--overwrite", *start[:4]]) == 2
+    assert "CellTypeClassifier needs --labels-key" in capsys.readouterr().err
 
 
 def test_train_and_embed_equal_the_python_api(file, tmp_path, capsys):
@@ -164,7 +257,10 @@ def test_another_model(file, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--model", "VICReg", "--masking", "random"], "VICReg has no option --masking"),
+        (
+            ["--model", "VICReg", "--masking", "random"],
+            "VICReg has no option --masking. Of MaskedAutoencoder it is one.",
+        ),
         (["--augmentation", "mask"], "MaskedAutoencoder has no option --augmentation"),
         (["--model", "SimClear"], "There is no model 'SimClear'"),
         (["--model", "CellTypeClassifier"], "CellTypeClassifier.from_ssl_model"),
@@ -299,4 +395,4 @@ def test_a_tissue_and_a_preset_of_a_model_without_from_preset(file, tmp_path, ca
     options = ["--model", "PseudoLabel", "--preset", "scpretrain", "--batch-key", "slice"]
     assert main(["train", tissue, "--out", str(tmp_path / "other"), *options, *few]) == 0
     assert main(["train", tissue, "--out", str(tmp_path / "no"), "--sample-key", "slice"]) == 2
-    assert "sample_key" in capsys.readouterr().err
+    assert "no option --sample-key. Of CellPLM it is one." in capsys.readouterr().err

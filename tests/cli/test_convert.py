@@ -12,7 +12,7 @@ import pytest
 
 import scssl
 from scssl.cli import main
-from scssl.cli._convert import _OF_CELLPLM, _OF_OTHERS, CONVERT_OPTIONS
+from scssl.cli._commands import COMMANDS
 from scssl.model import CellPLM, CellTypeClassifier, MaskedAutoencoder
 from scssl.published._gene_table import GeneOrder
 
@@ -28,8 +28,7 @@ def folder(tmp_path, published, monkeypatch):
     counts = np.random.default_rng(0).poisson(1.5, (30, G)).astype(np.float32)
     ad.AnnData(counts, var=pd.DataFrame(index=symbols)).write_h5ad(tmp_path / "cells.h5ad")
     order = GeneOrder(G, tuple(ids[:5]), tuple(ids[-5:]))
-    for module in ("_published", "_published_classifier"):
-        place = getattr(scssl.model, module)
+    for place in (scssl.published._autoencoder, scssl.published._classifier):
         monkeypatch.setattr(place, "open_published", partial(place.open_published, order=order))
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -180,14 +179,12 @@ def test_a_model_is_replaced_only_when_asked(folder, published, capsys):
 
 
 def test_options_are_those_of_the_python_api():
-    autoencoder = inspect.signature(MaskedAutoencoder.from_pretrained).parameters
-    classifier = inspect.signature(CellTypeClassifier.from_pretrained).parameters
-    cellplm = inspect.signature(CellPLM.from_pretrained).parameters
+    models = (MaskedAutoencoder, CellTypeClassifier, CellPLM)
     not_typed = {"source", "file", "prefix", "classes", "adata", "device", "token", "kwargs"}
-    typed = (set(autoencoder) | set(classifier) | set(cellplm)) - not_typed
-    assert set(CONVERT_OPTIONS) == typed
-    assert set(_OF_CELLPLM) == set(cellplm) - set(autoencoder) - not_typed
-    assert set(_OF_OTHERS) == (set(autoencoder) | set(classifier)) - set(cellplm) - not_typed
+    taken = {n for one in models for n in inspect.signature(one.from_pretrained).parameters}
+    groups = COMMANDS["convert"].options(["--file", "a.ckpt"])
+    assert {name for group in groups.values() for name in group} == taken - not_typed
+    classifier = inspect.signature(CellTypeClassifier.from_pretrained).parameters
     assert classifier["labels_key"].default == "cell_type"
 
 
@@ -196,3 +193,8 @@ def test_help(capsys):
         main(["convert", "--help"])
     text = capsys.readouterr().out
     assert "scssl convert --file RandomMask.ckpt --genes var.parquet --out random_mask" in text
+    with pytest.raises(SystemExit):
+        main(["convert", "--file", "a.ckpt", "--help"])
+    text = capsys.readouterr().out
+    assert "CellPLM.from_pretrained:" in text
+    assert "--variant auto|gmvae|vae|ae" in text

@@ -1,63 +1,120 @@
-"""What ``scssl train`` and ``scssl embed`` do."""
+"""The commands: each is a call of the public Python API.
+
+What is heavy is imported when a command runs, or when its options are asked for.
+"""
 
 from __future__ import annotations
 
-import inspect
+import re
 import uuid
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ._options import MODEL_OPTIONS, SETUP_OPTIONS, TRAIN_OPTIONS
+from ._demo import demo
+from ._options import Groups, first_sentence, options_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
 
 def train(
-    file: str, *, out: str, overwrite: bool = False, backed: bool = False, **options: Any
+    file: str | Path,
+    *,
+    out: str | Path,
+    model: str = "MaskedAutoencoder",
+    ssl_model: str | None = None,
+    overwrite: bool = False,
+    backed: bool = False,
+    **options: Any,
 ) -> None:
-    """Train a model on ``file`` and save it in ``out``."""
+    """Train a model on the cells of an .h5ad file and save it as a folder.
+
+    Values are raw counts or log-normalised; which one is detected, and a contradiction is an error.
+
+    Parameters
+    ----------
+    file
+        Cells to learn from.
+    out
+        Folder to save the model in.
+    model
+        Which model.
+    ssl_model
+        Trained model to start from, its folder or its name on the Hugging Face Hub.
+    overwrite
+        Replace what --out holds.
+    backed
+        Leave the matrix on disk and read it batch by batch.
+    **options
+        Of ``setup_anndata``, of the model and of its ``train``.
+    """
     path = _check_input(file)
     # Before, not after, hours of training.
     _check_output(Path(out), overwrite=overwrite)
 
     from scssl.hub import check_target
-    from scssl.model import JointEmbedding, get_model_class
 
     check_target(Path(out), overwrite=overwrite)
-    arguments = _pick(options, [*MODEL_OPTIONS, "rng"])
-    model_class: Any = get_model_class(arguments.pop("model", "MaskedAutoencoder"))
-    if not model_class._learns_embeddings:
+    model_class = _model_class(model)
+    if ssl_model is None and not model_class._learns_embeddings:
         raise ValueError(
-            f"{model_class.__name__} starts from a trained model. Train one with `scssl train`, then in "
-            f"Python: scssl.model.{model_class.__name__}.from_ssl_model(...)"
+            f"{model} starts from a trained model ({model}.from_ssl_model). Train one with `scssl train`, "
+            "then name it here: --ssl-model my_model"
         )
-    taken = set(inspect.signature(model_class).parameters)
-    if "kwargs" in taken:
-        taken |= set(inspect.signature(JointEmbedding).parameters)
-    for name in arguments:
-        if name not in taken:
-            raise ValueError(f"{model_class.__name__} has no option --{name.replace('_', '-')}.")
+    groups = model_options(model_class, from_ssl_model=ssl_model is not None).values()
+    for option in [option for group in groups for option in group.values()]:
+        if option.is_required and option.name not in options:
+            raise ValueError(f"{model} needs {option.flag}: {option.help}.")
+    setup, make, fit = (
+        {name: options[name] for name in group if name in options} for group in groups
+    )
     adata = _read(path, backed=backed)
-    model_class.setup_anndata(adata, **_pick(options, SETUP_OPTIONS))
-    if "mask_options" in arguments:
-        arguments["mask_options"] = dict(arguments["mask_options"])
-    if "preset" in arguments and hasattr(model_class, "from_preset"):
-        model = model_class.from_preset(arguments.pop("preset"), adata, **arguments)
+    if ssl_model is not None:
+        trained = model_class.from_ssl_model(ssl_model, adata, **make)
     else:
-        model = model_class(adata, **arguments)
-    model.train(**_pick(options, TRAIN_OPTIONS))
-    model.save(out, overwrite=overwrite)
-    print(model)
+        model_class.setup_anndata(adata, **setup)
+        if "preset" in make and hasattr(model_class, "from_preset"):
+            trained = model_class.from_preset(make.pop("preset"), adata, **make)
+        else:
+            trained = model_class(adata, **make)
+    trained.train(**fit)
+    trained.save(out, overwrite=overwrite)
+    print(trained)
     print(
         f"The model is in {out}. To embed cells with it:\n"
         f"  scssl embed {file} --model {out} --out embedded.h5ad"
     )
 
 
-def embed(file: str, *, model: str, out: str, overwrite: bool = False, **options: Any) -> None:
-    """Embed the cells of ``file`` with the model in ``model`` and write them to ``out``."""
+def embed(
+    file: str | Path,
+    *,
+    model: str,
+    out: str | Path,
+    overwrite: bool = False,
+    **options: Any,
+) -> None:
+    """Embed the cells of an .h5ad file with a trained model.
+
+    Genes are matched by name; how many were found is written to .uns beside the embedding.
+
+    Parameters
+    ----------
+    file
+        Cells to embed.
+    model
+        Folder that `scssl train` wrote, or a model on the Hugging Face Hub (owner/name).
+    out
+        File to write: the cells with their embedding.
+    overwrite
+        Replace what --out holds.
+    **options
+        Of :func:`scssl.tl.embed`.
+    """
     path, target = _check_input(file), Path(out)
     if target.suffix != ".h5ad":
         raise ValueError(f"--out must end in .h5ad, found {out}.")
@@ -73,11 +130,189 @@ def embed(file: str, *, model: str, out: str, overwrite: bool = False, **options
     print(f'{out}: {n_cells:,} cells, {n_latent} dimensions in .obsm["{key}"].')
 
 
-def _pick(options: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
-    return {name: options[name] for name in names if name in options}
+def convert(
+    *,
+    file: str | Path,
+    out: str | Path,
+    repo: str | None = None,
+    overwrite: bool = False,
+    classes: str | Path | None = None,
+    **options: Any,
+) -> None:
+    """Make a model folder of a checkpoint that others published.
+
+    Those of Richter et al. (2025), TillR/sc_pretrained on the Hugging Face Hub: random mask, gene-programme
+    mask, BYOL, Barlow Twins, reconstruction or classifier; and CellPLM (Wen et al. 2024), two files whose
+    names end with .best.ckpt and .config.json.
+
+    Which one it is is told from its tensors. The file is not unpickled: only tensors are read, and each of
+    them is used, set aside for a reason, or an error.
+
+    Parameters
+    ----------
+    file
+        The checkpoint; with --repo one in it. What else there is to say of it: --file FILE --help.
+    out
+        Folder to save the model in.
+    repo
+        Repository of the Hugging Face Hub to read from (owner/name).
+    overwrite
+        Replace what --out holds.
+    classes
+        File with the names of a classifier's classes, one per line, in the order of the network's outputs;
+        without it, of a classifier the encoder alone is converted.
+    **options
+        Of ``from_pretrained`` of the model.
+    """
+    _check_output(Path(out), overwrite=overwrite)
+    if repo is None:
+        _check_input(file)
+
+    from scssl import model
+    from scssl._settings import settings
+    from scssl.hub import check_target
+
+    cellplm = str(file).endswith((".best.ckpt", ".config.json"))
+    autoencoder, classifier = (
+        options_of(one, "from_pretrained")
+        for one in (model.MaskedAutoencoder, model.CellTypeClassifier)
+    )
+    known = options_of(model.CellPLM, "from_pretrained") if cellplm else autoencoder | classifier
+    for name in [*options, *([] if classes is None else ["classes"])]:
+        if name not in known:
+            kind = "a CellPLM" if cellplm else "no CellPLM, whose names end with .best.ckpt"
+            raise ValueError(f"--{name.replace('_', '-')} does not apply: {file} is {kind}.")
+    if classes is not None:
+        options["classes"] = _read_classes(_check_input(classes))
+        for name in options:
+            if name not in classifier:
+                flag = name.replace("_", "-")
+                raise ValueError(f"--{flag} is for autoencoders, --classes for classifiers.")
+    elif "labels_key" in options:
+        raise ValueError("--labels-key is the column of the classes: pass --classes too.")
+    if "genes" in options and Path(options["genes"]).is_file():
+        # What is typed is meant from here, not from the folder of the checkpoint.
+        options["genes"] = str(Path(options["genes"]).resolve())
+
+    check_target(Path(out), overwrite=overwrite)
+    model_class: Any = model.MaskedAutoencoder if classes is None else model.CellTypeClassifier
+    model_class = model.CellPLM if cellplm else model_class
+    where = {"source": file}
+    if repo is not None:
+        where = {"source": repo, "prefix" if cellplm else "file": file}
+    try:
+        # What it would log is in the summary.
+        with settings.override(verbosity="warning"):
+            converted = model_class.from_pretrained(**where, **options)
+    except ImportError as error:
+        raise ValueError(str(error)) from error
+    converted.save(out, overwrite=overwrite)
+    print(converted)
+    print(_summary(converted.source))
+    print(
+        f"The model is in {out}. To embed cells with it:\n"
+        f"  scssl embed cells.h5ad --model {out} --out embedded.h5ad"
+    )
 
 
-def _check_input(file: str) -> Path:
+def model_options(model_class: Any, *, from_ssl_model: bool) -> Groups:
+    """Options of setting up data, of making a model and of training it."""
+    skip = ("adata", "registry", "model", "callbacks")
+    make = options_of(model_class, "__init__", skip=skip)
+    fit = options_of(model_class, "train", skip=skip)
+    # Further arguments of this one are there for scvi-tools.
+    setup = options_of(model_class, "setup_anndata", skip=skip, handed_on=False)
+    if from_ssl_model:
+        # Sets up the data itself, and hands on to the model what is not its own.
+        own = options_of(model_class, "from_ssl_model", skip=skip)
+        make, setup = ({**make, **own} if model_class._learns_embeddings else own), {}
+    make["rng"] = fit["rng"] = replace(
+        fit["rng"], text="Seed of every random choice, the initial weights included."
+    )
+    return {"data (setup_anndata)": setup, f"model ({model_class.__name__})": make, "training": fit}
+
+
+def _train_options(words: Sequence[str]) -> Groups:
+    name = typed(words, "--model")
+    if name is None and ("--help" in words or "-h" in words):
+        return {}
+    known = models_in_source()
+    if name is not None and name not in known:
+        close = get_close_matches(name, known, n=1)
+        hint = f"Did you mean {close[0]!r}? " if close else ""
+        raise ValueError(f"There is no model {name!r}. {hint}There are {', '.join(known)}.")
+    model_class = _model_class(name or "MaskedAutoencoder")
+    from_ssl_model = typed(words, "--ssl-model") is not None or not model_class._learns_embeddings
+    return model_options(model_class, from_ssl_model=from_ssl_model)
+
+
+def _embed_options(words: Sequence[str]) -> Groups:
+    from scssl import tl
+
+    return {
+        "embedding (scssl.tl.embed)": options_of(tl.embed, skip=["adata", "model", "token", "copy"])
+    }
+
+
+def _convert_options(words: Sequence[str]) -> Groups:
+    if typed(words, "--file") is None:
+        return {}
+    from scssl import model
+
+    skip = ("source", "file", "prefix", "classes", "adata", "device", "token")
+    names = ("MaskedAutoencoder", "CellTypeClassifier", "CellPLM")
+    found: Groups = {}
+    for name in names:
+        options = options_of(getattr(model, name), "from_pretrained", skip=skip)
+        for others in found.values():
+            options = {key: one for key, one in options.items() if key not in others}
+        found[f"{name}.from_pretrained"] = options
+    return found
+
+
+def typed(words: Sequence[str], flag: str) -> str | None:
+    """What was typed for an option last, before anything is parsed."""
+    found = None
+    for word, following in zip(words, [*words[1:], None], strict=True):
+        if word == flag:
+            found = following
+        elif word.startswith(f"{flag}="):
+            found = word.partition("=")[2]
+    return found
+
+
+def models_in_source() -> dict[str, str]:
+    """Names of the registered models and what each does, without importing any of them."""
+    folder = Path(__file__).parents[1] / "model"
+    registered = re.compile(r'^@register_model\nclass (\w+)\(.*\):\n    r?"""(.*?)\n', re.MULTILINE)
+    found = [
+        match
+        for path in folder.rglob("*.py")
+        for match in registered.findall(path.read_text(encoding="utf-8"))
+    ]
+    texts = ((name, re.sub(r" :cite:\w:`[^`]*`", "", text)) for name, text in sorted(found))
+    return {name: first_sentence(text) for name, text in texts}
+
+
+def models_with(flag: str) -> list[str]:
+    """Names of the models that have this option."""
+    name = flag.removeprefix("--").removeprefix("no-").replace("-", "_")
+    found = []
+    for model in models_in_source():
+        model_class = _model_class(model)
+        starts = model_class._learns_embeddings
+        groups = model_options(model_class, from_ssl_model=not starts).values()
+        found += [model] if any(name in group for group in groups) else []
+    return found
+
+
+def _model_class(name: str) -> Any:
+    from scssl.model import get_model_class
+
+    return get_model_class(name)
+
+
+def _check_input(file: str | Path) -> Path:
     path = Path(file)
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {file}.")
@@ -110,3 +345,107 @@ def _write(adata: AnnData, path: Path) -> None:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _read_classes(path: Path) -> list[str]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no text: one class per line is expected.") from error
+    return [line.strip() for line in lines if line.strip()]
+
+
+def _summary(source: dict[str, Any]) -> str:
+    """What became of the tensors, and what to know of the model."""
+    reasons = Counter(
+        "the same as others" if reason.startswith("the same tensor") else reason
+        for reason in source["unused"].values()
+    )
+    lines = [f"  sha256 {source['sha256']}", f"  tensors used: {len(source['used'])}"]
+    lines += [f"  tensors not used: {n} ({reason})" for reason, n in reasons.items()]
+    return "\n".join([*lines, *(f"  note: {note}" for note in source["notes"])])
+
+
+@dataclass(frozen=True)
+class Command:
+    """What is known of a command before it runs.
+
+    Parameters
+    ----------
+    function
+        What it does; its arguments are options.
+    summary
+        The same in a few words.
+    usage
+        What has to be typed.
+    examples
+        Lines to copy.
+    options
+        Further options, given what was typed.
+    list_models
+        Whether its help lists the models.
+    """
+
+    function: Callable[..., None]
+    summary: str
+    usage: str
+    examples: str = ""
+    options: Callable[[Sequence[str]], Groups] | None = None
+    list_models: bool = False
+
+    def epilog(self, words: Sequence[str]) -> str:
+        """What stands at the end of its help."""
+        text = f"examples:\n{self.examples}" if self.examples else ""
+        if self.list_models and typed(words, "--model") is None:
+            models = models_in_source()
+            width = max(map(len, models))
+            lines = "\n".join(f"  {name:{width}}  {text}" for name, text in models.items())
+            text = (
+                f"models, whose options `scssl train --model NAME --help` shows:\n{lines}\n\n{text}"
+            )
+        return text
+
+
+COMMANDS = {
+    "demo": Command(demo, "try it: train, embed, compare, draw", "[--out DIR]"),
+    "train": Command(
+        train,
+        "train a model on an .h5ad file",
+        "FILE.h5ad --out DIR [--model NAME] [options of the model]",
+        """\
+  scssl train cells.h5ad --out my_model
+  scssl train cells.h5ad --out my_model --layer counts --batch-key donor --labels-key cell_type
+  scssl train cells.h5ad --out my_model --model SimCLR --loss dcl --augmentation mask gene_swap
+  scssl train atlas.h5ad --backed --out my_model --batch-size 4096 --precision bf16-mixed
+  scssl train cells.h5ad --out my_model --checkpoint-dir checkpoints
+  scssl train cells.h5ad --out my_model --resume-from checkpoints      # go on after an interruption
+  scssl train cells.h5ad --out types --model CellTypeClassifier --ssl-model my_model --labels-key cell_type
+  scssl train --model SimCLR --print-config > run.yaml
+  scssl train cells.h5ad --out my_model --config run.yaml
+""",
+        _train_options,
+        list_models=True,
+    ),
+    "embed": Command(
+        embed,
+        "embed cells with a trained model",
+        "FILE.h5ad --model MODEL --out FILE.h5ad [options]",
+        """\
+  scssl embed cells.h5ad --model my_model --out embedded.h5ad
+  scssl embed cells.h5ad --model owner/name --out embedded.h5ad     # from the Hugging Face Hub
+""",
+        _embed_options,
+    ),
+    "convert": Command(
+        convert,
+        "make a model of a published checkpoint",
+        "--file FILE.ckpt --out DIR [options]",
+        """\
+  scssl convert --file RandomMask.ckpt --genes var.parquet --out random_mask
+  scssl convert --repo TillR/sc_pretrained --file BYOL.ckpt --out byol
+  scssl convert --file HLCA_SSL.ckpt --genes var.parquet --classes cell_types.txt --out hlca
+  scssl convert --file ckpt/20231027_85M.best.ckpt --symbols genes.csv --out cellplm
+""",
+        _convert_options,
+    ),
+}

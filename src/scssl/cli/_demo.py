@@ -19,7 +19,18 @@ EMBEDDINGS = {
 
 
 def demo(out: str = "scssl_demo", *, rng: int = 0) -> None:
-    """Train, embed, compare and draw; write cells, model and figures to ``out``."""
+    """Train on 700 real blood cells that come with scanpy, in under a minute and without a network.
+
+    Compares the embedding with PCA and with an untrained model by how well a cell's neighbours tell its
+    type, and writes the cells, the model, the training curves and a UMAP to a folder.
+
+    Parameters
+    ----------
+    out
+        Folder to write.
+    rng
+        Seed of every random choice.
+    """
     start = time.perf_counter()
     folder = Path(out)
     _check_folder(folder)

@@ -1,15 +1,45 @@
-"""Entry point: parse, run, and turn errors into one message and an exit status."""
+"""Entry point: what was typed becomes a call of a command, and an error one message and an exit status."""
 
 from __future__ import annotations
 
+import argparse
+import inspect
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from importlib.metadata import version
 from typing import Any
 
-from ._parser import build_parser
+from . import _commands
+from ._commands import COMMANDS, typed
+from ._options import (
+    Groups,
+    Option,
+    add_options,
+    each_once,
+    options_of,
+    read_configuration,
+    write_configuration,
+)
 
 EXPECTED = (FloatingPointError, ValueError, KeyError, TypeError, OSError)
+DESCRIPTION = """\
+Learn representations of single cells without labels, and use them.
+
+Start with the demo, which needs no data and no network:
+
+  scssl demo
+
+Then on your own cells (an .h5ad file with raw counts, or log-normalised values):
+
+  scssl train cells.h5ad --out my_model
+  scssl embed cells.h5ad --model my_model --out embedded.h5ad
+
+The embedding is in .obsm["X_ssl"] of the new file, ready for scanpy:
+
+  sc.pp.neighbors(adata, use_rep="X_ssl")
+"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,13 +61,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     >>> main(["embed", "absent.h5ad", "--model", "model", "--out", "out.h5ad"])
     2
     """
-    arguments = vars(build_parser().parse_args(argv))
-    command, debug = arguments.pop("run"), arguments.pop("debug")
+    words = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in words
     with warnings.catch_warnings():
         if not debug:
             warnings.showwarning = _show_warning
         try:
-            command(arguments)
+            name, arguments = parse(words)
+            if name is not None:
+                getattr(_commands, name)(**arguments)
         except EXPECTED as error:
             if debug:
                 raise
@@ -51,6 +83,114 @@ def main(argv: Sequence[str] | None = None) -> int:
             print("scssl: interrupted", file=sys.stderr)
             return 130
     return 0
+
+
+def parse(words: Sequence[str]) -> tuple[str | None, dict[str, Any]]:
+    """Name of the command and the arguments that were given; no name where there is nothing to run.
+
+    Raises
+    ------
+    ValueError
+        If there is no such option, or a configuration cannot be read.
+    """
+    parser, parsers = _parsers(words)
+    name = words[0] if words else None
+    if name not in COMMANDS:
+        parser.parse_args(words)
+        return None, {}
+    command = COMMANDS[name]
+    path, printing = typed(words, "--config"), "--print-config" in words
+    configured = {} if path is None else read_configuration(path)
+    groups: Groups = {"": options_of(command.function)}
+    if command.options is not None:
+        hints = [f"--{key.replace('_', '-')}={value}" for key, value in configured.items()]
+        groups = each_once(groups | command.options([*hints, *words]))
+    options = {key: option for group in groups.values() for key, option in group.items()}
+    for title, group in groups.items():
+        place = parsers[name].add_argument_group(title) if title else parsers[name]
+        # Not typed need be what the configuration has; nor anything where that is all that is asked for.
+        # What the API itself needs, the command asks for.
+        add_options(place, group, optional=options if printing or title else configured)
+
+    namespace = argparse.Namespace()
+    for key in configured.keys() & options.keys():
+        try:
+            setattr(namespace, key, options[key].read(configured[key]))
+        except ValueError as error:
+            raise ValueError(f"{path}: {key} {error}.") from error
+    given, unknown = parser.parse_known_args(words, namespace)
+    wrong = [f"--{key}" for key in configured if key not in options] + unknown
+    if wrong:
+        raise ValueError(_no_option(name, wrong[0], words, options))
+    arguments = {key: value for key, value in vars(given).items() if key in options}
+    if printing:
+        print(write_configuration(arguments, groups), end="")
+        return None, {}
+    return name, arguments
+
+
+class _Help(argparse.RawDescriptionHelpFormatter):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{**kwargs, "max_help_position": 32})
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        if isinstance(action, argparse.BooleanOptionalAction):
+            return f"--[no-]{action.option_strings[0][2:]}"
+        return super()._format_action_invocation(action)
+
+
+def _parsers(
+    words: Sequence[str],
+) -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+    """The parser, and those of the commands, without what they read from signatures."""
+    common: Any = {
+        "formatter_class": _Help,
+        # An abbreviation today may be another option tomorrow.
+        "allow_abbrev": False,
+    }
+    parser = argparse.ArgumentParser(prog="scssl", description=DESCRIPTION, **common)
+    parser.add_argument("--version", action="version", version=f"scssl {version('scssl')}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    parsers = {}
+    for name, command in COMMANDS.items():
+        own = commands.add_parser(
+            name,
+            help=command.summary,
+            description=inspect.cleandoc(command.function.__doc__ or "").partition("\nParam")[0],
+            usage=f"scssl {name} {command.usage}",
+            epilog=command.epilog(words),
+            **common,
+        )
+        own.add_argument("--debug", action="store_true", help="show the traceback of an error")
+        if command.options is not None:
+            own.add_argument(
+                "--config",
+                metavar="FILE.yaml",
+                help="options from a file; what is typed goes first",
+            )
+            own.add_argument(
+                "--print-config",
+                action="store_true",
+                help="print such a file, with every option and its default, and do nothing else",
+            )
+        parsers[name] = own
+    return parser, parsers
+
+
+def _no_option(name: str, word: str, words: Sequence[str], options: Mapping[str, Option]) -> str:
+    """Message that there is no such option, with what may have been meant."""
+    flag = word.partition("=")[0].replace("_", "-")
+    if not flag.startswith("--"):
+        return f"There is nothing to do with {word!r}. What can be typed: scssl {name} --help"
+    who, how, hint = f"scssl {name}", name, ""
+    if name == "train":
+        who = typed(words, "--model") or "MaskedAutoencoder"
+        others = _commands.models_with(flag)
+        how, hint = f"train --model {who}", f" Of {', '.join(others)} it is one." if others else ""
+    close = get_close_matches(flag, [one.flag for one in options.values()], n=1)
+    if close and not hint:
+        hint = f" Did you mean {close[0]}?"
+    return f"{who} has no option {flag}.{hint} To see what it has: scssl {how} --help"
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:

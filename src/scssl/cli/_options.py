@@ -1,237 +1,411 @@
-"""Options of the commands. Nothing heavy is imported here: ``scssl --help`` answers at once."""
+"""Options of a command, read from the signature and the docstring of the function that it calls.
+
+What is typed and what stands in a configuration file is text, which is turned into what the annotation of
+the argument says. What is not given is not passed on, so that every default is that of the Python API.
+"""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping
-from typing import Any
+import builtins
+import inspect
+import re
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, TypeAliasType, Union, get_args, get_origin
+
+_REQUIRED = inspect.Parameter.empty
+_WORDS: dict[str, Any] = {"none": None, "null": None, "true": True, "false": False}
+#: Title of a group in the help, and its options.
+type Groups = dict[str, dict[str, Option]]
+
+_NUMBER = {int: "a whole number", float: "a number"}
 
 
-def add_command(
-    commands: Any, name: str, run: Callable[[dict[str, Any]], None], **texts: str
-) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(
-        name, formatter_class=argparse.RawDescriptionHelpFormatter, **texts
-    )
-    parser.set_defaults(run=run)
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    return parser
+@dataclass(frozen=True)
+class Option:
+    """An argument of a Python function as an option of a command.
+
+    Parameters
+    ----------
+    name
+        Name of the argument.
+    annotation
+        Its type.
+    default
+        Its default.
+    text
+        What the docstring says of it.
+    by_position
+        Whether it is typed without a name.
+    """
+
+    name: str
+    annotation: Any
+    default: Any
+    text: str
+    by_position: bool = False
+
+    @property
+    def flag(self) -> str:
+        """How it is typed."""
+        return f"--{self.name.replace('_', '-')}"
+
+    @property
+    def is_required(self) -> bool:
+        """Whether it has no default."""
+        return self.default is _REQUIRED
+
+    @cached_property
+    def is_switch(self) -> bool:
+        """Whether it is typed without a value."""
+        return bool in self._members and set(self._members) <= {bool, NoneType}
+
+    @cached_property
+    def takes_several(self) -> bool:
+        """Whether several words can follow it."""
+        return self._items is not None or self._takes_pairs
+
+    @cached_property
+    def _members(self) -> list[Any]:
+        return _flat(self.annotation)
+
+    @cached_property
+    def _items(self) -> list[Any] | None:
+        for one in self._members:
+            origin = get_origin(one) or one
+            if isinstance(origin, type) and issubclass(origin, Sequence) and origin is not str:
+                return _flat((get_args(one) or (Any,))[0])
+        return None
+
+    @cached_property
+    def _takes_pairs(self) -> bool:
+        origins = [get_origin(one) or one for one in self._members]
+        return any(isinstance(one, type) and issubclass(one, Mapping) for one in origins)
+
+    def read(self, given: Any) -> Any:
+        """The argument, from a word, a list of words or a mapping of words.
+
+        Raises
+        ------
+        ValueError
+            If it cannot be that.
+        """
+        words = given if isinstance(given, list) else [given]
+        try:
+            if self._takes_pairs and isinstance(given, Mapping):
+                return {name: _anything(value) for name, value in given.items()}
+            if self._takes_pairs and words and all("=" in str(word) for word in words):
+                pairs = (str(word).partition("=") for word in words)
+                return {name: _anything(value) for name, _, value in pairs}
+            if self._items is not None and isinstance(given, list):
+                return [_as_one_of(self._items, word) for word in words]
+            if len(words) == 1 and not isinstance(words[0], Mapping):
+                return self._one_word(words[0])
+        except ValueError:
+            pass
+        shown = " ".join(map(str, words))
+        raise ValueError(f"must be {self._expected()}, found {shown or 'nothing'}")
+
+    def _one_word(self, word: str) -> Any:
+        try:
+            return _as_one_of(self._members, word)
+        except ValueError:
+            if self._items is None:
+                raise
+            return [_as_one_of(self._items, word)]
+
+    def _expected(self) -> str:
+        """What it can be, for a message."""
+        known = [one for one in self._members if isinstance(one, str)]
+        known += [text for kind, text in _NUMBER.items() if kind in self._members]
+        known += ["true", "false"] if bool in self._members else []
+        if self._items is not None:
+            kinds = [_NUMBER[one].split()[-1] + "s" for one in self._items if one in _NUMBER]
+            known.append(f"one or several {kinds[0] if kinds else 'names'}")
+        known += ["NAME=VALUE"] if self._takes_pairs else []
+        known += ["none"] if NoneType in self._members else []
+        return ", ".join(known[:-1]) + (" or " if len(known) > 1 else "") + (known or ["text"])[-1]
+
+    @property
+    def metavar(self) -> str:
+        """What stands for its value in the help."""
+        words = [one for one in self._members if isinstance(one, str)]
+        kinds = self._members if words or self._items is None else [*self._members, *self._items]
+        if int in kinds or float in kinds:
+            words.append("N" if int in kinds else "X")
+        elif not words:
+            of_pairs = self._takes_pairs and str not in kinds
+            words.append("NAME=VALUE" if of_pairs else "PATH" if Path in kinds else "NAME")
+        if NoneType in kinds and self.default is not None:
+            words.append("none")
+        return "|".join(words)
+
+    @property
+    def help(self) -> str:
+        """What it does, in a sentence or two, and its default."""
+        text = first_sentence(self.text)
+        if self.is_required or self.default is None or "default" in text:
+            return text
+        shown = self.default
+        if isinstance(shown, bool):
+            shown = "yes" if shown else "no"
+        elif isinstance(shown, (list, tuple)):
+            shown = " ".join(map(str, shown))
+        elif isinstance(shown, float):
+            shown = f"{shown:g}"
+        return f"{text} (default: {shown})"
 
 
-def add_output(parser: argparse.ArgumentParser, metavar: str, text: str) -> None:
-    parser.add_argument("--out", metavar=metavar, required=True, help=text)
-    parser.add_argument("--overwrite", action="store_true", help="replace what --out holds")
+def _flat(annotation: Any) -> list[Any]:
+    """Members of a union, with the values of literals as they are."""
+    if isinstance(annotation, TypeAliasType):
+        return _flat(annotation.__value__)
+    origin, parts = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _flat(parts[0])
+    if origin in (Union, UnionType):
+        return [one for part in parts for one in _flat(part)]
+    if origin is Literal:
+        return [NoneType if one is None else one for one in parts]
+    return [NoneType if annotation is None else annotation]
 
 
-def add_options(group: Any, options: Mapping[str, Mapping[str, Any]]) -> None:
-    for name, settings in options.items():
-        # What is not typed is not passed on, so that every default is that of the Python API.
-        group.add_argument(f"--{name.replace('_', '-')}", default=argparse.SUPPRESS, **settings)
+def _as_one_of(members: Sequence[Any], word: str) -> Any:
+    """A word as a value of one of these types, or as one of these values."""
+    text = str(word)
+    if text in members:
+        return text
+    takes_text = any(one in (str, Path, Any) for one in members)
+    if NoneType in members and (text in ("none", "null") or (text == "all" and not takes_text)):
+        return None
+    if bool in members and text in ("true", "false"):
+        return text == "true"
+    for kind in (int, float):
+        if kind in members:
+            try:
+                return kind(text)
+            except ValueError:
+                pass
+    if Any in members:
+        return _anything(word)
+    if takes_text:
+        return text
+    raise ValueError
 
 
-def _int_or_text(text: str) -> int | str:
-    return int(text) if text.lstrip("-").isdigit() else text
+def _anything(value: Any) -> Any:
+    """Text as the number or the word that it is; lists and mappings of it likewise."""
+    if isinstance(value, Mapping):
+        return {name: _anything(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_anything(one) for one in value]
+    if value in _WORDS:
+        return _WORDS[value]
+    for kind in (int, float):
+        try:
+            return kind(value)
+        except ValueError:
+            pass
+    return value
 
 
-def _number_of_genes(text: str) -> int | str | None:
-    return None if text == "all" else _int_or_text(text)
+def options_of(
+    owner: Any, method: str | None = None, *, skip: Iterable[str] = (), handed_on: bool = True
+) -> dict[str, Option]:
+    """Options of a function, or of a method of a class.
+
+    Parameters
+    ----------
+    owner
+        Function or class.
+    method
+        Name of the method.
+    skip
+        Arguments that cannot be typed.
+    handed_on
+        With those of the methods of its bases that it hands ``**kwargs`` on to.
+    """
+    functions = [(owner, owner.__doc__)] if method is None else _overridden(owner, method)
+    texts: dict[str, str] = {}
+    for _, doc in functions:
+        for name, text in documented(doc).items():
+            # What only refers to another docstring is said there, further up.
+            if texts.get(name, "As in").startswith("As in"):
+                texts[name] = text
+    found: dict[str, Option] = {}
+    for function, _ in functions:
+        rest = False
+        for name, one in inspect.signature(function).parameters.items():
+            if one.kind is one.VAR_KEYWORD:
+                rest = True
+            elif name not in ("self", "cls", *skip):
+                annotation = _evaluated(one.annotation, function)
+                # Of a function, what is needed and not told apart by a name; of a method all have names.
+                first = method is None and one.kind is not one.KEYWORD_ONLY
+                by_position = first and one.default is _REQUIRED
+                option = Option(name, annotation, one.default, texts.get(name, ""), by_position)
+                found.setdefault(name, option)
+        # A signature that was made, not read from the code, names all there is.
+        if not rest or not handed_on or hasattr(function, "__signature__"):
+            break
+    return found
 
 
-def _key_value(text: str) -> tuple[str, str | float]:
-    key, found, value = text.partition("=")
-    if not found:
-        raise argparse.ArgumentTypeError(f"expected NAME=VALUE, found {text}")
+def _overridden(owner: type, method: str) -> list[tuple[Callable[..., Any], str]]:
+    """The method with its docstring, and those of the bases that it replaces."""
+    found = []
+    for base in owner.__mro__:
+        if method in vars(base) and base.__module__.startswith("scssl."):
+            function = vars(base)[method]
+            function = getattr(function, "__func__", function)
+            doc = base.__doc__ if method == "__init__" else function.__doc__
+            found.append((function, doc or ""))
+    return found
+
+
+class _Names(dict[str, Any]):
+    """Names that an annotation can use; what only type checkers import is no type that can be typed."""
+
+    def __missing__(self, name: str) -> Any:
+        return getattr(builtins, name, object)
+
+
+def _evaluated(annotation: Any, function: Any) -> Any:
+    if not isinstance(annotation, str):
+        return annotation
     try:
-        return key, float(value)
-    except ValueError:
-        return key, value
+        return eval(annotation, {}, _Names(function.__globals__))
+    except (AttributeError, TypeError):
+        return str
 
 
-def _mask_signal(text: str) -> str | None:
-    return None if text == "none" else text
+def documented(doc: str) -> dict[str, str]:
+    """Text of each parameter of a numpydoc docstring."""
+    section = inspect.cleandoc(doc).partition("Parameters\n----------\n")[2]
+    section = re.split(r"^\w+\n-{3,}$", section, maxsplit=1, flags=re.MULTILINE)[0]
+    entries = re.findall(r"^(\S.*)\n((?:(?: .*)?(?:\n|$))+)", section, re.MULTILINE)
+    return {name: " ".join(text.split()) for names, text in entries for name in names.split(", ")}
 
 
-SETUP_OPTIONS: dict[str, dict[str, Any]] = {
-    "layer": {"metavar": "NAME", "help": "layer with the values (default: X)"},
-    "batch_key": {"metavar": "COLUMN", "help": "column of obs with the batch"},
-    "sample_key": {
-        "metavar": "COLUMN",
-        "help": "of CellPLM: column of obs with the sample, whose cells see each other",
-    },
-    "spatial_key": {
-        "metavar": "NAME",
-        "help": "of CellPLM: entry of obsm with the places of the cells",
-    },
-    "labels_key": {
-        "metavar": "COLUMN",
-        "help": "column of obs with cell types; only to choose validation cells of every type",
-    },
-    "categorical_covariate_keys": {
-        "metavar": "COLUMN",
-        "nargs": "+",
-        "help": "further columns of obs",
-    },
-    "continuous_covariate_keys": {
-        "metavar": "COLUMN",
-        "nargs": "+",
-        "help": "further columns of obs",
-    },
-    "input": {
-        "choices": ["auto", "counts", "lognorm"],
-        "help": "kind of values: raw counts, log-normalised, or detected (default: auto)",
-    },
-    "target_sum": {
-        "metavar": "N",
-        "type": float,
-        "help": "sum of a cell before the logarithm, for counts (default: 10000)",
-    },
-}
-MODEL_OPTIONS: dict[str, dict[str, Any]] = {
-    "model": {
-        "metavar": "NAME",
-        "help": "MaskedAutoencoder (default), SimCLR, VICReg, BarlowTwins, BYOL, MoCo, NNCLR, SimSiam, "
-        "DINO, PseudoLabel or CellPLM",
-    },
-    "augmentation": {
-        "metavar": "NAME",
-        "nargs": "+",
-        "help": "of the models that compare views: what makes them, in this order, such as mask gene_swap "
-        "(default: default)",
-    },
-    "hidden_dims": {
-        "metavar": "N",
-        "nargs": "+",
-        "type": int,
-        "help": "widths of the encoder's hidden layers (default: by model)",
-    },
-    "n_latent": {"metavar": "N", "type": int, "help": "dimensions of the embedding (default: 64)"},
-    "dropout": {
-        "metavar": "RATE",
-        "type": float,
-        "help": "share of units dropped in training (default: by model)",
-    },
-    "activation": {
-        "metavar": "NAME",
-        "help": "selu, gelu, relu, silu or leaky_relu (default: by model)",
-    },
-    "masking": {
-        "choices": ["random", "gene_program", "gp_to_gp", "gp_to_tf"],
-        "help": "what is hidden from the encoder; the last three need gene programmes in the file, as "
-        "scssl.pp.gene_programs or scssl.pp.tf_targets write them (default: random)",
-    },
-    "mask_rate": {
-        "metavar": "RATE",
-        "type": float,
-        "help": "share that is hidden (default: 0.5 of the values, or 0.25 of the programmes)",
-    },
-    "mask_options": {
-        "metavar": "NAME=VALUE",
-        "nargs": "+",
-        "type": _key_value,
-        "help": "further arguments of the mask, such as per=batch or hide_fraction=0.5",
-    },
-    "programs_key": {
-        "metavar": "KEY",
-        "help": "where the gene programmes are in varm and uns (default: gene_programs or tf_targets)",
-    },
-    "mask_signal": {
-        "metavar": "NAME",
-        "type": _mask_signal,
-        "help": "rescale what is visible, give an indicator of what is hidden, or none "
-        "(default: rescale)",
-    },
-    "loss": {
-        "choices": ["mse", "nb", "zinb", "bce"],
-        "help": "squared error, likelihood of the counts, or detection (default: mse)",
-    },
-    "latent_activation": {
-        "action": argparse.BooleanOptionalAction,
-        "help": "activation after the embedding layer too (default: no)",
-    },
-    "output_activation": {
-        "choices": ["sigmoid"],
-        "help": "sigmoid only to reproduce the published code (default: none)",
-    },
-    "encode_covariates": {
-        "action": argparse.BooleanOptionalAction,
-        "help": "tell the encoder too the batch and the covariates (default: no)",
-    },
-    "preset": {
-        "metavar": "NAME",
-        "help": "a published recipe, such as ssl_in_scg.random_mask; options given here win",
-    },
-}
-TRAIN_OPTIONS: dict[str, dict[str, Any]] = {
-    "max_epochs": {
-        "metavar": "N",
-        "type": int,
-        "help": "passes over the cells at most (default: by number of cells)",
-    },
-    "batch_size": {
-        "metavar": "N",
-        "type": int,
-        "help": "cells per step (default: by number of cells)",
-    },
-    "lr": {"metavar": "RATE", "type": float, "help": "learning rate"},
-    "weight_decay": {"metavar": "RATE", "type": float, "help": "weight decay"},
-    "lr_schedule": {
-        "choices": ["constant", "cosine", "step"],
-        "help": "course of the learning rate; step is times 0.9 every two epochs",
-    },
-    "train_size": {
-        "metavar": "SHARE",
-        "type": float,
-        "help": "share of the cells to learn from; the rest validates (default: 0.9)",
-    },
-    "early_stopping": {
-        "action": argparse.BooleanOptionalAction,
-        "help": "stop when the validation loss no longer falls (default: yes)",
-    },
-    "patience": {"metavar": "N", "type": int, "help": "epochs without improvement before it stops"},
-    "gradient_clip": {"metavar": "NORM", "type": float, "help": "largest norm of the gradient"},
-    "n_output_genes": {
-        "metavar": "N",
-        "type": _number_of_genes,
-        "help": "genes predicted per step: a number, all or auto (default: auto)",
-    },
-    "accelerator": {"metavar": "NAME", "help": "cpu, gpu or auto (default: auto)"},
-    "devices": {
-        "metavar": "N",
-        "type": _int_or_text,
-        "help": "number of devices; auto is one (default: auto)",
-    },
-    "strategy": {"metavar": "NAME", "help": "how several devices share the work, such as ddp"},
-    "precision": {"metavar": "NAME", "help": "such as bf16-mixed (default: float32)"},
-    "compile": {
-        "action": argparse.BooleanOptionalAction,
-        "help": "compile the hidden layers with torch.compile (default: no)",
-    },
-    "checkpoint_dir": {"metavar": "DIR", "help": "folder to keep the state of training in"},
-    "resume_from": {"metavar": "DIR", "help": "go on with the training kept in this folder"},
-    "rng": {
-        "metavar": "SEED",
-        "type": int,
-        "help": "seed of every random choice, the initial weights included (default: 0)",
-    },
-    "progress": {
-        "action": argparse.BooleanOptionalAction,
-        "help": "show progress (default: yes)",
-    },
-}
-EMBED_OPTIONS: dict[str, dict[str, Any]] = {
-    "key_added": {"metavar": "KEY", "help": "name of the embedding (default: X_ssl)"},
-    "batch_size": {
-        "metavar": "N",
-        "type": int,
-        "help": "cells to read at a time; the embedding does not depend on it",
-    },
-    "min_overlap": {
-        "metavar": "SHARE",
-        "type": float,
-        "help": "share of the model's genes that the file must have (default: 0.5)",
-    },
-    "revision": {
-        "metavar": "NAME",
-        "help": "branch, tag or commit of a model on the hub (default: the newest)",
-    },
-}
+def first_sentence(text: str) -> str:
+    """The first sentence of a text in reStructuredText, as plain text.
+
+    Sentences that begin with a value are a list of all values, which is taken whole.
+    """
+    sentences = re.split(r"(?<=\.) (?=[A-Z`:0-9])", text)
+    n = 1
+    if text.startswith('``"'):
+        while n < len(sentences) and sentences[n].startswith('``"'):
+            n += 1
+    while n < len(sentences) and len(plain(" ".join(sentences[:n]))) < 12:
+        n += 1
+    return plain(" ".join(sentences[:n])).rstrip(".")
+
+
+def plain(text: str) -> str:
+    """Text in reStructuredText without its marks."""
+    text = re.sub(r"(\b(?:in|of) )?:cite:(\w):`([^`]*)`", _cited, text)
+    text = re.sub(r":\w+:`~?(?:[\w.]+\.)?([^`]*)`", lambda m: m[1].replace("\\", ""), text)
+    text = re.sub(r'``"([^"`]*)"``', r"\1", text).replace("`None`", "none")
+    return text.replace("`", "")
+
+
+def _cited(match: re.Match[str]) -> str:
+    before, kind, keys = match.groups(default="")
+    names = re.sub(r"([a-z])(\d{4})\w*", r"\1 \2", keys)
+    return f"{before}{names}" if before or kind == "t" else f"({names})"
+
+
+class _Read(argparse.Action):
+    """Store what follows an option as the argument that it is."""
+
+    def __init__(self, *args: Any, option: Option, **kwargs: Any) -> None:
+        self.option = option
+        super().__init__(*args, **kwargs)
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: Any, values: Any, flag: Any = None
+    ) -> None:
+        if isinstance(values, list) and len(values) == 1:
+            (values,) = values
+        try:
+            setattr(namespace, self.dest, self.option.read(values))
+        except ValueError as error:
+            raise argparse.ArgumentError(self, str(error)) from error
+
+
+def add_options(group: Any, options: Mapping[str, Option], *, optional: Container[str]) -> None:
+    """Add options to a parser or a group of one; those that are `optional` need not be given."""
+    for option in options.values():
+        required = option.is_required and option.name not in optional
+        common: dict[str, Any] = {
+            "default": argparse.SUPPRESS,
+            "help": option.help.replace("%", "%%"),
+        }
+        if option.by_position:
+            nargs = None if required else "?"
+            metavar = option.name.upper()
+            group.add_argument(option.name, metavar=metavar, nargs=nargs, **common)
+            continue
+        common |= {"dest": option.name, "required": required}
+        if option.is_switch:
+            group.add_argument(option.flag, action=argparse.BooleanOptionalAction, **common)
+        else:
+            common |= {"nargs": "*" if option.takes_several else None, "metavar": option.metavar}
+            group.add_argument(option.flag, action=_Read, option=option, **common)
+
+
+def each_once(groups: Groups) -> Groups:
+    """The groups without options that an earlier one has."""
+    found: Groups = {}
+    for title, options in groups.items():
+        before = {name for group in found.values() for name in group}
+        found[title] = {name: option for name, option in options.items() if name not in before}
+    return found
+
+
+def read_configuration(path: str) -> dict[str, Any]:
+    """Options in a YAML file, as the text that could be typed in their place.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is no YAML file of options.
+    """
+    import yaml  # type: ignore[import-untyped]
+
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"There is no file {path}.")
+    try:
+        # All scalars as text: `off` is a word here, not a truth value.
+        found = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=yaml.BaseLoader) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"{path} cannot be read as YAML: {' '.join(str(error).split())}"
+        ) from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} must hold options, one a line, such as `n_latent: 64`.")
+    return {str(name).replace("-", "_"): value for name, value in found.items()}
+
+
+def write_configuration(given: Mapping[str, Any], groups: Groups) -> str:
+    """What :func:`read_configuration` reads; what was not given is a comment with its default."""
+    import yaml
+
+    lines = []
+    for title, options in groups.items():
+        lines += [f"\n# {title}"] if title else []
+        for name, option in options.items():
+            value = given.get(name, option.default)
+            value = list(value) if isinstance(value, tuple) else value
+            text = "" if value is _REQUIRED else yaml.safe_dump(value, default_flow_style=True)
+            lines.append(
+                f"{'' if name in given else '# '}{name}: {text.partition('\n...')[0].strip()}"
+            )
+    return "\n".join(lines) + "\n"
