@@ -327,8 +327,8 @@ def test_nothing_of_the_user_is_touched_or_kept(read, cells, tmp_path):
 
 def test_training_goes_on_from_the_weights(read, cells):
     model, *_ = read("gmvae")
-    assert (model.module.latent_weight, model.module.free_bits) == (5.0, 5.0)
-    assert int(model.module.warmup) == model.module.warmup_steps == 10_000
+    assert (model._options.kl_weight, model._options.free_bits) == (5.0, 5.0)
+    assert int(model.module.warmup) == model._options.warmup_steps == 10_000
     model.attach(cells.copy())
     before = {k: v.clone() for k, v in model.module.state_dict().items()}
     z = model.get_latent_representation()
@@ -384,7 +384,7 @@ def test_an_embedder_of_the_mixture(read, cells, cellplm):
 def test_arguments_that_the_weights_leave_open(read, cells):
     model, *_ = read("vae", options={"context": "random", "context_size": 30, "kl_weight": 0.5})
     assert (model.module.context.mode, model.module.context.size) == ("random", 30)
-    assert model.module.latent_weight == 0.5
+    assert model._options.kl_weight == 0.5
     for argument in ({"n_hidden": 32}, {"position": "sinusoidal"}, {"surprise": 1}):
         with pytest.raises(TypeError, match=f"`{next(iter(argument))}` is no argument here"):
             read("vae", options=argument)

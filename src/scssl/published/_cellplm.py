@@ -11,17 +11,13 @@ import pandas as pd
 from scssl._errors import BundleError
 from scssl.data import GeneVocabulary
 from scssl.hub import CONFIG as BUNDLE_CONFIG
+from scssl.model.cellplm import FREE
 
 from ._autoencoder import Place, adopt, build_published
 from ._cellplm_file import read_cellplm
 from ._gene_table import read_symbols
 
 CONFIG, WEIGHTS = ".config.json", ".best.ckpt"
-# What of the model the weights leave open.
-_FREE = (
-    *("context", "context_size", "halo", "dropout", "mask_cells", "mask_rate", "visible_weight"),
-    *("kl_weight", "warmup_steps", "free_bits", "cell_dropout", "spatial_share"),
-)
 
 
 def locate_cellplm(source: str | Path, prefix: str | None) -> tuple[str | Path, str] | None:
@@ -67,10 +63,10 @@ def cellplm_from(
     arguments: dict[str, Any],
 ) -> Any:
     """Model with the weights of a published checkpoint, without data."""
-    fixed = sorted(set(arguments) - set(_FREE))
+    fixed = sorted(set(arguments) - set(FREE))
     if fixed:
         raise TypeError(
-            f"`{fixed[0]}` is no argument here, or given by the weights. Free are {', '.join(_FREE)}. "
+            f"`{fixed[0]}` is no argument here, or given by the weights. Free are {', '.join(FREE)}. "
             "For a model of other shape that starts from these weights: "
             f"scssl.model.CellPLM.from_ssl_model(model, adata, {fixed[0]}=...)"
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 import subprocess
 import sys
 import warnings
@@ -18,6 +20,7 @@ from scipy import sparse
 from scssl._errors import GeneMismatchError, ScsslWarning
 from scssl.data import Datasets
 from scssl.data.keys import PANEL
+from scssl.hub import read_bundle
 from scssl.model import CellPLM, CellTypeClassifier, MaskedAutoencoder
 
 SMALL = {"n_hidden": 16, "n_layers": 1, "n_heads": 2, "n_latent": 6}
@@ -133,15 +136,15 @@ def test_absent_coordinates_say_what_to_type(adata):
         ({}, {"position": "sinusoidal"}, 'no coordinates were set up.*spatial_key="spatial"'),
         ({}, {"context": "tiles"}, 'no coordinates were set up.*spatial_key="spatial"'),
         ({}, {"spatial_share": 0.5}, "no coordinates were set up"),
-        ({}, {"context": "tile"}, "`context` must be one of"),
-        ({}, {"attention": "linear"}, "`attention` must be one of"),
-        ({}, {"latent": "gm"}, "`latent` must be one of"),
-        ({}, {"loss": "poisson"}, "`loss` must be one of"),
-        ({}, {"objective": "ce"}, "`objective` must be one of"),
+        ({}, {"context": "tile"}, "`context` must be '.* or '"),
+        ({}, {"attention": "linear"}, "`attention` must be '.* or '"),
+        ({}, {"latent": "gm"}, "`latent` must be '.* or '"),
+        ({}, {"loss": "poisson"}, "`loss` must be '.* or '"),
+        ({}, {"objective": "ce"}, "`objective` must be '.* or '"),
         ({}, {"preset": "cellPLM"}, "`preset` must be"),
         ({}, {"n_heads": 3}, "`n_hidden` must be a multiple"),
         ({}, {"n_hidden": 18}, "`n_hidden` must be a multiple of 4"),
-        ({}, {"kl_weight": -1.0}, "`kl_weight` must not be negative"),
+        ({}, {"kl_weight": -1.0}, "`kl_weight` must be a number in .0, inf., found -1.0"),
         ({}, {"mask_rate": 1.0}, "`mask_rate` must be between"),
         ({}, {"objective": "kl", "latent": "ae"}, "needs a latent space with a divergence"),
         ({}, {"objective": "supcon"}, 'labels_key="cell_type"'),
@@ -157,7 +160,7 @@ def test_counts_are_wanted_by_losses_of_counts(adata):
     CellPLM.setup_anndata(adata, input="lognorm")
     with pytest.raises(ValueError, match='loss="mse"'):
         CellPLM(adata, loss="nb", **SMALL)
-    assert CellPLM(adata, **SMALL)._arguments["loss"] == "mse"
+    assert CellPLM(adata, **SMALL)._options.loss == "mse"
 
 
 # --- what a cell is embedded from -----------------------------------------------------------------
@@ -584,6 +587,24 @@ def test_a_saved_model_is_the_same(adata, latent, tmp_path):
     pd.testing.assert_frame_equal(loaded.get_imputed_expression(), model.get_imputed_expression())
     assert int(loaded.module.warmup) == int(model.module.warmup) == 3
     assert loaded.module.context == model.module.context
+
+
+def test_arguments_are_listed_documented_and_saved(adata, tmp_path):
+    listed = inspect.signature(CellPLM).parameters
+    documented = re.findall(r"^(\w+(?:, \w+)*)$", inspect.getdoc(CellPLM), re.MULTILINE)
+    assert [name for one in documented for name in one.split(", ")] == [
+        "Parameters",
+        *listed,
+        "Examples",
+    ]
+    model = build(adata, {**TISSUE, "labels_key": "type"}, objective="supcon", temperature=0.07)
+    model.save(tmp_path / "model")
+    saved = read_bundle(tmp_path / "model").config["arguments"]
+    assert list(saved) == [name for name in listed if name not in ("adata", "registry", "rng")]
+    # A folder of a version with another default keeps what it was trained with.
+    assert CellPLM.load(tmp_path / "model")._options.temperature == 0.07
+    with pytest.raises(TypeError, match="no argument 'hidden'; there are n_hidden, n_layers"):
+        CellPLM(adata, hidden=3)
 
 
 def test_the_latent_term_alone_collapses_and_the_monitor_says_so():

@@ -45,7 +45,7 @@ def test_cells_are_not_told_their_place_if_they_were_not(blind, adata):
         "mask_rate",
         "visible_weight",
     ):
-        assert model._arguments[name] == blind._arguments[name], name
+        assert model._config()[name] == blind._config()[name], name
     told = CellPLM.from_ssl_model(blind, adata, position="sinusoidal", **TISSUE)
     assert told.module.encoder.position is not None
     assert not np.allclose(told.get_latent_representation(), blind.get_latent_representation())
@@ -54,7 +54,7 @@ def test_cells_are_not_told_their_place_if_they_were_not(blind, adata):
 def test_places_are_left_out_where_there_are_none(adata):
     seeing = build(adata)
     seeing.train(**TRAIN)
-    assert CellPLM.from_ssl_model(seeing, adata, **TISSUE)._arguments["position"] == "sinusoidal"
+    assert CellPLM.from_ssl_model(seeing, adata, **TISSUE)._options.position == "sinusoidal"
     model = CellPLM.from_ssl_model(seeing, adata, sample_key="slice")
     assert model.module.encoder.position is None
 
@@ -69,12 +69,12 @@ def test_the_latent_term_of_pretraining_is_not_that_of_labels(adata):
         ("kl", (0.1, 0.0)),
     ):
         model = CellPLM.from_ssl_model(big, adata, objective=objective, labels_key="type", **TISSUE)
-        assert (model.module.latent_weight, model.module.free_bits) == weights
+        assert (model._options.kl_weight, model._options.free_bits) == weights
     model = CellPLM.from_ssl_model(
         big, adata, objective="supcon", labels_key="type", kl_weight=0.5, **TISSUE
     )
-    assert model.module.latent_weight == 0.5
-    assert model.module.temperature == SUPCON_TEMPERATURE
+    assert model._options.kl_weight == 0.5
+    assert model._options.temperature == SUPCON_TEMPERATURE
 
 
 def test_a_reference_and_a_panel_go_on_from_a_trained_model(adata):
@@ -116,10 +116,10 @@ def test_the_published_recipe(adata, latent, weights):
     module = model.module
     assert sum(p.numel() for p in module.parameters()) > 20e6
     sizes = {"n_hidden": 1024, "n_layers": 4, "n_heads": 8, "n_latent": 512, "decoder_width": 128}
-    assert {name: model._arguments[name] for name in sizes} == sizes
+    assert {name: model._config()[name] for name in sizes} == sizes
     assert (module.mask.cells, module.mask.rate, module.context.cell_dropout) == (0.75, 0.25, 0.3)
-    assert (module.latent_weight, module.free_bits) == weights
-    assert module.warmup_steps == 10_000
+    assert (model._options.kl_weight, model._options.free_bits) == weights
+    assert model._options.warmup_steps == 10_000
     # Clusters of which nothing is told would gain nothing from being told.
     assert 0 < module.cluster_free_bits < np.log(16)
     recipe = model._train_defaults(1000)

@@ -9,11 +9,10 @@ import pytest
 import torch
 from torch import distributions
 
-from scssl.augment import CellMask
-from scssl.data import ContextOptions
 from scssl.data.keys import LABELS, PANEL, POSITION, SEQUENCE, TARGET
 from scssl.data.matrix._statistics import GeneStatistics
 from scssl.model.cellplm._network import CellPLMModule
+from scssl.model.cellplm._options import CellPLMOptions
 from scssl.objective import supcon
 
 N, G = 24, 30
@@ -21,30 +20,25 @@ N, G = 24, 30
 
 def build(*, train=False, **changes):
     torch.manual_seed(0)
-    arguments = {
+    own = {name: changes.pop(name) for name in ("mask", "cluster_free_bits") if name in changes}
+    of_data = {name: changes.pop(name) for name in ("measured", "n_classes") if name in changes}
+    options = {
         "n_hidden": 16,
-        "n_layers": 2,
         "n_heads": 2,
         "n_latent": 6,
-        "attention": "flow",
-        "dropout": 0.0,
-        "positions": False,
-        "latent": "vae",
         "n_clusters": 3,
         "decoder_width": 8,
         "loss": "nb",
-        "objective": "reconstruction",
-        "mask": CellMask(0.75, 0.4),
+        "mask_rate": 0.4,
         "visible_weight": 0.0,
-        "latent_weight": 0.0,
+        "kl_weight": 0.0,
         "warmup_steps": 0,
-        "free_bits": 0.0,
-        "cluster_free_bits": 0.0,
-        "temperature": 0.1,
-        "context": ContextOptions(),
         **changes,
     }
-    module = CellPLMModule(G, **arguments).train(train)
+    module = CellPLMModule(G, CellPLMOptions(**options), **of_data).train(train)
+    module.cluster_free_bits = 0.0
+    for name, value in own.items():
+        setattr(module, name, value)
     with torch.no_grad():
         for name, parameter in module.named_parameters():
             if "norm" not in name:
@@ -332,7 +326,7 @@ def test_hidden_entries_are_never_visible(objective, monkeypatch):
 @pytest.mark.parametrize("objective", ["reconstruction", "kl", "cross_entropy", "supcon"])
 @torch.no_grad()
 def test_cells_that_are_only_seen_are_not_in_the_loss(objective):
-    module = build(objective=objective, n_classes=3, latent_weight=0.3, visible_weight=1.0)
+    module = build(objective=objective, n_classes=3, kl_weight=0.3, visible_weight=1.0)
     tensors, counts = batch(n_context=5)
     for full in (False, True):
         expected = module.loss(tensors, rng=seeded(), full=full)
@@ -353,7 +347,7 @@ def test_cells_that_are_only_seen_are_not_in_the_loss(objective):
 
 @torch.no_grad()
 def test_sequences_are_embedded_by_themselves():
-    module = build(positions=True)
+    module = build(position="sinusoidal")
     tensors, counts = batch()
     tensors[POSITION] = torch.rand(N, 2, generator=seeded())
     tensors[POSITION][20:] = torch.nan
@@ -375,7 +369,7 @@ def test_sequences_are_embedded_by_themselves():
 
 
 def test_warm_up_is_counted_saved_and_goes_on():
-    module = build(train=True, objective="kl", latent_weight=2.0, warmup_steps=10)
+    module = build(train=True, objective="kl", kl_weight=2.0, warmup_steps=10)
     tensors, _ = batch()
 
     def loss(module, full=False):
@@ -390,7 +384,7 @@ def test_warm_up_is_counted_saved_and_goes_on():
         # Validation is with the whole of it, or epochs could not be compared.
         assert loss(module, full=True) == pytest.approx(whole)
     assert int(module.state_dict()["warmup"]) == 14
-    short = build(train=True, objective="kl", latent_weight=2.0, warmup_steps=28)
+    short = build(train=True, objective="kl", kl_weight=2.0, warmup_steps=28)
     assert loss(short) == 0
     short.load_state_dict(module.state_dict())
     assert loss(short) == pytest.approx(whole / 2)
@@ -405,7 +399,7 @@ def test_the_latent_term_of_targets_with_free_bits(latent):
         found = module.loss(tensors, rng=seeded())
         return module, float(found.loss.detach()), float(found.extra_metrics["own"]) / (N - 5)
 
-    module, whole, own = parts(latent_weight=2.0)
+    module, whole, own = parts(kl_weight=2.0)
     if latent == "ae":
         assert whole == pytest.approx(own)
         return
@@ -420,11 +414,9 @@ def test_the_latent_term_of_targets_with_free_bits(latent):
         assert 0 < clusters < math.log(3)
     assert whole - own == pytest.approx(2 * (divergence + clusters), rel=1e-3)
     # Below the bound each term is the bound.
-    _, whole, own = parts(
-        latent_weight=2.0, free_bits=divergence + 5, cluster_free_bits=clusters / 2
-    )
+    _, whole, own = parts(kl_weight=2.0, free_bits=divergence + 5, cluster_free_bits=clusters / 2)
     assert whole - own == pytest.approx(2 * (divergence + 5 + clusters), rel=1e-3)
-    _, whole, own = parts(latent_weight=2.0, free_bits=divergence / 2, cluster_free_bits=1.0)
+    _, whole, own = parts(kl_weight=2.0, free_bits=divergence / 2, cluster_free_bits=1.0)
     floor = max(clusters, 1.0) if latent == "gmvae" else 0.0
     assert whole - own == pytest.approx(2 * (divergence + floor), rel=1e-3)
 
@@ -432,7 +424,7 @@ def test_the_latent_term_of_targets_with_free_bits(latent):
 def test_free_bits_stop_the_gradient():
     tensors, _ = batch()
     for bits, moves in ((1e3, False), (0.0, True)):
-        module = build(objective="kl", latent_weight=1.0, free_bits=bits)
+        module = build(objective="kl", kl_weight=1.0, free_bits=bits)
         module.loss(tensors, rng=seeded()).loss.backward()
         assert bool(module.encoder.latent.mean.weight.grad.abs().max() > 1e-6) == moves
 
@@ -441,7 +433,7 @@ def test_free_bits_stop_the_gradient():
 
 
 def test_the_latent_term_alone():
-    module = build(objective="kl", latent_weight=0.5)
+    module = build(objective="kl", kl_weight=0.5)
     tensors, _ = batch()
     found = module.loss(tensors, rng=seeded())
     assert float(found.extra_metrics["own"]) == 0
@@ -452,7 +444,7 @@ def test_the_latent_term_alone():
 
 
 def test_cross_entropy_of_targets():
-    module = build(objective="cross_entropy", n_classes=3, latent_weight=0.2)
+    module = build(objective="cross_entropy", n_classes=3, kl_weight=0.2)
     tensors, _ = batch(n_context=5)
     tensors[LABELS][:5] = -1
     found = module.loss(tensors, rng=seeded(), full=True)
@@ -475,7 +467,7 @@ def test_cross_entropy_of_targets():
 
 
 def test_contrast_of_the_labels_of_targets():
-    module = build(objective="supcon", latent_weight=0.2, temperature=0.07)
+    module = build(objective="supcon", kl_weight=0.2, temperature=0.07)
     tensors, _ = batch(n_context=5)
     tensors[LABELS][:5] = -1
     found = module.loss(tensors, rng=seeded(), full=True)
@@ -573,7 +565,7 @@ def test_a_panel_of_which_no_gene_is_drawn():
 @pytest.mark.parametrize("latent", ["vae", "gmvae"])
 def test_every_trained_tensor_has_a_gradient(objective, latent):
     module = build(
-        train=True, objective=objective, latent=latent, loss="zinb", n_classes=3, latent_weight=1.0
+        train=True, objective=objective, latent=latent, loss="zinb", n_classes=3, kl_weight=1.0
     )
     module.loss(batch()[0], rng=seeded()).loss.backward()
     without = {name for name, p in module.named_parameters() if p.requires_grad and p.grad is None}

@@ -9,6 +9,7 @@ from ._genes import gene_columns, known_genes
 from ._labels import check_label_column, checked_weights, label_codes, trained_classes
 from ._modality_setup import ModalitySetup
 from ._model import SETUP, SSLModel
+from ._options import Count, NotNegative, Options, Positive, Rate, option, takes
 from ._reader import CellReader
 from ._registry import get_model_class, list_models, register_model
 from ._resolve import backbone_of, resolve

@@ -3,3 +3,4 @@
 from __future__ import annotations
 
 from ._model import CellPLM
+from ._options import FREE

@@ -3,67 +3,45 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Self
 
 import numpy as np
+import pandas as pd
 import torch
+from anndata import AnnData
+from torch import Tensor
 
-from scssl._checks import check_whole
 from scssl._errors import warn
 from scssl._random import RNG, as_seed, derive_seed
-from scssl.augment import CellMask
-from scssl.data import ContextOptions, Datasets, GeneVocabulary
-from scssl.data.keys import LABELS, category_key
+from scssl.data import Datasets, GeneVocabulary
+from scssl.data.keys import CONTINUOUS, LABELS, PANEL, TARGET, category_key
 from scssl.model.base import (
     CellReader,
     DataSetup,
+    as_strings,
+    backbone_of,
+    check_anndata,
     check_label_column,
+    check_unused,
+    foreign,
+    gene_columns,
+    known_genes,
     label_codes,
     register_model,
+    takes,
     trained_classes,
 )
-from scssl.objective import SUPCON_TEMPERATURE
 
-from ._checks import check_arguments, check_pairs
-from ._from_pretrained import PublishedCellPLMMixin
-from ._imputation import ImputationMixin
-from ._network import SUPERVISED, CellPLMModule
+from ._network import CellPLMModule
+from ._options import CARRIED, CellPLMOptions, Objective
 from ._setup import PANEL_GENES, CellPLMSetup
-from ._transfer import CellPLMTransferMixin
-
-if TYPE_CHECKING:
-    from anndata import AnnData
+from ._transfer import take_over
 
 _LOGGER = logging.getLogger("scssl")
-_DEFAULTS: dict[str, Any] = {
-    "n_hidden": 128,
-    "n_layers": 2,
-    "n_heads": 4,
-    "n_latent": 64,
-    "latent": "vae",
-    "dropout": 0.0,
-    "visible_weight": 1.0,
-    "kl_weight": 0.1,
-    "warmup_steps": 500,
-    "free_bits": 0.0,
-    "cell_dropout": 0.0,
-}
-# What :cite:p:`Wen2024` pretrained with, and how.
-_PUBLISHED: dict[str, Any] = {
-    "n_hidden": 1024,
-    "n_layers": 4,
-    "n_heads": 8,
-    "n_latent": 512,
-    "latent": "gmvae",
-    "dropout": 0.2,
-    "decoder_width": 128,
-    "visible_weight": 1.0,
-    "warmup_steps": 10_000,
-    "kl_weight": 5.0,
-    "free_bits": 5.0,
-    "cell_dropout": 0.3,
-}
+_CHECKPOINT = '"ckpt/20231027_85M", or prefix="20231027_85M"'
+# How :cite:p:`Wen2024` pretrained.
 _PUBLISHED_TRAINING: dict[str, Any] = {
     "max_epochs": 200,
     "batch_size": 4000,
@@ -75,12 +53,10 @@ _PUBLISHED_TRAINING: dict[str, Any] = {
 # Width from which on the rate is that of the study that fine-tuned the published weights, of width 1,024;
 # other rates were measured at widths of 128 and 256.
 _WIDE = 512
-# Least divergence of the clusters, as a share of the greatest: as great as that, it could not fall.
-_CLUSTER_FREE = 0.25
 
 
 @register_model
-class CellPLM(PublishedCellPLMMixin, CellPLMTransferMixin, ImputationMixin, CellPLMSetup):
+class CellPLM(CellPLMSetup):
     """Learn embeddings of cells that see the other cells of their tissue :cite:p:`Wen2024`.
 
     Cells are tokens, a sample is a sequence: a linear layer on the genes of a cell, its place where it is
@@ -166,135 +142,47 @@ class CellPLM(PublishedCellPLMMixin, CellPLMTransferMixin, ImputationMixin, Cell
     # Genes that a data set lacks are no zeros: they are left out of the loss.
     _learns_all_genes = False
 
+    @takes(CellPLMOptions)
     def __init__(
         self,
         adata: AnnData | Datasets | None = None,
         registry: dict[str, Any] | None = None,
         *,
-        n_hidden: int | None = None,
-        n_layers: int | None = None,
-        n_heads: int | None = None,
-        n_latent: int | None = None,
-        latent: Literal["vae", "gmvae", "ae"] | None = None,
-        n_clusters: int = 16,
-        attention: Literal["flow", "softmax"] = "flow",
-        dropout: float | None = None,
-        decoder_width: int | None = None,
-        loss: Literal["auto", "nb", "zinb", "mse"] = "auto",
-        objective: Literal["reconstruction", "kl", "cross_entropy", "supcon"] = "reconstruction",
-        mask_cells: float = 0.75,
-        mask_rate: float = 0.25,
-        visible_weight: float | None = None,
-        kl_weight: float | None = None,
-        warmup_steps: int | None = None,
-        free_bits: float | None = None,
-        temperature: float = SUPCON_TEMPERATURE,
-        context: Literal["sample", "tiles", "random"] = "sample",
-        context_size: int = 2000,
-        halo: int = 200,
-        cell_dropout: float | None = None,
-        spatial_share: float | None = None,
-        position: Literal["auto", "sinusoidal", "off"] = "auto",
-        decoder: bool = True,
-        preset: Literal["cellplm"] | None = None,
         rng: RNG = 0,
+        **options: Any,
     ) -> None:
         super().__init__(adata, registry)
-        if preset not in (None, "cellplm"):
-            raise ValueError(f'`preset` must be "cellplm" or None, found {preset!r}.')
-        recipe = {**_DEFAULTS, **({} if preset is None else _PUBLISHED)}
-        if latent == "vae" and preset is not None:
-            # Of the mixture: the divergence of one Gaussian counts once.
-            recipe |= {"kl_weight": 1.0, "free_bits": 0.0}
-
-        def chosen(name: str, given: Any) -> Any:
-            return recipe[name] if given is None else given
-
-        if preset is not None and adata is not None and self.setup.target_sum is not None:
+        self._options = chosen = CellPLMOptions.chosen(options)
+        if chosen.preset is not None and adata is not None and self.setup.target_sum is not None:
             warn(
                 "The published recipe reads log1p of the counts as they are, but these are scaled to "
                 f"{self.setup.target_sum:g} per cell first. To do as published: "
                 f"setup_anndata(adata, target_sum=None)"
             )
-        if loss == "auto":
-            loss = "nb" if self.setup.input_kind == "counts" else "mse"
-        if position == "auto":
-            position = "off" if self.setup.spatial_key is None else "sinusoidal"
-        width = check_whole("n_hidden", chosen("n_hidden", n_hidden))
-        self._arguments: dict[str, Any] = {
-            "n_hidden": width,
-            "n_layers": check_whole("n_layers", chosen("n_layers", n_layers)),
-            "n_heads": check_whole("n_heads", chosen("n_heads", n_heads)),
-            "n_latent": check_whole("n_latent", chosen("n_latent", n_latent)),
-            "latent": chosen("latent", latent),
-            "n_clusters": check_whole("n_clusters", n_clusters),
-            "attention": attention,
-            "dropout": float(chosen("dropout", dropout)),
-            "decoder_width": min(128, width)
-            if decoder_width is None
-            else check_whole("decoder_width", decoder_width),
-            "loss": loss,
-            "objective": objective,
-            "mask_cells": float(mask_cells),
-            "mask_rate": float(mask_rate),
-            "visible_weight": float(chosen("visible_weight", visible_weight)),
-            "kl_weight": float(chosen("kl_weight", kl_weight)),
-            "warmup_steps": int(chosen("warmup_steps", warmup_steps)),
-            "free_bits": float(chosen("free_bits", free_bits)),
-            "temperature": float(temperature),
-            "context": context,
-            "context_size": check_whole("context_size", context_size),
-            "halo": int(halo),
-            "cell_dropout": float(chosen("cell_dropout", cell_dropout)),
-            "spatial_share": None if spatial_share is None else float(spatial_share),
-            "position": position,
-            "decoder": bool(decoder),
-            "preset": preset,
-        }
-        check_arguments(self._arguments, self.setup)
+        chosen.settle(self.setup)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(as_seed(rng), "weights"))
-            self.module = self._build_module(self._arguments, genes=self.genes, setup=self.setup)
-        a = self._arguments
+            self.module = self._build_module(self._config(), genes=self.genes, setup=self.setup)
         self._model_summary_string = (
-            f"{len(self.genes)} genes, {a['n_layers']} layers of {a['n_hidden']} with {a['n_heads']} heads of "
-            f"{attention} attention, {a['latent']} of {a['n_latent']}, "
-            f"{'with' if position == 'sinusoidal' else 'without'} positions, context {context}, "
-            f"objective {objective}"
+            f"{len(self.genes)} genes, {chosen.n_layers} layers of {chosen.n_hidden} with {chosen.n_heads} "
+            f"heads of {chosen.attention} attention, {chosen.latent} of {chosen.n_latent}, "
+            f"{'with' if chosen.position == 'sinusoidal' else 'without'} positions, context {chosen.context}, "
+            f"objective {chosen.objective}"
         )
-        self.init_params_ = self._get_init_params(locals())
-
-    @property
-    def _supervised(self) -> bool:
-        return self._arguments["objective"] in SUPERVISED
+        self.init_params_ = self._get_init_params({"rng": rng, **chosen.to_dict()})
 
     @classmethod
     def _build_module(
         cls, arguments: Mapping[str, Any], *, genes: GeneVocabulary, setup: DataSetup
     ) -> CellPLMModule:
-        names = ["n_hidden", "n_layers", "n_heads", "n_latent", "attention", "dropout", "latent"]
-        names += ["n_clusters", "decoder_width", "loss", "objective", "visible_weight", "decoder"]
-        names += ["warmup_steps", "free_bits", "temperature"]
-        supervised = arguments["objective"] in SUPERVISED
+        options = CellPLMOptions(**arguments)
+        keys = setup.covariate_keys()
         return CellPLMModule(
             len(genes),
-            **{name: arguments[name] for name in names},
-            positions=arguments["position"] == "sinusoidal",
-            latent_weight=arguments["kl_weight"],
-            cluster_free_bits=_CLUSTER_FREE * float(np.log(arguments["n_clusters"])),
-            mask=CellMask(arguments["mask_cells"], arguments["mask_rate"]),
-            context=ContextOptions(
-                arguments["context"],
-                arguments["context_size"],
-                arguments["halo"],
-                arguments["cell_dropout"],
-                arguments["spatial_share"],
-            ),
-            n_categories={
-                category_key(key): len(setup.categories[key]) for key in setup.covariate_keys()
-            },
+            options,
+            n_categories={category_key(key): len(setup.categories[key]) for key in keys},
             n_continuous=len(setup.continuous_keys),
-            n_classes=len(trained_classes(setup, None)) if supervised else 0,
+            n_classes=len(trained_classes(setup, None)) if options.supervised else 0,
         )
 
     @classmethod
@@ -302,8 +190,12 @@ class CellPLM(PublishedCellPLMMixin, CellPLMTransferMixin, ImputationMixin, Cell
         # Whatever it learnt from, what is left of it embeds.
         return {**arguments, "decoder": False, "objective": "reconstruction"}
 
+    @property
+    def _has_learnt(self) -> bool:
+        return self.is_trained_ or self.module.is_warm
+
     def _config(self) -> dict[str, Any]:
-        return self._arguments
+        return self._options.to_dict()
 
     def _tell_panels(self, data: CellReader) -> None:
         found = data.measured
@@ -322,30 +214,34 @@ class CellPLM(PublishedCellPLMMixin, CellPLMTransferMixin, ImputationMixin, Cell
     def _training_data(self) -> CellReader:
         data = super()._training_data()
         self._tell_panels(data)
-        data.counts = self._arguments["loss"] != "mse"
-        if self._supervised:
+        data.counts = self._options.loss != "mse"
+        if self._options.supervised:
             key = self.setup.labels_key
             assert key is not None
             classes = trained_classes(self.setup, None)
             check_label_column(data.adata, key, None)
             data.obs[LABELS] = label_codes(data.adata, key, classes, None)
-            if self._arguments["objective"] == "supcon":
-                check_pairs(data.obs[LABELS], key)
             data.fills_context = True
-            if self._arguments["objective"] == "supcon":
+            if self._options.objective == "supcon":
+                codes = data.obs[LABELS]
+                if np.bincount(codes[codes >= 0]).max() < 2:
+                    raise ValueError(
+                        'objective="supcon" brings cells of the same label together, but no two cells have the '
+                        f'same one in adata.obs["{key}"]. Is it the column you meant?'
+                    )
                 # A label with one cell in a batch has no pair there.
-                data.balance = data.obs[LABELS]
+                data.balance = codes
         return data
 
     def _training_cells(self, data: CellReader) -> np.ndarray:
-        if not self._supervised:
+        if not self._options.supervised:
             return super()._training_cells(data)
         labelled = np.flatnonzero(data.obs[LABELS] >= 0)
         _LOGGER.info("%s of %s cells have a label.", f"{len(labelled):,}", f"{data.n_cells:,}")
         return labelled
 
     def _train_defaults(self, n_cells: int) -> dict[str, Any]:
-        if self._arguments["preset"] is not None:
+        if self._options.preset is not None:
             return dict(_PUBLISHED_TRAINING)
         epochs = round(250_000 / max(n_cells, 1))
         return {
@@ -358,7 +254,352 @@ class CellPLM(PublishedCellPLMMixin, CellPLMTransferMixin, ImputationMixin, Cell
         }
 
     def _default_lr(self) -> float:
-        if self._arguments["n_hidden"] >= _WIDE:
+        if self._options.n_hidden >= _WIDE:
             return 5e-4
         # Of whole transcriptomes, a higher rate gives a better reconstruction and embeddings of few dimensions.
         return 3e-3 if len(self.genes) <= PANEL_GENES else 1e-3
+
+    @torch.inference_mode()
+    def get_imputed_expression(
+        self,
+        adata: AnnData | Datasets | None = None,
+        indices: Sequence[int] | np.ndarray | None = None,
+        *,
+        genes: Sequence[str] | None = None,
+        as_batch: str | None = None,
+        min_overlap: float = 0.0,
+    ) -> pd.DataFrame:
+        """Expected expression of cells, also of genes that were not measured in them.
+
+        Of counts, expected counts: those of the genes that were measured in a cell sum to what was counted
+        of them, and those of other genes are on the same scale. Of normalised values, expected values.
+
+        Parameters
+        ----------
+        adata
+            Cells, the model's own by default. They need not have all genes of the model.
+        indices
+            Rows, a boolean mask or cell names; all by default.
+        genes
+            Genes to impute; all of the model by default. The result is dense: for many cells, name the
+            genes you need.
+        as_batch
+            Batch (of ``batch_key``, or name of a data set) that the decoder is told for all cells: for
+            genes that were not measured in the cells' own, one in which they were. By default, that of the
+            cells where `adata` has it and the model knows it, else the mean over the batches.
+        min_overlap
+            Share of the model's genes that `adata` must have.
+
+        Returns
+        -------
+        Float32 frame, one row per cell and one column per gene.
+
+        Raises
+        ------
+        ValueError
+            If the model is not trained, has no decoder or did not train it (`objective`), or there is no
+            batch `as_batch`.
+        KeyError
+            If the model does not know a gene.
+        """
+        if not self.is_trained_:
+            raise ValueError(
+                "The model is not trained, so there is nothing to impute with. Call model.train()."
+            )
+        if self._options.decoder and self._options.objective != "reconstruction":
+            raise ValueError(
+                f"The model was trained with objective={self._options.objective!r}, which leaves the decoder as "
+                'it is: it cannot tell expression. Impute with a model of objective="reconstruction".'
+            )
+        columns = gene_columns(self.genes, genes, self.module.device)
+        data = self._read(adata, min_overlap=min_overlap)
+        self._tell_batch(data, as_batch)
+        for key in self.setup.categorical_keys:
+            if key in data.adata.obs:
+                data.obs[category_key(key)] = _known_codes(data.adata, self.setup, key)
+        continuous = self.setup.continuous_keys
+        if continuous and all(key in data.adata.obs for key in continuous):
+            data.obs[CONTINUOUS] = self.setup.continuous(data.adata)
+
+        def impute(batch: dict[str, Tensor]) -> Tensor:
+            asked = batch[TARGET].squeeze(1).bool()
+            z = self.module.embed(batch)
+            return self.module.generative(batch, z, genes=columns, cells=asked)["x_hat"]
+
+        names = self.genes.names if columns is None else self.genes.names[columns.cpu().numpy()]
+        rows = data.rows(indices)
+        if as_batch is None and len(rows):
+            self._warn_of_own_batch(data, rows, columns)
+        found = self._apply(data, rows, None, impute, len(names))
+        return pd.DataFrame(found, index=data.adata.obs_names[rows], columns=names)
+
+    def _warn_of_own_batch(
+        self, data: CellReader, rows: np.ndarray, columns: Tensor | None
+    ) -> None:
+        """Say that the decoder never saw a gene together with what it is told of these cells."""
+        key = self.setup.batch_key
+        if key is None or data.measured is None or category_key(key) not in data.obs:
+            return
+        if (data.obs[category_key(key)][rows] < 0).all():
+            return
+        measured = data.measured[np.unique(data.obs[PANEL][rows])].all(axis=0)
+        lacking = int((~(measured if columns is None else measured[columns.cpu().numpy()])).sum())
+        if lacking:
+            warn(
+                f"{lacking:,} of the genes were not measured in all of these cells, and the decoder is told their "
+                "own batch, with which it never saw these genes. Name one in which they were: as_batch=..., one "
+                f"of {', '.join(map(repr, self.setup.categories[key][:5]))}."
+            )
+
+    def _tell_batch(self, data: CellReader, as_batch: str | None) -> None:
+        key = self.setup.batch_key
+        if as_batch is not None:
+            known = [] if key is None else self.setup.categories[key]
+            if as_batch not in known:
+                there = ", ".join(map(repr, known[:10])) or "none, as no batch_key was set up"
+                raise ValueError(f"There is no batch {as_batch!r}; the model knows {there}.")
+            assert key is not None
+            code = known.index(as_batch)
+            data.obs[category_key(key)] = np.full(data.n_cells, code, dtype=np.int64)
+        elif key is not None and key in data.adata.obs:
+            data.obs[category_key(key)] = _known_codes(data.adata, self.setup, key)
+
+    @classmethod
+    def from_ssl_model(
+        cls,
+        model: Self | str | Path,
+        adata: AnnData | Datasets,
+        *,
+        objective: Objective = "reconstruction",
+        sample_key: str | None = None,
+        spatial_key: str | None = None,
+        batch_key: str | None = None,
+        labels_key: str | None = None,
+        categorical_covariate_keys: Sequence[str] | None = None,
+        continuous_covariate_keys: Sequence[str] | None = None,
+        layer: str | None = None,
+        min_overlap: float = 0.5,
+        **kwargs: Any,
+    ) -> Self:
+        """Model on new data with the weights of a trained one, to go on with any of the objectives.
+
+        The model has the genes of `adata`. Weights of genes are taken over by name; genes that the other
+        model does not know start at zero in the encoder, and at their mean expression in the decoder. Cells
+        are then embedded as by the other model: they are told their place if they were there
+        (``position="sinusoidal"``, with a `spatial_key`, tells them anew). What the decoder is told of batches
+        starts anew, with the mean that it had in the other model, and so do layers of another shape. The
+        weight of the latent term is that of the other model for ``"reconstruction"``, and that of a new model
+        for what is learnt from labels.
+
+        Parameters
+        ----------
+        model
+            Trained CellPLM, the folder of one or its name on the Hugging Face Hub.
+        adata
+            Cells to adapt to, or several data sets of which some lack genes, such as a reference and a panel
+            to impute. Set up here, with the columns below.
+        objective
+            What is learnt, see the class.
+        sample_key, spatial_key, batch_key, labels_key
+            As in :meth:`setup_anndata`; of data sets, the batch is the data set.
+        categorical_covariate_keys, continuous_covariate_keys
+            As in :meth:`setup_anndata`.
+        layer
+            Layer with values of the kind that the model was trained on; ``adata.X`` by default.
+        min_overlap
+            Share of the genes of `adata` that the other model must know.
+        **kwargs
+            Arguments of the model that differ.
+
+        Raises
+        ------
+        GeneMismatchError
+            If the other model knows too few of the genes.
+        TypeError
+            If it is no CellPLM.
+        ValueError
+            If an argument is not what it can be.
+
+        Examples
+        --------
+        >>> import scssl
+        >>> adata = scssl.datasets.pbmc68k_reduced()
+        >>> scssl.model.CellPLM.setup_anndata(adata)
+        >>> model = scssl.model.CellPLM(adata, n_hidden=32, n_layers=1)
+        >>> model.train(max_epochs=2, progress=False)
+        >>> tuned = scssl.model.CellPLM.from_ssl_model(
+        ...     model, adata, objective="cross_entropy", labels_key="bulk_labels"
+        ... )
+        >>> tuned.train(max_epochs=2, progress=False)
+        """
+        source = backbone_of(model)
+        if source.model_class != cls.__name__:
+            raise TypeError(
+                f"The weights are those of a {source.model_class}, not of a {cls.__name__}."
+            )
+        if isinstance(adata, Datasets):
+            names = adata.genes.names
+        else:
+            check_anndata(adata)
+            names = adata.var_names
+        # Before the matrix is read: what is wrong with the genes is wrong with all the rest.
+        known_genes(source.genes, names, min_overlap)
+        read = source.setup_arguments(covariates=False)
+        keys: dict[str, Any] = {
+            "layer": layer,
+            "sample_key": sample_key,
+            "spatial_key": spatial_key,
+            "labels_key": labels_key,
+            "input": read["input"],
+            "target_sum": read["target_sum"],
+        }
+        told: dict[str, Any] = {
+            "batch_key": batch_key,
+            "categorical_covariate_keys": categorical_covariate_keys,
+            "continuous_covariate_keys": continuous_covariate_keys,
+        }
+        if isinstance(adata, Datasets):
+            if given := [name for name, value in told.items() if value]:
+                raise ValueError(
+                    f"Of several data sets the decoder is told the data set alone; leave `{given[0]}` out."
+                )
+            cls.setup_datasets(adata, **keys)
+        else:
+            cls.setup_anndata(adata, **keys, **told)
+        arguments = {name: source.arguments[name] for name in CARRIED}
+        if objective != "reconstruction":
+            # What weighs little beside the reconstruction of all genes would be most of the loss beside that
+            # of labels.
+            del arguments["kl_weight"], arguments["free_bits"]
+        if spatial_key is None:
+            arguments["position"] = "off"
+            if arguments["context"] == "tiles":
+                arguments["context"] = "sample"
+        new = cls(adata, **{**arguments, "objective": objective, **kwargs})
+        take_over(new.module, new.genes, source, min_overlap)
+        return new
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | Path,
+        *,
+        prefix: str | None = None,
+        variant: Literal["auto", "gmvae", "vae", "ae"] = "auto",
+        symbols: str | Path | pd.DataFrame | None = None,
+        sample_key: str | None = None,
+        spatial_key: str | None = None,
+        layer: str | None = None,
+        sha256: str | None = None,
+        revision: str | None = None,
+        adata: AnnData | None = None,
+        device: str | torch.device = "cpu",
+        token: str | bool | None = None,
+        **kwargs: Any,
+    ) -> Self:
+        """Load a model of scssl, or a checkpoint of :cite:p:`Wen2024`.
+
+        A checkpoint is two files: ``{prefix}.config.json`` and ``{prefix}.best.ckpt``, for instance
+        ``20230926_85M`` (``"gmvae"``) or ``20231027_85M`` (``"vae"``). Its variant is told from its
+        tensors; each of them is used, set aside for a reason (``model.source``), or an error. The file is
+        not unpickled: only tensors are read. Positions are off, as they are in all published code. Input
+        are raw counts of human genes with Ensembl ids, of which the model takes log1p.
+
+        Otherwise `source` is a model of scssl on the hub or in a folder.
+
+        Parameters
+        ----------
+        source
+            Path without the endings, such as ``"ckpt/20231027_85M"``; or the folder of the two files; or,
+            with `prefix`, a repository of the Hugging Face Hub that has them.
+        prefix
+            What the names of the two files begin with, where `source` does not say it.
+        variant
+            What the tensors must be. By default they tell it, and the configuration has to agree.
+        symbols
+            Other names of the genes: a ``.csv``, ``.tsv`` or ``.parquet`` file or a data frame with the
+            columns ``feature_id`` (or Ensembl ids as index) and ``feature_name``, in any order. Data with
+            symbols are matched by it; without it they are refused.
+        sample_key
+            Column of ``adata.obs`` with the sample of each cell, see :meth:`setup_anndata`. Without it
+            all cells that are embedded at a time are one sample.
+        spatial_key
+            Entry of ``adata.obsm`` with the place of each cell, for ``context="tiles"`` only.
+        layer
+            Layer with the counts, ``adata.X`` by default.
+        sha256
+            Digest that the checkpoint must have.
+        revision
+            Branch, tag or commit of the repository; the newest of the main branch by default.
+        adata
+            Data to attach to the model, as in :meth:`load`.
+        device
+            Where to put the weights.
+        token
+            Access token, for private repositories; that of ``hf auth login`` by default.
+        **kwargs
+            Arguments of the model that the weights leave open: ``context``, ``context_size`` and ``halo``
+            (which cells see each other), and those of training.
+
+        Raises
+        ------
+        BundleError
+            If there is no sound model, or the files hold more than tensors, another network, or do not
+            belong together.
+        GeneMismatchError
+            If `symbols` has none of the genes.
+        FileNotFoundError, PermissionError, ConnectionError
+            If a repository or a file of it cannot be had.
+        TypeError
+            If an argument is fixed by the weights.
+        ValueError
+            If a folder holds several checkpoints and `prefix` does not say which; if arguments for
+            checkpoints are given for a model of scssl.
+
+        Examples
+        --------
+        >>> import scssl
+        >>> model = scssl.model.CellPLM.from_pretrained("ckpt/20231027_85M")  # doctest: +SKIP
+        """
+        found = foreign("locate_cellplm")(source, prefix)
+        if found is None:
+            check_unused(
+                _CHECKPOINT,
+                variant=None if variant == "auto" else variant,
+                symbols=symbols,
+                sample_key=sample_key,
+                spatial_key=spatial_key,
+                layer=layer,
+                sha256=sha256,
+                **kwargs,
+            )
+            return super().from_pretrained(
+                source, revision=revision, adata=adata, device=device, token=token
+            )
+        model: Self = foreign("cellplm_from")(
+            cls,
+            *found,
+            variant=variant,
+            symbols=symbols,
+            sample_key=sample_key,
+            spatial_key=spatial_key,
+            layer=layer,
+            sha256=sha256,
+            revision=revision,
+            token=token,
+            arguments=kwargs,
+        )
+        model.module.to(device).eval()
+        if adata is not None:
+            model.attach(adata)
+        return model
+
+
+def _known_codes(adata: AnnData, setup: DataSetup, key: str) -> np.ndarray:
+    """Codes of a column, -1 for categories that the model does not know and where there is none."""
+    values = adata.obs[key]
+    codes = np.full(len(values), -1, dtype=np.int64)
+    # Missing values make floats of whole numbers, and would hide that these are whole.
+    there = values.notna().to_numpy()
+    codes[there] = pd.Index(setup.categories[key]).get_indexer(as_strings(values[there]))
+    return codes

@@ -1,0 +1,125 @@
+"""Hyper-parameters of a model, each declared once: default, what it can be, and its value in the preset."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields
+from inspect import Parameter
+from types import NoneType
+from typing import Annotated, Any, Literal, Self, get_args, get_origin, get_type_hints
+
+from scssl._checks import check_choice, check_number, check_whole
+
+#: Numbers with the bounds that :func:`checked` holds them to.
+Positive = Annotated[float, "(0, inf)"]
+NotNegative = Annotated[float, "[0, inf)"]
+Rate = Annotated[float, "[0, 1)"]
+Count = Annotated[int, "[0, inf)"]
+
+
+def checked(name: str, value: Any, kind: Any) -> Any:
+    """An argument as it is kept, or an error unless it is what its annotation says.
+
+    Parameters
+    ----------
+    name
+        Of the argument.
+    value
+        What was given.
+    kind
+        Its type. ``Annotated`` types say more: the bounds of a number, or the check of anything else.
+    """
+    parts = get_args(kind) if NoneType in get_args(kind) else (kind,)
+    none, (kind, *_) = len(parts) > 1, (part for part in parts if part is not NoneType)
+    if none and value is None:
+        return None
+    more: Any = None
+    if get_origin(kind) is Annotated:
+        kind, more = get_args(kind)
+    if callable(more):
+        return more(name, value)
+    if get_origin(kind) is Literal:
+        return check_choice(name, value, (*get_args(kind), *((None,) if none else ())))
+    if kind is float:
+        return check_number(name, value, more or "(-inf, inf)", none=none)
+    if kind is int:
+        return check_whole(name, value, 1 if more is None else int(more[1:2]), none=none)
+    return kind(value)
+
+
+def option(default: Any, published: Any = MISSING, *, left_open: Any = None, **flags: Any) -> Any:
+    """A field of :class:`Options`.
+
+    Parameters
+    ----------
+    default
+        Its value without a preset; `None`, if its type has no such, for one that follows from others.
+    published
+        Its value in the preset. A user who gives `left_open`, as the signature of the model has it, leaves
+        it to that or to `default`.
+    left_open
+        See `published`.
+    **flags
+        What else is to be known of it.
+    """
+    metadata = {"published": published, "left_open": left_open, **flags}
+    return field(default=default, metadata=metadata)
+
+
+@dataclass
+class Options:
+    """Base of the hyper-parameters of a model, with the names of its arguments; checked when made."""
+
+    def __post_init__(self) -> None:
+        kinds = get_type_hints(type(self), include_extras=True)
+        for one in fields(self):
+            value = getattr(self, one.name)
+            if value is not None or one.default is not None:
+                setattr(self, one.name, checked(one.name, value, kinds[one.name]))
+
+    @classmethod
+    def chosen(cls, given: Mapping[str, Any]) -> Self:
+        """What was given, and what is published or the default where it was left open."""
+        values, known = dict(given), {one.name: one for one in fields(cls)}
+        if unknown := values.keys() - known.keys():
+            raise TypeError(f"There is no argument {min(unknown)!r}; there are {', '.join(known)}.")
+        for name, one in known.items():
+            is_open = one.metadata.get("left_open")
+            value = values.get(name, is_open)
+            if _in_preset(one) and type(value) is type(is_open) and value == is_open:
+                published = one.metadata["published"]
+                values[name] = one.default if values.get("preset") is None else published
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Arguments of a model like this one, as they are saved."""
+        return dict(vars(self))
+
+
+def _in_preset(one: Field[Any]) -> bool:
+    return one.metadata.get("published", MISSING) is not MISSING
+
+
+def takes(options: type[Options]) -> Callable[[Any], Any]:
+    """Let a constructor that takes options as ``**kwargs`` list each of them in its signature."""
+
+    def listed(init: Any) -> Any:
+        kinds, named = get_type_hints(options), []
+        for one in fields(options):
+            default, kind = one.default, kinds[one.name]
+            if _in_preset(one):
+                default = one.metadata["left_open"]
+            if default is None:
+                kind |= None
+            named.append(
+                Parameter(one.name, Parameter.KEYWORD_ONLY, default=default, annotation=kind)
+            )
+        signature = inspect.signature(init, eval_str=True)
+        own = [p for p in signature.parameters.values() if p.kind is not Parameter.VAR_KEYWORD]
+        last = [p for p in own if p.kind is Parameter.KEYWORD_ONLY]
+        init.__signature__ = signature.replace(parameters=[*own[: -len(last)], *named, *last])
+        init.__annotations__ |= {parameter.name: parameter.annotation for parameter in named}
+        return init
+
+    return listed
