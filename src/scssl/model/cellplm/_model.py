@@ -26,6 +26,7 @@ from scssl.model.base import (
     check_label_column,
     check_unused,
     foreign,
+    from_foreign,
     gene_columns,
     known_genes,
     label_codes,
@@ -576,7 +577,8 @@ class CellPLM(CellPLMSetup):
             return super().from_pretrained(
                 source, revision=revision, adata=adata, device=device, token=token
             )
-        model: Self = foreign("cellplm_from")(
+        model: Self = from_foreign(
+            "cellplm_from",
             cls,
             *found,
             variant=variant,
@@ -588,10 +590,9 @@ class CellPLM(CellPLMSetup):
             revision=revision,
             token=token,
             arguments=kwargs,
+            device=device,
+            adata=adata,
         )
-        model.module.to(device).eval()
-        if adata is not None:
-            model.attach(adata)
         return model
 
 
