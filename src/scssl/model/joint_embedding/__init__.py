@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
-from ._contrastive_methods import NNCLR, MoCo, SimCLR
-from ._joint_methods import BYOL, DINO, BarlowTwins, SimSiam, VICReg
+from . import _methods
+from ._methods import *  # noqa: F403
 from ._model import JointEmbedding
+from ._network import JointEmbeddingModule, MomentumModule
+from ._options import Positive, Share
+
+# The methods, as they are listed where they are defined.
+__all__ = ["JointEmbedding", *_methods.__all__]

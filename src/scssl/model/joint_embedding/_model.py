@@ -3,36 +3,57 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from dataclasses import replace
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
+import pandas as pd
 import torch
+from anndata import AnnData
+from mudata import MuData
+from scipy import sparse
 
-from scssl._checks import check_number, check_whole, check_widths
+from scssl._checks import check_choice, check_number, check_whole, check_widths
 from scssl._errors import warn
 from scssl._random import RNG, as_seed, derive_seed
 from scssl.augment import Augmentation
-from scssl.data import GeneVocabulary
+from scssl.data import GeneAlignment, GeneVocabulary, PartnerWalks
 from scssl.data.keys import PRESENT, category_key
-from scssl.model.base import DataSetup, SetupArgument
+from scssl.data.matrix import columns_of, inverse_document_frequency
+from scssl.model.base import (
+    SETUP,
+    Backbone,
+    CellReader,
+    DataSetup,
+    SetupArgument,
+    SSLModel,
+    copied,
+)
 from scssl.nn import Fusion
 
-from ._modality_views import choose_views, views_from_config
+from ._mudata import make_mudata_setup, read_mudata, stripped
 from ._network import JointEmbeddingModule
-from ._view_training import ViewTraining, say_of_batches
+from ._options import checked, constructor, documented, options_of
+from ._views import (
+    Views,
+    choose_views,
+    config_of,
+    graph_tables,
+    report_coverage,
+    say_of_batches,
+    views_from_config,
+)
 
-if TYPE_CHECKING:
-    from anndata import AnnData
-    from mudata import MuData
-
+_LOGGER = logging.getLogger("scssl")
 _NO_COVARIATES = (
     "has no decoder to be told covariates; to learn to ignore a batch, mix cells across batches "
     "(augmentation=[scssl.augment.NeighborMix(), ...])"
 )
 
 
-class JointEmbedding(ViewTraining):
+class JointEmbedding(SSLModel):
     """Base of models that learn by comparing two views of each cell.
 
     Each cell is changed twice at random (``scssl.augment``); an encoder and a small projector map
@@ -79,9 +100,12 @@ class JointEmbedding(ViewTraining):
     rng
         Seed of the initial weights.
     **options
-        Of the method; not for users, its class names them.
+        Of the method, whose class lists them.
     """
 
+    module: JointEmbeddingModule
+    #: What a method adds to the encoder, and its objective.
+    _Network: ClassVar[type[JointEmbeddingModule]]
     _setup_takes: ClassVar[Mapping[str, SetupArgument]] = {
         "batch_key": SetupArgument(
             """Column of ``adata.obs`` with the batch, for augmentations that are about batches, such as
@@ -91,6 +115,16 @@ class JointEmbedding(ViewTraining):
     _setup_refuses: ClassVar[Mapping[str, str]] = dict.fromkeys(
         ("categorical_covariate_keys", "continuous_covariate_keys"), _NO_COVARIATES
     )
+    #: Cells per step where there are fewer than 20,000. What contrasts cells needs some to contrast.
+    _few_cells_batch: ClassVar[int] = 128
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Let the constructor and the docstring of a method list all that it takes."""
+        super().__init_subclass__(**kwargs)
+        cls.__doc__ = documented(cls.__doc__, JointEmbedding.__doc__)
+        if "_Network" in vars(cls) and "__init__" not in vars(cls):
+            own = options_of(cls._Network._add_heads, bounds=False)
+            cls.__init__ = constructor(JointEmbedding, own)  # type: ignore[method-assign]
 
     def __init__(
         self,
@@ -109,43 +143,25 @@ class JointEmbedding(ViewTraining):
         **options: Any,
     ) -> None:
         super().__init__(adata, registry)
-        taken = set(inspect.signature(self._module_class._add_heads).parameters) - {"self"}
-        for name in options:
-            if name not in taken:
-                common = inspect.signature(JointEmbedding).parameters.values()
-                taken |= {one.name for one in common if one.kind is one.KEYWORD_ONLY}
-                known = sorted(taken)
-                raise TypeError(
-                    f"{type(self).__name__} has no argument {name!r}; it has {', '.join(known)}."
-                )
         views = None if augmentation is None else choose_views(augmentation, self.setup)
         if augmentation == "default":
             say_of_batches(self.setup)
-        hidden = check_widths("hidden_dims", hidden_dims)
-        dims = None if projector_dims is None else check_widths("projector_dims", projector_dims)
-        n_latent = check_whole("n_latent", n_latent)
-        check_number("dropout", dropout, "[0, 1)")
-        if "predictor_dims" in options:
-            options["predictor_dims"] = check_widths("predictor_dims", options["predictor_dims"])
-        if self.setup.modalities:
-            options = {"fusion": "concat" if fusion is None else fusion, **options}
-        elif fusion is not None:
+        if fusion is not None and not self.setup.modalities:
             raise ValueError(
                 f"fusion={fusion!r} is for several modalities, and the model was set up with an AnnData. "
                 "Leave it out, or set up a MuData: setup_mudata(mdata)"
             )
-        if "queue_size" in options:
-            options["queue_size"] = _queue_size(
-                options["queue_size"], int(self.summary_stats["n_cells"])
-            )
         self._arguments: dict[str, Any] = {
-            "hidden_dims": hidden,
-            "n_latent": int(n_latent),
-            "dropout": float(dropout),
+            "hidden_dims": check_widths("hidden_dims", hidden_dims),
+            "n_latent": check_whole("n_latent", n_latent),
+            "dropout": check_number("dropout", dropout, "[0, 1)"),
             "activation": activation,
             "batch_norm": bool(batch_norm),
-            "projector_dims": dims,
-            **options,
+            "projector_dims": projector_dims
+            if projector_dims is None
+            else check_widths("projector_dims", projector_dims),
+            **({"fusion": fusion or "concat"} if self.setup.modalities else {}),
+            **self._of_method(options),
         }
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(as_seed(rng), "weights"))
@@ -153,10 +169,130 @@ class JointEmbedding(ViewTraining):
                 {**self._arguments, "augmentation": views}, genes=self.genes, setup=self.setup
             )
         self._tables(self._adata)
-        if options.get("fusion") == "clip":
+        if fusion == "clip":
             self._warn_of_no_pairs()
         self._model_summary_string = self._summary()
-        self.init_params_ = self._get_init_params(locals())
+        self.init_params_ = self._get_init_params({**locals(), **options})
+
+    def _of_method(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The hyper-parameters of the method, as the user wants them or as they are by default."""
+        taken = options_of(self._Network._add_heads)
+        for name in given:
+            if name not in taken:
+                known = sorted({*taken, *options_of(JointEmbedding.__init__)})
+                raise TypeError(
+                    f"{type(self).__name__} has no argument {name!r}; it has {', '.join(known)}."
+                )
+        chosen = {
+            name: checked(name, given.get(name, one.default), one.annotation)
+            for name, one in taken.items()
+        }
+        if chosen.get("queue_size", 0) is None:
+            # In more than a quarter of the cells a cell would meet itself.
+            n_cells = int(self.summary_stats["n_cells"])
+            chosen["queue_size"] = min(2048, max(64, n_cells // 4))
+        return chosen
+
+    @classmethod
+    def setup_mudata(
+        cls,
+        mdata: MuData,
+        *,
+        rna: str | None = "rna",
+        protein: str | None = "prot",
+        atac: str | None = "atac",
+        rna_layer: str | None = None,
+        protein_layer: str | None = None,
+        atac_layer: str | None = None,
+        batch_key: str | None = None,
+        labels_key: str | None = None,
+        input: Literal["auto", "counts", "lognorm"] = "auto",
+        target_sum: float = 1e4,
+        protein_normalization: Literal["clr", "log1p", "none"] = "clr",
+        atac_normalization: Literal["tfidf", "binary"] = "tfidf",
+    ) -> None:
+        """Check a MuData and say where things are in it.
+
+        Two or three of its modalities are used; cells may lack some of them. Values are normalised as
+        they are read, in batches, and no matrix is copied. Nothing of `mdata` is changed but
+        ``mdata.uns["_scvi_uuid"]`` and ``mdata.uns["_scvi_manager_uuid"]``, in which scvi-tools keeps what
+        it registers.
+
+        Parameters
+        ----------
+        mdata
+            Cells by the features of several modalities, in memory or on disk.
+        rna, protein, atac
+            Names of the modalities, `None` for one that is not to be used. A modality with the usual
+            name is used where there is one.
+        rna_layer, protein_layer, atac_layer
+            Layers with the values, by default ``X`` of each.
+        batch_key, labels_key
+            Columns of ``mdata.obs``, or of the ``obs`` of modalities: batch, for augmentations within it,
+            and cell type, by which the validation split is stratified.
+        input
+            What the values of RNA are, see :meth:`setup_anndata`.
+        target_sum
+            Sum of a cell before the logarithm, for counts of RNA and for TF-IDF.
+        protein_normalization
+            ``"clr"``: the centred log ratio of :cite:p:`Stoeckius2017` across the proteins of a cell, as
+            the logarithm of 1 + the ratio of a count to exp(mean of log(1 + counts)), so that zeros stay
+            zeros (other than the ``"clr"`` of :class:`ProteinPredictor`, which is the difference of the
+            logarithms). ``"log1p"``: the logarithm alone. ``"none"``: values are normalised already, for
+            instance by dsb, and may be negative.
+        atac_normalization
+            ``"tfidf"``: the logarithm of 1 + `target_sum` × TF × IDF :cite:p:`Stuart2021`; the
+            inverse document frequency is that of the training cells and part of the model.
+            ``"binary"``: whether there is a count.
+
+        Raises
+        ------
+        TypeError
+            If `mdata` is not a MuData.
+        KeyError
+            If a modality, layer or column does not exist.
+        ValueError
+            If `mdata` is a view or has fewer than two of the modalities; if values are not finite, or not
+            what a normalisation is for; if cells are in none of the modalities.
+
+        Examples
+        --------
+        >>> import anndata, mudata, numpy as np, scssl
+        >>> rng = np.random.default_rng(0)
+        >>> rna = anndata.AnnData(rng.poisson(1.0, (50, 20)).astype("f4"))
+        >>> protein = anndata.AnnData(rng.poisson(9.0, (50, 4)).astype("f4"))
+        >>> protein.var_names = ["CD3", "CD4", "CD8", "CD19"]
+        >>> mdata = mudata.MuData({"rna": rna, "prot": protein})
+        >>> scssl.model.SimCLR.setup_mudata(mdata)
+        >>> scssl.model.SimCLR(mdata, fusion="concat").n_latent
+        128
+        """
+        given = {k: v for k, v in locals().items() if k not in ("cls", "mdata")}
+        scale = check_number("target_sum", target_sum, "(0, inf)")
+        setup, features, found = make_mudata_setup(
+            mdata,
+            {"rna": rna, "protein": protein, "atac": atac},
+            {"rna": rna_layer, "protein": protein_layer, "atac": atac_layer},
+            {"protein": protein_normalization, "atac": atac_normalization},
+            batch_key=batch_key,
+            labels_key=labels_key,
+            input=input,
+            target_sum=scale,
+        )
+        manager = cls._manager(mdata=mdata, **given)
+        manager.validation_checks.check_fully_paired_mudata = False
+        cls._register_features(manager, mdata, features)
+        manager.registry[SETUP] = {"setup": setup.to_dict(), "fingerprint": found}
+        cls.register_manager(manager)
+
+    @classmethod
+    def _called(cls, data: Any) -> tuple[str, str]:
+        return ("mdata", "setup_mudata") if hasattr(data, "mod") else super()._called(data)
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Modalities that the model reads, of ``"rna"``, ``"protein"`` and ``"atac"``; none of an AnnData."""
+        return tuple(one.kind for one in self.setup.modalities)
 
     def _summary(self) -> str:
         """What the model is, in a line."""
@@ -188,7 +324,7 @@ class JointEmbedding(ViewTraining):
             )
         batch = setup.batch_key
         assert setup.target_sum is not None
-        return cls._module_class(
+        return cls._Network(
             len(genes),
             **options,
             input_kind=setup.input_kind,
@@ -199,6 +335,128 @@ class JointEmbedding(ViewTraining):
     @classmethod
     def _encoder_arguments(cls, arguments: Mapping[str, Any]) -> dict[str, Any]:
         return {**arguments, "heads": False, "augmentation": None}
+
+    @property
+    def augmentation(self) -> Augmentation | dict[str, Augmentation] | None:
+        """What makes the views; of a MuData by modality. It can be set, as in the constructor."""
+        found: Views | None = self.module.augmentation  # type: ignore[assignment]
+        return found
+
+    @augmentation.setter
+    def augmentation(self, augmentation: Any) -> None:
+        before, views = self.augmentation, None
+        if augmentation is not None:
+            views = choose_views(augmentation, self.setup)
+        self.module.augmentation = views
+        try:
+            self._tables(self._adata)
+        except (KeyError, TypeError, ValueError):
+            self.module.augmentation = before
+            raise
+        self._model_summary_string = self._summary()
+
+    def _config(self) -> dict[str, Any]:
+        # The views are those of the module and kept nowhere else.
+        views = self.augmentation
+        return {**self._arguments, "augmentation": None if views is None else config_of(views)}
+
+    @classmethod
+    def _from_config(cls, registry: dict[str, Any], config: Any) -> Self:
+        views = config["augmentation"]
+        if views is not None:
+            views = views_from_config(views)
+        return cls(registry=registry, **{**config, "augmentation": views})
+
+    def _saved_config(self) -> dict[str, Any]:
+        config = self._config()
+        if config["augmentation"] is None:
+            return config
+        try:
+            views_from_config(config["augmentation"])
+        except ValueError as error:
+            warn(
+                f"{error} No views are saved. The loaded model embeds and can be fine-tuned; to train it "
+                "further: model.augmentation = ..."
+            )
+            return {**config, "augmentation": None}
+        return config
+
+    def _tables(self, adata: Any) -> PartnerWalks | None:
+        """Graphs that the views draw other cells from; `None` where they need none."""
+        found = self.augmentation
+        views = found.get("rna") if isinstance(found, dict) else found
+        if views is None:
+            return None
+        walks = (views.walks(0), views.walks(1))
+        if not views.graphs() or adata is None:
+            return None
+        return PartnerWalks(graph_tables(adata, views, self.setup), walks)
+
+    def _training_data(self) -> CellReader:
+        if self.augmentation is None:
+            raise ValueError(
+                "This model has no augmentation (one that is not of scssl is not saved), so it cannot be "
+                "trained to compare views. Give it one, such as model.augmentation = "
+                "scssl.augment.Mask(0.5)"
+            )
+        data = self._read(None)
+        if self.setup.batch_key is not None:
+            data.obs[category_key(self.setup.batch_key)] = self.setup.codes(
+                data.adata, self.setup.batch_key
+            )
+        data.partners = self._tables(self._adata)
+        return data
+
+    def _before_training(
+        self, data: CellReader, rows: np.ndarray, chosen: Mapping[str, Any], *, resumed: bool
+    ) -> dict[str, Any]:
+        self._start_idf(data, rows)
+        views = self.augmentation
+        parts = views.values() if isinstance(views, dict) else (views,)
+        if not any(part is not None and part.changes for part in parts):
+            warn(
+                f"The two views of a cell never differ: {views!r} changes nothing. Pass views that do, "
+                'such as model.augmentation = "default".'
+            )
+        # The momentum of a target follows the number of steps in total.
+        identity: dict[str, Any] = {"max_epochs": chosen["max_epochs"]}
+        tables = {} if data.partners is None else data.partners.tables
+        if tables:
+            identity["graphs"] = {name: table.digest for name, table in tables.items()}
+            report_coverage(tables, self._with_rna(data, rows))
+        return identity
+
+    def _start_idf(self, data: CellReader, rows: np.ndarray) -> None:
+        """Take the inverse document frequency of peaks from the training cells, once."""
+        if not hasattr(self.module, "idf") or self.is_trained_:
+            return
+        assert data.normalize is not None
+        i = self.modalities.index("atac")
+        block = data.normalize.blocks[i]
+        rows = rows[data.obs[PRESENT][rows, i]]
+        counts = (columns_of(part, block.start, block.stop)[1] for part in data.read(rows))
+        block.idf = inverse_document_frequency(counts, block.stop - block.start, len(rows))
+        self.module.idf.copy_(torch.from_numpy(block.idf))
+
+    def _with_rna(self, data: CellReader, rows: np.ndarray) -> np.ndarray:
+        """Those of the cells whose views can be made with others."""
+        if not self.setup.modalities:
+            return rows
+        found: np.ndarray = rows[data.obs[PRESENT][rows, self.modalities.index("rna")] > 0]
+        return found
+
+    def _train_defaults(self, n_cells: int) -> dict[str, Any]:
+        few = n_cells < 20_000
+        epochs = round(200_000 / max(n_cells, 1))
+        return {
+            "max_epochs": int(np.clip(epochs, 20, 100)),
+            "batch_size": self._few_cells_batch if few else 256,
+            "lr": 2e-3 if few else 1e-3,
+            "weight_decay": 1e-2,
+            "lr_schedule": "cosine",
+            "patience": 20,
+            "early_stopping": self._Network.loss_ranks_epochs,
+        }
 
     @torch.inference_mode()
     def get_latent_representation(
@@ -245,6 +503,7 @@ class JointEmbedding(ViewTraining):
         ValueError
             If the values are not of the kind that the model was trained on, or there is no such layer.
         """
+        check_choice("layer", layer, ("encoder", "projector"))
         if modality != "joint":
             self._check_modality(modality)
             if layer != "encoder":
@@ -256,21 +515,10 @@ class JointEmbedding(ViewTraining):
             return super().get_latent_representation(
                 adata, indices, batch_size, min_overlap=min_overlap
             )
-        if layer != "projector":
-            raise ValueError(f'`layer` must be "encoder" or "projector", found {layer!r}.')
         data = self._read(adata, min_overlap=min_overlap)
         self._warn_if_untrained()
         width = self.module.projected_width
         return self._apply(data, data.rows(indices), batch_size, self.module.project, width)
-
-    def _warn_if_untrained(self) -> None:
-        if not self._has_learnt:
-            warn("The model is not trained: embeddings are random projections. Call model.train().")
-
-    @property
-    def n_latent(self) -> int:
-        """Width of the embedding."""
-        return self.module.n_latent
 
     def _embed_modality(
         self, adata: Any, indices: Any, batch_size: int | None, min_overlap: float, modality: str
@@ -287,12 +535,161 @@ class JointEmbedding(ViewTraining):
 
         return self._apply(data, rows, batch_size, embed, int(self._arguments["n_latent"]))
 
+    def get_modality(
+        self,
+        adata: AnnData | MuData | None = None,
+        modality: Literal["rna", "protein", "atac"] = "protein",
+        *,
+        min_overlap: float = 0.5,
+    ) -> pd.DataFrame:
+        """Values of a modality as the model reads them: normalised, in the order of its features.
 
-def _queue_size(size: int | None, n_cells: int) -> int:
-    """A quarter of the cells at most, unless it was given; 2,048 where there are enough."""
-    if size is None:
-        return min(2048, max(64, n_cells // 4))
-    return check_whole("queue_size", size)
+        Parameters
+        ----------
+        adata
+            Cells, the model's own by default.
+        modality
+            Which.
+        min_overlap
+            Share of the model's features of each modality that `adata` must have.
+
+        Returns
+        -------
+        Frame of cells by features, float32; NaN for cells without this modality, and for features that
+        `adata` does not have.
+
+        Raises
+        ------
+        ValueError
+            If the model has no such modality.
+        """
+        self._check_modality(modality)
+        data = self._read(adata, min_overlap=min_overlap)
+        assert data.normalize is not None
+        i = self.modalities.index(modality)
+        block = data.normalize.blocks[i]
+        columns = stripped(self.genes, self.setup.modalities[i], block.start)
+        values = np.full((data.n_cells, len(columns)), np.nan, dtype=np.float32)
+        rows = np.flatnonzero(data.obs[PRESENT][:, i])
+        start = 0
+        for batch in data.loader(rows, 2048):
+            part = columns_of(_csr(batch["X"]), block.start, block.stop)[1].toarray()
+            values[rows[start : start + len(part)]] = part
+            start += len(part)
+        if data.alignment is not None:
+            values[:, ~data.alignment.present[block.start : block.stop]] = np.nan
+        return pd.DataFrame(values, index=data.adata.obs_names, columns=columns)
+
+    def align(self, adata: AnnData | MuData, *, min_overlap: float = 0.0) -> GeneAlignment:
+        """How the features of a data set map onto those of the model, by name.
+
+        Parameters
+        ----------
+        adata
+            The data.
+        min_overlap
+            Share of the model's features, of each modality, that it must have.
+        """
+        if not self.setup.modalities:
+            return super().align(adata, min_overlap=min_overlap)
+        reader = self._read(adata, min_overlap=min_overlap)
+        if reader.alignment is not None:
+            found: GeneAlignment = reader.alignment
+            return found
+        return self.genes.align(self.genes.names)
+
+    def _read(self, adata: Any, *, min_overlap: float = 0.5) -> CellReader:
+        if not self.setup.modalities:
+            if hasattr(adata, "mod"):
+                raise TypeError(
+                    f"The model was set up with an AnnData. Pass a modality: adata=mdata.mod["
+                    f'"{next(iter(adata.mod), "rna")}"]; to learn from several: setup_mudata(mdata)'
+                )
+            return super()._read(adata, min_overlap=min_overlap)
+        own = adata is None or adata is self._adata
+        idf = getattr(self.module, "idf", None)
+        reader = read_mudata(
+            self._or_own(adata),
+            self.setup,
+            self.genes,
+            min_overlap=min_overlap,
+            idf=idf.cpu().numpy() if idf is not None and self.is_trained_ else None,
+        )
+        if own:
+            self._check_unchanged(reader.fingerprint)
+        return reader
+
+    def _check_modality(self, modality: str) -> None:
+        if modality not in self.modalities:
+            what = ", ".join(map(repr, self.modalities)) or "none: it was set up with an AnnData"
+            raise ValueError(
+                f"`modality` must be one of those of the model ({what}); found {modality!r}."
+            )
+
+    def _warn_of_no_pairs(self) -> None:
+        """Warn where a contrast of modalities has nothing to contrast."""
+        mdata: Any = self._adata
+        if mdata is None:
+            return
+        has = [mdata.obs_names.isin(mdata.mod[one.name].obs_names) for one in self.setup.modalities]
+        n_paired = int((np.sum(has, axis=0) > 1).sum())
+        if n_paired < 2:
+            warn(
+                f'fusion="clip" contrasts the modalities of a cell, and {n_paired} of {mdata.n_obs:,} cells '
+                "have two: nothing brings the modalities together. Add cells with both, or take "
+                'fusion="mean".'
+            )
+
+    def _warn_if_untrained(self) -> None:
+        if not self._has_learnt:
+            warn("The model is not trained: embeddings are random projections. Call model.train().")
+
+    @property
+    def n_latent(self) -> int:
+        """Width of the embedding."""
+        return self.module.n_latent
+
+    def _backbone(self) -> Backbone:
+        if not self.setup.modalities:
+            return super()._backbone()
+        rna = next((one for one in self.setup.modalities if one.kind == "rna"), None)
+        if rna is None:
+            raise ValueError(
+                "Only the RNA encoder of a model of several modalities can be fine-tuned, and this model "
+                "reads none. Use its embedding: scssl.tl.label_transfer(..., use_rep=...)"
+            )
+        _LOGGER.info("Of the model's encoders, that of RNA is used.")
+        prefix = "encoder.encoders.rna."
+        weights = {
+            f"encoder.{name.removeprefix(prefix)}": value
+            for name, value in self.module.state_dict().items()
+            if name.startswith(prefix)
+        }
+        arguments = {k: v for k, v in self._config().items() if k != "fusion"}
+        if arguments["augmentation"] is not None:
+            arguments["augmentation"] = arguments["augmentation"]["rna"]
+        setup = replace(
+            self.setup,
+            layer=rna.layer,
+            batch_key=None,
+            labels_key=None,
+            categories={},
+            modalities=(),
+        )
+        return Backbone(
+            type(self).__name__,
+            self._encoder_arguments(arguments),
+            setup,
+            GeneVocabulary(stripped(self.genes, rna, 0)),
+            int(arguments["n_latent"]),
+            pretrained=bool(self.is_trained_),
+            weights=copied(weights),
+        )
+
+
+def _csr(x: torch.Tensor) -> sparse.csr_matrix:
+    arrays = (x.values().numpy(), x.col_indices().numpy(), x.crow_indices().numpy())
+    return sparse.csr_matrix(arrays, shape=tuple(x.shape))
 
 
 def _short(value: Any) -> str:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from scssl.augment import Augmentation, ViewContext, two_views
 from scssl.data.keys import PRESENT, partner_key, partner_obs_key, walk_of_key
-from scssl.module import SSLModule, blockwise, embedded, undecayed_vectors
+from scssl.module import SSLModule, blockwise, embedded, gather, undecayed_vectors
 from scssl.nn import (
     BatchNormEncoder,
     Fusion,
@@ -61,10 +61,12 @@ class JointEmbeddingModule(SSLModule):
         How it puts the embeddings of modalities together.
     n_idf
         Number of features whose inverse document frequency is kept in the buffer ``idf``.
+    projector_dims
+        Widths of the projector's layers; `None`: those of the method.
     heads
         Whether there is a head. Without one the module embeds and can be fine-tuned.
     **options
-        Of the method.
+        Arguments of :meth:`_add_heads`.
     """
 
     #: Whether a lower validation loss means a better epoch. Not so where the target of the loss
@@ -91,6 +93,7 @@ class JointEmbeddingModule(SSLModule):
         modalities: Mapping[str, int] | None = None,
         fusion: Fusion = "concat",
         n_idf: int = 0,
+        projector_dims: Sequence[int] | None = None,
         heads: bool = True,
         **options: Any,
     ) -> None:
@@ -120,18 +123,26 @@ class JointEmbeddingModule(SSLModule):
         if n_idf:
             self.register_buffer("idf", torch.ones(n_idf))
         self.projector: nn.Module | None = None
-        self.projected_width = 0
+        self.projector_dims, self.projected_width = projector_dims, 0
         if heads:
             self._add_heads(**options)
 
     @abstractmethod
     def _add_heads(self, *args: Any, **options: Any) -> None:
-        """Add projector, predictor, target and queue, as the method has them."""
+        """Add projector, predictor, target and queue, as the method has them.
 
-    def _project_to(self, sizes: Sequence[int], **options: Any) -> None:
-        """Add a projector with layers of these sizes, the first that of the embedding."""
-        self.projector = ProjectionHead(sizes, **options)
-        self.projected_width = sizes[-1]
+        A method gives it the hyper-parameters that are its own, by name only, with their types and defaults.
+        """
+
+    def _add_projector(self, *default: int, **options: Any) -> None:
+        """Add a projector with layers of these widths, or of those that the user wants."""
+        dims = default if self.projector_dims is None else self.projector_dims
+        self.projector = ProjectionHead([self.n_latent, *dims], **options)
+        self.projected_width = dims[-1]
+
+    def _add_predictor(self, hidden_dims: Sequence[int]) -> None:
+        """Add what predicts a projection from another, with hidden layers of these widths."""
+        self.predictor = ProjectionHead([self.projected_width, *hidden_dims, self.projected_width])
 
     @abstractmethod
     def compare(self, one: Any, two: Any, *, learn: bool) -> Tensor:
@@ -191,6 +202,12 @@ class JointEmbeddingModule(SSLModule):
         # The layer on the genes has no statistics: one product, and one gradient, for both.
         first = encoder.gene_encoder(SparseRows.stack([one, two]))
         return [encoder.rest(part) for part in first.split([one.n_cells, two.n_cells])]
+
+    def projections(self, one: Any, two: Any, *, gathered: bool = True) -> list[Tensor]:
+        """Projections of both views; `gathered`: of the cells of all processes."""
+        assert self.projector is not None
+        z = [self.projector(h) for h in self.encode_views(one, two)]
+        return [gather(part) for part in z] if gathered else z
 
     def _contexts(
         self, tensors: Mapping[str, Tensor], rng: torch.Generator
@@ -338,8 +355,3 @@ def momentum_for(n_steps: int) -> float:
         Steps of the run.
     """
     return min(max(1 - 80 / max(n_steps, 1), 0.9), 0.996)
-
-
-def widths(n_latent: int, dims: Sequence[int] | None, default: Sequence[int]) -> list[int]:
-    """Widths of a head from the embedding on."""
-    return [n_latent, *(default if dims is None else dims)]

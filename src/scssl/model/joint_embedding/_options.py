@@ -1,0 +1,84 @@
+"""The hyper-parameters of a method: they stand once, as arguments of what reads them."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Mapping, Sequence
+from types import NoneType
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+from scssl._checks import check_choice, check_number, check_whole, check_widths
+
+#: Numbers with the bounds that :func:`checked` holds them to.
+Positive = Annotated[float, "(0, inf)"]
+Share = Annotated[float, "[0, 1]"]
+
+
+def options_of(function: Callable[..., Any], *, bounds: bool = True) -> dict[str, Any]:
+    """Arguments that a function takes by name only, with their types and, with `bounds`, those too."""
+    types = get_type_hints(function, include_extras=bounds)
+    return {
+        name: one.replace(annotation=types.get(name, Any))
+        for name, one in inspect.signature(function).parameters.items()
+        if one.kind is one.KEYWORD_ONLY
+    }
+
+
+def checked(name: str, value: Any, kind: Any) -> Any:
+    """An argument as it is kept, or an error unless it is what its annotation says."""
+    none, bounds = NoneType in get_args(kind), "(-inf, inf)"
+    if none and value is None:
+        return None
+    if none:
+        kind = get_args(kind)[0]
+    if get_origin(kind) is Annotated:
+        kind, bounds = get_args(kind)
+    if get_origin(kind) is Literal:
+        return check_choice(name, value, get_args(kind))
+    if get_origin(kind) is Sequence:
+        return check_widths(name, value)
+    if kind is float:
+        return check_number(name, value, bounds, none=none)
+    if kind is int:
+        return check_whole(name, value, none=none)
+    return bool(value) if kind is bool else value
+
+
+def constructor(base: Any, own: Mapping[str, inspect.Parameter]) -> Callable[..., None]:
+    """The constructor of `base` that also lists the options of a method, as tools read signatures."""
+
+    def __init__(self: Any, adata: Any = None, registry: Any = None, **arguments: Any) -> None:
+        base.__init__(self, adata, registry, **arguments)
+
+    types = get_type_hints(base.__init__)
+    common = [
+        one.replace(annotation=types.get(one.name, one.empty))
+        for one in inspect.signature(base.__init__).parameters.values()
+        if one.kind is not one.VAR_KEYWORD
+    ]
+    listed = [*common[:3], *own.values(), *common[3:]]
+    made: Any = __init__
+    made.__signature__ = inspect.Signature(listed, return_annotation=None)
+    made.__annotations__ = {one.name: one.annotation for one in listed[1:]} | {"return": None}
+    return __init__
+
+
+def documented(own: str | None, common: str | None) -> str | None:
+    """Docstring of a method with the entries of all its arguments, those of the base that it leaves out too."""
+    if own is None or common is None:
+        return own
+    before, mine, after = _entries(own)
+    theirs = _entries(common)[1]
+    listed = {name: text for name, text in theirs.items() if name in ("adata", "registry")}
+    listed |= mine | {k: v for k, v in theirs.items() if k not in mine and not k.startswith("*")}
+    return f"{before}Parameters\n----------\n{'\n'.join(listed.values())}\n\n{after}"
+
+
+def _entries(doc: str) -> tuple[str, dict[str, str], str]:
+    """What stands before the parameters of a docstring, the entry of each, and what stands after them."""
+    before, _, rest = inspect.cleandoc(doc).partition("Parameters\n----------\n")
+    following = re.search(r"^\w+\n-{3,}$", rest, re.MULTILINE)
+    end = following.start() if following else len(rest)
+    entries = re.findall(r"^\S.*(?:\n+[ ]+\S.*)*", rest[:end], re.MULTILINE)
+    return before, {entry.partition("\n")[0]: entry for entry in entries}, rest[end:]

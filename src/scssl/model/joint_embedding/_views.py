@@ -1,0 +1,220 @@
+"""What makes the views of a model, and the graphs that they draw other cells from."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy import sparse
+
+from scssl._checks import some
+from scssl._errors import warn
+from scssl.augment import Augmentation, Mask, augmentation_from_config
+from scssl.augment import augmentation as make_augmentation
+from scssl.data import NeighborTable
+from scssl.data.graphs import batch_codes, batch_keys, check_edges, check_graph_cells
+from scssl.model.base import DataSetup
+
+_LOGGER = logging.getLogger("scssl")
+# Below this share of the training cells a graph hardly makes views.
+_FEW = 0.5
+
+Views = Augmentation | dict[str, Augmentation]
+
+
+def default_views(kind: str) -> Augmentation:
+    """What makes the views of a modality where the user leaves it open.
+
+    Half of the values of proteins are hidden too, few as there are. Less (a fifth, in half of the views)
+    was worse on both data sets with proteins: the two views of the proteins are then so alike that the
+    encoder of RNA has little to learn.
+    """
+    if kind == "protein":
+        return Mask(0.5, p=1.0)
+    return make_augmentation("default")
+
+
+def choose_views(augmentation: Any, setup: DataSetup) -> Views:
+    """Views as the user wants them, of each modality where there are several.
+
+    Raises
+    ------
+    ValueError
+        If they are for a modality that is not there, or need what it does not have.
+    """
+    if not setup.modalities:
+        if isinstance(augmentation, Mapping):
+            raise ValueError(
+                "`augmentation` names modalities, but the model was set up with an AnnData. Pass what is "
+                "for it: augmentation=[...]"
+            )
+        views: Augmentation = make_augmentation(augmentation)
+        _check_counts(views, setup.input_kind, setup.where, "setup_anndata(adata, layer=")
+        _check_batch(views, setup, "setup_anndata(adata")
+        return views
+    kinds = [one.kind for one in setup.modalities]
+    asked = dict(augmentation) if isinstance(augmentation, Mapping) else {kinds[0]: augmentation}
+    unknown = [kind for kind in asked if kind not in kinds]
+    if unknown:
+        raise ValueError(
+            f"`augmentation` is for {some(unknown)}, but the modalities are {some(kinds)}."
+        )
+    chosen = {}
+    for one in setup.modalities:
+        views = make_augmentation(asked[one.kind]) if one.kind in asked else default_views(one.kind)
+        if one.kind != "rna" and (views.needs_counts or views.walks(0) or views.walks(1)):
+            what = "resamples counts" if views.needs_counts else "draws neighbours from a graph"
+            raise ValueError(
+                f"The augmentation {views!r} {what}, which is for RNA only. Pass another one for "
+                f'{one.kind}: augmentation={{"rna": ..., "{one.kind}": "mask"}}'
+            )
+        _check_counts(views, one.normalization, one.where, "setup_mudata(mdata, rna_layer=")
+        _check_batch(views, setup, "setup_mudata(mdata")
+        chosen[one.kind] = views
+    return chosen
+
+
+def _check_counts(views: Augmentation, kind: str, where: str, how: str) -> None:
+    if views.needs_counts and kind != "counts":
+        raise ValueError(
+            f"The augmentation {views!r} needs counts, but {where} was set up as "
+            f'log-normalised. Set up a layer with counts: {how}"counts"), or '
+            'take another one: augmentation="mask".'
+        )
+
+
+def _check_batch(views: Augmentation, setup: DataSetup, how: str) -> None:
+    if views.needs_batch and setup.batch_key is None:
+        raise ValueError(
+            f"The augmentation {views!r} needs the batch of each cell, and none was set up: "
+            f'{how}, batch_key="...").'
+        )
+
+
+def views_from_config(config: Any) -> Views:
+    """Views from what was saved of them."""
+    if isinstance(config, Augmentation):
+        return config
+    if "name" in config:
+        return augmentation_from_config(config)
+    return {
+        kind: one if isinstance(one, Augmentation) else augmentation_from_config(one)
+        for kind, one in config.items()
+    }
+
+
+def config_of(views: Views) -> dict[str, Any]:
+    """What is saved of them."""
+    if isinstance(views, Augmentation):
+        return views.config()
+    return {kind: one.config() for kind, one in views.items()}
+
+
+class _Place(NamedTuple):
+    """Data that may hold a graph: what they are called, and the row of each cell in the whole."""
+
+    data: Any
+    name: str
+    rows: np.ndarray
+
+
+def graph_tables(adata: Any, views: Augmentation, setup: DataSetup) -> dict[str, NeighborTable]:
+    """Neighbours in each graph of the views; of a MuData in its own graph or that of its RNA.
+
+    Raises
+    ------
+    KeyError
+        If there is no such graph.
+    ValueError
+        If it is of other cells, has no edges, or edges that the views cannot have.
+    """
+    places = [_Place(adata, "mdata" if setup.modalities else "adata", np.arange(adata.n_obs))]
+    rna = next((one for one in setup.modalities if one.kind == "rna"), None)
+    if rna is not None:
+        own = adata.mod[rna.name]
+        places.append(_Place(own, rna.mod, adata.obs_names.get_indexer(own.obs_names)))
+    tables = {}
+    for name in views.graphs():
+        # What is to be typed is for the data with the genes, and knows the batches if we do.
+        how = views.recipe(name, places[-1].name)
+        if setup.batch_key is not None:
+            how = how.replace("batch_key=...", f"batch_key={setup.batch_key!r}")
+        place = next((one for one in places if name in one.data.obsp), None)
+        if place is None:
+            wheres = " or ".join(f"{one.name}.obsp[{name!r}]" for one in places)
+            there = ", ".join(repr(key) for one in places for key in one.data.obsp) or "none"
+            msg = (
+                f"The augmentation {views!r} draws other cells from {wheres}, which does not exist; "
+                f"there are: {there}. Make it: {how}. Or name another graph."
+            )
+            described = [one.data.uns.get(name) for one in places]
+            keys = [one.get("connectivities_key") for one in described if isinstance(one, Mapping)]
+            if any(keys):
+                # What scanpy calls its neighbours in `uns` is not what it calls the graph.
+                msg += f" That of uns[{name!r}] is {next(filter(None, keys))!r}."
+            raise KeyError(msg)
+        check_graph_cells(place.data, name, place.name)
+        graph = place.data.obsp[name]
+        if place.data is not adata and sparse.issparse(graph):
+            # Through pairs and not as a matrix product: zeros that are stored are entries too.
+            graph = sparse.coo_matrix(graph)
+            moved = (graph.data, (place.rows[graph.row], place.rows[graph.col]))
+            graph = sparse.coo_matrix(moved, shape=(adata.n_obs, adata.n_obs))
+        table = NeighborTable.from_graph(graph, name, adata.n_obs, how=f" Make it: {how}.")
+        _check_edges(table, name, views, places, place, setup, how)
+        tables[name] = table if rna is None else table.restrict(places[-1].rows)
+    return tables
+
+
+def report_coverage(tables: Mapping[str, NeighborTable], rows: np.ndarray) -> None:
+    """Say how many of the training cells have another one in each graph, and warn if they are few."""
+    for name, table in tables.items():
+        share = float((table.counts[rows] > 0).mean()) if len(rows) else 0.0
+        found = f"{100 * share:.1f} % of the {len(rows):,} cells to train on have a neighbour to train on"
+        _LOGGER.info("%s in the graph %r.", found, name)
+        if share < _FEW:
+            warn(
+                f"Only {found} in the graph {name!r}: the others are not changed by an augmentation that "
+                "draws from it. Take more neighbours (n_neighbors=...), or add a step that changes "
+                'every cell, such as augmentation=[..., "mask"].'
+            )
+
+
+def _check_edges(
+    table: NeighborTable,
+    name: str,
+    views: Augmentation,
+    places: list[_Place],
+    place: _Place,
+    setup: DataSetup,
+    how: str,
+) -> None:
+    """Refuse edges within batches, or across them, where the views are for the other kind."""
+    wanted = views.edges().get(name)
+    if wanted is None:
+        return
+    # Batches that it was made with, where that is written down, come before those of the setup.
+    keys = (*batch_keys(place.data.uns, name, views.graphs()), setup.batch_key)
+    for key in keys:
+        for one in (place, *places):
+            if key is None or key not in one.data.obs:
+                continue
+            codes = np.full(table.n_cells, -1)  # of cells whose batch is not known
+            codes[one.rows] = batch_codes(one.data.obs[key])
+            who, where = f"The augmentation {views!r}", f"{place.name}.obsp[{name!r}]"
+            check_edges(table, codes, wanted, who=who, where=where, batch_key=key, how=how)
+            return
+
+
+def say_of_batches(setup: DataSetup) -> None:
+    """The default views have the batch in common, so that it is learnt."""
+    key = setup.batch_key
+    if key is None or len(setup.categories[key]) < 2:
+        return
+    _LOGGER.info(
+        "Batches stay apart with the default views. To bring them together: "
+        "scssl.pp.cross_batch_neighbors(adata, %r, method='mnn') and then augmentation='integration'.",
+        key,
+    )
