@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import inspect
+
 import anndata
 import numpy as np
 import pandas as pd
@@ -10,28 +12,32 @@ import scssl
 
 # Every model of the registry goes through the contract; a new one gets all of it for free.
 MODELS = scssl.model.list_models()
-# Of models that are not named here: arguments that every model with an encoder of its own takes.
-ANY = {"hidden_dims": (32,), "n_latent": 8}
+# What makes a model small, of the arguments that it has.
 SMALL = {
-    "CellPLM": {"n_hidden": 32, "n_layers": 1, "n_heads": 2, "n_latent": 8},
-    "CellTypeClassifier": {"hidden_dims": (32, 16), "n_latent": 8},
-    "MaskedAutoencoder": {"hidden_dims": (32, 16), "n_latent": 8},
-    "PseudoLabel": {
-        "hidden_dims": (32,),
-        "n_latent": 8,
-        "n_rounds": 1,
-        "cells_per_cluster": (50, 25),
-    },
-    "ProteinPredictor": {
-        "hidden_dims": (32, 16),
-        "n_latent": 8,
-        "n_components": 5,
-        # Otherwise a ridge regression solves these data before training starts.
-        "head_start": "random",
-    },
-    # With the default of 256 dimensions most of the loss is variance that 8 cannot have.
-    "VICReg": {"hidden_dims": (32,), "n_latent": 8, "projector_dims": (8, 8)},
+    "hidden_dims": (32,),
+    "n_latent": 8,
+    # With 256 dimensions most of the loss of some methods is variance that 8 cannot have.
+    "projector_dims": (8, 8),
+    "n_hidden": 32,
+    "n_layers": 1,
+    "n_heads": 2,
+    "n_rounds": 1,
+    "cells_per_cluster": (50, 25),
+    "n_components": 5,
+    # Otherwise a ridge regression solves these data before training starts.
+    "head_start": "random",
 }
+
+
+def arguments_of(function, **more):
+    """Those of the small arguments that a model, or another function, takes."""
+    taken = set(inspect.signature(function).parameters)
+    if "backbone" in taken:
+        # What is fine-tuned hands them on.
+        taken |= set(inspect.signature(scssl.model.MaskedAutoencoder).parameters)
+    return {name: value for name, value in {**SMALL, **more}.items() if name in taken}
+
+
 # What a model cannot be set up without.
 SETUP = {"CellTypeClassifier": {"labels_key": "cell_type"}}
 # What its history has beside that of all models.
@@ -97,7 +103,7 @@ def build(model_class):
         if model_class.__name__ == "ProteinPredictor" and "protein" not in adata.obsm:
             adata.obsm["protein"] = make_proteins(adata)
         model_class.setup_anndata(adata, **{**SETUP.get(model_class.__name__, {}), **(setup or {})})
-        return model_class(adata, **{**SMALL.get(model_class.__name__, ANY), **kwargs})
+        return model_class(adata, **{**arguments_of(model_class), **kwargs})
 
     return make
 

@@ -12,14 +12,14 @@ from scipy import sparse
 import scssl
 from scssl._errors import GeneMismatchError, ScsslWarning
 
-from .conftest import SMALL, TRAIN, make_counts
+from .conftest import TRAIN, arguments_of, make_counts
 
 MODEL = scssl.model.MaskedAutoencoder
 
 
 def setup(adata, **kwargs):
     MODEL.setup_anndata(adata, **kwargs)
-    return MODEL(adata, **SMALL["MaskedAutoencoder"])
+    return MODEL(adata, **arguments_of(MODEL))
 
 
 def log1p(adata):

@@ -166,7 +166,7 @@ def test_bad_values(name, value, match):
         ({"protein": None}, ValueError, "Needs two modalities, found 'rna'"),
         ({"rna_layer": "raw"}, KeyError, r'no layer .*raw.* in mdata.mod\["rna"\].layers'),
         ({"atac_layer": "raw"}, ValueError, "atac is not used"),
-        ({"protein_normalization": "dsb"}, ValueError, "'clr', 'log1p', 'none'; found 'dsb'"),
+        ({"protein_normalization": "dsb"}, ValueError, "'clr', 'log1p' or 'none', found 'dsb'"),
         ({"input": "lognorm"}, ValueError, 'holds counts .*input="lognorm"'),
         ({"target_sum": 0}, ValueError, "target_sum"),
     ],
