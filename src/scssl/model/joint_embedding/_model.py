@@ -146,21 +146,22 @@ class JointEmbedding(SSLModel):
         views = None if augmentation is None else choose_views(augmentation, self.setup)
         if augmentation == "default":
             say_of_batches(self.setup)
-        if fusion is not None and not self.setup.modalities:
+        if self.setup.modalities:
+            fusion = "concat" if fusion is None else fusion
+        elif fusion is not None:
             raise ValueError(
                 f"fusion={fusion!r} is for several modalities, and the model was set up with an AnnData. "
                 "Leave it out, or set up a MuData: setup_mudata(mdata)"
             )
+        dims = None if projector_dims is None else check_widths("projector_dims", projector_dims)
         self._arguments: dict[str, Any] = {
             "hidden_dims": check_widths("hidden_dims", hidden_dims),
             "n_latent": check_whole("n_latent", n_latent),
             "dropout": check_number("dropout", dropout, "[0, 1)"),
             "activation": activation,
             "batch_norm": bool(batch_norm),
-            "projector_dims": projector_dims
-            if projector_dims is None
-            else check_widths("projector_dims", projector_dims),
-            **({"fusion": fusion or "concat"} if self.setup.modalities else {}),
+            "projector_dims": dims,
+            **({"fusion": fusion} if self.setup.modalities else {}),
             **self._of_method(options),
         }
         with torch.random.fork_rng(devices=[]):
