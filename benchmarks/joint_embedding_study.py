@@ -42,7 +42,11 @@ DATA = [
     "her2st_8sections",
     "cbmc_cite",
 ]
-METHODS = ["SimCLR", "MoCo", "BYOL", "SimSiam", "NNCLR", "BarlowTwins", "VICReg", "DINO"]
+METHODS = [
+    name
+    for name in scssl.model.list_models()
+    if issubclass(scssl.model.get_model_class(name), scssl.model.JointEmbedding)
+]
 # Of data sets with batches: views by mutual neighbours in other batches.
 MIXED = [f"{name}, integration" for name in ("SimCLR", "BYOL", "VICReg")]
 ROWS = ["PCA-50", "scVI", "MaskedAutoencoder", *METHODS, *MIXED]

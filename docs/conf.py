@@ -114,10 +114,16 @@ html_show_sourcelink = False
 html_theme_options = {"show_navbar_depth": 1, "home_page_in_toc": False}
 
 
+# Methods that are there for scvi-tools, which calls them or has them for its own checkpoints.
+_OF_SCVI_TOOLS = {"convert_legacy_save", "load_registry", "register_manager", "view_setup_args"}
+
+
 def _is_inherited_from_upstream(
     app: Any, what: str, name: str, obj: Any, skip: bool, options: Any
 ) -> bool | None:
     """Leave out what a class inherits from other packages: their documentation has it."""
+    if what == "class" and name in _OF_SCVI_TOOLS:
+        return True
     function = next(
         (getattr(obj, name) for name in ("fget", "func", "__func__") if hasattr(obj, name)), obj
     )

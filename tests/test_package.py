@@ -6,6 +6,8 @@ import logging
 import re
 import subprocess
 import sys
+import tomllib
+from importlib.metadata import packages_distributions
 from importlib.util import resolve_name
 from pathlib import Path
 
@@ -197,6 +199,19 @@ def test_imports_are_seen(tmp_path: Path):
         "def f():\n    from ..train._plan import q\n"
     )
     assert imported_by(path, tmp_path) == {"model", "pl", "tl", "hub", "cli", "nn", "train"}
+
+
+def test_what_is_imported_is_declared():
+    """Packages that only come along with others may go with them."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = {re.split(r"[^\w-]", one)[0] for one in project["dependencies"]}
+    packages = packages_distributions()
+    # k-means by faiss is used where it is installed.
+    known = {"scssl", "faiss", *sys.stdlib_module_names}
+    imported = {name.split(".")[0] for path in SOURCE.rglob("*.py") for name in imports(path)}
+    for module in imported - known:
+        found = packages.get(module, [module])
+        assert {name.lower().replace("_", "-") for name in found} & declared, module
 
 
 def test_readme_commands_are_in_the_makefile():

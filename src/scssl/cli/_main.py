@@ -101,10 +101,10 @@ def parse(words: Sequence[str]) -> tuple[str | None, dict[str, Any]]:
     command = COMMANDS[name]
     path, printing = typed(words, "--config"), "--print-config" in words
     configured = {} if path is None else read_configuration(path)
+    known = [*(f"--{key.replace('_', '-')}={value}" for key, value in configured.items()), *words]
     groups: Groups = {"": options_of(command.function)}
     if command.options is not None:
-        hints = [f"--{key.replace('_', '-')}={value}" for key, value in configured.items()]
-        groups = each_once(groups | command.options([*hints, *words]))
+        groups = each_once(groups | command.options(known))
     options = {key: option for group in groups.values() for key, option in group.items()}
     for title, group in groups.items():
         place = parsers[name].add_argument_group(title) if title else parsers[name]
@@ -121,7 +121,7 @@ def parse(words: Sequence[str]) -> tuple[str | None, dict[str, Any]]:
     given, unknown = parser.parse_known_args(words, namespace)
     wrong = [f"--{key}" for key in configured if key not in options] + unknown
     if wrong:
-        raise ValueError(_no_option(name, wrong[0], words, options))
+        raise ValueError(_no_option(name, wrong[0], known, options))
     arguments = {key: value for key, value in vars(given).items() if key in options}
     if printing:
         print(write_configuration(arguments, groups), end="")

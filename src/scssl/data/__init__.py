@@ -34,8 +34,11 @@ if TYPE_CHECKING:
     from ._loader import CellLoader
 
 __all__ = [
+    "BatchPlan",
     "BlockNormalizer",
+    "CellContext",
     "CellLoader",
+    "ContextOptions",
     "Datasets",
     "FeatureBlock",
     "GeneAlignment",
