@@ -27,8 +27,8 @@ from _common import data_dir, lognorm, machine, table
 from sklearn.decomposition import PCA
 
 import scssl
+from scssl._scores import class_table, scores_of
 from scssl.tl._protocol import make_protocol
-from scssl.tl._scores import class_table, scores_of
 
 DATA = ["pbmc3k", "mouse_bladder", "kang_ifnb", "scmixology_5batch", "cbmc_cite"]
 BUDGETS = [None, 20, 5, 1]

@@ -23,9 +23,16 @@ FUNCTIONS = {
     for space in ("pp", "tl", "pl")
     for name in getattr(scssl, space).__all__
 }
-# The arguments with which to call each, besides the AnnData or the model.
+# What is given for an argument without a default, of whatever function.
+ARGUMENTS = {
+    "batch_key": "batch",
+    "label_key": "label",
+    "model": "model",
+    "pred_key": "predicted",
+}
+# What a function needs besides, or instead.
 CALLS = {
-    "pp.cross_batch_neighbors": {"batch_key": "batch", "method": "mnn"},
+    "pp.cross_batch_neighbors": {"method": "mnn"},
     "pp.gene_programs": {"programs": {"all": [f"GENE{i}" for i in range(10)]}},
     "pp.map_orthologs": {
         "table": pd.DataFrame(
@@ -36,57 +43,26 @@ CALLS = {
     },
     "pp.match_genes": {"reference": [f"GENE{i}" for i in range(20, 60)]},
     "pp.tf_targets": {"targets": {"GENE0": [f"GENE{i}" for i in range(20)]}},
-    "tl.classify": {"label_key": "label", "classifier": "lr"},
-    "tl.cluster_metrics": {"label_key": "label", "n_repeats": 2},
-    "tl.embed": {"model": "model"},
-    "tl.knn_score": {"label_key": "label", "n_permutations": 2},
-    "tl.knn_probe": {"label_key": "label"},
+    "tl.classify": {"classifier": "lr"},
+    "tl.cluster_metrics": {"n_repeats": 2},
+    "tl.knn_score": {"n_permutations": 2},
     "tl.leave_one_dataset_out": {
-        "label_key": "label",
         "n_labels_per_class": [2],
         "n_repeats": 1,
         "model_arguments": {"hidden_dims": (8,), "n_latent": 4, "n_rounds": 1},
         "train_arguments": {"max_epochs": 1},
         "finetune_arguments": {"max_epochs": 1},
     },
-    "tl.linear_probe": {"label_key": "label"},
-    "tl.label_transfer": {"label_key": "label"},
-    "tl.score_labels": {"label_key": "label", "pred_key": "predicted"},
-    "tl.reconstruction_metrics": {"model": "model", "mask_rate": 0.5},
+    "tl.reconstruction_metrics": {"mask_rate": 0.5},
     "tl.predict_modality": {"modality": "X_ssl"},
     "tl.modality_scores": {"true_key": "X_ssl", "pred_key": "X_ssl"},
-    "pl.history": {},
     "pl.embedding": {"color": "label"},
-    "pl.confusion_matrix": {"label_key": "label", "pred_key": "predicted"},
-    "pl.per_class_f1": {"label_key": "label", "pred_key": "predicted"},
     "pl.paired_scatter": {"metric": "accuracy", "x": "scratch", "y": "pretrained"},
     "pl.metric_bars": {"metrics": "accuracy"},
-    "pl.calibration": {"label_key": "label", "pred_key": "predicted"},
     "pl.augmentations": {"augmentation": "clear"},
 }
-# What a function returns instead of changing the AnnData it is given: a measure.
-MEASURES = {
-    "tl.cluster_metrics",
-    "tl.knn_score",
-    "tl.knn_probe",
-    "tl.linear_probe",
-    "tl.score_labels",
-    "tl.reconstruction_metrics",
-    "tl.modality_scores",
-}
-# What compares models on many data sets, and returns a table of them.
-STUDIES = {"tl.leave_one_dataset_out"}
 # Columns of ``var`` that are documented under another name than the key.
 COLUMNS = {"mouse_gene"}
-# What is given first where it is not the AnnData under test.
-FIRST = {
-    "pl.history": "model",
-    "pl.paired_scatter": "scores",
-    "pl.metric_bars": "scores",
-    "tl.label_transfer": "reference",
-    "tl.leave_one_dataset_out": "datasets",
-    "tl.predict_modality": "reference",
-}
 
 # A table of scores, as evaluations return it.
 SCORES = pd.DataFrame(
@@ -105,6 +81,24 @@ def parameters(name):
     return inspect.signature(FUNCTIONS[name]).parameters
 
 
+# What is given first: the AnnData under test, or what stands for it.
+FIRST = {name: next(iter(parameters(name))) for name in FUNCTIONS}
+TABLES = [name for name in FUNCTIONS if FUNCTIONS[name].__annotations__["return"] == "pd.DataFrame"]
+# What a function returns instead of changing the AnnData it is given: a measure.
+MEASURES = [name for name in TABLES if FIRST[name] == "adata"]
+
+
+def arguments(name):
+    """With which to call it, besides what is given first and the query of a reference."""
+    needed = [
+        p.name
+        for p in list(parameters(name).values())[1:]
+        if p.default is p.empty and p.kind is not p.VAR_KEYWORD and p.name != "query"
+    ]
+    given = CALLS.get(name, {})
+    return {key: ARGUMENTS[key] for key in needed if key not in given} | given
+
+
 def sections(name):
     """Sections of a numpydoc docstring by title."""
     text = inspect.getdoc(FUNCTIONS[name])
@@ -117,7 +111,8 @@ def documented(name, section):
 
 
 def test_every_public_function_is_called_here():
-    assert set(CALLS) == set(FUNCTIONS)
+    assert set(CALLS) <= set(FUNCTIONS)
+    assert all(arguments(name).keys() <= parameters(name).keys() for name in FUNCTIONS)
     assert all(isinstance(function, FunctionType) for function in FUNCTIONS.values())
 
 
@@ -139,7 +134,7 @@ def test_signature(name):
     positional = [p for p in found.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
     assert len(positional) <= 3
     assert inspect.Parameter.VAR_POSITIONAL not in kinds
-    assert next(iter(found)) == FIRST.get(name, "adata")
+    assert FIRST[name] in {"adata", "reference", "datasets", "model", "scores"}
     assert {"random_state", "seed", "inplace", "key", "obsm_key", "use_obsm"}.isdisjoint(found)
     assert set(function.__annotations__) == {*found, "return"}, "annotated completely"
     assert function.__module__.startswith(f"scssl.{name.split('.')[0]}._"), (
@@ -166,23 +161,35 @@ def test_expected_parameters_are_there(name):
     if space == "pl":
         assert {"show", "save", "ax"} <= set(found)
         assert "copy" not in found
-    elif name in STUDIES:
-        assert {"copy", "key_added"}.isdisjoint(found)
-    elif name in MEASURES:
-        assert "key_added" in found
+    elif name in TABLES:
+        # A table of many data sets is written into none of them.
+        assert ("key_added" in found) == (name in MEASURES)
         assert "copy" not in found
     else:
         assert {"copy", "key_added"} <= set(found)
 
 
 @every_function
+def test_key_added_says_where_results_go(name):
+    """In the signature, or, where it is named after another argument, in the description."""
+    found = parameters(name)
+    if "key_added" not in found:
+        return
+    default = found["key_added"].default
+    if default is not None:
+        assert isinstance(default, str)
+        assert default
+        return
+    text = re.search(r"^key_added\n((?: .*\n?)+)", sections(name)["Parameters"], re.MULTILINE)[1]
+    assert re.search(r'``.*"`` (by default|for `)', " ".join(text.split()))
+
+
+@every_function
 def test_return_annotation(name):
-    expected = "AnnData | None"
-    if name in MEASURES | STUDIES:
-        expected = "pd.DataFrame"
-    elif name.startswith("pl."):
-        expected = "Axes | list[Axes] | None"
-    assert FUNCTIONS[name].__annotations__["return"] == expected
+    expected = {"AnnData | None", "pd.DataFrame"}
+    if name.startswith("pl."):
+        expected = {"Axes | list[Axes] | None"}
+    assert FUNCTIONS[name].__annotations__["return"] in expected
 
 
 @every_function
@@ -243,21 +250,22 @@ def close_figures():
 
 
 def call(name, adata, model, **kwargs):
-    arguments = {
+    kwargs |= {
         key: model if isinstance(value, str) and value == "model" else value
-        for key, value in CALLS[name].items()
+        for key, value in arguments(name).items()
     }
     if name.startswith("pl."):
         kwargs = {"show": False, **kwargs}
-    if FIRST.get(name) == "reference":
+    first = FIRST[name]
+    if first == "reference":
         reference = reference_of(adata) if isinstance(adata, ad.AnnData) else adata
-        return FUNCTIONS[name](reference, adata, **arguments, **kwargs)
-    if name in STUDIES:
+        return FUNCTIONS[name](reference, adata, **kwargs)
+    if first == "datasets":
         parts = {"first": adata[:40].copy(), "second": adata[20:].copy()}
         data = scssl.data.Datasets(parts, obs_keys=["label"])
-        return FUNCTIONS[name](data, **arguments, **kwargs)
-    first = {"model": model, "scores": SCORES.copy()}.get(FIRST.get(name), adata)
-    return FUNCTIONS[name](first, **arguments, **kwargs)
+        return FUNCTIONS[name](data, **kwargs)
+    given = {"model": model, "scores": SCORES.copy()}.get(first, adata)
+    return FUNCTIONS[name](given, **kwargs)
 
 
 def is_under(column, key):
@@ -306,7 +314,7 @@ def written(adata, key):
 
 
 adata_functions = pytest.mark.parametrize(
-    "name", [n for n in FUNCTIONS if FIRST.get(n) not in ("model", "scores", "datasets")]
+    "name", [n for n in FUNCTIONS if FIRST[n] not in ("model", "scores", "datasets")]
 )
 writers = pytest.mark.parametrize("name", [n for n in FUNCTIONS if "key_added" in parameters(n)])
 
@@ -340,7 +348,7 @@ def test_copy(name, data, model):
     assert_same(written(result, "mine"), written(adata, "mine"))
 
 
-@pytest.mark.parametrize("name", sorted(MEASURES))
+@pytest.mark.parametrize("name", MEASURES)
 def test_measures_return_a_row_and_write_it(name, data, model):
     adata = data.copy()
     result = call(name, adata, model, key_added="mine")
@@ -385,6 +393,5 @@ def test_results_can_be_written_and_read(name, data, model, tmp_path):
 
 @adata_functions
 def test_what_is_not_an_anndata_is_refused(name, model):
-    first = FIRST.get(name, "adata")
-    with pytest.raises(TypeError, match=f"`{first}` must be an AnnData, found DataFrame"):
+    with pytest.raises(TypeError, match=f"`{FIRST[name]}` must be an AnnData, found DataFrame"):
         call(name, pd.DataFrame(), model)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from numbers import Real
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -177,3 +177,26 @@ def get_embedding(
             f"`{name} = {name}[np.isfinite({name}.obsm[{use_rep!r}]).all(axis=1)].copy()`."
         )
     return values
+
+
+def get_column(adata: AnnData, key: str, argument: str, name: str = "adata") -> pd.Series[Any]:
+    """``adata.obs[key]``, where `key` was given as `argument`."""
+    check_key(key, argument)
+    if key not in adata.obs:
+        found = ", ".join(map(repr, adata.obs.columns)) or "no columns"
+        raise KeyError(f"{name}.obs has no {key!r}; it has {found}.")
+    return cast("pd.Series[Any]", adata.obs[key])
+
+
+def get_labels(
+    adata: AnnData, key: str, argument: str = "label_key", name: str = "adata"
+) -> pd.Series[Any]:
+    """``adata.obs[key]``, known for every cell."""
+    labels = get_column(adata, key, argument, name)
+    unknown = int(labels.isna().sum())
+    if unknown:
+        raise ValueError(
+            f"{name}.obs[{key!r}] is missing for {unknown:,} of {len(labels):,} cells. Take the "
+            f"labelled cells: `{name} = {name}[{name}.obs[{key!r}].notna()].copy()`."
+        )
+    return whole_numbers(labels)

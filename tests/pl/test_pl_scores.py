@@ -256,7 +256,7 @@ def test_rows_without_a_score(scores):
 def test_metric_bars_refuses(scores):
     with pytest.raises(KeyError, match=r"no column 'run' \(`repeat_key`\)"):
         scssl.pl.metric_bars(scores, "f1", repeat_key="run")
-    with pytest.raises(ValueError, match="`interval` must be a number above 0 and below 1"):
+    with pytest.raises(ValueError, match=r"`interval` must be a number in \(0, 1\)"):
         scssl.pl.metric_bars(scores, "f1", interval=95)
     with pytest.raises(ValueError, match="There is nothing to draw"):
         scssl.pl.metric_bars(scores, [])

@@ -165,7 +165,7 @@ def test_silhouette_of_a_draw(monkeypatch):
 def test_what_is_refused():
     adata = make()
     metrics = scssl.tl.cluster_metrics
-    with pytest.raises(ValueError, match="`resolution` must be a number above 0, found 0"):
+    with pytest.raises(ValueError, match="`resolution` must be a positive number, found 0"):
         metrics(adata, "label", resolution=0)
     with pytest.raises(ValueError, match="each once, found \\['X_ssl', 'X_ssl'\\]"):
         metrics(adata, "label", use_rep=["X_ssl", "X_ssl"])

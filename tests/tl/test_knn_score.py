@@ -13,6 +13,36 @@ from sklearn.neighbors import KNeighborsClassifier
 import scssl
 from scssl._errors import ScsslWarning
 from scssl._random import derive_seed
+from scssl.tl._probes import _permuted
+from scssl.tl._protocol import make_folds
+
+# Of the version that the published figures are by.
+PINNED = {
+    "label": {
+        "macro_f1": 0.9000374243258119,
+        "accuracy": 0.912,
+        "null_macro_f1_mean": 0.3275941210453194,
+        "null_macro_f1_sd": 0.03476815764700406,
+        "null_accuracy_mean": 0.4304,
+        "p_value": 0.047619047619047616,
+    },
+    "ordered": {
+        "macro_f1": 0.8951849094068006,
+        "accuracy": 0.904,
+        "null_macro_f1_mean": 0.3249440656402746,
+        "null_macro_f1_sd": 0.04215466665096947,
+        "null_accuracy_mean": 0.40560000000000007,
+        "p_value": 0.047619047619047616,
+    },
+    "number": {
+        "macro_f1": 0.9000374243258119,
+        "accuracy": 0.912,
+        "null_macro_f1_mean": 0.3275941210453194,
+        "null_macro_f1_sd": 0.03476815764700406,
+        "null_accuracy_mean": 0.4304,
+        "p_value": 0.047619047619047616,
+    },
+}
 
 
 def make(sizes=(60, 40, 25), shift=1.0, n_dims=5, seed=0):
@@ -59,22 +89,28 @@ def test_noise_scores_as_its_null():
     assert 0.2 < np.mean(p_values) < 0.8
 
 
-def test_permutations_keep_the_folds(monkeypatch):
-    module = __import__("scssl.tl._knn_score", fromlist=["_"])
-    seen = []
-    original = module._score
-    monkeypatch.setattr(module, "_score", lambda c, v: (seen.append(c), original(c, v))[1])
-    folds = []
-    neighbors = module._neighbors
-    monkeypatch.setattr(module, "_neighbors", lambda *a: (folds.append(neighbors(*a)), folds[0])[1])
-    scssl.tl.knn_score(make(), "label", n_permutations=3)
-    truth, *permuted = seen
+def test_permutations_keep_the_folds():
+    adata = make()
+    protocol = make_folds(adata.obs["label"], label_key="label", n_splits=5, seed=0)
+    truth = protocol.codes
+    permuted = list(_permuted(protocol, 3, 0))
     assert len(permuted) == 3
     for codes in permuted:
         assert not np.array_equal(codes, truth)
         for fold in range(5):
-            inside = folds[0][0] == fold
+            inside = protocol.fold == fold
             np.testing.assert_array_equal(np.sort(codes[inside]), np.sort(truth[inside]))
+
+
+@pytest.mark.parametrize("kind", ["label", "ordered", "number"])
+def test_scores_are_those_of_before(kind):
+    """Published figures are made of them: the same seed must give the same folds, votes and null."""
+    adata = make()
+    order = ["type 2", "type 0", "type 1"]
+    adata.obs["ordered"] = adata.obs["label"].cat.set_categories(order)
+    adata.obs["number"] = adata.obs["label"].cat.codes * 7 + 2
+    row = scssl.tl.knn_score(adata, kind, n_permutations=20, n_neighbors=4, rng=3).iloc[0]
+    assert row.iloc[4:].to_dict() == pytest.approx(PINNED[kind], abs=1e-12)
 
 
 def test_result_is_returned_and_written(tmp_path):
@@ -207,7 +243,7 @@ def test_labels_that_cannot_be_scored():
 )
 def test_parameters_out_of_range(parameters):
     with pytest.raises(
-        ValueError, match=f"`{next(iter(parameters))}` must be an integer of at least"
+        ValueError, match=f"`{next(iter(parameters))}` must be a whole number of at least"
     ):
         scssl.tl.knn_score(make(), "label", **parameters)
 

@@ -11,7 +11,7 @@ from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 import scssl
 from scssl._errors import ScsslWarning
 from scssl._neighbors import Index
-from scssl.tl._transfer import vote
+from scssl.tl._label_transfer import vote
 
 
 def make(sizes=(150, 100, 60), shift=2.0, n_dims=6, seed=0, prefix="cell", centers_seed=0):
@@ -290,9 +290,9 @@ def test_batches_that_cannot_be_held_out_are_refused(pair):
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"n_neighbors": 0}, "`n_neighbors` must be an integer of at least 1, found 0"),
+        ({"n_neighbors": 0}, "`n_neighbors` must be a whole number of at least 1, found 0"),
         ({"n_neighbors": 310}, "n_neighbors=310 is more than the 309 cells"),
-        ({"max_false_unknown": 1.0}, "`max_false_unknown` must be a number at least 0 and below 1"),
+        ({"max_false_unknown": 1.0}, "`max_false_unknown` must be a number in \\[0, 1\\)"),
         ({"max_false_unknown": True}, "`max_false_unknown` must be"),
     ],
 )

@@ -12,8 +12,8 @@ from sklearn.neighbors import KNeighborsClassifier
 
 import scssl
 from scssl._errors import ScsslWarning
-from scssl.tl._scores import calibration_error, reliability
-from scssl.tl._transfer import Centres, Platt, Reference, tail_share
+from scssl._scores import calibration_error, reliability
+from scssl.tl._label_transfer import Centres, Platt, Reference, tail_share
 
 
 def make(sizes=(150, 100, 60), shift=2.0, n_dims=6, seed=0, prefix="cell", centers_seed=0):

@@ -294,8 +294,8 @@ def test_arguments_of_the_classifier_reach_both_arms(monkeypatch):
         ({"hold_out": ["a", "b", "a"]}, ValueError, "`hold_out` has 'a' more than once"),
         ({"hold_out": []}, ValueError, "`hold_out` is empty"),
         ({"hold_out": 1}, TypeError, "`hold_out` must be a name or a list of them, found 1"),
-        ({"arms": ["SVM"]}, ValueError, r"`arms` must be of .* found \['SVM'\]"),
-        ({"arms": "SVM"}, ValueError, r"`arms` must be of .* found \['SVM'\]"),
+        ({"arms": ["SVM"]}, ValueError, "`arms` must be 'pretrained', .* found 'SVM'"),
+        ({"arms": "SVM"}, ValueError, "`arms` must be 'pretrained', .* found 'SVM'"),
         ({"arms": []}, ValueError, "`arms` is empty"),
         (
             {"groups": {"a": "x", "bb": "x"}},
@@ -309,7 +309,7 @@ def test_arguments_of_the_classifier_reach_both_arms(monkeypatch):
         (
             {"n_labels_per_class": 0},
             ValueError,
-            "`n_labels_per_class` must be an integer of at lea",
+            "`n_labels_per_class` must be a whole number of at",
         ),
         (
             {"n_labels_per_class": 0.5},
@@ -317,11 +317,19 @@ def test_arguments_of_the_classifier_reach_both_arms(monkeypatch):
             "`n_labels_per_class` must be a whole number, None",
         ),
         ({"n_labels_per_class": ["all"]}, TypeError, "must be a whole number, None .* found 'all'"),
-        ({"test_size": 1.5}, ValueError, "`test_size` must be a number above 0 and below 1"),
-        ({"test_size": 0}, ValueError, "`test_size` must be a number above 0 and below 1"),
-        ({"test_size": -1}, ValueError, "`test_size` must be a number above 0 and below 1"),
-        ({"max_labels": 0}, ValueError, "`max_labels` must be an integer of at least 1, found 0"),
-        ({"max_labels": -5}, ValueError, "`max_labels` must be an integer of at least 1, found -5"),
+        ({"test_size": 1.5}, ValueError, "`test_size` must be a number in \\(0, 1\\)"),
+        ({"test_size": 0}, ValueError, "`test_size` must be a number in \\(0, 1\\)"),
+        ({"test_size": -1}, ValueError, "`test_size` must be a number in \\(0, 1\\)"),
+        (
+            {"max_labels": 0},
+            ValueError,
+            "`max_labels` must be a whole number of at least 1, found 0",
+        ),
+        (
+            {"max_labels": -5},
+            ValueError,
+            "`max_labels` must be a whole number of at least 1, found -5",
+        ),
         ({"finetune_arguments": {"rng": 1}}, ValueError, "`finetune_arguments` has 'rng'"),
         (
             {"classifier_arguments": {"backbone": "x"}},

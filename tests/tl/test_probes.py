@@ -14,12 +14,27 @@ from sklearn.preprocessing import StandardScaler
 import scssl
 from scssl._errors import ScsslWarning
 from scssl._random import derive_generator
+from scssl.tl._probes import _permuted
 from scssl.tl._protocol import make_protocol, rank_in_class
 
 PROBES = [scssl.tl.linear_probe, scssl.tl.knn_probe]
 both = pytest.mark.parametrize("probe", PROBES, ids=lambda probe: probe.__name__)
 FIRST = ["use_rep", "label_key", "n_train", "n_test", "n_labels"]
 SCORES = ["macro_f1", "balanced_accuracy", "weighted_f1", "accuracy"]
+
+# Of the version that the published figures are by.
+PINNED = {
+    ("linear_probe", None): [
+        0.673959373959374,
+        0.6458333333333334,
+        0.6986679986679988,
+        0.7083333333333334,
+        0.1,
+    ],
+    ("knn_probe", None): [0.5051282051282051, 0.5, 0.5884615384615385, 0.625, 15.0],
+    ("linear_probe", 5): [0.6208513708513709, 0.6736111111111112, 0.6296897546897547, 0.625, 1.0],
+    ("knn_probe", 5): [0.6695492662473793, 0.6597222222222222, 0.6848794549266247, 0.6875, 5.0],
+}
 
 
 def make(sizes=(120, 80, 40), shift=1.0, n_dims=5, seed=0):
@@ -187,7 +202,9 @@ def test_a_split_that_overlaps_is_refused(probe):
     ("split", "error", "message"),
     [
         ((np.arange(5),), TypeError, "or a pair .* found tuple"),
-        (3, TypeError, "or a pair .* found int"),
+        (True, TypeError, "or a pair .* found bool"),
+        (1, ValueError, "`split` must be a whole number of at least 2, found 1"),
+        (2.5, ValueError, "`split` must be a whole number of at least 2, found 2.5"),
         ("part", KeyError, "adata.obs has no 'part'"),
         ("label", ValueError, "must say 'train' for some cells and 'test' .* found 'type 0', 'typ"),
         (
@@ -210,6 +227,54 @@ def test_a_split_that_overlaps_is_refused(probe):
 def test_splits_that_are_refused(split, error, message):
     with pytest.raises(error, match=message):
         scssl.tl.knn_probe(make(), "label", split=split)
+
+
+def test_a_linear_probe_takes_no_folds():
+    with pytest.raises(TypeError, match=r"or a pair .* found int"):
+        scssl.tl.linear_probe(make(), "label", split=3)
+
+
+def test_folds_are_those_of_knn_score():
+    adata = make()
+    options = {"n_neighbors": 7, "n_permutations": 9, "rng": 2}
+    score = scssl.tl.knn_score(adata, "label", n_splits=4, **options).iloc[0]
+    row = scssl.tl.knn_probe(adata, "label", split=4, **options).iloc[0]
+    assert row[["n_train", "n_test", "n_labels"]].tolist() == [180, 240, 3]
+    same = ["macro_f1", "accuracy", "null_macro_f1_mean", "null_macro_f1_sd", "p_value"]
+    assert row[same].to_dict() == score[same].to_dict()
+    assert adata.uns["knn_probe"]["params"]["split"] == "4 folds"
+    several = scssl.tl.knn_probe(adata, "label", use_rep=["X_noise", "X_ssl"], split=4, **options)
+    assert several.loc[1, same].to_dict() == score[same].to_dict()
+    assert several["p_value"].tolist() == [several.loc[0, "p_value"], 0.1]
+    with pytest.raises(ValueError, match=r"split=4 folds all labels .* Leave out `n_labels_per_cl"):
+        scssl.tl.knn_probe(adata, "label", split=4, n_labels_per_class=5)
+
+
+def test_null_of_a_split_permutes_within_both_parts():
+    adata = make()
+    protocol = protocol_of(adata, n_labels_per_class=30)
+    for codes in _permuted(protocol, 3, 0):
+        for rows in (protocol.train, protocol.test):
+            assert not np.array_equal(codes[rows], protocol.codes[rows])
+            np.testing.assert_array_equal(np.sort(codes[rows]), np.sort(protocol.codes[rows]))
+    row = scssl.tl.knn_probe(adata, "label", n_permutations=19).iloc[0]
+    assert row["p_value"] == 1 / 20
+    assert row["null_accuracy_mean"] < row["accuracy"]
+    noise = [
+        scssl.tl.knn_probe(make(seed=seed), "label", use_rep="X_noise", n_permutations=19)
+        for seed in range(10)
+    ]
+    assert 0.2 < np.mean([one.loc[0, "p_value"] for one in noise]) < 0.8
+
+
+@pytest.mark.parametrize("few", [None, 5])
+def test_scores_are_those_of_before(few):
+    """Published figures are made of them: the same seed must give the same cells and predictions."""
+    adata = make(shift=0.6)
+    for probe in PROBES:
+        row = probe(adata, "label", rng=3, n_labels_per_class=few).iloc[0]
+        found = row[[*SCORES, row.index[-1]]].astype(float).tolist()
+        assert found == pytest.approx(PINNED[probe.__name__, few], abs=1e-12)
 
 
 @both
@@ -349,9 +414,9 @@ def test_input_that_is_refused(probe):
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"test_size": 0}, "`test_size` must be a number above 0 and below 1, found 0"),
+        ({"test_size": 0}, "`test_size` must be a number in \\(0, 1\\), found 0"),
         ({"test_size": 1.0}, "`test_size` must be"),
-        ({"n_labels_per_class": 0}, "`n_labels_per_class` must be an integer of at least 1"),
+        ({"n_labels_per_class": 0}, "`n_labels_per_class` must be a whole number of at least 1"),
         ({"n_labels_per_class": 2.5}, "`n_labels_per_class` must be"),
     ],
 )

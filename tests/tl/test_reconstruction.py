@@ -196,9 +196,9 @@ def test_what_cannot_be_scored_is_refused(adata):
     with pytest.raises(TypeError, match="must be a scssl model that reconstructs.*found dict"):
         scssl.tl.reconstruction_metrics(adata, {})
     for parameters, message in (
-        ({"mask_rate": 1.0}, "`mask_rate` must be a number above 0 and below 1"),
+        ({"mask_rate": 1.0}, "`mask_rate` must be a number in \\(0, 1\\)"),
         ({"mask_rate": 0}, "`mask_rate` must be"),
-        ({"batch_size": 0}, "`batch_size` must be an integer of at least 1"),
+        ({"batch_size": 0}, "`batch_size` must be a whole number of at least 1"),
         ({"indices": [90]}, "`indices` has row 90, but `adata` has 90 cells"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -17,8 +17,8 @@ from sklearn.metrics import (
 
 import scssl
 from scssl._checks import whole_numbers
-from scssl.tl._hierarchy import descendants
-from scssl.tl._scores import calibration_error, reliability
+from scssl._scores import calibration_error, reliability
+from scssl.tl._score_labels import descendants
 
 TABLE = {
     "blood": ["lymphocyte", "monocyte"],

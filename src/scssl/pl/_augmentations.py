@@ -102,8 +102,8 @@ def augmentations(
     """
     import matplotlib.pyplot as plt
 
+    from scssl._checks import check_adata, check_integers
     from scssl.augment import augmentation as make_augmentation
-    from scssl.tl import check_adata, check_integers
 
     from ._finish import finish
 
@@ -197,6 +197,7 @@ def _views(
     import numpy as np
     import torch
 
+    from scssl._checks import get_labels
     from scssl.augment import ViewContext, two_views
     from scssl.data import (
         NeighborTable,
@@ -208,7 +209,6 @@ def _views(
     )
     from scssl.data.graphs import batch_codes, batch_keys, check_edges, check_graph_cells
     from scssl.nn import SparseRows
-    from scssl.tl import get_labels
 
     from ._depth import Depth
 

@@ -67,7 +67,7 @@ def calibration(
     """
     import matplotlib.pyplot as plt
 
-    from scssl.tl import check_adata
+    from scssl._checks import check_adata
 
     from ._finish import finish
 
@@ -96,7 +96,8 @@ def _bins(
 ) -> tuple[dict[str, np.ndarray], str]:
     import numpy as np
 
-    from scssl.tl import calibration_error, check_key, get_column, get_labels, reliability
+    from scssl._checks import check_key, get_column, get_labels
+    from scssl._scores import calibration_error, reliability
 
     check_key(pred_key, "pred_key")
     written = adata.uns.get(pred_key)

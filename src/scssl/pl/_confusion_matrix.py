@@ -76,7 +76,7 @@ def confusion_matrix(
     """
     import matplotlib.pyplot as plt
 
-    from scssl.tl import check_adata, check_key, get_labels
+    from scssl._checks import check_adata, check_key, get_labels
 
     from ._finish import finish
 

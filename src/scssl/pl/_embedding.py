@@ -90,7 +90,7 @@ def embedding(
     """
     import scanpy as sc
 
-    from scssl.tl import check_adata
+    from scssl._checks import check_adata
 
     from ._finish import finish
 
@@ -123,7 +123,7 @@ def _two_dimensions(
     key_added: str | None,
 ) -> str:
     """Entry of `obsm` with the embedding in two dimensions, computed unless it is there."""
-    from scssl.tl import check_key, get_embedding
+    from scssl._checks import check_key, get_embedding
 
     values = get_embedding(adata, use_rep)
     if values.shape[1] == 2:

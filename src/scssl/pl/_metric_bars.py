@@ -82,7 +82,7 @@ def metric_bars(
     """
     import matplotlib.pyplot as plt
 
-    from scssl.tl import check_share
+    from scssl._checks import check_number
 
     from ._finish import finish
     from ._score_tables import check_scores, in_order, name_of
@@ -90,7 +90,7 @@ def metric_bars(
     names = [metrics] if isinstance(metrics, str) else list(metrics)
     keys = {"arm_key": arm_key, "repeat_key": repeat_key, "group_key": group_key}
     check_scores(scores, names, keys)
-    check_share(interval, "interval")
+    check_number("interval", interval, "(0, 1)")
     if not names or not len(scores):
         raise ValueError("There is nothing to draw: `metrics` or `scores` is empty.")
     panels: list[dict[str, tuple[pd.DataFrame, str]]]

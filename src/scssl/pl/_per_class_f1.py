@@ -118,7 +118,8 @@ def _table(adata: AnnData, label_key: str, keys: list[str]) -> pd.DataFrame:
     import numpy as np
     import pandas as pd
 
-    from scssl.tl import check_adata, class_table, get_labels
+    from scssl._checks import check_adata, get_labels
+    from scssl._scores import class_table
 
     check_adata(adata)
     known = get_labels(adata, label_key).astype(str).to_numpy()

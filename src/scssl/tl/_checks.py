@@ -1,46 +1,14 @@
-"""Checks of the parts of an AnnData that tools and plots read."""
+"""Checks of what several tools read."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scssl._checks import (
-    check_adata,
-    check_integers,
-    check_key,
-    get_embedding,
-    is_number,
-    whole_numbers,
-)
-
 if TYPE_CHECKING:
-    import pandas as pd
     from anndata import AnnData
-
-__all__ = [
-    "check_adata",
-    "check_integers",
-    "check_key",
-    "check_same_model",
-    "check_share",
-    "get_column",
-    "get_embedding",
-    "get_labels",
-    "get_rows",
-    "is_number",
-    "whole_numbers",
-]
-
-
-def check_share(value: Any, name: str, *, zero: bool = False) -> None:
-    """Raise unless argument ``name`` is above 0 (or, with `zero`, 0) and below 1."""
-    if not is_number(value) or not (0 < value < 1 or (zero and value == 0)):
-        least = "at least 0" if zero else "above 0"
-        raise ValueError(f"`{name}` must be a number {least} and below 1, found {value!r}.")
-
 
 # What `tl.embed` writes of a model, and what differs where it differs.
 _MODEL = {"vocabulary_hash": "genes", "encoder_hash": "weights"}
@@ -70,27 +38,14 @@ def check_same_model(
             )
 
 
-def get_column(adata: AnnData, key: str, argument: str, name: str = "adata") -> pd.Series[Any]:
-    """``adata.obs[key]``, where `key` was given as `argument`."""
-    check_key(key, argument)
-    if key not in adata.obs:
-        found = ", ".join(map(repr, adata.obs.columns)) or "no columns"
-        raise KeyError(f"{name}.obs has no {key!r}; it has {found}.")
-    return cast("pd.Series[Any]", adata.obs[key])
-
-
-def get_labels(
-    adata: AnnData, key: str, argument: str = "label_key", name: str = "adata"
-) -> pd.Series[Any]:
-    """``adata.obs[key]``, known for every cell."""
-    labels = get_column(adata, key, argument, name)
-    unknown = int(labels.isna().sum())
-    if unknown:
+def list_of_keys(use_rep: Any) -> list[str]:
+    """The entries of ``obsm`` that are named, of which one may stand alone."""
+    keys = [use_rep] if isinstance(use_rep, str) else list(use_rep)
+    if not keys or len(set(keys)) < len(keys):
         raise ValueError(
-            f"{name}.obs[{key!r}] is missing for {unknown:,} of {len(labels):,} cells. Take the "
-            f"labelled cells: `{name} = {name}[{name}.obs[{key!r}].notna()].copy()`."
+            f"`use_rep` must name one or more entries of adata.obsm, each once, found {keys}."
         )
-    return whole_numbers(labels)
+    return keys
 
 
 def get_rows(adata: AnnData, cells: Any, where: str) -> np.ndarray:

@@ -6,31 +6,24 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
-from scssl._random import RNG, as_seed
-
-from ._checks import (
+from scssl._checks import (
     check_adata,
-    check_integers,
+    check_choice,
     check_key,
-    check_share,
+    check_number,
+    check_whole,
     get_column,
     get_embedding,
-    get_rows,
     whole_numbers,
 )
+from scssl._errors import warn
+from scssl._random import RNG, as_seed
+from scssl._scores import all_scores, calibration_error, reliability
+
 from ._estimators import N_NEIGHBORS, Classifier, fit
-from ._protocol import Protocol, draw_few, make_protocol
-from ._scores import (
-    calibration_error,
-    class_table,
-    kappa_of,
-    ranking_table,
-    reliability,
-    scores_of,
-)
+from ._protocol import make_protocol, params_of_split
 
 if TYPE_CHECKING:
-    import pandas as pd
     from anndata import AnnData
 
 
@@ -143,12 +136,9 @@ def classify(
     import pandas as pd
 
     check_adata(adata)
-    if classifier not in get_args(Classifier):
-        known = ", ".join(map(repr, get_args(Classifier)))
-        raise ValueError(f"`classifier` must be one of {known}, found {classifier!r}.")
-    check_share(test_size, "test_size", zero=True)
-    if n_labels_per_class is not None:
-        check_integers(n_labels_per_class=(n_labels_per_class, 1))
+    check_choice("classifier", classifier, get_args(Classifier))
+    check_number("test_size", test_size, "[0, 1)")
+    check_whole("n_labels_per_class", n_labels_per_class, none=True)
     key_added = f"{classifier}_label" if key_added is None else key_added
     check_key(key_added, "key_added")
     _check_not_read(key_added, label_key, split, use_rep)
@@ -156,8 +146,22 @@ def classify(
         kwargs = {"n_neighbors": min(N_NEIGHBORS, n_labels_per_class), **kwargs}
     values = get_embedding(adata, use_rep)
     seed = as_seed(rng)
-    protocol = _make_protocol(adata, label_key, split, test_size, n_labels_per_class, seed)
+    protocol = make_protocol(
+        adata,
+        whole_numbers(get_column(adata, label_key, "label_key")),
+        label_key=label_key,
+        split=split,
+        test_size=test_size,
+        n_labels_per_class=n_labels_per_class,
+        seed=seed,
+    )
     fitted = fit(values, protocol, classifier, kwargs, seed)
+    if not fitted.converged:
+        name, n = type(fitted.estimator).__name__, fitted.estimator.max_iter
+        warn(
+            f"{name} did not converge in {n:,} iterations. Give it more, `max_iter={10 * n}`, or a "
+            f"stronger penalty, `C={fitted.estimator.C / 10:g}`."
+        )
     scores, probabilities = fitted.apply(values)
     winner = scores.argmax(axis=1)
     confidence = probabilities[np.arange(len(winner)), winner]
@@ -180,17 +184,28 @@ def classify(
             "classifier": classifier,
             "options": {name: str(value) for name, value in fitted.options.items()},
             "probabilities": fitted.probabilities,
-            "split": "given"
-            if split is not None and not isinstance(split, str)
-            else split or "seeded",
-            "test_size": float(test_size) if split is None else "given",
-            "n_labels_per_class": "all" if n_labels_per_class is None else int(n_labels_per_class),
+            **params_of_split(split, test_size, n_labels_per_class),
             "seed": seed,
         },
     }
     if len(protocol.test):
-        ranked = scores if fitted.ranks else np.full_like(scores, np.nan)
-        written |= _score(protocol, ranked, winner, confidence, use_rep, label_key, classifier)
+        test, codes = protocol.test, protocol.codes
+        ranked = scores[test] if fitted.ranks else np.full_like(scores[test], np.nan)
+        row, per_class = all_scores(codes[test], winner[test], ranked, protocol.names)
+        n_train = dict(zip(categories, np.bincount(codes[protocol.train]), strict=True))
+        about = {
+            "use_rep": use_rep,
+            "label_key": label_key,
+            "classifier": classifier,
+            "n_train": len(protocol.train),
+            "n_test": len(test),
+            "n_labels": len(per_class),
+            "n_labels_skipped": len(protocol.names) - len(per_class),
+        }
+        row["ece"] = calibration_error(reliability(confidence[test], winner[test] == codes[test]))
+        written["scores"] = pd.DataFrame([{**about, **row}])
+        per_class.insert(6, "n_train", per_class["label"].map(n_train))
+        written["per_class"] = per_class
     adata.uns[key_added] = written
     return adata if copy else None
 
@@ -204,109 +219,3 @@ def _check_not_read(key_added: str, label_key: str, split: Any, use_rep: str) ->
             f"key_added={key_added!r} would overwrite {taken!r}, which is read. Give another: "
             f'`key_added="{key_added}_predicted"`.'
         )
-
-
-def _make_protocol(
-    adata: AnnData,
-    label_key: str,
-    split: Any,
-    test_size: float,
-    n_labels_per_class: int | None,
-    seed: int,
-) -> Protocol:
-    """Protocol of the labelled cells, in rows of all cells."""
-    column = whole_numbers(get_column(adata, label_key, "label_key"))
-    rows = np.flatnonzero(column.notna().to_numpy())
-    if not len(rows):
-        raise ValueError(
-            f"adata.obs[{label_key!r}] is missing for all {adata.n_obs:,} cells: nothing to learn."
-        )
-    labels = column.iloc[rows]
-    if split is None and test_size == 0:
-        protocol = _train_on_all(labels, label_key, n_labels_per_class, seed)
-    else:
-        if isinstance(split, (tuple, list)) and len(split) == 2:
-            split = tuple(
-                _among_labelled(adata, cells, rows, f"the {part} part of `split`", label_key)
-                for cells, part in zip(split, ("training", "test"), strict=True)
-            )
-        protocol = make_protocol(
-            adata if len(rows) == adata.n_obs else adata[rows],
-            labels,
-            label_key=label_key,
-            split=split,
-            test_size=test_size,
-            n_labels_per_class=n_labels_per_class,
-            seed=seed,
-        )
-    codes = np.full(adata.n_obs, -1)
-    codes[rows] = protocol.codes
-    pool, train, test = (rows[part] for part in (protocol.pool, protocol.train, protocol.test))
-    return Protocol(protocol.names, pool, train, test, codes, protocol.left_out)
-
-
-def _among_labelled(
-    adata: AnnData, cells: Any, rows: np.ndarray, where: str, label_key: str
-) -> np.ndarray:
-    """Cells of a split as positions among the labelled ones."""
-    given = get_rows(adata, cells, where)
-    given = given[np.isin(given, rows)]
-    if not len(given):
-        raise ValueError(f"{where} has no cell with a label in adata.obs[{label_key!r}].")
-    return np.searchsorted(rows, given)
-
-
-def _train_on_all(
-    labels: pd.Series[Any], label_key: str, n_labels_per_class: int | None, seed: int
-) -> Protocol:
-    names, codes = np.unique(labels.astype(str).to_numpy(), return_inverse=True)
-    if len(names) < 2:
-        raise ValueError(
-            f"Needs at least two labels, adata.obs[{label_key!r}] has one: {str(names[0])!r}."
-        )
-    everyone = np.arange(len(codes))
-    protocol = Protocol(names, everyone, everyone, everyone[:0], codes)
-    if n_labels_per_class is not None:
-        protocol.train = draw_few(protocol, n_labels_per_class, seed)
-    return protocol
-
-
-def _score(
-    protocol: Protocol,
-    scores: np.ndarray,
-    winner: np.ndarray,
-    confidence: np.ndarray,
-    use_rep: str,
-    label_key: str,
-    classifier: str,
-) -> dict[str, pd.DataFrame]:
-    """Scores of the test part, and its table of labels."""
-    import pandas as pd
-
-    test, codes = protocol.test, protocol.codes
-    table = class_table(codes[test], winner[test], protocol.names)
-    ranks = ranking_table(codes[test], scores[test], protocol.names)
-    trained = np.bincount(codes[protocol.train], minlength=len(protocol.names))
-    n_train = pd.Series(trained, index=[str(name) for name in protocol.names])
-    per_class = table.assign(
-        n_train=n_train[table["label"]].to_numpy(), auroc=ranks["auroc"], auprc=ranks["auprc"]
-    )
-    plain = scores_of(table)
-    row = {
-        "use_rep": use_rep,
-        "label_key": label_key,
-        "classifier": classifier,
-        "n_train": len(protocol.train),
-        "n_test": len(test),
-        "n_labels": len(table),
-        "n_labels_skipped": len(protocol.names) - len(table),
-        "accuracy": plain["accuracy"],
-        "cohen_kappa": kappa_of(table),
-        "macro_f1": plain["macro_f1"],
-        "macro_auprc": float(ranks["auprc"].mean()),
-        "macro_auroc": float(ranks["auroc"].mean()),
-        "balanced_accuracy": plain["balanced_accuracy"],
-        "weighted_f1": plain["weighted_f1"],
-        "ece": calibration_error(reliability(confidence[test], winner[test] == codes[test])),
-    }
-    return {"scores": pd.DataFrame([row]), "per_class": per_class}

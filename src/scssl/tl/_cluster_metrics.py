@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scssl._random import RNG, as_seed, derive_generator, derive_seed
-
-from ._checks import (
+from scssl._checks import (
     check_adata,
-    check_integers,
     check_key,
+    check_number,
+    check_whole,
     get_embedding,
     get_labels,
-    is_number,
 )
+from scssl._random import RNG, as_seed, derive_generator, derive_seed
+
+from ._checks import list_of_keys
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,7 +37,7 @@ def cluster_metrics(
     n_neighbors: int = 15,
     n_repeats: int = 10,
     rng: RNG = 0,
-    key_added: str | None = None,
+    key_added: str = "cluster_metrics",
 ) -> pd.DataFrame:
     """Score embeddings by how well clusters of them agree with known labels.
 
@@ -69,7 +70,7 @@ def cluster_metrics(
     rng
         Seed or generator of graph, clusters and the draw for the silhouette.
     key_added
-        Entry of `adata.uns` for the result; ``"cluster_metrics"`` by default.
+        Entry of `adata.uns` for the result.
 
     Returns
     -------
@@ -105,16 +106,11 @@ def cluster_metrics(
     import pandas as pd
 
     check_adata(adata)
-    check_integers(n_neighbors=(n_neighbors, 2), n_repeats=(n_repeats, 1))
-    if not is_number(resolution) or not 0 < resolution < float("inf"):
-        raise ValueError(f"`resolution` must be a number above 0, found {resolution!r}.")
-    key_added = "cluster_metrics" if key_added is None else key_added
+    n_neighbors = check_whole("n_neighbors", n_neighbors, 2)
+    n_repeats = check_whole("n_repeats", n_repeats)
+    resolution = check_number("resolution", resolution, "(0, inf)")
     check_key(key_added, "key_added")
-    keys = [use_rep] if isinstance(use_rep, str) else list(use_rep)
-    if not keys or len(set(keys)) < len(keys):
-        raise ValueError(
-            f"`use_rep` must name one or more entries of adata.obsm, each once, found {keys}."
-        )
+    keys = list_of_keys(use_rep)
     labels = get_labels(adata, label_key).astype(str).to_numpy()
     names, codes = np.unique(labels, return_inverse=True)
     if not 2 <= len(names) < len(codes):
@@ -154,9 +150,9 @@ def cluster_metrics(
         "scores": scores.copy(),
         "repeats": table,
         "params": {
-            "resolution": float(resolution),
-            "n_neighbors": int(n_neighbors),
-            "n_repeats": int(n_repeats),
+            "resolution": resolution,
+            "n_neighbors": n_neighbors,
+            "n_repeats": n_repeats,
             "seed": seed,
         },
     }

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ._checks import check_adata, check_key
+from scssl._checks import check_adata, check_key
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 
-from scssl._errors import warn
 from scssl._random import derive_generator, derive_seed
+from scssl._scores import class_counts, f1_of
 
 from ._protocol import Protocol, rank_in_class
 
@@ -30,6 +31,17 @@ _PROBABILITIES = {
     "knn": "share of the neighbours",
 }
 _FOLDS = 3
+# Inverse strengths of the L2 penalty on standardised features, strongest first.
+_STRENGTHS = (0.001, 0.01, 0.1, 1.0, 10.0)
+_DEFAULT_STRENGTH = 1.0
+
+
+def scaling(values: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """How features are scaled before anything linear: to mean 0 and deviation 1 of these cells."""
+    from sklearn.preprocessing import StandardScaler
+
+    scaler = StandardScaler().fit(values.astype(np.float64))
+    return lambda others: np.asarray(scaler.transform(others.astype(np.float64)))
 
 
 @dataclass
@@ -40,20 +52,23 @@ class Fitted:
     ----------
     estimator
         The classifier of scikit-learn.
-    scaler
-        What its features are standardised with, if they are.
+    scale
+        What is done to features before they reach it.
     options
         What it was made with.
     probabilities
         What its probabilities are.
+    converged
+        Whether it came to an end within its iterations.
     temperature
         What scores that are no probabilities are divided by before the softmax.
     """
 
     estimator: Any
-    scaler: Any
+    scale: Callable[[np.ndarray], np.ndarray]
     options: dict[str, Any]
     probabilities: str
+    converged: bool
     temperature: float = 1.0
 
     @property
@@ -61,12 +76,15 @@ class Fitted:
         """Whether scores are more than predictions: the vote of a single neighbour is not."""
         return self.options.get("n_neighbors") != 1
 
+    def predict(self, values: np.ndarray) -> np.ndarray:
+        """Code of the label of each cell."""
+        return np.asarray(self.estimator.predict(self.scale(values)))
+
     def apply(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Scores and probabilities of all labels; the highest of both is of the same label."""
         from scipy.special import softmax
 
-        x = values if self.scaler is None else self.scaler.transform(values.astype(np.float64))
-        scores = _scores(self.estimator, x)
+        scores = _scores(self.estimator, self.scale(values))
         if hasattr(self.estimator, "predict_proba"):
             return scores, scores
         return scores, softmax(scores / self.temperature, axis=1)
@@ -75,30 +93,57 @@ class Fitted:
 def fit(
     values: np.ndarray, protocol: Protocol, classifier: str, options: dict[str, Any], seed: int
 ) -> Fitted:
-    """Train a classifier on the training cells of a protocol."""
-    from sklearn.preprocessing import StandardScaler
+    """Train a classifier on the training cells of a protocol.
 
+    With ``C="chosen"`` the penalty is the one with the best macro-F1 in cross-validation within them.
+    """
     options = {**_OPTIONS[classifier], **options}
-    x, y = values[protocol.train], protocol.codes[protocol.train]
+    y = protocol.codes[protocol.train]
     if classifier == "knn" and options["n_neighbors"] > len(y):
         raise ValueError(
             f"n_neighbors={options['n_neighbors']} is more than the {len(y):,} training cells. Give "
             f"fewer: `n_neighbors={max(1, len(y) // len(protocol.names))}`."
         )
-    scaler = None
+    scale: Callable[[np.ndarray], np.ndarray] = np.asarray
     if classifier in _STANDARDISED:
         # The whole training part: its features are known where labels are few.
-        scaler = StandardScaler().fit(values[protocol.pool].astype(np.float64))
-        x = scaler.transform(x.astype(np.float64))
+        scale = scaling(values[protocol.pool])
+    x = scale(values[protocol.train])
     state = derive_seed(seed, "classifier") % 2**32
-    estimator = _train(_make(classifier, options, state), x, y, loud=True)
-    fitted = Fitted(estimator, scaler, options, _PROBABILITIES.get(classifier, "softmax"))
+    if options.get("C") == "chosen":
+        options["C"] = _choose_strength(classifier, options, x, y, seed)
+    estimator, converged = _train(_make(classifier, options, state), x, y)
+    fitted = Fitted(estimator, scale, options, _PROBABILITIES.get(classifier, "softmax"), converged)
     if classifier == "svm":
         held_out = _held_out(lambda: _make(classifier, options, state), x, y, seed)
         if held_out is not None:
             fitted.temperature = _temperature(*held_out)
         fitted.probabilities += ", not fitted" if held_out is None else ", temperature fitted"
     return fitted
+
+
+def _choose_strength(
+    classifier: str, options: dict[str, Any], x: np.ndarray, y: np.ndarray, seed: int
+) -> float:
+    """Inverse penalty with the best macro-F1 of the predictions of all folds; ties to the stronger."""
+    sizes = np.sort(np.bincount(y))[::-1]
+    # With fewer cells of the second label than folds, a fold could be trained on one label alone.
+    folds = min(_FOLDS, int(sizes[1]))
+    if folds < 2:
+        return _DEFAULT_STRENGTH
+    fold = rank_in_class(y, derive_generator(seed, "folds")) % folds
+    best = (-1.0, _DEFAULT_STRENGTH)
+    for strength in _STRENGTHS:
+        predicted = np.empty_like(y)
+        for i in range(folds):
+            one = _make(classifier, {**options, "C": strength}, 0)
+            one, _ = _train(one, x[fold != i], y[fold != i])
+            predicted[fold == i] = one.predict(x[fold == i])
+        counts = class_counts(y, predicted, len(sizes))
+        score = float(f1_of(counts)[counts[0] > 0].mean())
+        if score > best[0]:
+            best = (score, strength)
+    return best[1]
 
 
 def _make(classifier: str, options: dict[str, Any], state: int) -> Any:
@@ -127,23 +172,18 @@ def _make(classifier: str, options: dict[str, Any], state: int) -> Any:
     return estimator
 
 
-def _train(estimator: Any, x: np.ndarray, y: np.ndarray, *, loud: bool = False) -> Any:
+def _train(estimator: Any, x: np.ndarray, y: np.ndarray) -> tuple[Any, bool]:
+    """The estimator, trained, and whether it converged."""
     from sklearn.exceptions import ConvergenceWarning
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ConvergenceWarning)
         estimator.fit(x, y)
-    for one in caught:
-        if not issubclass(one.category, ConvergenceWarning):
-            warnings.warn(one.message, one.category, stacklevel=4)
-    # Said once, for the classifier that is kept.
-    if loud and any(issubclass(one.category, ConvergenceWarning) for one in caught):
-        n = estimator.max_iter
-        warn(
-            f"{type(estimator).__name__} did not converge in {n:,} iterations. Give it more, "
-            f"`max_iter={10 * n}`, or a stronger penalty, `C={estimator.C / 10:g}`."
-        )
-    return estimator
+    # What did not converge is said once, by the caller, and of the classifier that is kept.
+    others = [one for one in caught if not issubclass(one.category, ConvergenceWarning)]
+    for one in others:
+        warnings.warn(one.message, one.category, stacklevel=4)
+    return estimator, len(others) == len(caught)
 
 
 def _scores(estimator: Any, x: np.ndarray) -> np.ndarray:
@@ -165,7 +205,7 @@ def _held_out(
     scores, codes = [], []
     for i in range(_FOLDS):
         if (fold == i).any():
-            one = _train(make(), x[fold != i], y[fold != i])
+            one, _ = _train(make(), x[fold != i], y[fold != i])
             scores.append(_scores(one, x[fold == i]))
             codes.append(y[fold == i])
     return (np.concatenate(scores), np.concatenate(codes)) if scores else None

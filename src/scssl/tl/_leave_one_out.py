@@ -2,39 +2,47 @@
 
 from __future__ import annotations
 
+import hashlib
+import logging
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from scssl._errors import warn
-from scssl._random import RNG, as_seed, derive_seed
+import numpy as np
 
-from ._checks import check_integers, check_key, check_share
-from ._leave_one_out_arms import Arms
-from ._leave_one_out_plan import (
-    ALL,
-    as_category,
-    budgets_of,
-    digest,
-    groups_of,
-    held_out,
-    listed,
-    protocol_of,
-    without,
+from scssl._checks import (
+    check_choice,
+    check_key,
+    check_number,
+    check_whole,
+    some,
+    whole_numbers,
 )
-from ._protocol import Protocol
-from ._scores import class_table, kappa_of, ranking_table, scores_of
+from scssl._errors import ScsslWarning, warn
+from scssl._random import RNG, as_seed, derive_seed
+from scssl._scores import all_scores
+
+from ._estimators import fit
+from ._protocol import Protocol, make_protocol
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
+    from anndata import AnnData
 
     from scssl.data import Datasets
 
+_LOGGER = logging.getLogger("scssl")
 Arm = Literal["pretrained", "scratch", "PCA + LR"]
 ARMS: tuple[Arm, ...] = get_args(Arm)
+_SCORES = ("accuracy", "cohen_kappa", "macro_f1", "macro_auroc", "macro_auprc")
+_ALL = "all"
 # What the training of a network needs.
 _MIN_TRAIN = 3
+_KNOWN = "scssl_known_label"
+_N_PCS = 50
+# Arguments of the classifier that both its arms take.
+_CLASSIFIER = ("freeze", "head", "loss", "class_weight")
 
 
 def leave_one_dataset_out(
@@ -177,16 +185,20 @@ def leave_one_dataset_out(
             'scssl.data.Datasets({"one": adata, "two": other})'
         )
     check_key(label_key, "label_key")
-    check_integers(n_repeats=(n_repeats, 1))
-    check_share(test_size, "test_size")
-    if max_labels is not None:
-        check_integers(max_labels=(max_labels, 1))
-    budgets = budgets_of(n_labels_per_class)
-    chosen = listed(arms, "arms", str, "a name")
-    if not set(chosen) <= set(ARMS):
-        raise ValueError(f"`arms` must be of {', '.join(map(repr, ARMS))}; found {chosen}.")
-    group_of = groups_of(datasets, groups)
-    study = Arms(
+    n_repeats = check_whole("n_repeats", n_repeats)
+    check_number("test_size", test_size, "(0, 1)")
+    max_labels = check_whole("max_labels", max_labels, none=True)
+    what = "a whole number, None for all cells"
+    number = (int, np.integer, type(None))
+    budgets = [
+        check_whole("n_labels_per_class", one, none=True)
+        for one in _listed(n_labels_per_class, "n_labels_per_class", number, what)
+    ]
+    chosen = _listed(arms, "arms", str, "a name")
+    for arm in chosen:
+        check_choice("arms", arm, ARMS)
+    group_of = _groups_of(datasets, groups)
+    study = _Arms(
         model,
         layer,
         input,
@@ -196,12 +208,12 @@ def leave_one_dataset_out(
         finetune_arguments=finetune_arguments,
     )
     pretrains, trains = "pretrained" in chosen, {"pretrained", "scratch"} & set(chosen)
-    names = held_out(
+    names = _held_out(
         datasets, label_key, hold_out, budgets, max_labels, test_size, _MIN_TRAIN if trains else 2
     )
     if pretrains:
         for name in names:
-            without(datasets, name, group_of)
+            _without(datasets, name, group_of)
         if not isinstance(datasets.how, str):
             warn(
                 "`datasets` has genes from a list, which stays the same whatever is held out. If the "
@@ -216,18 +228,18 @@ def leave_one_dataset_out(
                 own = derive_seed(seed, "repeat", repeat)
                 pretrained = None
                 if pretrains:
-                    others = Datasets(without(datasets, name, group_of), datasets.how)
+                    others = Datasets(_without(datasets, name, group_of), datasets.how)
                     pretrained = study.pretrain(others, own)
                 done = []
                 for budget in budgets:
-                    protocol = protocol_of(adata, label_key, budget, max_labels, test_size, own)
+                    protocol = _protocol_of(adata, label_key, budget, max_labels, test_size, own)
                     about = {
                         "dataset": name,
                         "seed": repeat,
-                        "n_labels_per_class": ALL if budget is None else int(budget),
+                        "n_labels_per_class": _ALL if budget is None else budget,
                         "n_train": len(protocol.train),
                         "n_test": len(protocol.test),
-                        "split": digest(protocol),
+                        "split": _digest(protocol),
                     }
                     for arm in chosen:
                         predicted = study.run(arm, adata, protocol, pretrained, own)
@@ -245,22 +257,278 @@ def leave_one_dataset_out(
 
 
 def _table(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """The rows, with numbers of labels in order, all of them last."""
     import pandas as pd
 
     table = pd.DataFrame(rows)
-    table["n_labels_per_class"] = as_category(table["n_labels_per_class"].tolist())
+    budgets = table["n_labels_per_class"].tolist()
+    numbers = sorted({one for one in budgets if one != _ALL})
+    names = pd.Index([*numbers, *([_ALL] if _ALL in budgets else [])], dtype=object)
+    table["n_labels_per_class"] = pd.Categorical(budgets, categories=names, ordered=True)
     return table
 
 
 def _score(protocol: Protocol, probabilities: np.ndarray) -> dict[str, float]:
-    truth = protocol.codes[protocol.test]
-    table = class_table(truth, probabilities.argmax(axis=1), protocol.names)
-    scores = scores_of(table)
-    ranked = ranking_table(truth, probabilities, protocol.names)
-    return {
-        "accuracy": scores["accuracy"],
-        "cohen_kappa": kappa_of(table),
-        "macro_f1": scores["macro_f1"],
-        "macro_auroc": float(ranked["auroc"].mean()),
-        "macro_auprc": float(ranked["auprc"].mean()),
-    }
+    truth, predicted = protocol.codes[protocol.test], probabilities.argmax(axis=1)
+    row, _ = all_scores(truth, predicted, probabilities, protocol.names)
+    return {name: row[name] for name in _SCORES}
+
+
+# --- what is held out, learnt from and tested on ---------------------------------------------------
+
+
+def _listed(value: Any, name: str, kind: type | tuple[type, ...], what: str) -> list[Any]:
+    """The values of argument `name`, each once, where one alone may stand for a list of one."""
+    values = [value] if isinstance(value, kind) else value
+    try:
+        found = list(values)
+    except TypeError:
+        found = [value]
+    wrong = [one for one in found if not isinstance(one, kind)]
+    if wrong:
+        raise TypeError(f"`{name}` must be {what} or a list of them, found {wrong[0]!r}.")
+    if not found:
+        raise ValueError(f"`{name}` is empty: there is nothing to do.")
+    twice = [one for one in dict.fromkeys(found) if found.count(one) > 1]
+    if twice:
+        raise ValueError(f"`{name}` has {twice[0]!r} more than once.")
+    return found
+
+
+def _groups_of(datasets: Datasets, groups: Mapping[str, str] | None) -> dict[str, str]:
+    """Group of each data set."""
+    names = [name for name, _ in datasets.items()]
+    given = {} if groups is None else groups
+    if not isinstance(given, Mapping):
+        raise TypeError(
+            f"`groups` must be a dict of groups by data set, found {type(groups).__name__}."
+        )
+    strange = [name for name in given if name not in names]
+    if strange:
+        # What is misspelt would be pretrained on, though it belongs to what is held out.
+        raise KeyError(f"`groups` names {strange[0]!r}, which is no data set; there are {names}.")
+    return {name: given.get(name, name) for name in names}
+
+
+def _without(datasets: Datasets, name: str, group_of: Mapping[str, str]) -> dict[str, AnnData]:
+    """All data sets that are not of the group of one."""
+    kept = {n: a for n, a in datasets.items() if group_of[n] != group_of[name]}
+    if not kept:
+        raise ValueError(f"There is nothing left to pretrain on without {name!r} and its group.")
+    return kept
+
+
+def _held_out(
+    datasets: Datasets,
+    label_key: str,
+    hold_out: str | Sequence[str] | None,
+    budgets: Sequence[int | None],
+    max_labels: int | None,
+    test_size: float,
+    min_train: int,
+) -> list[str]:
+    """Names of the data sets to hold out, all of which can be scored with all numbers of labels."""
+    known = dict(datasets.items())
+    labelled = [name for name, adata in known.items() if label_key in adata.obs]
+    if not labelled:
+        raise KeyError(f"No data set has a column {label_key!r} in obs.")
+    names = labelled if hold_out is None else _listed(hold_out, "hold_out", str, "a name")
+    kept, reasons = [], {}
+    for name in names:
+        if name not in labelled:
+            raise KeyError(
+                f"There is no data set {name!r} with labels {label_key!r}; there are {labelled}."
+            )
+        try:
+            for budget in budgets:
+                # Sizes of the parts are the same with any seed.
+                found = _protocol_of(known[name], label_key, budget, max_labels, test_size, 0)
+                if len(found.train) < min_train:
+                    raise ValueError(
+                        f"with n_labels_per_class={budget} there are {len(found.train)} cells of "
+                        f"{len(found.names)} labels to learn from, and a network needs {min_train}."
+                    )
+        except ValueError as error:
+            if hold_out is not None:
+                raise ValueError(f"Data set {name!r} cannot be held out: {error}") from error
+            reasons[name] = str(error)
+        else:
+            kept.append(name)
+    if not kept:
+        raise ValueError(
+            f"No data set can be held out. {' '.join(f'{n!r}: {r}' for n, r in reasons.items())}"
+        )
+    for name, reason in reasons.items():
+        _LOGGER.warning("Data set %r is only pretrained on, not held out: %s", name, reason)
+    return kept
+
+
+def _protocol_of(
+    adata: AnnData,
+    key: str,
+    budget: int | None,
+    max_labels: int | None,
+    test_size: float,
+    seed: int,
+) -> Protocol:
+    """Cells to learn from and to test on."""
+    labels = whole_numbers(adata.obs[key])
+    known = labels[labels.notna()]
+    n_scored = int((known.astype(str).value_counts() > 1).sum())
+    if n_scored < 2:
+        raise ValueError(
+            f"obs[{key!r}] has {n_scored} labels of two cells and more, one to learn from and one to "
+            "test on, and at least two such labels are needed."
+        )
+    if max_labels is not None:
+        test_size = max(test_size, 1 - max_labels / len(known))
+    with warnings.catch_warnings():
+        # Labels with too few cells to learn from are left out of all arms alike.
+        warnings.simplefilter("ignore", ScsslWarning)
+        return make_protocol(
+            adata,
+            labels,
+            label_key=key,
+            split=None,
+            test_size=test_size,
+            n_labels_per_class=budget,
+            seed=seed,
+        )
+
+
+def _digest(protocol: Protocol) -> str:
+    """The same for the same cells."""
+    made = hashlib.sha256()
+    for rows in (protocol.pool, protocol.train, protocol.test):
+        made.update(np.ascontiguousarray(rows, dtype=np.int64).data)
+    return made.hexdigest()[:12]
+
+
+# --- the arms --------------------------------------------------------------------------------------
+
+
+class _Arms:
+    """How models are made and trained, the same for every data set."""
+
+    def __init__(
+        self,
+        model: str,
+        layer: str | None,
+        input: Any,
+        *,
+        model_arguments: Mapping[str, Any] | None,
+        train_arguments: Mapping[str, Any] | None,
+        classifier_arguments: Mapping[str, Any] | None,
+        finetune_arguments: Mapping[str, Any] | None,
+    ) -> None:
+        from scssl.model import get_model_class
+
+        self.model_class: Any = get_model_class(model)
+        if not hasattr(self.model_class, "setup_datasets"):
+            raise ValueError(f"{model} cannot be trained on several data sets at once.")
+        self.model, self.layer, self.input = model, layer, input
+        self.model_arguments = dict(model_arguments or {})
+        self.train_arguments = {"progress": False, **(train_arguments or {})}
+        self.classifier_arguments = dict(classifier_arguments or {})
+        self.finetune_arguments = {"progress": False, **(finetune_arguments or {})}
+        strange = sorted(set(self.classifier_arguments) - set(_CLASSIFIER))
+        if strange:
+            raise ValueError(
+                f"`classifier_arguments` takes {some(_CLASSIFIER)} of CellTypeClassifier; found "
+                f"{some(strange)}."
+            )
+        for name in ("model_arguments", "train_arguments", "finetune_arguments"):
+            if "rng" in getattr(self, name):
+                raise ValueError(
+                    f"`{name}` has 'rng': seeds are of the study, from its own `rng`. Leave it out."
+                )
+        self._reduced: tuple[Any, np.ndarray] | None = None
+
+    def pretrain(self, others: Datasets, seed: int) -> Any:
+        """Model of the other data sets."""
+        self.model_class.setup_datasets(others, self.layer, input=self.input)
+        model = self.model_class(others, rng=seed, **self.model_arguments)
+        model.train(rng=seed, **self.train_arguments)
+        _raise_if_interrupted(model)
+        return model
+
+    def run(
+        self, arm: str, adata: AnnData, protocol: Protocol, pretrained: Any, seed: int
+    ) -> np.ndarray:
+        """Probability of each label for the test cells."""
+        if arm == "PCA + LR":
+            return self._regression(adata, protocol, seed)
+        import pandas as pd
+
+        from scssl.model import CellTypeClassifier
+
+        # Only the training part is set up; of it, only the cells drawn have a label.
+        cells = adata[protocol.pool].to_memory()
+        labels = pd.Series(None, index=adata.obs_names, dtype=object)
+        labels.iloc[protocol.train] = protocol.names[protocol.codes[protocol.train]]
+        cells.obs[_KNOWN] = pd.Categorical(labels.iloc[protocol.pool].to_numpy())
+        with warnings.catch_warnings():
+            # Of genes that no cell of a small part has, of cells without a count in it.
+            warnings.simplefilter("ignore", ScsslWarning)
+            if arm == "pretrained":
+                model = CellTypeClassifier.from_ssl_model(
+                    pretrained,
+                    cells,
+                    _KNOWN,
+                    new_genes="learn",
+                    min_overlap=0,
+                    rng=seed,
+                    **self.classifier_arguments,
+                )
+            else:
+                CellTypeClassifier.setup_anndata(
+                    cells, layer=self.layer, labels_key=_KNOWN, input=self.input
+                )
+                model = CellTypeClassifier(
+                    cells,
+                    backbone=self.model,
+                    backbone_arguments=self.model_arguments,
+                    rng=seed,
+                    **self.classifier_arguments,
+                )
+            model.train(rng=seed, **self.finetune_arguments)
+            _raise_if_interrupted(model)
+            found = model.predict(adata, indices=protocol.test, soft=True)
+        probabilities = np.zeros((len(protocol.test), len(protocol.names)))
+        probabilities[:, np.searchsorted(protocol.names, found.columns)] = found.to_numpy()
+        return probabilities
+
+    def _regression(self, adata: AnnData, protocol: Protocol, seed: int) -> np.ndarray:
+        # Numbers of labels differ in what is learnt from, not in the cells that are split.
+        of = (id(adata), seed, protocol.pool.tobytes(), protocol.test.tobytes())
+        if self._reduced is None or self._reduced[0] != of:
+            self._reduced = of, self._components(adata, protocol, seed)
+        values = self._reduced[1]
+        fitted = fit(values, protocol, "lr", {}, seed)
+        return fitted.apply(values[protocol.test])[1]
+
+    def _components(self, adata: AnnData, protocol: Protocol, seed: int) -> np.ndarray:
+        """Principal components of the training part, and the test part in terms of them."""
+        from sklearn.decomposition import PCA
+
+        from scssl.data import find_counts, normalize_rows, open_rows, resolve_input, scan_matrix
+
+        matrix = adata.X if self.layer is None else adata.layers[self.layer]
+        kind = self.input
+        if kind == "auto":
+            hint = find_counts(adata, layer=self.layer)
+            kind = resolve_input(scan_matrix(matrix), raw_hint=hint).kind
+        rows = np.concatenate([protocol.pool, protocol.test])
+        x, _ = normalize_rows(open_rows(matrix).read(rows), input_kind=kind)
+        n_pool = len(protocol.pool)
+        n_pcs = min(_N_PCS, n_pool - 1, x.shape[1] - 1)
+        pca = PCA(n_pcs, svd_solver="arpack", random_state=seed % 2**32).fit(x[:n_pool])
+        values = np.zeros((adata.n_obs, n_pcs))
+        values[rows] = pca.transform(x)
+        return values
+
+
+def _raise_if_interrupted(model: Any) -> None:
+    """Ctrl-C ends training with a model that can be used, but not compared with others."""
+    if model.training_["stopped_by"] == "interrupt":
+        raise KeyboardInterrupt

@@ -2,34 +2,39 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scssl._errors import warn
-from scssl._random import RNG, as_seed, derive_generator
-
-from ._checks import (
+from scssl._checks import (
     check_adata,
-    check_integers,
     check_key,
-    check_share,
+    check_number,
+    check_whole,
     get_embedding,
     get_labels,
+    is_number,
 )
-from ._protocol import Protocol, make_protocol, rank_in_class
-from ._scores import class_table, scores_of
+from scssl._errors import warn
+from scssl._random import RNG, as_seed, derive_generator
+from scssl._scores import class_counts, class_table, f1_of, scores_of
+
+from ._checks import list_of_keys
+from ._estimators import fit
+from ._protocol import Protocol, make_folds, make_protocol, params_of_split
+from ._votes import nearest, votes
 
 if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
 
-# Inverse strengths of the L2 penalty on standardised features, strongest first.
-_STRENGTHS = (0.001, 0.01, 0.1, 1.0, 10.0)
-_DEFAULT_STRENGTH = 1.0
-_FOLDS = 3
+# What a probe predicts for the test cells, and what else it says.
+Predict = Callable[[np.ndarray, Protocol, int], tuple[np.ndarray, dict[str, Any]]]
+_SCORE = [
+    *("use_rep", "label_key", "n_cells", "n_labels", "macro_f1", "accuracy"),
+    *("null_macro_f1_mean", "null_macro_f1_sd", "null_accuracy_mean", "p_value"),
+]
 
 
 def linear_probe(
@@ -41,7 +46,7 @@ def linear_probe(
     test_size: float = 0.2,
     n_labels_per_class: int | None = None,
     rng: RNG = 0,
-    key_added: str | None = None,
+    key_added: str = "linear_probe",
 ) -> pd.DataFrame:
     """Score embeddings by a linear classifier on top of them.
 
@@ -76,7 +81,7 @@ def linear_probe(
     rng
         Seed or generator of split, draw and folds.
     key_added
-        Entry of `adata.uns` for the result; ``"linear_probe"`` by default.
+        Entry of `adata.uns` for the result.
 
     Returns
     -------
@@ -106,26 +111,21 @@ def linear_probe(
     >>> bool(scores["accuracy"][0] > scores["accuracy"][1])
     True
     """
-    strengths: list[float] = []
 
-    def predict(values: np.ndarray, protocol: Protocol, seed: int) -> np.ndarray:
-        predicted, strength = _logistic(values, protocol, seed)
-        strengths.append(strength)
-        return predicted
+    def predict(
+        values: np.ndarray, protocol: Protocol, seed: int
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        fitted = fit(values, protocol, "lr", {"C": "chosen"}, seed)
+        if not fitted.converged:
+            n = fitted.options["max_iter"]
+            warn(f"The linear probe did not converge in {n:,} iterations.")
+        return fitted.predict(values[protocol.test]), {"inverse_penalty": fitted.options["C"]}
 
-    return _probe(
-        adata,
-        label_key,
-        use_rep,
-        split,
-        test_size,
-        n_labels_per_class,
-        rng,
-        "linear_probe" if key_added is None else key_added,
-        predict,
-        lambda: {"inverse_penalty": strengths},
-        {},
+    check_key(key_added, "key_added")
+    written = _probe(
+        adata, label_key, use_rep, split, test_size, n_labels_per_class, rng, predict, {}
     )
+    return _write(adata, key_added, written)
 
 
 def knn_probe(
@@ -134,11 +134,12 @@ def knn_probe(
     *,
     use_rep: str | Sequence[str] = "X_ssl",
     n_neighbors: int = 15,
-    split: str | tuple[Any, Any] | None = None,
+    split: str | int | tuple[Any, Any] | None = None,
     test_size: float = 0.2,
     n_labels_per_class: int | None = None,
+    n_permutations: int = 0,
     rng: RNG = 0,
-    key_added: str | None = None,
+    key_added: str = "knn_probe",
 ) -> pd.DataFrame:
     """Score embeddings by the nearest training cells of each test cell.
 
@@ -146,8 +147,14 @@ def knn_probe(
     one included (exact Euclidean search, ties to the label that sorts first). Training and test part
     share no cell, so that no cell votes for itself and none is to be skipped.
 
-    It differs from :func:`knn_score`, which tests every cell in cross-validation, in that the
-    training cells can be given and limited.
+    With a number as `split` every cell is tested, in stratified cross-validation with that many folds
+    (:func:`knn_score` is this with five, and a null).
+
+    The null permutes the labels within each part or fold, which keeps the sizes of the classes: it is
+    what an embedding scores that knows nothing of the labels.
+
+    The time of the search grows with the square of the number of cells: above 100,000 cells, score a
+    random part of them.
 
     Parameters
     ----------
@@ -161,22 +168,28 @@ def knn_probe(
         Neighbours that vote; with `n_labels_per_class`, no more than that, as the others would be of
         another label.
     split
-        As in :func:`linear_probe`.
+        As in :func:`linear_probe`, or a number of folds. Labels with fewer cells than folds are left
+        out, with a warning.
     test_size
         Share of the cells to test on, where `split` is not given.
     n_labels_per_class
         Search among this many cells of each label, drawn from the training part, or among all there
-        are of a rarer one. By default all are used.
+        are of a rarer one. By default all are used, and with folds they must be.
+    n_permutations
+        Permutations of the null; with 0 there is none.
     rng
-        Seed or generator of split and draw.
+        Seed or generator of split, draw and permutations.
     key_added
-        Entry of `adata.uns` for the result; ``"knn_probe"`` by default.
+        Entry of `adata.uns` for the result.
 
     Returns
     -------
     pandas.DataFrame
         One row for each representation, with the columns of :func:`linear_probe` and ``n_neighbors``
-        instead of ``inverse_penalty``; in ``adata.uns[key_added]`` what :func:`linear_probe` writes.
+        instead of ``inverse_penalty``; of folds ``n_train`` is that of the fold with the fewest. With a
+        null also ``null_macro_f1_mean``, ``null_macro_f1_sd``, ``null_accuracy_mean`` and ``p_value``
+        (the share of permutations, the data included, with at least the macro-F1 of the data). In
+        ``adata.uns[key_added]`` what :func:`linear_probe` writes.
 
     Raises
     ------
@@ -196,14 +209,140 @@ def knn_probe(
     >>> bool(full.loc[0, "accuracy"] > few.loc[0, "accuracy"])
     True
     """
-    check_integers(n_neighbors=(n_neighbors, 1))
-    used: list[int] = []
+    check_key(key_added, "key_added")
+    written = _knn_probe(
+        adata,
+        label_key,
+        use_rep,
+        n_neighbors,
+        split,
+        test_size,
+        n_labels_per_class,
+        n_permutations,
+        rng,
+    )
+    return _write(adata, key_added, written)
 
-    def predict(values: np.ndarray, protocol: Protocol, seed: int) -> np.ndarray:
+
+def knn_score(
+    adata: AnnData,
+    label_key: str,
+    *,
+    use_rep: str = "X_ssl",
+    n_neighbors: int = 15,
+    n_splits: int = 5,
+    n_permutations: int = 100,
+    rng: RNG = 0,
+    key_added: str | None = None,
+) -> pd.DataFrame:
+    """Score an embedding by how well its nearest neighbours predict known labels.
+
+    The macro-F1 and accuracy of :func:`knn_probe` in stratified cross-validation, in which every cell is
+    labelled by its nearest cells among the other folds, beside those of a null that permutes the
+    labels within each fold.
+
+    Parameters
+    ----------
+    adata
+        Annotated cells with an embedding. Only `adata.uns` is changed.
+    label_key
+        Column of `adata.obs` with the labels. Every cell must have one. Labels with fewer cells
+        than `n_splits` cannot be in every fold: their cells are left out, with a warning.
+    use_rep
+        Entry of `adata.obsm` to score.
+    n_neighbors
+        Neighbours that vote.
+    n_splits
+        Folds of the cross-validation.
+    n_permutations
+        Permutations of the null; with 0 there is none, and its columns are NaN.
+    rng
+        Seed or generator of folds and permutations.
+    key_added
+        Entry of `adata.uns` for the result; ``f"{use_rep}_knn_score"`` by default.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row with the columns ``use_rep``, ``label_key``, ``n_cells``, ``n_labels``,
+        ``macro_f1``, ``accuracy``, ``null_macro_f1_mean``, ``null_macro_f1_sd``,
+        ``null_accuracy_mean`` and ``p_value`` (the share of permutations, the data included, with
+        at least the macro-F1 of the data). The same is in ``adata.uns[key_added]``, with the
+        labels that were left out and the parameters.
+
+    Raises
+    ------
+    KeyError
+        If `label_key` or `use_rep` is not in `adata`.
+    ValueError
+        If labels or embedding are incomplete, a parameter is out of range, or fewer than two
+        labels have `n_splits` cells.
+
+    Examples
+    --------
+    >>> import numpy as np, pandas as pd, scssl
+    >>> from anndata import AnnData
+    >>> labels = np.repeat(["B", "T"], 50)
+    >>> adata = AnnData(
+    ...     obs=pd.DataFrame({"cell_type": labels}, index=[f"c{i}" for i in range(100)])
+    ... )
+    >>> noise = np.random.default_rng(0).normal(size=(100, 8))
+    >>> adata.obsm["X_ssl"] = noise + 9 * (labels == "T")[:, None]
+    >>> score = scssl.tl.knn_score(adata, "cell_type")
+    >>> float(score.loc[0, "macro_f1"])
+    1.0
+    """
+    if key_added is not None:
+        check_key(key_added, "key_added")
+    check_key(use_rep, "use_rep")
+    n_splits = check_whole("n_splits", n_splits, 2)
+    written = _knn_probe(
+        adata, label_key, use_rep, n_neighbors, n_splits, 0.2, None, n_permutations, rng
+    )
+    found = written["scores"].rename(columns={"n_test": "n_cells"}).reindex(columns=_SCORE)
+    adata.uns[key_added or f"{use_rep}_knn_score"] = {
+        **found.to_dict("records")[0],
+        "left_out": written["left_out"],
+        "params": {
+            "n_splits": n_splits,
+            **{k: written["params"][k] for k in ("n_neighbors", "n_permutations", "seed")},
+        },
+    }
+    return found
+
+
+def _knn_probe(
+    adata: AnnData,
+    label_key: str,
+    use_rep: str | Sequence[str],
+    n_neighbors: int,
+    split: Any,
+    test_size: float,
+    n_labels_per_class: int | None,
+    n_permutations: int,
+    rng: RNG,
+) -> dict[str, Any]:
+    n_neighbors = check_whole("n_neighbors", n_neighbors)
+    n_permutations = check_whole("n_permutations", n_permutations, 0)
+    n_splits = check_whole("split", split, 2) if is_number(split) else None
+    if n_splits is not None and n_labels_per_class is not None:
+        raise ValueError(
+            f"With split={n_splits} folds all labels of the other folds are used. Leave out "
+            "`n_labels_per_class`, or split into two parts."
+        )
+
+    def predict(
+        values: np.ndarray, protocol: Protocol, seed: int
+    ) -> tuple[np.ndarray, dict[str, Any]]:
         n = n_neighbors if n_labels_per_class is None else min(n_neighbors, n_labels_per_class)
-        used.append(n)
-        return _nearest(values, protocol, n)
+        neighbors = _neighbors(values, protocol, n)
+        predicted = _winners(protocol.codes, neighbors, protocol)
+        found: dict[str, Any] = {"n_neighbors": n}
+        if n_permutations:
+            found |= _null(predicted, neighbors, protocol, n_permutations, seed)
+        return predicted, found
 
+    params = {"n_neighbors": n_neighbors, "n_permutations": n_permutations}
     return _probe(
         adata,
         label_key,
@@ -212,10 +351,9 @@ def knn_probe(
         test_size,
         n_labels_per_class,
         rng,
-        "knn_probe" if key_added is None else key_added,
         predict,
-        lambda: {"n_neighbors": used},
-        {"n_neighbors": n_neighbors},
+        params,
+        n_splits=n_splits,
     )
 
 
@@ -227,125 +365,123 @@ def _probe(
     test_size: float,
     n_labels_per_class: int | None,
     rng: RNG,
-    key_added: str,
-    predict: Callable[[np.ndarray, Protocol, int], np.ndarray],
-    columns: Callable[[], dict[str, list[Any]]],
+    predict: Predict,
     params: dict[str, Any],
-) -> pd.DataFrame:
-    """What both probes do around their classifier."""
+    *,
+    n_splits: int | None = None,
+) -> dict[str, Any]:
+    """What all probes do around their classifier."""
     import pandas as pd
 
     check_adata(adata)
-    check_key(key_added, "key_added")
-    check_share(test_size, "test_size")
-    if n_labels_per_class is not None:
-        check_integers(n_labels_per_class=(n_labels_per_class, 1))
-    keys = [use_rep] if isinstance(use_rep, str) else list(use_rep)
-    if not keys or len(set(keys)) < len(keys):
-        raise ValueError(
-            f"`use_rep` must name one or more entries of adata.obsm, each once, found {keys}."
-        )
+    check_number("test_size", test_size, "(0, 1)")
+    check_whole("n_labels_per_class", n_labels_per_class, none=True)
+    keys = list_of_keys(use_rep)
     labels = get_labels(adata, label_key)
     embeddings = {key: get_embedding(adata, key) for key in keys}
     seed = as_seed(rng)
-    protocol = make_protocol(
-        adata,
-        labels,
-        label_key=label_key,
-        split=split,
-        test_size=test_size,
-        n_labels_per_class=n_labels_per_class,
-        seed=seed,
-    )
+    if n_splits is not None:
+        protocol = make_folds(labels, label_key=label_key, n_splits=n_splits, seed=seed)
+    else:
+        protocol = make_protocol(
+            adata,
+            labels,
+            label_key=label_key,
+            split=split,
+            test_size=test_size,
+            n_labels_per_class=n_labels_per_class,
+            seed=seed,
+        )
     truth = protocol.codes[protocol.test]
     rows, tables = [], []
     for key, values in embeddings.items():
-        table = class_table(truth, predict(values, protocol, seed), protocol.names)
+        predicted, found = predict(values, protocol, seed)
+        table = class_table(truth, predicted, protocol.names)
         tables.append(table.assign(use_rep=key)[["use_rep", *table.columns]])
         rows.append(
             {
                 "use_rep": key,
                 "label_key": label_key,
-                "n_train": len(protocol.train),
-                "n_test": len(protocol.test),
+                "n_train": min(len(train) for train, _ in protocol.parts()),
+                "n_test": len(truth),
                 "n_labels": len(table),
                 **scores_of(table),
+                **found,
             }
         )
-    scores = pd.DataFrame(rows).assign(**columns())
-    per_class = pd.concat(tables, ignore_index=True)
-    params = {
-        **params,
-        "split": "given" if split is not None and not isinstance(split, str) else split or "seeded",
-        "test_size": float(test_size) if split is None else "given",
-        "n_labels_per_class": "all" if n_labels_per_class is None else int(n_labels_per_class),
-        "seed": seed,
-    }
-    adata.uns[key_added] = {
-        "scores": scores.copy(),
-        "per_class": per_class,
+    return {
+        "scores": pd.DataFrame(rows),
+        "per_class": pd.concat(tables, ignore_index=True),
         "left_out": protocol.left_out,
-        "params": params,
+        "params": {
+            **params,
+            **params_of_split(split, test_size, n_labels_per_class),
+            "seed": seed,
+        },
     }
+
+
+def _write(adata: AnnData, key_added: str, written: dict[str, Any]) -> pd.DataFrame:
+    scores: pd.DataFrame = written["scores"]
+    adata.uns[key_added] = {**written, "scores": scores.copy()}
     # A dict of columns: pandas compares attrs when frames are joined, and a frame has no truth.
-    scores.attrs["per_class"] = per_class.to_dict(orient="list")
+    scores.attrs["per_class"] = written["per_class"].to_dict(orient="list")
     return scores
 
 
-def _logistic(values: np.ndarray, protocol: Protocol, seed: int) -> tuple[np.ndarray, float]:
-    """Predictions for the test cells, and the inverse penalty they were made with."""
-    from sklearn.preprocessing import StandardScaler
-
-    scaler = StandardScaler().fit(values[protocol.pool].astype(np.float64))
-    x = scaler.transform(values[protocol.train].astype(np.float64))
-    y = protocol.codes[protocol.train]
-    strength = _choose_strength(x, y, seed)
-    fitted = _fit(x, y, strength)
-    if int(max(fitted.n_iter_)) >= fitted.max_iter:
-        warn(f"The linear probe did not converge in {fitted.max_iter:,} iterations.")
-    return fitted.predict(scaler.transform(values[protocol.test].astype(np.float64))), strength
-
-
-def _choose_strength(x: np.ndarray, y: np.ndarray, seed: int) -> float:
-    """Inverse penalty with the best macro-F1 of the predictions of all folds; ties to the stronger."""
-    sizes = np.sort(np.bincount(y))[::-1]
-    # With fewer cells of the second label than folds, a fold could be trained on one label alone.
-    folds = min(_FOLDS, int(sizes[1]))
-    if folds < 2:
-        return _DEFAULT_STRENGTH
-    fold = rank_in_class(y, derive_generator(seed, "folds")) % folds
-    best = (-1.0, _DEFAULT_STRENGTH)
-    for strength in _STRENGTHS:
-        predicted = np.empty_like(y)
-        for i in range(folds):
-            predicted[fold == i] = _fit(x[fold != i], y[fold != i], strength).predict(x[fold == i])
-        score = scores_of(class_table(y, predicted, range(len(sizes))))["macro_f1"]
-        if score > best[0]:
-            best = (score, strength)
-    return best[1]
+def _neighbors(values: np.ndarray, protocol: Protocol, n_neighbors: int) -> np.ndarray:
+    """Rows of the nearest training cells of each test cell."""
+    parts = protocol.parts()
+    n_train = min(len(train) for train, _ in parts)
+    if n_neighbors > n_train:
+        where = "training cells" if len(parts) == 1 else f"cells of {len(parts) - 1} folds"
+        raise ValueError(f"n_neighbors={n_neighbors} is more than the {n_train:,} {where}.")
+    found = np.empty((len(values), n_neighbors), dtype=np.intp)
+    for train, test in parts:
+        found[test] = train[nearest(values[train], values[test], n_neighbors)]
+    return found[protocol.test]
 
 
-def _fit(x: np.ndarray, y: np.ndarray, strength: float) -> Any:
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression
-
-    with warnings.catch_warnings():
-        # Said once, for the final fit, by the caller.
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        return LogisticRegression(C=strength, max_iter=1000).fit(x, y)
+def _winners(codes: np.ndarray, neighbors: np.ndarray, protocol: Protocol) -> np.ndarray:
+    """Most frequent label of the neighbours of each test cell, where cells have these labels."""
+    winners: np.ndarray = votes(codes[neighbors], len(protocol.names)).argmax(axis=1)
+    return winners
 
 
-def _nearest(values: np.ndarray, protocol: Protocol, n_neighbors: int) -> np.ndarray:
-    """Most frequent label of the nearest training cells of each test cell."""
-    from sklearn.neighbors import NearestNeighbors
+def _permuted(protocol: Protocol, n: int, seed: int) -> Iterator[np.ndarray]:
+    """Labels of all cells, permuted within each fold, or within the training and the test part."""
+    rows, group = protocol.test, protocol.fold
+    if group is None:
+        rows = np.sort(np.concatenate([protocol.train, protocol.test]))
+        group = np.isin(rows, protocol.test)
+    generator = derive_generator(seed, "permutations")
+    order, codes = np.argsort(group, kind="stable"), protocol.codes[rows]
+    for _ in range(n):
+        permuted = protocol.codes.copy()
+        permuted[rows[order]] = codes[np.lexsort((generator.random(len(rows)), group))]
+        yield permuted
 
-    if n_neighbors > len(protocol.train):
-        raise ValueError(
-            f"n_neighbors={n_neighbors} is more than the {len(protocol.train):,} training cells."
-        )
-    index = NearestNeighbors(n_neighbors=n_neighbors).fit(values[protocol.train])
-    found = index.kneighbors(values[protocol.test], return_distance=False)
-    n_labels = len(protocol.names)
-    votes = protocol.codes[protocol.train][found] + n_labels * np.arange(len(found))[:, None]
-    tally = np.bincount(votes.ravel(), minlength=len(found) * n_labels)
-    return tally.reshape(len(found), n_labels).argmax(axis=1)
+
+def _null(
+    predicted: np.ndarray, neighbors: np.ndarray, protocol: Protocol, n: int, seed: int
+) -> dict[str, float]:
+    """What an embedding scores that knows nothing of the labels, and how often it is as good."""
+
+    def score(codes: np.ndarray, predicted: np.ndarray) -> tuple[float, float]:
+        counts = class_counts(codes[protocol.test], predicted, len(protocol.names))
+        hits = counts[2].sum() / len(protocol.test)
+        return float(f1_of(counts)[counts[0] > 0].mean()), float(hits)
+
+    macro_f1, _ = score(protocol.codes, predicted)
+    null = np.array(
+        [
+            score(codes, _winners(codes, neighbors, protocol))
+            for codes in _permuted(protocol, n, seed)
+        ]
+    )
+    return {
+        "null_macro_f1_mean": float(null[:, 0].mean()),
+        "null_macro_f1_sd": float(null[:, 0].std(ddof=1)) if n > 1 else np.nan,
+        "null_accuracy_mean": float(null[:, 1].mean()),
+        "p_value": (1 + int((null[:, 0] >= macro_f1).sum())) / (1 + n),
+    }

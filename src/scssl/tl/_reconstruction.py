@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from scssl._checks import check_adata, check_key, check_number, check_whole
 from scssl._errors import warn
 from scssl._random import RNG, as_seed, derive_generator
 
-from ._checks import check_adata, check_integers, check_key, check_share, get_rows
+from ._checks import get_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -30,7 +31,7 @@ def reconstruction_metrics(
     min_overlap: float = 0.5,
     batch_size: int = 512,
     rng: RNG = 0,
-    key_added: str | None = None,
+    key_added: str = "reconstruction",
 ) -> pd.DataFrame:
     r"""Score a model's reconstruction of expression against the expression itself.
 
@@ -76,7 +77,7 @@ def reconstruction_metrics(
     rng
         Seed or generator of what is hidden.
     key_added
-        Entry of `adata.uns` for the result; ``"reconstruction"`` by default.
+        Entry of `adata.uns` for the result.
 
     Returns
     -------
@@ -121,10 +122,8 @@ def reconstruction_metrics(
             'A model with loss="bce" predicts whether a gene is detected, not how much it is expressed. '
             'Take one with loss="mse", "nb" or "zinb".'
         )
-    if mask_rate is not None:
-        check_share(mask_rate, "mask_rate")
-    check_integers(batch_size=(batch_size, 1))
-    key_added = "reconstruction" if key_added is None else key_added
+    check_number("mask_rate", mask_rate, "(0, 1)", none=True)
+    batch_size = check_whole("batch_size", batch_size)
     check_key(key_added, "key_added")
     seed = as_seed(rng)
     alignment = model.genes.align(adata.var_names, min_overlap=min_overlap)

@@ -10,7 +10,23 @@ if TYPE_CHECKING:
     import pandas as pd
 
 N_BINS = 15
-SCORES = ("macro_f1", "balanced_accuracy", "weighted_f1", "accuracy")
+
+
+def class_counts(truth: np.ndarray, predicted: np.ndarray, n: int) -> np.ndarray:
+    """Of each of `n` labels the cells that have it, that were given it, and for which that was right.
+
+    A code that is no label's, such as -1, is an error of the cell that was given it.
+    """
+    valid = predicted[(predicted >= 0) & (predicted < n)]
+    hits = truth[truth == predicted]
+    return np.stack([np.bincount(codes, minlength=n) for codes in (truth, valid, hits)])
+
+
+def f1_of(counts: np.ndarray) -> np.ndarray:
+    """F1 = 2TP / (2TP + FP + FN) of each label; 0 of one that no cell has or was given."""
+    n_cells, n_predicted, hits = counts
+    f1: np.ndarray = 2 * hits / np.maximum(n_cells + n_predicted, 1)
+    return f1
 
 
 def class_table(truth: np.ndarray, predicted: np.ndarray, names: Any) -> pd.DataFrame:
@@ -21,31 +37,27 @@ def class_table(truth: np.ndarray, predicted: np.ndarray, names: Any) -> pd.Data
     truth
         Codes of the labels, positions in `names`.
     predicted
-        Codes of the predictions. One that no cell has, or below zero, is an error of the cell that
-        got it and no label of its own.
+        Codes of the predictions, as in :func:`class_counts`.
     names
         Names of the labels.
     """
     import pandas as pd
 
-    n = len(names)
-    valid = (predicted >= 0) & (predicted < n)
-    n_cells = np.bincount(truth, minlength=n)
-    n_predicted = np.bincount(predicted[valid], minlength=n)
-    hits = np.bincount(truth[truth == predicted], minlength=n)
-    kept = n_cells > 0
-    # A label that is never predicted has F1 0; its precision is 0 by the same convention.
+    # By counts, and not by scikit-learn, to which they are equal: a null scores many permutations.
+    counts = class_counts(truth, predicted, len(names))
+    n_cells, n_predicted, hits = counts
     table = pd.DataFrame(
         {
             "label": np.asarray([str(name) for name in names], dtype=object),
             "n_cells": n_cells,
             "n_predicted": n_predicted,
+            # Of a label that is never predicted 0, by the convention of F1.
             "precision": hits / np.maximum(n_predicted, 1),
             "recall": hits / np.maximum(n_cells, 1),
-            "f1": 2 * hits / np.maximum(n_cells + n_predicted, 1),
+            "f1": f1_of(counts),
         }
     )
-    return table[kept].reset_index(drop=True)
+    return table[n_cells > 0].reset_index(drop=True)
 
 
 def scores_of(table: pd.DataFrame) -> dict[str, float]:
@@ -60,19 +72,13 @@ def scores_of(table: pd.DataFrame) -> dict[str, float]:
     }
 
 
-def kappa_of(table: pd.DataFrame) -> float:
-    """Cohen's kappa of a prediction :cite:p:`Cohen1960` from its table of classes.
+def kappa_of(truth: np.ndarray, predicted: np.ndarray) -> float:
+    """Cohen's kappa of a prediction :cite:p:`Cohen1960`; NaN where chance alone agrees everywhere."""
+    from sklearn.metrics import cohen_kappa_score
 
-    Classes that no cell has add nothing to the agreement by chance. NaN where chance alone agrees on
-    every cell.
-    """
-    n_cells, n_predicted = (
-        table[name].to_numpy(dtype=float) for name in ("n_cells", "n_predicted")
-    )
-    total = n_cells.sum()
-    chance = float((n_cells * n_predicted).sum() / total**2)
-    observed = scores_of(table)["accuracy"]
-    return (observed - chance) / (1 - chance) if chance < 1 else float("nan")
+    if (truth == truth[0]).all() and (predicted == truth[0]).all():
+        return float("nan")
+    return float(cohen_kappa_score(truth, predicted))
 
 
 def ranking_table(truth: np.ndarray, scores: np.ndarray, names: Any) -> pd.DataFrame:
@@ -104,6 +110,25 @@ def ranking_table(truth: np.ndarray, scores: np.ndarray, names: Any) -> pd.DataF
             areas = [roc_auc_score(is_label, values), average_precision_score(is_label, values)]
         rows.append([str(names[code]), *map(float, areas)])
     return pd.DataFrame(rows, columns=["label", "auroc", "auprc"])
+
+
+def all_scores(
+    truth: np.ndarray, predicted: np.ndarray, scores: np.ndarray, names: Any
+) -> tuple[dict[str, float], pd.DataFrame]:
+    """Scores of labels and of ranks together, and the table of classes that they are means of."""
+    ranks = ranking_table(truth, scores, names)
+    table = class_table(truth, predicted, names)
+    plain = scores_of(table)
+    row = {
+        "accuracy": plain["accuracy"],
+        "cohen_kappa": kappa_of(truth, predicted),
+        "macro_f1": plain["macro_f1"],
+        "macro_auprc": float(ranks["auprc"].mean()),
+        "macro_auroc": float(ranks["auroc"].mean()),
+        "balanced_accuracy": plain["balanced_accuracy"],
+        "weighted_f1": plain["weighted_f1"],
+    }
+    return row, table.assign(auroc=ranks["auroc"], auprc=ranks["auprc"])
 
 
 def reliability(
