@@ -323,12 +323,12 @@ def test_arguments_of_the_classifier_reach_both_arms(monkeypatch):
         (
             {"max_labels": 0},
             ValueError,
-            "`max_labels` must be a whole number of at least 1, found 0",
+            "`max_labels` must be a whole number of at least 1 or None, found 0",
         ),
         (
             {"max_labels": -5},
             ValueError,
-            "`max_labels` must be a whole number of at least 1, found -5",
+            "`max_labels` must be a whole number of at least 1 or None, found -5",
         ),
         ({"finetune_arguments": {"rng": 1}}, ValueError, "`finetune_arguments` has 'rng'"),
         (

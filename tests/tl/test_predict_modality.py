@@ -180,7 +180,7 @@ def test_all_cells_have_features_already(reference):
 @pytest.mark.parametrize(
     ("options", "error", "match"),
     [
-        ({"method": "mean"}, ValueError, "'neighbors', 'head'; found 'mean'"),
+        ({"method": "mean"}, ValueError, "'neighbors' or 'head', found 'mean'"),
         ({"n_neighbors": 0}, ValueError, "at least 1"),
         ({"n_neighbors": 81}, ValueError, "n_neighbors=81 is more than the 80"),
         ({"modality": "adt"}, KeyError, "reference.obsm has no 'adt'"),
