@@ -20,6 +20,7 @@ from scssl._errors import warn
 from scssl._random import RNG, as_seed
 from scssl._scores import all_scores, calibration_error, reliability
 
+from ._common import to_be_written
 from ._estimators import N_NEIGHBORS, Classifier, fit
 from ._protocol import make_protocol, params_of_split
 
@@ -166,8 +167,7 @@ def classify(
     winner = scores.argmax(axis=1)
     confidence = probabilities[np.arange(len(winner)), winner]
 
-    if copy:
-        adata = adata.to_memory() if adata.isbacked else adata.copy()
+    adata = to_be_written(adata, copy=copy)
     part = np.full(adata.n_obs, 2)
     part[protocol.train], part[protocol.test] = 0, 1
     categories = [str(name) for name in protocol.names]

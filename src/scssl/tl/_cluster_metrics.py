@@ -17,7 +17,7 @@ from scssl._checks import (
 )
 from scssl._random import RNG, as_seed, derive_generator, derive_seed
 
-from ._checks import list_of_keys
+from ._common import list_of_keys, write_scores
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -145,20 +145,14 @@ def cluster_metrics(
                 "n_silhouette_cells": n_used,
             }
         )
-    scores, table = pd.DataFrame(rows), pd.concat(repeats, ignore_index=True)
-    adata.uns[key_added] = {
-        "scores": scores.copy(),
-        "repeats": table,
-        "params": {
-            "resolution": resolution,
-            "n_neighbors": n_neighbors,
-            "n_repeats": n_repeats,
-            "seed": seed,
-        },
+    params = {
+        "resolution": resolution,
+        "n_neighbors": n_neighbors,
+        "n_repeats": n_repeats,
+        "seed": seed,
     }
-    # A dict of columns: pandas compares attrs when frames are joined, and a frame has no truth.
-    scores.attrs["repeats"] = table.to_dict(orient="list")
-    return scores
+    table = pd.concat(repeats, ignore_index=True)
+    return write_scores(adata, key_added, pd.DataFrame(rows), {"repeats": table}, params=params)
 
 
 def _clusterings(

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from scssl._checks import check_adata, check_key
 
+from ._common import to_be_written
+
 if TYPE_CHECKING:
     from anndata import AnnData
 
@@ -118,8 +120,7 @@ def embed(
     embedding = model.get_latent_representation(
         adata, batch_size=batch_size, min_overlap=min_overlap
     )
-    if copy:
-        adata = adata.to_memory() if adata.isbacked else adata.copy()
+    adata = to_be_written(adata, copy=copy)
     genes = model.align(adata)
     adata.obsm[key_added] = embedding
     adata.uns[key_added] = {

@@ -21,7 +21,7 @@ from scssl._neighbors import EXACT_PAIRS, Index
 from scssl._random import RNG, as_seed, derive_generator
 from scssl._scores import calibration_error, reliability
 
-from ._checks import check_same_model
+from ._common import check_same_model, to_be_written
 from ._protocol import rank_in_class
 from ._votes import votes
 
@@ -196,8 +196,7 @@ def label_transfer(
     _warn_if_too_familiar(novelty, held_out_key)
     threshold = 1 - max_false_unknown
     unknown = novelty >= threshold
-    if copy:
-        query = query.to_memory() if query.isbacked else query.copy()
+    query = to_be_written(query, copy=copy)
     call = np.where(unknown, len(names), winner)
     categories = [str(name) for name in names]
     query.obs[key_added] = pd.Categorical.from_codes(winner, categories)

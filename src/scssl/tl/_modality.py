@@ -11,7 +11,7 @@ from scssl._checks import check_adata, check_choice, check_key, check_whole, get
 from scssl._neighbors import EXACT_PAIRS, Index
 from scssl._random import RNG, as_seed, derive_seed
 
-from ._checks import check_same_model, get_rows
+from ._common import check_same_model, get_rows, to_be_written, write_scores
 from ._estimators import scaling
 
 if TYPE_CHECKING:
@@ -159,9 +159,7 @@ def predict_modality(
         for start in range(0, len(wanted), _BLOCK):
             part = slice(start, start + _BLOCK)
             found[np.ix_(wanted[part], columns)] = mean[part] @ y
-    result: Any = query
-    if copy:
-        result = query.to_memory() if query.isbacked else query.copy()
+    result = to_be_written(query, copy=copy)
     result.obsm[key_added] = pd.DataFrame(
         found, index=result.obs_names, columns=features, copy=False
     )
@@ -400,11 +398,7 @@ def modality_scores(
         "rmse_per_feature": float(per_feature["rmse"].mean()),
         "mse": float(squares.sum() / measured.sum()),
     }
-    scores = pd.DataFrame([row])
-    adata.uns[key_added] = {"scores": scores.copy(), "per_feature": per_feature}
-    # A dict of columns: pandas compares attrs when frames are joined, and a frame has no truth.
-    scores.attrs["per_feature"] = per_feature.to_dict(orient="list")
-    return scores
+    return write_scores(adata, key_added, pd.DataFrame([row]), {"per_feature": per_feature})
 
 
 def _values(

@@ -20,7 +20,7 @@ from scssl._errors import warn
 from scssl._random import RNG, as_seed, derive_generator
 from scssl._scores import class_counts, class_table, f1_of, scores_of
 
-from ._checks import list_of_keys
+from ._common import list_of_keys, write_scores
 from ._estimators import fit
 from ._protocol import Protocol, make_folds, make_protocol, params_of_split
 from ._votes import nearest, votes
@@ -125,7 +125,7 @@ def linear_probe(
     written = _probe(
         adata, label_key, use_rep, split, test_size, n_labels_per_class, rng, predict, {}
     )
-    return _write(adata, key_added, written)
+    return write_scores(adata, key_added, **written)
 
 
 def knn_probe(
@@ -221,7 +221,7 @@ def knn_probe(
         n_permutations,
         rng,
     )
-    return _write(adata, key_added, written)
+    return write_scores(adata, key_added, **written)
 
 
 def knn_score(
@@ -411,7 +411,7 @@ def _probe(
         )
     return {
         "scores": pd.DataFrame(rows),
-        "per_class": pd.concat(tables, ignore_index=True),
+        "tables": {"per_class": pd.concat(tables, ignore_index=True)},
         "left_out": protocol.left_out,
         "params": {
             **params,
@@ -419,14 +419,6 @@ def _probe(
             "seed": seed,
         },
     }
-
-
-def _write(adata: AnnData, key_added: str, written: dict[str, Any]) -> pd.DataFrame:
-    scores: pd.DataFrame = written["scores"]
-    adata.uns[key_added] = {**written, "scores": scores.copy()}
-    # A dict of columns: pandas compares attrs when frames are joined, and a frame has no truth.
-    scores.attrs["per_class"] = written["per_class"].to_dict(orient="list")
-    return scores
 
 
 def _neighbors(values: np.ndarray, protocol: Protocol, n_neighbors: int) -> np.ndarray:

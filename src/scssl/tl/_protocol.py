@@ -11,7 +11,7 @@ from scssl._checks import get_column, some
 from scssl._errors import warn
 from scssl._random import derive_generator, derive_seed
 
-from ._checks import get_rows
+from ._common import get_rows
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -10,7 +10,7 @@ from scssl._checks import check_adata, check_key, check_number, check_whole
 from scssl._errors import warn
 from scssl._random import RNG, as_seed, derive_generator
 
-from ._checks import get_rows
+from ._common import get_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -1,4 +1,4 @@
-"""Checks of what several tools read."""
+"""What several tools check, read and write in the same way."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    import pandas as pd
     from anndata import AnnData
 
 # What `tl.embed` writes of a model, and what differs where it differs.
@@ -82,3 +83,25 @@ def get_rows(adata: AnnData, cells: Any, where: str) -> np.ndarray:
     if not len(rows):
         raise ValueError(f"{where} is empty.")
     return rows
+
+
+def to_be_written(adata: Any, *, copy: bool) -> Any:
+    """What results are written to: the object itself, or a copy of it in memory."""
+    if not copy:
+        return adata
+    return adata.to_memory() if adata.isbacked else adata.copy()
+
+
+def write_scores(
+    adata: AnnData,
+    key_added: str,
+    scores: pd.DataFrame,
+    tables: dict[str, pd.DataFrame],
+    **more: Any,
+) -> pd.DataFrame:
+    """Write a frame of scores and the tables they are made from, which it has as attributes as well."""
+    adata.uns[key_added] = {"scores": scores.copy(), **tables, **more}
+    for name, table in tables.items():
+        # A dict of columns: pandas compares attrs when frames are joined, and a frame has no truth.
+        scores.attrs[name] = table.to_dict(orient="list")
+    return scores
