@@ -125,7 +125,7 @@ class TrainingMixin:
         batch_size
             Cells per step; by default from the number of cells.
         lr, weight_decay
-            Of AdamW; defaults by model.
+            Learning rate and weight decay of AdamW; defaults by model.
         lr_schedule
             ``"constant"``, ``"cosine"`` with linear warm-up over 5 % of the steps, or ``"step"``,
             times 0.9 every two epochs as in :cite:p:`Richter2025`.
