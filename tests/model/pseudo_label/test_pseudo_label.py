@@ -40,9 +40,7 @@ def test_rounds():
 
 
 def test_rounds_end_when_clusters_agree(monkeypatch):
-    monkeypatch.setattr(
-        "scssl.model.pseudo_label._cluster_rounds.agreement", lambda one, other: 0.97
-    )
+    monkeypatch.setattr("scssl.model.pseudo_label._model.agreement", lambda one, other: 0.97)
     model = build(make_counts(), n_rounds=5)
     model.train(**TRAIN)
     assert len(model.rounds_) == 1
@@ -191,11 +189,11 @@ def test_head_activation_replaces_that_of_the_preset(given, preset, found, tmp_p
     adata = make_counts()
     PseudoLabel.setup_anndata(adata, input="counts")
     model = PseudoLabel(adata, preset=preset, head_activation=given)
-    assert model.module.head_activation == found
+    assert model.module.options.head_activation == found
     model.save(tmp_path / "model")
-    assert PseudoLabel.load(tmp_path / "model").module.head_activation == found
+    assert PseudoLabel.load(tmp_path / "model").module.options.head_activation == found
     if given == "auto":
-        assert PseudoLabel(adata, preset=preset).module.head_activation == found
+        assert PseudoLabel(adata, preset=preset).module.options.head_activation == found
 
 
 def datasets(**options):
@@ -336,15 +334,21 @@ def test_fine_tuning():
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        ({"cells_per_cluster": ()}, "must be numbers of at least 2"),
+        ({"cells_per_cluster": ()}, r"must be a list of numbers, .*; found \(\)\."),
         ({"cells_per_cluster": 50}, r"must be a list of numbers, .* such as .*; found 50\."),
         ({"cells_per_cluster": "50"}, r"must be a list of numbers, .*; found '50'\."),
-        ({"cells_per_cluster": (1,)}, r"must be numbers of at least 2, found \(1,\)"),
+        (
+            {"cells_per_cluster": (1,)},
+            r"`cells_per_cluster\[0\]` must be a whole number of at least 2, found 1",
+        ),
         ({"n_rounds": 0}, "`n_rounds` must be a whole number of at least 1, found 0"),
         ({"hidden_dims": 128}, r"`hidden_dims` must be a list of widths"),
-        ({"head_activation": "tanh"}, "`head_activation` must be one of 'auto', None, 's"),
+        (
+            {"head_activation": "tanh"},
+            "`head_activation` must be 'auto', 'sigmoid', 'relu' or None, found 'tanh'",
+        ),
         ({"preset": "paper"}, "`preset` must be"),
-        ({"kmeans": "cuml"}, "`kmeans` must be one of"),
+        ({"kmeans": "cuml"}, "`kmeans` must be 'auto', 'sklearn' or 'faiss'"),
         ({"n_latent": 0}, "`n_latent` must be a whole number of at least 1, found 0"),
         ({"dropout": 1}, "`dropout` must be a number in"),
         ({"mask_rate": 1}, "`mask_rate` must be a number in"),
@@ -394,7 +398,7 @@ def test_a_model_made_with_faiss_embeds_without(monkeypatch, tmp_path):
     adata = make_counts()
     model = build(adata, n_rounds=1)
     model.train(**TRAIN)
-    model._arguments["kmeans"] = "faiss"
+    model._options.kmeans = "faiss"
     model.save(tmp_path / "model")
     monkeypatch.setattr("scssl.model.pseudo_label._kmeans.find_spec", lambda name: None)
     loaded = PseudoLabel.load(tmp_path / "model", adata)

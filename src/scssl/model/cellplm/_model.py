@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import pandas as pd
@@ -18,8 +18,11 @@ from scssl._random import RNG, as_seed, derive_seed
 from scssl.data import Datasets, GeneVocabulary
 from scssl.data.keys import CONTINUOUS, LABELS, PANEL, TARGET, category_key
 from scssl.model.base import (
+    TISSUE,
     CellReader,
+    DatasetsMixin,
     DataSetup,
+    SetupArgument,
     as_strings,
     backbone_of,
     check_anndata,
@@ -30,14 +33,16 @@ from scssl.model.base import (
     gene_columns,
     known_genes,
     label_codes,
+    panels,
+    record_tissue,
     register_model,
     takes,
+    tell_tissue,
     trained_classes,
 )
 
 from ._network import CellPLMModule
 from ._options import CARRIED, CellPLMOptions, Objective
-from ._setup import PANEL_GENES, CellPLMSetup
 from ._transfer import take_over
 
 _LOGGER = logging.getLogger("scssl")
@@ -54,10 +59,19 @@ _PUBLISHED_TRAINING: dict[str, Any] = {
 # Width from which on the rate is that of the study that fine-tuned the published weights, of width 1,024;
 # other rates were measured at widths of 128 and 256.
 _WIDE = 512
+# Genes of a panel at most.
+_PANEL_GENES = 1000
+_TARGET_SUM = SetupArgument(
+    """Sum of a cell before the logarithm, for counts. `None`: log1p of the counts as they are, as in
+    :cite:p:`Wen2024`. ``"auto"`` (default): `None` for panels of up to 1,000 genes, where the sum says
+    what a cell is, and 1e4 for more, where it mostly says how deeply it was sequenced.""",
+    float | Literal["auto"] | None,
+    "auto",
+)
 
 
 @register_model
-class CellPLM(CellPLMSetup):
+class CellPLM(DatasetsMixin):
     """Learn embeddings of cells that see the other cells of their tissue :cite:p:`Wen2024`.
 
     Cells are tokens, a sample is a sequence: a linear layer on the genes of a cell, its place where it is
@@ -73,8 +87,10 @@ class CellPLM(CellPLMSetup):
         Setup of a model that is loaded without data; not for users.
     n_hidden
         Width of a token, 128 by default; a multiple of 4 and of `n_heads`.
-    n_layers, n_heads
-        Layers of the transformer, 2 by default, and heads of each, 4 by default.
+    n_layers
+        Layers of the transformer, 2 by default.
+    n_heads
+        Heads of each layer, 4 by default.
     n_latent
         Width of the embedding, 64 by default.
     latent
@@ -95,16 +111,21 @@ class CellPLM(CellPLMSetup):
         ``"reconstruction"`` (default). To fine-tune embeddings, as compared in the study of losses:
         ``"kl"``, the latent term alone, which collapses; ``"cross_entropy"`` and ``"supcon"``
         :cite:p:`Khosla2020`, of the labels at ``labels_key``, which these two do use as a target.
-    mask_cells, mask_rate
-        Share of the cells of which genes are hidden in training, and most frequent share of their genes,
-        see :class:`scssl.augment.CellMask`; 0.75 and 0.25 as in :cite:p:`Wen2024`.
+    mask_cells
+        Share of the cells of which genes are hidden in training, 0.75 as in :cite:p:`Wen2024`; see
+        :class:`scssl.augment.CellMask`.
+    mask_rate
+        Most frequent share of their genes that is hidden, 0.25 as in :cite:p:`Wen2024`.
     visible_weight
         Weight of the reconstruction of all genes of all cells, beside that of what is hidden; 1 as in
         :cite:p:`Wen2024`. With 0 nothing is learnt from cells as they are when they are embedded.
-    kl_weight, warmup_steps, free_bits
-        Weight of the latent term, 0.1 by default, number of steps in which it rises to that, 500 by default, and
-        nats per cell below which it costs nothing, 0 by default; 5, 10,000 and 5 for the mixture of
-        :cite:p:`Wen2024` (for clusters, a quarter of the greatest divergence that there can be).
+    kl_weight
+        Weight of the latent term, 0.1 by default; 5 for the mixture of :cite:p:`Wen2024`.
+    warmup_steps
+        Number of steps in which it rises to that, 500 by default; 10,000 in :cite:p:`Wen2024`.
+    free_bits
+        Nats per cell below which it costs nothing, 0 by default; 5 for the mixture of :cite:p:`Wen2024` (for
+        clusters, a quarter of the greatest divergence that there can be).
     temperature
         Of ``objective="supcon"``, 0.1 as in :cite:p:`Khosla2020`.
     context
@@ -112,8 +133,10 @@ class CellPLM(CellPLMSetup):
         of tissue of at most `context_size` cells, with `halo` cells around it. ``"random"``: at most
         `context_size` cells of a sample at random, drawn by their position: in another order of the data
         other cells see each other. In training a batch is made of parts of samples.
-    context_size, halo
-        Number of cells.
+    context_size
+        Number of cells that see each other at most, 2,000 by default.
+    halo
+        Number of cells around a piece of tissue, 200 by default.
     cell_dropout
         Share of the cells that is left out of each step of training, 0 by default; 0.3 in :cite:p:`Wen2024`.
     spatial_share
@@ -142,6 +165,25 @@ class CellPLM(CellPLMSetup):
     module: CellPLMModule
     # Genes that a data set lacks are no zeros: they are left out of the loss.
     _learns_all_genes = False
+    _setup_takes: ClassVar[Mapping[str, SetupArgument]] = {
+        **TISSUE,
+        "labels_key": SetupArgument(
+            """Column of ``adata.obs`` with cell types. The validation split is stratified by it; it is a
+            target only with ``objective="cross_entropy"`` and ``"supcon"``."""
+        ),
+        "target_sum": _TARGET_SUM,
+    }
+    _datasets_takes: ClassVar[Mapping[str, SetupArgument]] = {
+        "sample_key": SetupArgument(
+            "Column of ``obs`` with the sample of each cell; data sets without it are one sample.",
+            str | None,
+        ),
+        "spatial_key": SetupArgument(
+            "Entry of ``obsm`` with the place of each cell; cells of data sets without it have none.",
+            str | None,
+        ),
+        "target_sum": _TARGET_SUM,
+    }
 
     @takes(CellPLMOptions)
     def __init__(
@@ -173,6 +215,21 @@ class CellPLM(CellPLMSetup):
         self.init_params_ = self._get_init_params({"rng": rng, **chosen.to_dict()})
 
     @classmethod
+    def _checked_setup(cls, data: Any, given: dict[str, Any]) -> dict[str, Any]:
+        if given["target_sum"] == "auto":
+            n_genes = len(data.genes) if isinstance(data, Datasets) else data.n_vars
+            given = {**given, "target_sum": None if n_genes <= _PANEL_GENES else 1e4}
+        return super()._checked_setup(data, given)
+
+    @classmethod
+    def _also_recorded(
+        cls, data: Any, setup: DataSetup, given: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        if not isinstance(data, Datasets) and setup.spatial_key and not setup.sample_key:
+            _warn_of_batches(data, setup.batch_key)
+        return {"fingerprint": record_tissue(data, setup)}
+
+    @classmethod
     def _build_module(
         cls, arguments: Mapping[str, Any], *, genes: GeneVocabulary, setup: DataSetup
     ) -> CellPLMModule:
@@ -197,6 +254,13 @@ class CellPLM(CellPLMSetup):
 
     def _config(self) -> dict[str, Any]:
         return self._options.to_dict()
+
+    def _also_read(self, reader: CellReader, data: Any) -> None:
+        assert self.module.context is not None
+        tell_tissue(reader, data, self.module.context)
+        codes, measured = panels(reader, data, self.genes)
+        if measured is not None:
+            reader.obs[PANEL], reader.measured = codes, measured
 
     def _tell_panels(self, data: CellReader) -> None:
         found = data.measured
@@ -244,21 +308,16 @@ class CellPLM(CellPLMSetup):
     def _train_defaults(self, n_cells: int) -> dict[str, Any]:
         if self._options.preset is not None:
             return dict(_PUBLISHED_TRAINING)
-        epochs = round(250_000 / max(n_cells, 1))
+        # Of whole transcriptomes, a higher rate gives a better reconstruction and embeddings of few dimensions.
+        lr = 3e-3 if len(self.genes) <= _PANEL_GENES else 1e-3
         return {
-            "max_epochs": int(np.clip(epochs, 20, 100)),
+            "max_epochs": int(np.clip(round(250_000 / max(n_cells, 1)), 20, 100)),
             "batch_size": 256 if n_cells < 20_000 else 1024,
-            "lr": self._default_lr(),
+            "lr": 5e-4 if self._options.n_hidden >= _WIDE else lr,
             "weight_decay": 1e-2,
             "lr_schedule": "cosine",
             "patience": 20,
         }
-
-    def _default_lr(self) -> float:
-        if self._options.n_hidden >= _WIDE:
-            return 5e-4
-        # Of whole transcriptomes, a higher rate gives a better reconstruction and embeddings of few dimensions.
-        return 3e-3 if len(self.genes) <= PANEL_GENES else 1e-3
 
     @torch.inference_mode()
     def get_imputed_expression(
@@ -604,3 +663,14 @@ def _known_codes(adata: AnnData, setup: DataSetup, key: str) -> np.ndarray:
     there = values.notna().to_numpy()
     codes[there] = pd.Index(setup.categories[key]).get_indexer(as_strings(values[there]))
     return codes
+
+
+def _warn_of_batches(adata: AnnData, batch_key: str | None) -> None:
+    """Warn of tissues that are taken as one."""
+    n_batches = 0 if batch_key is None else adata.obs[batch_key].nunique()
+    if n_batches > 1:
+        warn(
+            f'The cells have coordinates and {n_batches} batches of adata.obs["{batch_key}"], but no '
+            "samples: all are taken as one tissue, in one frame of coordinates. If batches are slices: "
+            f'sample_key="{batch_key}". If they are one tissue: make a column that says so, and name it.'
+        )

@@ -4,23 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib.util import find_spec
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
+from scssl._checks import check_choice
+
 Engine = Literal["auto", "sklearn", "faiss"]
-ENGINES = ("auto", "sklearn", "faiss")
 _BATCH = 4096
 # More cells than this do not change where centres may start.
 _INIT_ROWS = 50_000
-
-
-def check_engine(engine: str) -> None:
-    """Refuse what is not one of the engines, installed or not."""
-    if engine not in ENGINES:
-        raise ValueError(
-            f"`kmeans` must be one of {', '.join(map(repr, ENGINES))}; found {engine!r}."
-        )
 
 
 def resolve_engine(engine: str) -> Literal["sklearn", "faiss"]:
@@ -33,7 +26,7 @@ def resolve_engine(engine: str) -> Literal["sklearn", "faiss"]:
     ImportError
         If faiss is asked for and not there.
     """
-    check_engine(engine)
+    check_choice("kmeans", engine, get_args(Engine))
     there = find_spec("faiss") is not None
     if engine == "faiss" and not there:
         raise ImportError(
@@ -114,3 +107,10 @@ def numbers_of_clusters(
         where = f"Data set {name!r} has" if name else "There are"
         raise ValueError(f"{where} {n_cells} cells; clusters need at least 4. Leave it out.")
     return [int(np.clip(round(n_cells / per), 2, n_cells // 2)) for per in cells_per_cluster]
+
+
+def agreement(one: np.ndarray, other: np.ndarray) -> float:
+    """Normalised mutual information of two partitions."""
+    from sklearn.metrics import normalized_mutual_info_score
+
+    return float(normalized_mutual_info_score(one, other))

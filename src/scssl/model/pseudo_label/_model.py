@@ -2,28 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+import hashlib
+import logging
+from collections.abc import Generator, Iterable, Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 import torch
+from anndata import AnnData
 
-from scssl._checks import check_number, check_whole, check_widths
 from scssl._random import RNG, as_seed, derive_seed
-from scssl.data import Datasets, GeneVocabulary
-from scssl.model.base import CellReader, DataSetup, SetupArgument, register_model
+from scssl.data import Datasets, GeneVocabulary, SelectedRows
+from scssl.data.keys import CLUSTERS, DATASET
+from scssl.data.matrix import pca
+from scssl.model.base import (
+    CellReader,
+    DatasetsMixin,
+    DataSetup,
+    SetupArgument,
+    check_distributed,
+    copied,
+    history_frames,
+    history_lists,
+    is_distributed,
+    obs_column,
+    refuse_missing,
+    register_model,
+    takes,
+)
+from scssl.train import first_process_has
 
-from ._cluster_rounds import ClusterRounds
-from ._kmeans import check_engine
-from ._network import HEAD_ACTIVATIONS, PseudoLabelModule
+from ._kmeans import agreement, kmeans, numbers_of_clusters, resolve_engine
+from ._network import PseudoLabelModule
+from ._options import PseudoLabelOptions
+from ._rounds import RoundFolder, RoundStart
 
-if TYPE_CHECKING:
-    from anndata import AnnData
+_LOGGER = logging.getLogger("scssl")
+_N_PCS = 50
+# Normalised mutual information of successive rounds beyond which there is nothing new to learn.
+_AGREED = 0.95
 
 
 @register_model
-class PseudoLabel(ClusterRounds):
+class PseudoLabel(DatasetsMixin):
     """Learn embeddings by predicting clusters of the cells of many data sets :cite:p:`Zhang2022`.
 
     The cells of each data set are clustered by themselves, in several partitions from coarse to fine;
@@ -110,65 +132,30 @@ class PseudoLabel(ClusterRounds):
         ),
     }
 
+    @takes(PseudoLabelOptions)
     def __init__(
         self,
-        adata: AnnData | None = None,
+        adata: AnnData | Datasets | None = None,
         registry: dict[str, Any] | None = None,
         *,
-        hidden_dims: Sequence[int] | None = None,
-        n_latent: int | None = None,
-        dropout: float = 0.0,
-        activation: str = "relu",
-        batch_norm: bool = False,
-        head_activation: Literal["auto", "sigmoid", "relu"] | None = "auto",
-        mask_rate: float | None = None,
-        cells_per_cluster: Sequence[int] = (200, 100, 50),
-        n_rounds: int = 5,
-        weighted: bool | None = None,
-        kmeans: Literal["auto", "sklearn", "faiss"] = "auto",
-        preset: Literal["scpretrain"] | None = None,
         rng: RNG = 0,
+        **options: Any,
     ) -> None:
         super().__init__(adata, registry)
-        if preset not in (None, "scpretrain"):
-            raise ValueError(f'`preset` must be "scpretrain" or None, found {preset!r}.')
-        published = preset is not None
-        if head_activation == "auto":
-            head_activation = "sigmoid" if published else None
-        default_hidden: tuple[int, ...] = () if published else (128,)
-        self._arguments: dict[str, Any] = {
-            "hidden_dims": check_widths(
-                "hidden_dims", default_hidden if hidden_dims is None else hidden_dims, empty=True
-            ),
-            "n_latent": check_whole(
-                "n_latent", (200 if published else 64) if n_latent is None else n_latent
-            ),
-            "dropout": float(dropout),
-            "activation": activation,
-            "batch_norm": bool(batch_norm),
-            "head_activation": head_activation,
-            "mask_rate": float((0 if published else 0.8) if mask_rate is None else mask_rate),
-            "cells_per_cluster": _sizes(cells_per_cluster),
-            "n_rounds": check_whole("n_rounds", n_rounds),
-            "weighted": bool((not published) if weighted is None else weighted),
-            "kmeans": kmeans,
-            "preset": preset,
-        }
-        _check(self._arguments)
+        self._options = chosen = PseudoLabelOptions.chosen(options)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(as_seed(rng), "weights"))
-            self.module = self._build_module(self._arguments, genes=self.genes, setup=self.setup)
+            self.module = self._build_module(self._config(), genes=self.genes, setup=self.setup)
         self._clusters: np.ndarray | None = None
         self._opened: CellReader | None = None
         self._round = 0
-        chosen = self._arguments
-        sizes = "-".join(map(str, [len(self.genes), *chosen["hidden_dims"], chosen["n_latent"]]))
+        sizes = "-".join(map(str, [len(self.genes), *chosen.hidden_dims, chosen.n_latent]))
         self._model_summary_string = (
-            f"{sizes} encoder {'with' if chosen['batch_norm'] else 'without'} batch normalisation, "
-            f"clusters of {', '.join(map(str, chosen['cells_per_cluster']))} cells, "
-            f"{chosen['n_rounds']} rounds"
+            f"{sizes} encoder {'with' if chosen.batch_norm else 'without'} batch normalisation, "
+            f"clusters of {', '.join(map(str, chosen.cells_per_cluster))} cells, "
+            f"{chosen.n_rounds} rounds"
         )
-        self.init_params_ = self._get_init_params(locals())
+        self.init_params_ = self._get_init_params({"rng": rng, **chosen.to_dict()})
 
     @classmethod
     def _checked_setup(cls, data: Any, given: dict[str, Any]) -> dict[str, Any]:
@@ -185,15 +172,191 @@ class PseudoLabel(ClusterRounds):
     def _build_module(
         cls, arguments: Mapping[str, Any], *, genes: GeneVocabulary, setup: DataSetup
     ) -> PseudoLabelModule:
-        names = ["hidden_dims", "n_latent", "dropout", "activation", "batch_norm"]
-        names += ["head_activation", "weighted", "mask_rate"]
-        return PseudoLabelModule(len(genes), **{name: arguments[name] for name in names})
+        return PseudoLabelModule(len(genes), PseudoLabelOptions(**arguments))
 
     def _config(self) -> dict[str, Any]:
-        return self._arguments
+        return self._options.to_dict()
+
+    def _rounds(self, arguments: Mapping[str, Any]) -> Generator[dict[str, Any]]:
+        if is_distributed(arguments["devices"]):
+            check_distributed(arguments["strategy"], arguments["n_output_genes"], arguments["rng"])
+        seed = as_seed(arguments["rng"])
+        engine = resolve_engine(self._options.kmeans)
+        folder = RoundFolder(arguments["checkpoint_dir"], arguments["resume_from"])
+        self._opened, resumed = self._open(), None
+        run = self._identity(self._opened, seed=seed, engine=engine)
+        done: list[dict[str, Any]] = []
+        first, n_rounds = 0, self._options.n_rounds
+        try:
+            if arguments["resume_from"] is not None:
+                resumed = folder.read(run)
+                first, done = resumed.number, resumed.done
+                self.module.load_state_dict(resumed.encoder)
+                self.history_, self.is_trained_ = history_frames(resumed.history), resumed.trained
+            for number in range(first, n_rounds):
+                if resumed is not None and number == first:
+                    start = resumed
+                    self._clusters = start.clusters
+                else:
+                    start = self._start(number, done, seed=seed, engine=engine)
+                    if start.agreement is not None and start.agreement > _AGREED:
+                        _LOGGER.info(
+                            "The clusters agree with those of the round before (%.3f): done after %d "
+                            "rounds.",
+                            start.agreement,
+                            number,
+                        )
+                        break
+                folder.write(start, run)
+                self.module.start_round(self._sizes(), derive_seed(seed, "heads", number))
+                self._round = number
+                _LOGGER.info("Round %d of %d", number + 1, n_rounds)
+                before = self._n_epochs()
+                yield {"rng": seed, **folder.arguments(number, resumed=start is resumed)}
+                done.append(
+                    {
+                        "n_epochs": self._n_epochs() - before,
+                        "best_loss": self.training_["best_loss"],
+                        "agreement": start.agreement,
+                    }
+                )
+                self.module.end_round()
+                self.training_ = {**self.training_, "rounds": list(done), "kmeans": engine}
+                if self.training_["stopped_by"] == "interrupt":
+                    break
+        finally:
+            self.module.end_round()
+            self._opened = None
+
+    def _identity(self, data: CellReader, *, seed: int, engine: str) -> dict[str, Any]:
+        """What a run must have in common with one that it goes on with."""
+        assert self._adata is not None
+        return {
+            "seed": seed,
+            "setup": self.setup.to_dict(),
+            "model": f"{type(self).__name__}({self._config()})",
+            "data": data.fingerprint,
+            # Sums over all cells say nothing of their order.
+            "order of the cells": _digest(self._adata.obs_names),
+            "data sets": _digest([*self._dataset_names(), *self._dataset_codes()]),
+            "k-means": engine,
+        }
+
+    def _start(
+        self, number: int, done: list[dict[str, Any]], *, seed: int, engine: str
+    ) -> RoundStart:
+        """Cluster the cells of every data set."""
+        data = self._open()
+        before = self._clusters if number else None
+        codes = self._dataset_codes()
+        found = np.zeros((data.n_cells, len(self._options.cells_per_cluster)), dtype=np.int32)
+        agreements = []
+        for code, sizes in enumerate(self._sizes()):
+            rows = np.flatnonzero(codes == code)
+            x = self._to_cluster(data, rows, derive_seed(seed, "pca", code))
+            for p, k in enumerate(sizes):
+                own = derive_seed(seed, "kmeans", number, code, p)
+                found[rows, p] = kmeans(x, k, seed=own, engine=engine)
+                if before is not None:
+                    agreements.append(agreement(before[rows, p], found[rows, p]))
+        # On GPUs the processes may embed a little differently, and number clusters in another way.
+        found, agreements = first_process_has((found, agreements))
+        self._clusters = found
+        return RoundStart(
+            number,
+            copied(self.module.state_dict()),
+            found,
+            float(np.mean(agreements)) if agreements else None,
+            bool(self.is_trained_),
+            list(done),
+            history_lists(self.history_),
+        )
+
+    def _to_cluster(self, data: CellReader, rows: np.ndarray, seed: int) -> np.ndarray:
+        """What is clustered: principal components before there are embeddings."""
+        if not self.is_trained_:
+            source = SelectedRows(data.source, rows, data.alignment)
+            return pca(
+                source, input_kind=self.setup.input_kind, columns=None, n_pcs=_N_PCS, seed=seed
+            )
+        with torch.inference_mode():
+            z = self._apply(data, rows, None, self.module.embed, self.n_latent)
+        # Dimensions that do not vary stay as they are.
+        spread = z.std(0)
+        scaled: np.ndarray = (z - z.mean(0)) / np.where(spread > 1e-6, spread, 1)
+        return scaled
+
+    def _sizes(self) -> list[list[int]]:
+        """Number of clusters of each partition of each data set."""
+        counts = zip(np.bincount(self._dataset_codes()), self._dataset_names(), strict=True)
+        per = self._options.cells_per_cluster
+        return [numbers_of_clusters(int(n), per, name=name) for n, name in counts]
+
+    def _dataset_names(self) -> list[str]:
+        """Data sets of the model's own cells, in the order of their codes."""
+        key = self._dataset_key
+        if key is None or self._adata is None:
+            return ["all cells"]
+        # Other data may be attached to a trained model, with data sets of their own.
+        return [str(name) for name in pd.factorize(obs_column(self._adata, key), sort=True)[1]]
+
+    def _dataset_codes(self) -> np.ndarray:
+        """Number of the data set of each of the model's own cells; int64."""
+        assert self._adata is not None
+        key = self._dataset_key
+        if key is None:
+            return np.zeros(self._adata.n_obs, dtype=np.int64)
+        return pd.factorize(obs_column(self._adata, key), sort=True)[0].astype(np.int64)
+
+    def _open(self) -> CellReader:
+        """The model's own cells; once for all rounds, as opening data looks at every value."""
+        if self._opened is not None:
+            return self._opened
+        data = self._read(None)
+        data.groups = self._dataset_codes()
+        data.obs[DATASET] = data.groups
+        return data
+
+    def _training_data(self) -> CellReader:
+        data = self._open()
+        assert self._clusters is not None
+        data.obs[CLUSTERS] = self._clusters
+        return data
+
+    def _split(
+        self,
+        data: CellReader,
+        cells: np.ndarray,
+        labels: pd.Series | None,
+        train_size: float,
+        seed: int,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Each data set is split by itself, so that all are validated on."""
+        assert data.groups is not None
+        codes = data.groups[cells]
+        if codes.min() == codes.max():
+            return super()._split(data, cells, labels, train_size, seed)
+        parts: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+        for code in np.unique(codes).tolist():
+            own = np.flatnonzero(codes == code)
+            types = None if labels is None else labels.iloc[own]
+            if types is not None and not types.duplicated().any():
+                types = None
+            split = super()._split(data, own, types, train_size, derive_seed(seed, code))
+            for part, places in zip(parts, split, strict=True):
+                part.append(own[places])
+        training, validation = (np.sort(np.concatenate(part)) for part in parts)
+        return training, validation
+
+    def _before_training(
+        self, data: CellReader, rows: np.ndarray, chosen: Mapping[str, Any], *, resumed: bool
+    ) -> dict[str, Any]:
+        assert self._clusters is not None
+        digest = hashlib.sha256(np.ascontiguousarray(self._clusters).data).hexdigest()
+        return {"round": self._round, "clusters": digest}
 
     def _train_defaults(self, n_cells: int) -> dict[str, Any]:
-        if self._arguments["preset"] is not None:
+        if self._options.preset is not None:
             return {
                 "max_epochs": 50,
                 "batch_size": max(2, -(-n_cells // 30)),
@@ -228,7 +391,7 @@ class PseudoLabel(ClusterRounds):
             raise ValueError(
                 "There are no clusters: they are of the cells that model.train() learns from."
             )
-        names = [f"{per} cells" for per in self._arguments["cells_per_cluster"]]
+        names = [f"{per} cells" for per in self._options.cells_per_cluster]
         return pd.DataFrame(self._clusters, index=self._adata.obs_names, columns=names)
 
     @property
@@ -255,28 +418,22 @@ class PseudoLabel(ClusterRounds):
         # They were of other cells.
         self._clusters = None
 
-
-def _check(arguments: Mapping[str, Any]) -> None:
-    check_number("dropout", arguments["dropout"], "[0, 1)")
-    check_number("mask_rate", arguments["mask_rate"], "[0, 1)")
-    if arguments["head_activation"] not in HEAD_ACTIVATIONS:
-        known = ", ".join(map(repr, ("auto", *HEAD_ACTIVATIONS)))
-        raise ValueError(
-            f"`head_activation` must be one of {known}; found {arguments['head_activation']!r}."
+    def _check_columns(self, data: CellReader) -> None:
+        """Data sets may be others than those of the setup: each round has heads of its own."""
+        key, columns = self.setup.batch_key, data.adata.obs.columns
+        if key is None:
+            return
+        if key in columns:
+            refuse_missing(data.adata, data.adata.obs[key], key)
+            return
+        there = ", ".join(map(repr, columns[:20])) or "none"
+        raise KeyError(
+            f"There is no column {key!r} in adata.obs, with the data set of each cell; there are: {there}. "
+            f'If all are of one data set: adata.obs["{key}"] = "mine". If there are several AnnData: '
+            'model.attach(scssl.data.Datasets({"one": adata, "two": other})). To embed cells, without '
+            "training on them: model.get_latent_representation(adata)"
         )
-    # Whether it is installed matters when cells are clustered: a loaded model embeds without.
-    check_engine(arguments["kmeans"])
 
 
-def _sizes(per: Any) -> list[int]:
-    if isinstance(per, (str, bytes)) or not isinstance(per, (Sequence, np.ndarray)):
-        raise ValueError(
-            "`cells_per_cluster` must be a list of numbers, one for each partition, such as (200, 100, "
-            f"50), or (50,) for one partition; found {per!r}."
-        )
-    sizes = [check_whole(f"cells_per_cluster[{i}]", one) for i, one in enumerate(per)]
-    if not sizes or min(sizes) < 2:
-        raise ValueError(
-            f"`cells_per_cluster` must be numbers of at least 2, found {tuple(sizes)}."
-        )
-    return sizes
+def _digest(values: Iterable[Any]) -> str:
+    return hashlib.sha256("\0".join(map(str, values)).encode()).hexdigest()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,6 +15,8 @@ from scssl.module import SSLModule, embedded, undecayed_vectors
 from scssl.nn import BatchNormEncoder
 from scssl.objective import partition_cross_entropy
 
+from ._options import PseudoLabelOptions
+
 
 class PseudoLabelModule(SSLModule):
     """One encoder, and a linear head for each data set that predicts the clusters of its cells.
@@ -26,49 +28,22 @@ class PseudoLabelModule(SSLModule):
     ----------
     n_genes
         Number of genes.
-    hidden_dims
-        Widths of the encoder's hidden layers; none for one linear layer.
-    n_latent
-        Width of the embedding.
-    dropout
-        Share of units dropped in training.
-    activation
-        Name of the activation.
-    batch_norm
-        Whether each layer of the encoder is followed by batch normalisation.
-    head_activation
-        Between embedding and heads: ``"sigmoid"``, ``"relu"``, or `None` for none.
-    weighted
-        Whether partitions weigh by the inverse logarithm of their number of clusters.
-    mask_rate
-        Share of the genes that is hidden from the encoder in training, anew in each step.
+    options
+        Hyper-parameters.
     """
 
-    def __init__(
-        self,
-        n_genes: int,
-        *,
-        hidden_dims: Sequence[int],
-        n_latent: int,
-        dropout: float,
-        activation: str,
-        batch_norm: bool,
-        head_activation: str | None,
-        weighted: bool,
-        mask_rate: float,
-    ) -> None:
+    def __init__(self, n_genes: int, options: PseudoLabelOptions) -> None:
         super().__init__()
-        self.n_latent = n_latent
+        self.options, self.n_latent = options, options.n_latent
         self.encoder = BatchNormEncoder(
             n_genes,
-            hidden_dims=hidden_dims,
-            n_latent=n_latent,
-            activation=activation,
-            dropout=dropout,
-            batch_norm=batch_norm,
+            hidden_dims=options.hidden_dims,
+            n_latent=options.n_latent,
+            activation=options.activation,
+            dropout=options.dropout,
+            batch_norm=options.batch_norm,
         )
-        self.head_activation, self.weighted = head_activation, weighted
-        self.mask = Mask(mask_rate, p=1.0, rescale=True) if mask_rate else None
+        self.mask = Mask(options.mask_rate, p=1.0, rescale=True) if options.mask_rate else None
         self.n_clusters: list[list[int]] = []
         self.heads: nn.ModuleList | None = None
 
@@ -109,7 +84,8 @@ class PseudoLabelModule(SSLModule):
             z = self.encoder(self.mask(x, self._generator(rng), ViewContext()))
         else:
             z = self.encoder(x)
-        z = _ACTIVATIONS[self.head_activation](z)
+        if self.options.head_activation is not None:
+            z = z.sigmoid() if self.options.head_activation == "sigmoid" else z.relu()
         dataset, clusters = tensors[DATASET].squeeze(-1), tensors[CLUSTERS]
         losses, hits = [], z.new_zeros(())
         # Of each data set: sum of the losses of its cells, and their number.
@@ -119,7 +95,9 @@ class PseudoLabelModule(SSLModule):
             logits = self.heads[code](z.index_select(0, own))
             labels = clusters.index_select(0, own)
             sizes = self.n_clusters[code]
-            losses.append(partition_cross_entropy(logits, labels, sizes, weighted=self.weighted))
+            losses.append(
+                partition_cross_entropy(logits, labels, sizes, weighted=self.options.weighted)
+            )
             if full:
                 tally[:, code] = torch.stack(
                     [losses[-1].detach() * len(own), hits.new_tensor(len(own))]
@@ -145,7 +123,7 @@ class PseudoLabelModule(SSLModule):
         return {"loss": float(loss), "accuracy": float(tally["hits"] / cells.sum())}
 
     def _over_data_sets(self, losses: Tensor) -> Tensor:
-        return losses.mean() if self.weighted else losses.sum()
+        return losses.mean() if self.options.weighted else losses.sum()
 
     def encode(self, tensors: Mapping[str, Tensor]) -> Tensor:
         z: Tensor = self.encoder(self._rows(tensors))
@@ -163,15 +141,3 @@ class PseudoLabelModule(SSLModule):
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         return undecayed_vectors(self)
-
-
-def _same(z: Tensor) -> Tensor:
-    return z
-
-
-_ACTIVATIONS: dict[str | None, Callable[[Tensor], Tensor]] = {
-    None: _same,
-    "sigmoid": torch.sigmoid,
-    "relu": torch.relu,
-}
-HEAD_ACTIVATIONS = tuple(_ACTIVATIONS)

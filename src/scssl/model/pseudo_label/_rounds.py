@@ -11,11 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 
 from scssl._errors import BundleError
-from scssl.model.base import history_frames
 from scssl.train import CHECKPOINT_NAME, SafeCheckpointIO, check_same_run, is_first_process
 
 _START = "start"
@@ -23,37 +21,22 @@ _START = "start"
 
 @dataclass
 class RoundStart:
-    """What a round of training starts from.
+    """What a round of training starts from."""
 
-    Parameters
-    ----------
-    number
-        Of the round, from 0.
-    encoder
-        Weights of the encoder.
-    clusters
-        Cluster of each cell in each partition, shape ``(n_cells, n_partitions)``.
-    agreement
-        Of the clusters with those of the round before.
-    trained
-        Whether the encoder had been trained.
-    done
-        What happened in the rounds before.
-    history
-        Values per epoch of the rounds before, by name.
-    """
-
+    #: Of the round, from 0.
     number: int
+    #: Weights of the encoder.
     encoder: Mapping[str, torch.Tensor]
+    #: Cluster of each cell in each partition, shape ``(n_cells, n_partitions)``.
     clusters: np.ndarray
+    #: Of the clusters with those of the round before.
     agreement: float | None
+    #: Whether the encoder had been trained.
     trained: bool
+    #: What happened in the rounds before.
     done: list[dict[str, Any]] = field(default_factory=list)
+    #: Values per epoch of the rounds before, by name.
     history: Mapping[str, list[float]] = field(default_factory=dict)
-
-    def frames(self) -> dict[str, pd.DataFrame] | None:
-        """The history as models keep it."""
-        return history_frames(self.history)
 
 
 class RoundFolder:
@@ -84,20 +67,7 @@ class RoundFolder:
             )
 
     def read(self, run: Mapping[str, Any]) -> RoundStart:
-        """The last round that was started.
-
-        Parameters
-        ----------
-        run
-            What identifies this run: clusters are by place, so they must be of the same cells.
-
-        Raises
-        ------
-        BundleError
-            If there is none.
-        ValueError
-            If it is of another run.
-        """
+        """The last round that was started, of this run: clusters are by place, so of the same cells."""
         assert self.source is not None
         numbers = _numbers(self.source)
         if not numbers:
