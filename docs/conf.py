@@ -122,7 +122,8 @@ def _is_inherited_from_upstream(
     app: Any, what: str, name: str, obj: Any, skip: bool, options: Any
 ) -> bool | None:
     """Leave out what a class inherits from other packages: their documentation has it."""
-    if what == "class" and name in _OF_SCVI_TOOLS:
+    # Without a docstring of its own, a `forward` would have that of torch.
+    if what == "class" and (name in _OF_SCVI_TOOLS or (name == "forward" and not obj.__doc__)):
         return True
     function = next(
         (getattr(obj, name) for name in ("fget", "func", "__func__") if hasattr(obj, name)), obj

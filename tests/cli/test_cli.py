@@ -169,7 +169,7 @@ def test_every_model_has_a_vocabulary_of_its_own(capsys):
 
 def test_a_configuration_is_what_could_be_typed(tmp_path, capsys):
     typed = ["--model", "SimCLR", "--hidden-dims", "16", "8", "--loss=dcl", "--no-progress"]
-    typed += ["--augmentation", "mask", "gene_swap", "--gradient-clip", "none", "--batch-key", "off"]
+    typed += ["--augmentation", "mask", "gene_swap", "--gradient-clip=none", "--batch-key", "off"]
     assert main(["train", *typed, "--print-config"]) == 0
     text = capsys.readouterr().out
     assert "loss: dcl\n" in text

@@ -69,7 +69,7 @@ class _TakeRows(torch.autograd.Function):
 
 
 def take_rows(parameter: Tensor, rows: Tensor) -> Tensor:
-    """Rows of a parameter, whose gradient is of these rows only, as :class:`RowAdamW` takes it.
+    """Rows of a parameter, whose gradient is of these rows only, as ``RowAdamW`` takes it.
 
     Parameters
     ----------
@@ -164,7 +164,7 @@ class GeneDecoder(nn.Linear):
             Shape ``(n_cells, n_in)``.
         genes
             Genes to decode, ascending, all by default. The gradient of the weights is then sparse,
-            rows of these genes only, as :class:`scssl.train.RowAdamW` takes it.
+            rows of these genes only, as ``scssl.train.RowAdamW`` takes it.
         """
         if genes is None:
             return super().forward(hidden)
