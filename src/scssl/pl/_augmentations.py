@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from scssl._checks import check_adata, check_whole, either, get_labels, get_matrix
 from scssl._random import RNG, as_seed, derive_generator, derive_seed
 
+from ._figure import PALETTE, figure, finish, make_panels
+
 if TYPE_CHECKING:
-    import numpy as np
     from anndata import AnnData
     from matplotlib.axes import Axes
 
     from scssl.augment import Augmentation
 
 _PANELS = ("cells", "library", "genes")
-# Colours that colour-blind readers tell apart (Okabe and Ito).
-_COLORS = {"view 0": "#0072B2", "view 1": "#D55E00"}
+_COLORS = dict(zip(("view 0", "view 1"), PALETTE, strict=False))
 
 
+@figure
 def augmentations(
     adata: AnnData,
     augmentation: str | Augmentation | Sequence[str | Augmentation] = "default",
@@ -71,18 +77,9 @@ def augmentations(
         Number of cells to augment.
     rng
         Seed or generator of the cells and views.
-    show
-        Show the figure. By default shown, unless `save` or `ax` is given or scanpy's ``autoshow``
-        is off.
-    save
-        File to save the figure in; its ending is the format.
-    ax
-        Axes to draw in; for one panel only.
+    {figure}
 
-    Returns
-    -------
-    matplotlib.axes.Axes or list of matplotlib.axes.Axes or None
-        The axes, a list for several panels; `None` when the figure is shown.
+    {axes}
 
     Raises
     ------
@@ -100,24 +97,15 @@ def augmentations(
     >>> [ax.get_xlabel() for ax in axes[1:]]
     ['original expression', 'expression of a cell', 'genes above zero']
     """
-    import matplotlib.pyplot as plt
-
-    from scssl._checks import check_adata, check_integers
     from scssl.augment import augmentation as make_augmentation
 
-    from ._finish import finish
-
     check_adata(adata)
-    check_integers(n_cells=(n_cells, 1), batch_size=(batch_size, 2))
+    batch_size = check_whole("batch_size", batch_size, 2)
+    n_cells = min(check_whole("n_cells", n_cells), adata.n_obs, batch_size)
     names = _check_panels(panels)
     steps = make_augmentation(augmentation)
-    n_cells = min(n_cells, adata.n_obs, batch_size)
     shown = [(name, i) for name in names for i in range(n_cells if name == "cells" else 1)]
-    if ax is not None and len(shown) > 1:
-        raise ValueError(
-            f"{len(shown)} panels do not fit in one `ax`: give panels={names[0]!r}"
-            f"{' and n_cells=1' if names[0] == 'cells' else ''}, or no `ax`."
-        )
+    advice = f"give panels={names[0]!r}{' and n_cells=1' if names[0] == 'cells' else ''}"
     drawn = _views(
         adata,
         steps,
@@ -128,16 +116,7 @@ def augmentations(
         batch_size=batch_size,
         seed=as_seed(rng),
     )
-    if ax is not None:
-        axes, show = [ax], bool(show)
-    else:
-        size = (3.4 * len(shown), 3.3)
-        figure, grid = plt.subplots(
-            1, len(shown), figsize=size, squeeze=False, layout="constrained"
-        )
-        axes = list(grid[0])
-        figure.suptitle(_title(steps, len(shown)), fontsize="medium")
-        figure.legend(handles=_legend(names), loc="outside lower center", ncols=3, frameon=False)
+    axes = make_panels(len(shown), ax, (3.4 * len(shown), 3.3), advice)
     for panel, (name, i) in zip(axes, shown, strict=True):
         if name == "cells":
             _draw_cell(panel, drawn, i)
@@ -146,8 +125,10 @@ def augmentations(
         panel.spines[["top", "right"]].set_visible(False)
     if ax is not None:
         ax.legend(handles=_legend(names), frameon=False, fontsize="small")
-    found = finish(axes, show=show, save=save)
-    return found[0] if found is not None and len(found) == 1 else found
+    elif (whole := axes[0].get_figure(root=True)) is not None:
+        whole.suptitle(_title(steps, len(shown)), fontsize="medium")
+        whole.legend(handles=_legend(names), loc="outside lower center", ncols=3, frameon=False)
+    return finish(axes, ax, show=show, save=save)
 
 
 @dataclass(frozen=True)
@@ -162,8 +143,6 @@ class _Drawn:
 
     def measures(self, name: str) -> dict[str, np.ndarray]:
         """A number of each cell, of the original and of each view."""
-        import numpy as np
-
         every = {"original": self.original, **self.views}
         if name == "genes":
             return {which: (x > 0).sum(1) for which, x in every.items()}
@@ -177,7 +156,7 @@ def _check_panels(panels: str | Sequence[str]) -> list[str]:
     names = [panels] if isinstance(panels, str) else list(panels)
     if not names or not set(names) <= set(_PANELS) or len(set(names)) < len(names):
         raise ValueError(
-            f"`panels` must be some of {', '.join(map(repr, _PANELS))}, found {panels!r}."
+            f"`panels` must be {either(_PANELS)}, or a list of these, found {panels!r}."
         )
     return names
 
@@ -194,10 +173,8 @@ def _views(
     seed: int,
 ) -> _Drawn:
     """Draw a batch and two views of it."""
-    import numpy as np
     import torch
 
-    from scssl._checks import get_labels
     from scssl.augment import ViewContext, two_views
     from scssl.data import (
         NeighborTable,
@@ -210,13 +187,7 @@ def _views(
     from scssl.data.graphs import batch_codes, batch_keys, check_edges, check_graph_cells
     from scssl.nn import SparseRows
 
-    from ._depth import Depth
-
-    if layer is not None and layer not in adata.layers:
-        found = ", ".join(repr(name) for name in adata.layers if name is not None) or "none"
-        raise KeyError(f"There is no layer {layer!r} in adata.layers; there are: {found}.")
-    matrix = adata.X if layer is None else adata.layers[layer]
-    where = "adata.X" if layer is None else f'adata.layers["{layer}"]'
+    matrix, where = get_matrix(adata, layer)
     kind = resolve_input(scan_matrix(matrix, where=where), input).kind
     source = open_rows(matrix, where=where)
 
@@ -272,7 +243,7 @@ def _views(
         for view in (0, 1)
     )
     rng = torch.Generator().manual_seed(derive_seed(seed, "views"))
-    depth = Depth(augmentation, len(cells))
+    depth = _Depth(augmentation, len(cells))
     with depth.watched():
         views = two_views(x, augmentation, rng, (contexts[0], contexts[1]))
     dense = [v.to_dense() if isinstance(v, SparseRows) else v for v in (x, *views)]
@@ -285,6 +256,67 @@ def _views(
     return _Drawn(
         list(adata.obs_names[cells]), original, dict(zip(_COLORS, after, strict=True)), scale
     )
+
+
+class _Depth:
+    """What resampling of counts does to their sum, which the normalisation after it takes back.
+
+    Parameters
+    ----------
+    augmentation
+        Augmentation to watch, within :meth:`watched`.
+    n_cells
+        Cells of the batch.
+    """
+
+    def __init__(self, augmentation: Augmentation, n_cells: int) -> None:
+        import torch
+
+        self.augmentation, self.view = augmentation, 0
+        #: Counts that were drawn, relative to those before, of each cell in each view.
+        self.ratio = torch.ones(2, n_cells, dtype=torch.float64)
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        steps = list({id(step): step for step in _steps(self.augmentation)}.values())
+        try:
+            for step in steps:
+                vars(step)["transform"] = partial(self._transform, step.transform)
+                if hasattr(step, "_resample"):
+                    vars(step)["_resample"] = partial(self._resample, step._resample)
+            yield
+        finally:
+            for step in steps:
+                vars(step).pop("transform", None)
+                vars(step).pop("_resample", None)
+
+    def _transform(self, transform: Any, x: Any, applied: Any, rng: Any, context: Any) -> Any:
+        import torch
+
+        before, self.view = self.ratio[context.view].clone(), context.view
+        found = transform(x, applied, rng, context)
+        # What is applied to some of the cells is drawn for all, and kept for these.
+        self.ratio[context.view] = torch.where(applied, self.ratio[context.view], before)
+        return found
+
+    def _resample(self, resample: Any, counts: Any, cells: Any, n_cells: int, rng: Any) -> Any:
+        import torch
+
+        new = resample(counts, cells, n_cells, rng)
+        before, after = (
+            torch.zeros(n_cells, dtype=torch.float64).index_add_(0, cells, c.double())
+            for c in (counts, new)
+        )
+        self.ratio[self.view] *= torch.where(before > 0, after / before, 1)
+        return new
+
+
+def _steps(augmentation: Augmentation) -> Iterator[Augmentation]:
+    """An augmentation and all that it is made of."""
+    yield augmentation
+    inner = getattr(augmentation, "augmentation", None)
+    for step in (*getattr(augmentation, "steps", ()), *(() if inner is None else (inner,))):
+        yield from _steps(step)
 
 
 def _title(augmentation: Augmentation, n_panels: int) -> str:
@@ -332,8 +364,6 @@ def _draw_cell(ax: Axes, drawn: _Drawn, cell: int) -> None:
 
 
 def _draw_distribution(ax: Axes, drawn: _Drawn, name: str) -> None:
-    import numpy as np
-
     measures = drawn.measures(name)
     together = np.concatenate(list(measures.values()))
     # Bins that are not wide at all where all cells are the same.

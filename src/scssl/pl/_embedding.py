@@ -7,14 +7,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from scssl._checks import check_adata, check_key, get_embedding
 from scssl._random import RNG, as_seed, derive_seed
 
+from ._figure import figure, finish
+
 if TYPE_CHECKING:
-    import numpy as np
     from anndata import AnnData
     from matplotlib.axes import Axes
 
 
+@figure
 def embedding(
     adata: AnnData,
     use_rep: str | Sequence[str] = "X_ssl",
@@ -56,20 +61,11 @@ def embedding(
         computed every time.
     key_added
         Name of the UMAP; ``f"{use_rep}_umap"`` by default. For one `use_rep` only.
-    show
-        Show the figure. By default shown, unless `save` or `ax` is given or scanpy's ``autoshow``
-        is off.
-    save
-        File to save the figure in; its ending is the format.
-    ax
-        Axes to draw in; for one panel only.
+    {figure}
     **kwargs
         Passed to :func:`scanpy.pl.embedding`. For several embeddings `title` has one title for each.
 
-    Returns
-    -------
-    matplotlib.axes.Axes or list of matplotlib.axes.Axes or None
-        The axes, a list for several panels; `None` when the figure is shown.
+    {axes}
 
     Raises
     ------
@@ -90,10 +86,6 @@ def embedding(
     """
     import scanpy as sc
 
-    from scssl._checks import check_adata
-
-    from ._finish import finish
-
     check_adata(adata)
     if isinstance(use_rep, str):
         basis = _two_dimensions(adata, use_rep, n_neighbors, min_dist, as_seed(rng), key_added)
@@ -108,10 +100,7 @@ def embedding(
             key: _two_dimensions(adata, key, n_neighbors, min_dist, seed, None) for key in keys
         }
         axes = _side_by_side(adata, bases, color, kwargs)
-    if ax is not None:
-        show = bool(show)
-    shown = finish(axes, show=show, save=save)
-    return shown[0] if shown is not None and len(shown) == 1 else shown
+    return finish(axes, ax, show=show, save=save)
 
 
 def _two_dimensions(
@@ -123,8 +112,6 @@ def _two_dimensions(
     key_added: str | None,
 ) -> str:
     """Entry of `obsm` with the embedding in two dimensions, computed unless it is there."""
-    from scssl._checks import check_key, get_embedding
-
     values = get_embedding(adata, use_rep)
     if values.shape[1] == 2:
         return use_rep
@@ -218,8 +205,6 @@ def _legend_width(adata: AnnData, color: str | Sequence[str] | None) -> float | 
 
 
 def _fingerprint(values: np.ndarray) -> str:
-    import numpy as np
-
     content = np.ascontiguousarray(values)
     return hashlib.sha256(
         str((content.shape, content.dtype)).encode() + content.tobytes()
@@ -228,7 +213,6 @@ def _fingerprint(values: np.ndarray) -> str:
 
 def _umap(values: np.ndarray, n_neighbors: int, min_dist: float, seed: int) -> np.ndarray:
     """UMAP of ``values``, computed on an AnnData that holds nothing else."""
-    import numpy as np
     import scanpy as sc
     from anndata import AnnData
 

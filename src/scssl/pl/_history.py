@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ._figure import PALETTE, figure, finish, make_panels
+
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
@@ -19,10 +21,10 @@ _NAMES = {
     "lr": "learning rate",
     "latent_std": "standard deviation of the embedding",
 }
-# Colours that colour-blind readers tell apart (Okabe and Ito).
-_COLORS = {"train_loss": "#0072B2", "validation_loss": "#D55E00"}
+_COLORS = dict(zip(_LOSSES, PALETTE, strict=False))
 
 
+@figure
 def history(
     model: SSLModel,
     keys: str | Sequence[str] | None = None,
@@ -41,18 +43,9 @@ def history(
         Entries of `model.history` to draw, one panel each. By default the losses share a panel,
         with the epoch of the least validation loss marked, and the effective rank has the next:
         near 1 means that the embedding has collapsed onto a line.
-    show
-        Show the figure. By default shown, unless `save` or `ax` is given or scanpy's ``autoshow``
-        is off.
-    save
-        File to save the figure in; its ending is the format.
-    ax
-        Axes to draw in; for one panel only, by default the losses.
+    {figure}
 
-    Returns
-    -------
-    matplotlib.axes.Axes or list of matplotlib.axes.Axes or None
-        The axes, a list for several panels; `None` when the figure is shown.
+    {axes}
 
     Raises
     ------
@@ -72,29 +65,12 @@ def history(
     >>> ax.get_xlabel()
     'epoch'
     """
-    import matplotlib.pyplot as plt
-
-    from ._finish import finish
-
     recorded = _recorded(model)
-    panels = _panels(recorded, keys, single=ax is not None)
-    if ax is not None:
-        if len(panels) > 1:
-            raise ValueError(
-                f"{len(panels)} panels do not fit in one `ax`: give one of `keys`, or no `ax`."
-            )
-        axes = [ax]
-        show = bool(show)
-    else:
-        size = (4.2 * len(panels), 3.2)
-        figure, grid = plt.subplots(
-            1, len(panels), figsize=size, squeeze=False, layout="constrained"
-        )
-        axes = list(grid[0])
-    for panel, names in zip(axes, panels, strict=True):
+    curves = _curves(recorded, keys, single=ax is not None)
+    axes = make_panels(len(curves), ax, (4.2 * len(curves), 3.2), "give one of `keys`")
+    for panel, names in zip(axes, curves, strict=True):
         _draw(panel, {name: recorded[name] for name in names})
-    drawn = finish(axes, show=show, save=save)
-    return drawn[0] if drawn is not None and len(drawn) == 1 else drawn
+    return finish(axes, ax, show=show, save=save)
 
 
 def _recorded(model: Any) -> Mapping[str, pd.DataFrame]:
@@ -107,7 +83,7 @@ def _recorded(model: Any) -> Mapping[str, pd.DataFrame]:
     return found
 
 
-def _panels(
+def _curves(
     recorded: Mapping[str, pd.DataFrame], keys: str | Sequence[str] | None, *, single: bool
 ) -> list[list[str]]:
     """Entries of the history that go in each panel."""
@@ -132,7 +108,7 @@ def _draw(ax: Axes, curves: Mapping[str, pd.DataFrame]) -> None:
         marker = "o" if len(values) == 1 else None
         label = _NAMES.get(name, name.replace("_", " "))
         ax.plot(
-            values.index, values, color=_COLORS.get(name, "#0072B2"), label=label, marker=marker
+            values.index, values, color=_COLORS.get(name, PALETTE[0]), label=label, marker=marker
         )
         if name == "validation_loss" and len(values):
             place = int(values.argmin())

@@ -6,13 +6,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from scssl._checks import check_number
 from scssl._errors import warn
+
+from ._figure import PALETTE, figure, finish, make_panels
+from ._score_tables import check_scores, in_order, name_of
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
 
+@figure
 def metric_bars(
     scores: pd.DataFrame,
     metrics: str | Sequence[str],
@@ -49,18 +56,9 @@ def metric_bars(
         Level of the confidence interval.
     bars
         Draw bars, which start at zero, or only points, whose axis starts where they do.
-    show
-        Show the figure. By default shown, unless `save` or `ax` is given or scanpy's ``autoshow``
-        is off.
-    save
-        File to save the figure in; its ending is the format.
-    ax
-        Axes to draw in; for one panel only.
+    {figure}
 
-    Returns
-    -------
-    matplotlib.axes.Axes or list of matplotlib.axes.Axes or None
-        The axes, a list for several panels; `None` when the figure is shown.
+    {axes}
 
     Raises
     ------
@@ -80,38 +78,23 @@ def metric_bars(
     >>> [round(float(bar.get_height()), 2) for bar in ax.patches]
     [0.45, 0.55]
     """
-    import matplotlib.pyplot as plt
-
-    from scssl._checks import check_number
-
-    from ._finish import finish
-    from ._score_tables import check_scores, in_order, name_of
-
     names = [metrics] if isinstance(metrics, str) else list(metrics)
     keys = {"arm_key": arm_key, "repeat_key": repeat_key, "group_key": group_key}
     check_scores(scores, names, keys)
     check_number("interval", interval, "(0, 1)")
     if not names or not len(scores):
         raise ValueError("There is nothing to draw: `metrics` or `scores` is empty.")
-    panels: list[dict[str, tuple[pd.DataFrame, str]]]
+    drawn: list[dict[str, tuple[pd.DataFrame, str]]]
     if group_key is None:
-        panels = [{name_of(name): (scores, name) for name in names}]
+        drawn = [{name_of(name): (scores, name) for name in names}]
     else:
         groups = {str(g): scores[scores[group_key] == g] for g in in_order(scores[group_key])}
-        panels = [{group: (rows, name) for group, rows in groups.items()} for name in names]
-    if ax is not None:
-        if len(panels) > 1:
-            raise ValueError(
-                f"{len(panels)} panels do not fit in one `ax`: give one of `metrics`, or no `ax`."
-            )
-        axes, show = [ax], bool(show)
-    else:
-        arms = in_order(scores[arm_key])
-        width = 1.1 + len(panels[0]) * (0.35 + 0.3 * len(arms))
-        size = (width * len(panels) + 0.11 * max(len(str(arm)) for arm in arms) + 0.3, 3.2)
-        _, grid = plt.subplots(1, len(panels), figsize=size, squeeze=False, layout="constrained")
-        axes = list(grid[0])
-    for panel, groups_of in zip(axes, panels, strict=True):
+        drawn = [{group: (rows, name) for group, rows in groups.items()} for name in names]
+    arms = in_order(scores[arm_key])
+    width = 1.1 + len(drawn[0]) * (0.35 + 0.3 * len(arms))
+    size = (width * len(drawn) + 0.11 * max(len(str(arm)) for arm in arms) + 0.3, 3.2)
+    axes = make_panels(len(drawn), ax, size, "give one of `metrics`")
+    for panel, groups_of in zip(axes, drawn, strict=True):
         _draw(panel, groups_of, scores, arm_key, repeat_key, interval, bars=bars)
     for panel, name in zip(axes, names, strict=False):
         single = group_key is not None or len(names) == 1
@@ -121,8 +104,7 @@ def metric_bars(
         elif single:
             panel.set_xticks([])
     axes[-1].legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
-    drawn = finish(axes, show=show, save=save)
-    return drawn[0] if drawn is not None and len(drawn) == 1 else drawn
+    return finish(axes, ax, show=show, save=save)
 
 
 def _draw(
@@ -135,10 +117,6 @@ def _draw(
     *,
     bars: bool,
 ) -> None:
-    import numpy as np
-
-    from ._score_tables import PALETTE, in_order
-
     arms = in_order(scores[arm_key])
     width = 0.8 / len(arms)
     for number, arm in enumerate(arms):
@@ -181,8 +159,6 @@ def _draw(
 
 def _repeats(rows: pd.DataFrame, metric: str, repeat_key: str | None) -> Any:
     """Score of each repeat, the mean of its rows."""
-    import numpy as np
-
     values = rows[metric]
     if values.isna().any():
         warn(

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import pandas as pd
+
+from scssl._checks import some
+from scssl._errors import warn
+
+from ._figure import PALETTE, figure, finish, make_panels
+from ._score_tables import check_scores, in_order, name_of
+
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.axes import Axes
 
+_GAP = 4.0  # points between a dot and its name
+_N_STEPS = 12
 
+
+@figure
 def paired_scatter(
     scores: pd.DataFrame,
     metric: str,
@@ -52,18 +65,9 @@ def paired_scatter(
         Column with what is drawn in panels of its own, such as the number of labels.
     names
         Write the names of the data sets beside the dots.
-    show
-        Show the figure. By default shown, unless `save` or `ax` is given or scanpy's ``autoshow``
-        is off.
-    save
-        File to save the figure in; its ending is the format.
-    ax
-        Axes to draw in; for one panel only.
+    {figure}
 
-    Returns
-    -------
-    matplotlib.axes.Axes or list of matplotlib.axes.Axes or None
-        The axes, a list for several panels; `None` when the figure is shown.
+    {axes}
 
     Raises
     ------
@@ -88,14 +92,6 @@ def paired_scatter(
     >>> ax.get_title()
     'above: 1 of 2 (50%)'
     """
-    import matplotlib.pyplot as plt
-    import pandas as pd
-
-    from ._finish import finish
-    from ._labels import label_dots
-    from ._pairs import pairs_of
-    from ._score_tables import check_scores, in_order, name_of
-
     keys = {"arm_key": arm_key, "dataset_key": dataset_key, "panel_key": panel_key}
     if repeat_key == "seed" and isinstance(scores, pd.DataFrame) and "seed" not in scores:
         repeat_key = None
@@ -106,25 +102,17 @@ def paired_scatter(
             raise ValueError(
                 f"{name}={arm!r} is no arm in {arm_key!r}; there are {', '.join(map(repr, arms))}."
             )
-    panels: dict[Any, pd.DataFrame] = {None: scores}
+    rows_of: dict[Any, pd.DataFrame] = {None: scores}
     if panel_key is not None:
-        panels = {
+        rows_of = {
             value: scores[scores[panel_key] == value] for value in in_order(scores[panel_key])
         }
     pairs = {
-        value: pairs_of(rows, metric, x, y, arm_key, dataset_key, repeat_key)
-        for value, rows in panels.items()
+        value: _pairs_of(rows, metric, x, y, arm_key, dataset_key, repeat_key)
+        for value, rows in rows_of.items()
     }
-    if ax is not None:
-        if len(pairs) > 1:
-            raise ValueError(
-                f"{len(pairs)} panels do not fit in one `ax`: choose the rows of one, or give no `ax`."
-            )
-        axes, show = [ax], bool(show)
-    else:
-        size = (3.6 * len(pairs) + 0.2, 3.9)
-        _, grid = plt.subplots(1, len(pairs), figsize=size, squeeze=False, layout="constrained")
-        axes = list(grid[0])
+    size = (3.6 * len(pairs) + 0.2, 3.9)
+    axes = make_panels(len(pairs), ax, size, "choose the rows of one")
     limits = _limits(list(pairs.values()))
     for panel, (value, points) in zip(axes, pairs.items(), strict=True):
         _draw(panel, points, limits)
@@ -133,15 +121,88 @@ def paired_scatter(
         panel.set_title("\n".join([*title, _count(points)]), fontsize="medium")
     if names:
         for panel, points in zip(axes, pairs.values(), strict=True):
-            label_dots(panel, points[["x", "y"]].to_numpy(), [str(name) for name in points.index])
-    drawn = finish(axes, show=show, save=save)
-    return drawn[0] if drawn is not None and len(drawn) == 1 else drawn
+            _label_dots(panel, points[["x", "y"]].to_numpy(), [str(name) for name in points.index])
+    return finish(axes, ax, show=show, save=save)
+
+
+def _pairs_of(
+    rows: pd.DataFrame,
+    metric: str,
+    x: str,
+    y: str,
+    arm_key: str,
+    dataset_key: str,
+    repeat_key: str | None,
+) -> pd.DataFrame:
+    """Mean and standard deviation of both arms by data set."""
+    rows = rows[rows[arm_key].isin([x, y])]
+    keys = [dataset_key, arm_key, *([] if repeat_key is None else [repeat_key])]
+    _check_one_row(rows, keys, repeat_key)
+    for name, of_set in rows.groupby(dataset_key, observed=True, sort=False):
+        # Without a key there is one repeat.
+        repeats = of_set[repeat_key] if repeat_key is not None else of_set[arm_key].map(lambda _: 0)
+        found = {arm: set(repeats[of_set[arm_key] == arm]) for arm in (x, y)}
+        for arm, other in ((x, y), (y, x)):
+            lacking = sorted(found[other] - found[arm], key=str)
+            if lacking:
+                what = "row" if repeat_key is None else f"{repeat_key} {_shown(lacking)}"
+                raise ValueError(
+                    f"Data set {name!r} has no {what} of {arm!r}, but of {other!r}: without the same "
+                    "runs of both arms the pair means nothing. Leave it out: "
+                    f"`scores = scores[scores[{dataset_key!r}] != {name!r}]`."
+                )
+    groups = rows.groupby([dataset_key, arm_key], observed=True, sort=False)[metric]
+    mean, sd = groups.mean().unstack(), groups.std().unstack()
+    broken = rows.loc[rows[metric].isna(), dataset_key].unique()
+    if len(broken):
+        warn(
+            f"{len(broken)} of {len(mean)} data sets are left out, their {metric!r} is NaN in a run: "
+            f"{some(broken)}."
+        )
+    points = mean[[x, y]].set_axis(["x", "y"], axis=1)
+    points[["x_sd", "y_sd"]] = sd[[x, y]].to_numpy()
+    return points[~points.index.isin(broken)]
+
+
+def _check_one_row(rows: pd.DataFrame, keys: list[str], repeat_key: str | None) -> None:
+    """Raise where a data set has several rows of an arm and repeat, with what tells them apart."""
+    twice = rows.duplicated(keys, keep=False)
+    if not twice.any():
+        return
+    first = rows[twice].iloc[0]
+    same = rows[(rows[keys] == first[keys]).all(axis=1)]
+    dataset, arm = (first[key] for key in keys[:2])
+    where = "" if repeat_key is None else f" with {repeat_key} {_shown([first[repeat_key]])}"
+    msg = f"Data set {dataset!r} has {len(same)} rows of {arm!r}{where}"
+    # Scores differ too, but nobody chooses a row by them.
+    apart = [
+        column
+        for column in rows
+        if rows[column].dtype.kind != "f" and not rows.duplicated([*keys, column]).any()
+    ]
+    if not apart:
+        msg += ", and no column says why. Keep one of them."
+        if repeat_key is None:
+            msg += " Of repeats, name the column as `repeat_key`."
+        raise ValueError(msg)
+    column, value = str(apart[0]), _shown([same[apart[0]].iloc[0]])
+    msg += (
+        f" that differ in {column!r}. Draw a panel for each of its values, `panel_key={column!r}`, or "
+        f"choose one: `scores = scores[scores[{column!r}] == {value}]`."
+    )
+    if repeat_key is None:
+        msg += f" If they are repeats: `repeat_key={column!r}`."
+    raise ValueError(msg)
+
+
+def _shown(values: list[Any]) -> str:
+    """Values as they are typed."""
+    plain = [value.item() if hasattr(value, "item") else value for value in values]
+    return ", ".join(map(repr, plain[:5]))
 
 
 def _limits(points: list[pd.DataFrame]) -> tuple[float, float]:
     """The same limits for both axes and all panels."""
-    import numpy as np
-
     values = np.concatenate([one[["x", "y"]].to_numpy().ravel() for one in points])
     if not len(values):
         return 0, 1
@@ -156,8 +217,6 @@ def _count(points: pd.DataFrame) -> str:
 
 
 def _draw(ax: Axes, points: pd.DataFrame, limits: tuple[float, float]) -> None:
-    from ._score_tables import PALETTE
-
     ax.plot(limits, limits, color="0.6", linewidth=1, zorder=0)
     if points[["x_sd", "y_sd"]].notna().to_numpy().any():
         ax.errorbar(
@@ -173,3 +232,75 @@ def _draw(ax: Axes, points: pd.DataFrame, limits: tuple[float, float]) -> None:
     ax.scatter(points["x"], points["y"], s=30, color=PALETTE[0], alpha=0.85, linewidth=0, zorder=2)
     ax.set(xlim=limits, ylim=limits, aspect="equal")
     ax.spines[["top", "right"]].set_visible(False)
+
+
+def _label_dots(ax: Axes, points: np.ndarray, names: Sequence[str]) -> None:
+    """Write names beside dots: each at the nearest place that no name or other dot is at.
+
+    Places are right and left of the dot, and above and below those in growing steps; names that are
+    not beside their dot have a thin line to it.
+    """
+    whole = ax.get_figure(root=True)
+    assert whole is not None
+    # The layout moves the axes when the figure is drawn first.
+    whole.draw_without_rendering()
+    dots = ax.transData.transform(np.asarray(points, dtype=float).reshape(-1, 2))
+    pixels = whole.dpi / 72
+    around = np.concatenate([dots - 2.5 * pixels, dots + 2.5 * pixels], axis=1)
+    taken = np.empty((0, 4))
+    inside = ax.get_window_extent()
+    # From above, so that names of a heap are stacked in the order of its dots.
+    for number in np.argsort(-dots[:, 1], kind="stable"):
+        text = ax.annotate(
+            names[number],
+            points[number],
+            (0, 0),
+            textcoords="offset points",
+            fontsize=7,
+            color="0.25",
+            va="center",
+            annotation_clip=False,
+        )
+        # Long names must not push panels apart.
+        text.set_in_layout(False)
+        box = text.get_window_extent()
+        others = np.concatenate([np.delete(around, number, axis=0), taken])
+        best = None
+        for step in sorted(range(-_N_STEPS, _N_STEPS + 1), key=abs):
+            for side in ("left", "right"):
+                dx = _GAP if side == "left" else -_GAP
+                low = dots[number, 0] + dx * pixels - (0 if side == "left" else box.width)
+                middle = dots[number, 1] + step * 0.55 * box.height
+                place = np.array(
+                    [low, middle - box.height / 2, low + box.width, middle + box.height / 2]
+                )
+                covered = _overlaps(place, others)
+                # Beyond the axes is better than over a name.
+                beyond = place[0] < inside.x0 or place[2] > inside.x1
+                cost = (covered, beyond, abs(step), side == "right")
+                if best is None or cost < best[0]:
+                    best = cost, place, (dx, step * 0.55 * box.height / pixels), side
+        assert best is not None
+        _, place, offset, side = best
+        taken = np.concatenate([taken, place[None]])
+        text.set(ha=side, position=offset)
+        if abs(offset[1]) > box.height / pixels:
+            ax.annotate(
+                "",
+                points[number],
+                offset,
+                textcoords="offset points",
+                arrowprops={"arrowstyle": "-", "color": "0.5", "linewidth": 0.5, "shrinkB": 2},
+                zorder=1,
+            )
+
+
+def _overlaps(place: np.ndarray, others: np.ndarray) -> int:
+    """Number of rectangles (left, bottom, right, top) that one lies on."""
+    apart = (
+        (others[:, 2] <= place[0])
+        | (others[:, 0] >= place[2])
+        | (others[:, 3] <= place[1])
+        | (others[:, 1] >= place[3])
+    )
+    return int((~apart).sum())

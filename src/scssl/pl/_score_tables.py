@@ -10,8 +10,6 @@ import numpy as np
 if TYPE_CHECKING:
     import pandas as pd
 
-# Colours that colour-blind readers tell apart (Okabe and Ito), those that print best first.
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
 _NAMES = {
     "macro_f1": "macro-F1",
     "weighted_f1": "weighted F1",
