@@ -295,9 +295,9 @@ def test_few_cells_are_all_there_is(counts):
         ({"layer": "raw"}, KeyError, "no layer 'raw' in adata.layers; there are: none"),
         ({"batch_key": "lane"}, KeyError, "adata.obs has no 'lane'"),
         ({"input": "counts"}, ValueError, "looks log-normalised"),
-        ({"n_cells": 0}, ValueError, "`n_cells` must be an integer of at least 1"),
+        ({"n_cells": 0}, ValueError, "`n_cells` must be a whole number of at least 1"),
         ({"batch_size": 1}, ValueError, "`batch_size`"),
-        ({"panels": "umap"}, ValueError, "`panels` must be some of 'cells', 'library', 'genes'"),
+        ({"panels": "umap"}, ValueError, "`panels` must be 'cells', 'library' or 'genes'"),
         ({"panels": []}, ValueError, "`panels`"),
     ],
 )

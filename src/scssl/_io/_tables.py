@@ -14,16 +14,9 @@ if TYPE_CHECKING:
 
 
 def read_text_table(path: Path) -> pd.DataFrame:
-    """Read a text file whose first line has the names of its columns.
+    """Frame of strings from a text file whose first line has the names of its columns.
 
-    Parameters
-    ----------
-    path
-        The file, with columns separated by tabs or commas, perhaps compressed.
-
-    Returns
-    -------
-    Frame of strings; without columns if the file is empty.
+    They are separated by tabs or commas, and the file may be compressed. An empty file has no columns.
     """
     import pandas as pd
 
@@ -62,26 +55,10 @@ class NameTable:
 
 
 def read_table(table: Any, *, argument: str, how_to_get: str) -> NameTable:
-    """Read a table from a file, or take it as it is.
+    """Table that is given as `argument`: a data frame, or the path for :func:`read_text_table`.
 
-    Parameters
-    ----------
-    table
-        Path of a text file whose first line has the names of its columns, separated by tabs or
-        commas, perhaps compressed; or a data frame.
-    argument
-        Name of the argument, for messages.
-    how_to_get
-        Where such a table is to be had, for messages.
-
-    Raises
-    ------
-    TypeError
-        If it is neither.
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        If there are no rows.
+    Raises, with where such a table is to be had (`how_to_get`), if it is neither, there is no such
+    file, or there are no rows.
     """
     import pandas as pd
 

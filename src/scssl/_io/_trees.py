@@ -222,32 +222,14 @@ def tensors_from_bytes(content: bytes, path: Path) -> dict[str, torch.Tensor]:
 def save_tree(tree: Any, tensors_path: str | Path, json_path: str | Path) -> None:
     """Write a nested value: tensors and arrays to one file, everything else to another.
 
-    Parameters
-    ----------
-    tree
-        Dicts, lists, tuples, numbers (``inf`` and ``nan`` included), strings, booleans, ``None``,
-        NumPy scalars and arrays, and tensors, nested up to 100 levels. Mappings and keys of every
-        such kind come back as they were, subclasses of ``dict`` as ``dict``.
-    tensors_path
-        safetensors file to write.
-    json_path
-        JSON file to write.
+    It may have dicts, lists, tuples, numbers (``inf`` and ``nan`` included), strings, booleans,
+    ``None``, NumPy scalars and arrays, and tensors, nested up to 100 levels. Mappings and keys of every
+    such kind come back as they were, subclasses of ``dict`` as ``dict``.
 
     Raises
     ------
     TypeError
         When something else is found; the message names its place.
-
-    Examples
-    --------
-    >>> import tempfile, torch
-    >>> from pathlib import Path
-    >>> from scssl._io._trees import load_tree, save_tree
-    >>> folder = Path(tempfile.mkdtemp())
-    >>> files = folder / "tensors.safetensors", folder / "tree.json"
-    >>> save_tree({"step": 3, 0: (torch.ones(2), float("inf"))}, *files)
-    >>> load_tree(*files)
-    {'step': 3, 0: (tensor([1., 1.]), inf)}
     """
     store = TensorStore()
     encoded = encode(tree, store)
@@ -264,14 +246,7 @@ def save_tree(tree: Any, tensors_path: str | Path, json_path: str | Path) -> Non
 
 
 def load_tree(tensors_path: str | Path, json_path: str | Path) -> Any:
-    """Value written by :func:`save_tree`; tensors come back on the CPU.
-
-    Parameters
-    ----------
-    tensors_path
-        safetensors file to read.
-    json_path
-        JSON file to read.
+    """Value written by :func:`save_tree` to these files; tensors come back on the CPU.
 
     Raises
     ------

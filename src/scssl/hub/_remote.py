@@ -498,14 +498,7 @@ def explained(
 ) -> Iterator[None]:
     """Turn errors of the client into built-in ones: what it says, and the line to type.
 
-    Parameters
-    ----------
-    repo_id
-        Repository that is asked for; `None` for all.
-    filename, revision
-        File that is asked for, if one is.
-    write
-        Whether it is written to.
+    The client asks for a repository (`None`: for all), or a file of it, or with `write` writes to it.
     """
     from huggingface_hub import constants, errors
 

@@ -261,12 +261,7 @@ def _views(
 class _Depth:
     """What resampling of counts does to their sum, which the normalisation after it takes back.
 
-    Parameters
-    ----------
-    augmentation
-        Augmentation to watch, within :meth:`watched`.
-    n_cells
-        Cells of the batch.
+    The augmentation is watched within :meth:`watched`.
     """
 
     def __init__(self, augmentation: Augmentation, n_cells: int) -> None:

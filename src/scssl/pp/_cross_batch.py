@@ -15,9 +15,9 @@ from scssl._checks import (
     check_whole,
     first_fraction,
     get_embedding,
+    get_labels,
     get_matrix,
     some,
-    whole_numbers,
 )
 from scssl._errors import warn
 from scssl._neighbors import EXACT_PAIRS, Index
@@ -169,7 +169,13 @@ def cross_batch_neighbors(
             f"{source} is zero in some cells (first: {first!r}), which have no angle to others. "
             'Leave them out, or take metric="euclidean".'
         )
-    _warn_of_small(names, sizes, max(k, n_within) if method == "mnn" else k, batch_key)
+    most = max(k, n_within) if method == "mnn" else k
+    small = sizes <= most
+    if small.any():
+        warn(
+            f"{small.sum()} of {len(names)} batches in adata.obs[{batch_key!r}] have no more than {most} "
+            f"cells, so that fewer neighbours than asked for are found in them: {some(names[small])}."
+        )
     if exact is None:
         exact = float(len(codes)) ** 2 <= EXACT_PAIRS
 
@@ -209,39 +215,24 @@ def cross_batch_neighbors(
             "n_batch_pairs": len(pairs),
             "exact": bool(exact),
             "seed": seed,
-            **(
-                {"n_neighbors_within": n_within, "max_anchors": max_anchors or 0}
-                if method == "mnn"
-                else {}
-            ),
         },
     }
+    if method == "mnn":
+        within = {"n_neighbors_within": n_within, "max_anchors": max_anchors or 0}
+        adata.uns[key]["params"].update(within)
     return adata if copy else None
 
 
 def _batches(adata: AnnData, key: str) -> tuple[np.ndarray, np.ndarray]:
     """Number of the batch of every cell, and the names in order."""
-    if key not in adata.obs:
-        found = ", ".join(map(repr, adata.obs.columns)) or "no columns"
-        raise KeyError(
-            f"adata.obs has no {key!r}; it has {found}. Set batch_key to the column of batches."
-        )
-    column = adata.obs[key]
-    unknown = int(column.isna().sum())
-    if unknown:
-        raise ValueError(
-            f"adata.obs[{key!r}] is missing for {unknown:,} of {len(column):,} cells. Take the others: "
-            f"`adata = adata[adata.obs[{key!r}].notna()].copy()`."
-        )
+    column = get_labels(adata, key, "batch_key")
     fraction = first_fraction(column)
     if fraction is not None:
         raise ValueError(
             f"adata.obs[{key!r}] holds fractions ({fraction:g}, ...), which are no batches. Set batch_key "
             "to the column of batches."
         )
-    names, codes = np.unique(
-        whole_numbers(column).astype(str).to_numpy(dtype=str), return_inverse=True
-    )
+    names, codes = np.unique(column.astype(str).to_numpy(dtype=str), return_inverse=True)
     if len(names) < 2:
         found = f"only the batch {str(names[0])!r}" if len(names) else "no cells"
         raise ValueError(
@@ -311,15 +302,6 @@ def _reaches_out(graph: sparse.csr_matrix, codes: np.ndarray) -> np.ndarray:
     return found
 
 
-def _warn_of_small(names: np.ndarray, sizes: np.ndarray, k: int, key: str) -> None:
-    small = sizes <= k
-    if small.any():
-        warn(
-            f"{small.sum()} of {len(names)} batches in adata.obs[{key!r}] have no more than {k} cells, "
-            f"so that fewer neighbours than asked for are found in them: {some(names[small])}."
-        )
-
-
 def _tell(names: np.ndarray, of_batch: np.ndarray, coverage: float, method: str) -> None:
     worst = int(of_batch.argmin())
     _LOGGER.info(
@@ -337,20 +319,10 @@ def _tell(names: np.ndarray, of_batch: np.ndarray, coverage: float, method: str)
 
 
 class BatchSearch:
-    """Search for nearest cells, batch by batch.
+    """Search for nearest cells in `values`, batch by batch; `codes` are the batches of the cells.
 
-    Parameters
-    ----------
-    values
-        Embedding of all cells, float32.
-    codes
-        Batch of each cell, 0 to the number of batches less one.
-    cosine
-        Whether neighbours are those of the smallest angle instead of the smallest distance.
-    exact
-        Whether to look at all cells.
-    seed
-        Seed of the approximate search.
+    By the smallest distance, or with `cosine` the smallest angle; `seed` is that of the search where
+    it is not `exact`.
     """
 
     def __init__(
@@ -410,17 +382,8 @@ class BatchSearch:
 def batch_pairs(n_batches: int, max_batches: int | None, seed: int) -> list[tuple[int, int]]:
     """Pairs of batches to compare, such that every batch is in as many.
 
-    All by default. Otherwise the first rounds of a tournament in random order, in each of which a
-    batch meets one other (or, where they are odd, one rests).
-
-    Parameters
-    ----------
-    n_batches
-        Number of batches.
-    max_batches
-        Others that a batch meets at most.
-    seed
-        Seed of the order.
+    All by default. Otherwise the first `max_batches` rounds of a tournament in random order, in each
+    of which a batch meets one other (or, where they are odd, one rests).
     """
     if max_batches is None or max_batches >= n_batches - 1:
         return [(a, b) for a in range(n_batches) for b in range(a + 1, n_batches)]
@@ -514,16 +477,9 @@ def connectivity(distances: np.ndarray) -> np.ndarray:
 
 
 def check_graph(graph: sparse.csr_matrix, codes: np.ndarray, batches: str) -> None:
-    """Raise unless a graph is what it should be: of these cells, without self, and sound.
+    """Raise unless a graph is of these cells, without self, and sound.
 
-    Parameters
-    ----------
-    graph
-        Neighbours of each cell.
-    codes
-        Batch of each cell.
-    batches
-        Whether neighbours are of the ``"same"`` batch, of ``"other"`` ones, or of ``"any"``.
+    Its neighbours are of the ``"same"`` batch, of ``"other"`` ones, or of ``"any"``.
     """
     n = len(codes)
     rows = np.repeat(np.arange(n), np.diff(graph.indptr))

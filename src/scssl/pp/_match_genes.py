@@ -215,18 +215,7 @@ def match_genes(
 
 
 class _Synonyms:
-    """Symbols by their other names.
-
-    Parameters
-    ----------
-    table
-        A file, a data frame or a dict, as :func:`scssl.pp.match_genes` describes them.
-
-    Raises
-    ------
-    FileNotFoundError, TypeError, ValueError
-        If it is none of these, or has no such columns.
-    """
+    """Symbols by their other names, of what :func:`scssl.pp.match_genes` takes as `synonyms`."""
 
     def __init__(self, table: Any) -> None:
         self._symbols: dict[str, set[str]] = defaultdict(set)
