@@ -563,7 +563,12 @@ def without(adata, what):
 @pytest.mark.parametrize(
     ("what", "options", "error", "match"),
     [
-        ("NaN batch", {}, ValueError, r"missing for 1 of 125 cells. Take the labelled cells: `adata = "),
+        (
+            "NaN batch",
+            {},
+            ValueError,
+            r"missing for 1 of 125 cells. Take the labelled cells: `adata = ",
+        ),
         ("one batch", {}, ValueError, r"has only the batch 'only'.*sc.pp.neighbors"),
         ("NaN value", {}, ValueError, r"NaN or infinite in 1 of 125 cells \(first: 'c4'\)"),
         ("zero cell", {"metric": "cosine"}, ValueError, r"zero in some cells \(first: 'c4'\)"),

@@ -3,6 +3,9 @@
 Nothing here can execute code on loading: no pickle, no class lookup. What JSON does not have
 (tuples, non-string keys, infinities, tensors, arrays) is written as a tagged object
 ``{"$": <tag>, ...}``; tensors and arrays are named entries of a safetensors file.
+
+``torch.save`` would not do: it pickles whatever it is given, and the reader that it has for weights
+alone could be made to run code before torch 2.10 (CVE-2026-24747).
 """
 
 from __future__ import annotations

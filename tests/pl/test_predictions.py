@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
+
 import anndata as ad
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 from sklearn.metrics import confusion_matrix as expected_matrix
+from sklearn.metrics import f1_score
 
 import scssl
 
@@ -175,3 +178,62 @@ def test_calibration_on_given_axes_and_saved(labelled, tmp_path):
     assert scssl.pl.calibration(labelled, ax=ax) is ax
     scssl.pl.calibration(labelled, save=tmp_path / "calibration.svg")
     assert (tmp_path / "calibration.svg").stat().st_size > 5000
+
+
+def test_predictions_come_after_labels_in_all_figures(labelled):
+    for draw in (scssl.pl.confusion_matrix, scssl.pl.per_class_f1, scssl.pl.calibration):
+        assert list(inspect.signature(draw).parameters)[:3] == ["adata", "label_key", "pred_key"]
+        assert draw(labelled, "label", "ssl_label", show=False) is not None
+
+
+# --- F1 by label ----------------------------------------------------------------------------------
+
+
+def two_predictions():
+    generator = np.random.default_rng(0)
+    known = generator.choice(list("ABCD"), 200, p=[0.5, 0.3, 0.15, 0.05])
+    obs = pd.DataFrame({"known": known})
+    for name, right in (("good", 0.8), ("bad", 0.4)):
+        other = generator.choice([*"ABCD", "unknown"], 200)
+        obs[name] = np.where(generator.random(200) < right, known, other)
+    obs.index = [f"cell{i}" for i in range(200)]
+    return ad.AnnData(obs=obs)
+
+
+def test_f1_of_labels_equals_scikit_learn():
+    adata = two_predictions()
+    ax = scssl.pl.per_class_f1(adata, "known", ["good", "bad"], names=["new", "old"], show=False)
+    names = list("ABCD")
+    f1 = {
+        key: f1_score(adata.obs["known"], adata.obs[key], labels=names, average=None)
+        for key in ("good", "bad")
+    }
+    order = np.argsort((f1["good"] + f1["bad"]) / 2)
+    sizes = adata.obs["known"].value_counts()
+    expected = [f"{names[i]} ({sizes[names[i]]})" for i in order]
+    assert [text.get_text() for text in ax.get_yticklabels()] == expected
+    for drawn, key, name in zip(ax.collections[1:], ("good", "bad"), ("new", "old"), strict=True):
+        np.testing.assert_allclose(np.asarray(drawn.get_offsets())[:, 0], f1[key][order])
+        assert drawn.get_label() == f"{name} (macro {f1[key].mean():.3f})"
+
+
+def test_f1_of_one_prediction(tmp_path):
+    adata = two_predictions()
+    ax = scssl.pl.per_class_f1(adata, "known", "good", show=False)
+    f1 = f1_score(adata.obs["known"], adata.obs["good"], labels=list("ABCD"), average="macro")
+    assert ax.get_title() == f"macro-F1 {f1:.3f}"
+    assert ax.get_legend() is None
+    scssl.pl.per_class_f1(adata, "known", "good", save=tmp_path / "f1.png")
+    assert (tmp_path / "f1.png").stat().st_size > 5000
+    _, ax = plt.subplots()
+    assert scssl.pl.per_class_f1(adata, "known", "good", ax=ax) is ax
+
+
+def test_per_class_f1_refuses():
+    adata = two_predictions()
+    with pytest.raises(ValueError, match="one name for each of the 2 predictions, found"):
+        scssl.pl.per_class_f1(adata, "known", ["good", "bad"], names=["one"])
+    with pytest.raises(KeyError, match="adata.obs has no 'ugly'"):
+        scssl.pl.per_class_f1(adata, "known", "ugly")
+    with pytest.raises(ValueError, match="has no cells to draw"):
+        scssl.pl.per_class_f1(adata[:0], "known", "good")
