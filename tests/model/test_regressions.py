@@ -13,7 +13,7 @@ from scssl._errors import BundleError, ScsslWarning
 from scssl.augment import Masking, RandomMask
 from scssl.hub import read_bundle, write_bundle
 
-from .conftest import SMALL, TRAIN, make_counts
+from .conftest import TRAIN, arguments_of, make_counts
 
 MODEL = scssl.model.MaskedAutoencoder
 
@@ -21,7 +21,7 @@ MODEL = scssl.model.MaskedAutoencoder
 def build(adata=None, *, setup=None, **kwargs):
     adata = make_counts() if adata is None else adata
     MODEL.setup_anndata(adata, **(setup or {}))
-    return MODEL(adata, **{**SMALL["MaskedAutoencoder"], **kwargs})
+    return MODEL(adata, **{**arguments_of(MODEL), **kwargs})
 
 
 class Payload:

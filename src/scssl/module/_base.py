@@ -182,6 +182,9 @@ class SSLModule(BaseModuleClass):
             Genes to decode per training step, `None` for all.
         """
 
+    def encoder_taken_over(self) -> None:
+        """Get ready to train an encoder that has the weights of another model from now on."""
+
     def after_step(self, step: int, n_steps: int) -> None:
         """Move on what is not trained by gradients.
 

@@ -2,28 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.distributed as dist
 from torch import Tensor
-
-
-class _Gather(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, z: Tensor) -> Tensor:
-        ctx.n_rows = len(z)
-        z = z.contiguous()
-        parts = [torch.empty_like(z) for _ in range(dist.get_world_size())]
-        dist.all_gather(parts, z)
-        return torch.cat(parts)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        # A copy: the sum is written in place, and the gradient may have other readers.
-        total = grad.clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(total)
-        return total.narrow(0, dist.get_rank() * ctx.n_rows, ctx.n_rows)
 
 
 def gather(z: Tensor) -> Tensor:
@@ -49,5 +30,7 @@ def gather(z: Tensor) -> Tensor:
     """
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
         return z
-    whole: Tensor = _Gather.apply(z)
-    return whole
+    # Not at the top: builds of PyTorch without processes do not have it.
+    from torch.distributed.nn.functional import all_gather
+
+    return torch.cat(all_gather(z))

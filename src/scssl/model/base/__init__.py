@@ -9,7 +9,7 @@ from ._genes import gene_columns, known_genes
 from ._labels import check_label_column, checked_weights, label_codes, trained_classes
 from ._modality_setup import ModalitySetup
 from ._model import SETUP, SSLModel
-from ._options import Count, NotNegative, Options, Positive, Rate, option, takes
+from ._options import Count, NotNegative, Options, Positive, Rate, checked, option, takes
 from ._reader import CellReader
 from ._registry import get_model_class, list_models, register_model
 from ._resolve import backbone_of, resolve
@@ -23,5 +23,6 @@ from ._setup import (
     refuse_missing,
 )
 from ._setup_method import SetupArgument
+from ._start import StartsFromEncoder
 from ._tissue import TISSUE, panels, record_tissue, tell_tissue
 from ._training import check_distributed, history_frames, history_lists, is_distributed

@@ -11,7 +11,23 @@ _MODELS: dict[str, type[SSLModel]] = {}
 
 
 def register_model[Model: type[SSLModel]](cls: Model) -> Model:
-    """Class decorator: make a model known by the name of its class."""
+    """Class decorator: make a model known by the name of its class, to be loaded by it.
+
+    Parameters
+    ----------
+    cls
+        A subclass of :class:`SSLModel`.
+
+    Raises
+    ------
+    ValueError
+        If another model has this name.
+    """
+    known = _MODELS.get(cls.__name__)
+    if known is not None and known.__module__ != cls.__module__:
+        raise ValueError(
+            f"There is a model {cls.__name__} in {known.__module__}. Give yours another name."
+        )
     _MODELS[cls.__name__] = cls
     return cls
 

@@ -6,7 +6,7 @@ from . import _methods
 from ._methods import *  # noqa: F403
 from ._model import JointEmbedding
 from ._network import JointEmbeddingModule, MomentumModule
-from ._options import Positive, Share
+from ._options import Share, Widths
 
 # The methods, as they are listed where they are defined.
 __all__ = ["JointEmbedding", *_methods.__all__]

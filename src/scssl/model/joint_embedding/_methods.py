@@ -13,14 +13,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from scssl.model.base import register_model
+from scssl.model.base import Positive, register_model
 from scssl.module import gather
 from scssl.nn import MemoryBank
 from scssl.objective import barlow_twins, dcl, dino, info_nce, negative_cosine, nt_xent, vicreg
 
 from ._model import JointEmbedding
 from ._network import JointEmbeddingModule, MomentumModule
-from ._options import Positive, Share
+from ._options import Share, Widths
 
 __all__ = ["BYOL", "DINO", "NNCLR", "BarlowTwins", "MoCo", "SimCLR", "SimSiam", "VICReg"]
 
@@ -165,7 +165,7 @@ class BYOL(JointEmbedding):
 
     class _Network(MomentumModule):
         def _add_heads(
-            self, *, predictor_dims: Sequence[int] = (256,), momentum: Share | None = None
+            self, *, predictor_dims: Widths = (256,), momentum: Share | None = None
         ) -> None:
             self._add_projector(256, self.n_latent)
             self._add_predictor(predictor_dims)
@@ -216,7 +216,7 @@ class SimSiam(JointEmbedding):
             "projection_dimensions": 1.05,
         }
 
-        def _add_heads(self, *, predictor_dims: Sequence[int] = (64,)) -> None:
+        def _add_heads(self, *, predictor_dims: Widths = (64,)) -> None:
             self._add_projector(256, 256, 256, last_batch_norm=True, last_affine=False)
             self._add_predictor(predictor_dims)
 
@@ -275,7 +275,7 @@ class NNCLR(JointEmbedding):
         def _add_heads(
             self,
             *,
-            predictor_dims: Sequence[int] = (64,),
+            predictor_dims: Widths = (64,),
             temperature: Positive = 0.2,
             queue_size: int | None = None,
         ) -> None:

@@ -29,13 +29,15 @@ from scssl.model.base import (
     DataSetup,
     SetupArgument,
     SSLModel,
+    StartsFromEncoder,
+    checked,
     copied,
 )
 from scssl.nn import Fusion
 
 from ._mudata import make_mudata_setup, read_mudata, stripped
 from ._network import JointEmbeddingModule
-from ._options import checked, constructor, documented, options_of
+from ._options import constructor, documented, options_of
 from ._views import (
     Views,
     choose_views,
@@ -53,7 +55,7 @@ _NO_COVARIATES = (
 )
 
 
-class JointEmbedding(SSLModel):
+class JointEmbedding(StartsFromEncoder, SSLModel):
     """Base of models that learn by comparing two views of each cell.
 
     Each cell is changed twice at random (``scssl.augment``); an encoder and a small projector map

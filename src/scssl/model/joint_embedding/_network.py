@@ -73,6 +73,7 @@ class JointEmbeddingModule(SSLModule):
     #: moves along: the loss of a copy that lags behind, or of a queue, says little about the encoder.
     loss_ranks_epochs = True
     compares_cells = True
+    warm_layers = ("gene_encoder",)
     # Of length 1 the projections of eight methods, run as they should be, on 400 synthetic cells and on
     # pbmc68k_reduced, 2 to 60 epochs, ended at 0.18 (DINO, 8 dimensions) or more; a point has 0.
     least_projected: Mapping[str, float] = {"projection_spread": 0.05}
@@ -328,6 +329,9 @@ class MomentumModule(JointEmbeddingModule):
         self.momentum = momentum
         self.target_encoder = deepcopy(self.encoder).requires_grad_(False)
         self.target_projector = deepcopy(self.projector).requires_grad_(False)
+
+    def encoder_taken_over(self) -> None:
+        self.target_encoder.load_state_dict(self.encoder.state_dict())
 
     def after_step(self, step: int, n_steps: int) -> None:
         assert self.projector is not None

@@ -5,14 +5,13 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
-from types import NoneType
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
-from scssl._checks import check_choice, check_number, check_whole, check_widths
+from scssl._checks import check_widths
 
-#: Numbers with the bounds that :func:`checked` holds them to.
-Positive = Annotated[float, "(0, inf)"]
+#: What an option is, and how it is checked.
 Share = Annotated[float, "[0, 1]"]
+Widths = Annotated[Sequence[int], check_widths]
 
 
 def options_of(function: Callable[..., Any], *, bounds: bool = True) -> dict[str, Any]:
@@ -23,26 +22,6 @@ def options_of(function: Callable[..., Any], *, bounds: bool = True) -> dict[str
         for name, one in inspect.signature(function).parameters.items()
         if one.kind is one.KEYWORD_ONLY
     }
-
-
-def checked(name: str, value: Any, kind: Any) -> Any:
-    """An argument as it is kept, or an error unless it is what its annotation says."""
-    none, bounds = NoneType in get_args(kind), "(-inf, inf)"
-    if none and value is None:
-        return None
-    if none:
-        kind = get_args(kind)[0]
-    if get_origin(kind) is Annotated:
-        kind, bounds = get_args(kind)
-    if get_origin(kind) is Literal:
-        return check_choice(name, value, get_args(kind))
-    if get_origin(kind) is Sequence:
-        return check_widths(name, value)
-    if kind is float:
-        return check_number(name, value, bounds, none=none)
-    if kind is int:
-        return check_whole(name, value, none=none)
-    return bool(value) if kind is bool else value
 
 
 def constructor(base: Any, own: Mapping[str, inspect.Parameter]) -> Callable[..., None]:

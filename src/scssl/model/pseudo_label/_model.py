@@ -21,6 +21,7 @@ from scssl.model.base import (
     DatasetsMixin,
     DataSetup,
     SetupArgument,
+    StartsFromEncoder,
     check_distributed,
     copied,
     history_frames,
@@ -45,7 +46,7 @@ _AGREED = 0.95
 
 
 @register_model
-class PseudoLabel(DatasetsMixin):
+class PseudoLabel(StartsFromEncoder, DatasetsMixin):
     """Learn embeddings by predicting clusters of the cells of many data sets :cite:p:`Zhang2022`.
 
     The cells of each data set are clustered by themselves, in several partitions from coarse to fine;

@@ -32,6 +32,8 @@ class PseudoLabelModule(SSLModule):
         Hyper-parameters.
     """
 
+    warm_layers = ("gene_encoder",)
+
     def __init__(self, n_genes: int, options: PseudoLabelOptions) -> None:
         super().__init__()
         self.options, self.n_latent = options, options.n_latent
