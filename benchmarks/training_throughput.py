@@ -111,6 +111,14 @@ def run_scssl(mode: str, counts, batch: int, hidden, seconds: float) -> dict[str
         dropout=0.1,
         activation="selu",
         masking=RandomMask(0.5),
+        mask_signal=None,
+        loss="mse",
+        latent_activation=False,
+        output_activation=None,
+        decoder=True,
+        encode_covariates=False,
+        n_categories={},
+        n_continuous=0,
     )
     loader = CellLoader(
         open_rows(counts), batch_size=batch, shuffle=True, input_kind="counts", drop_last=True

@@ -28,8 +28,8 @@ def folder(tmp_path, published, monkeypatch):
     counts = np.random.default_rng(0).poisson(1.5, (30, G)).astype(np.float32)
     ad.AnnData(counts, var=pd.DataFrame(index=symbols)).write_h5ad(tmp_path / "cells.h5ad")
     order = GeneOrder(G, tuple(ids[:5]), tuple(ids[-5:]))
-    for place in (scssl.published._autoencoder, scssl.published._classifier):
-        monkeypatch.setattr(place, "open_published", partial(place.open_published, order=order))
+    place = scssl.published._ssl_in_scg
+    monkeypatch.setattr(place, "open_published", partial(place.open_published, order=order))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -88,7 +88,7 @@ def test_from_the_hub(folder, published, monkeypatch):
         asked.append((repo_id, filename, kwargs["revision"]))
         return folder / "a.ckpt"
 
-    monkeypatch.setattr(scssl.published._autoencoder, "fetch_file", fetch_file)
+    monkeypatch.setattr(scssl.published._place, "fetch_file", fetch_file)
     repo = ("--repo", "TillR/sc_pretrained", "--revision", "v1")
     assert convert(*repo, "--file", "GPMask.ckpt") == 0
     assert asked == [("TillR/sc_pretrained", "Pretrained Models/GPMask.ckpt", "v1")]

@@ -353,14 +353,14 @@ def test_not_set_up(adata):
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"hidden_dims": ()}, "at least one unit"),
-        ({"n_latent": 0}, "at least one unit"),
+        ({"hidden_dims": ()}, "`hidden_dims` must be the width of at least one layer"),
+        ({"n_latent": 0}, "`n_latent` must be a whole number of at least 1"),
         ({"dropout": 1.0}, r"`dropout` must be a number in \[0, 1\)"),
         ({"activation": "tanhh"}, "`activation` must be one of"),
         ({"masking": "gp"}, "`masking` must be one of"),
         ({"mask_rate": 0}, "`mask_rate` must be between"),
         ({"mask_signal": "token"}, "`mask_signal` must be"),
-        ({"loss": "mae"}, "`loss` must be one of 'mse', 'nb', 'zinb', 'bce'; found 'mae'"),
+        ({"loss": "mae"}, "`loss` must be 'mse', 'nb', 'zinb' or 'bce', found 'mae'"),
     ],
 )
 def test_bad_arguments(adata, kwargs, message):

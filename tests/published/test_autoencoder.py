@@ -16,9 +16,9 @@ from scipy import sparse
 import scssl
 from scssl._errors import BundleError, GeneMismatchError
 from scssl.model import MaskedAutoencoder
-from scssl.published import _autoencoder as module
-from scssl.published._autoencoder import masked_autoencoder_from
+from scssl.published import _ssl_in_scg as module
 from scssl.published._gene_table import SCTAB, GeneOrder
+from scssl.published._ssl_in_scg import masked_autoencoder_from
 
 G = 60
 FAMILIES = ["autoencoder", "nb_autoencoder", "byol", "simsiam", "barlow_twins", "barlow_twins_raw"]
@@ -333,7 +333,7 @@ def test_files_in_a_folder(folder, read_file, monkeypatch):
 
 def test_files_that_are_not_there(folder):
     read = MaskedAutoencoder.from_pretrained
-    with pytest.raises(BundleError, match="no file GPMask.ckpt in .*copy, which holds Finetuned"):
+    with pytest.raises(BundleError, match="no file GPMask.ckpt in .*copy, which holds 'Finetuned"):
         read(folder, file="GPMask.ckpt", genes="var.csv")
     with pytest.raises(BundleError, match=r"no file var\.parquet in .*copy, which holds"):
         read(folder, file="RandomMask.ckpt")
@@ -350,7 +350,7 @@ def test_files_on_the_hub(folder, read_file, monkeypatch):
         asked.append((repo_id, filename, revision, token, expected_sha256))
         return folder / filename
 
-    monkeypatch.setattr(module, "fetch_file", fetch_file)
+    monkeypatch.setattr("scssl.published._place.fetch_file", fetch_file)
     monkeypatch.chdir(folder)
     repo, deep = "TillR/sc_pretrained", "Finetuned Models/Cell Type/HLCA_SSL.ckpt"
     digest = hashlib.sha256((folder / deep).read_bytes()).hexdigest()

@@ -253,7 +253,7 @@ def test_tables_of_symbols_that_are_refused(read, ids):
         read("vae", options={"symbols": pd.DataFrame({"feature_id": ids})})
     table = pd.DataFrame({"feature_id": ["ENSMUSG00000000001"], "feature_name": ["Gnai3"]})
     with pytest.raises(
-        GeneMismatchError, match="has none of the 40 genes: it has ids like ENSMUSG"
+        GeneMismatchError, match="has none of the 40 genes: it has ids like 'ENSMUSG"
     ):
         read("vae", options={"symbols": table})
     with pytest.raises(GeneMismatchError, match="has no column 'feature_id'"):
@@ -426,7 +426,7 @@ def test_files_in_a_folder(folder, monkeypatch):
 
 def test_files_that_are_not_there(folder):
     with pytest.raises(
-        BundleError, match=r"no file other\.config\.json in .*ckpt, which holds 2023"
+        BundleError, match=r"no file other\.config\.json in .*ckpt, which holds '2023"
     ):
         CellPLM.from_pretrained(folder, prefix="other")
     with pytest.raises(BundleError, match="There is no folder .*absent"):
@@ -472,7 +472,7 @@ def test_a_wrong_configuration_is_found_before_the_weights_are_fetched(folder, m
     path = folder / "20231027_85M.config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "enc_mod": "performer"}))
     monkeypatch.setattr(
-        "scssl.published._cellplm_file.read_checkpoint", lambda *_, **__: pytest.fail("read")
+        "scssl.published._ledger.read_checkpoint", lambda *_, **__: pytest.fail("read")
     )
     with pytest.raises(BundleError, match="enc_mod='performer'"):
         CellPLM.from_pretrained(folder / "20231027_85M")

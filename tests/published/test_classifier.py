@@ -12,7 +12,7 @@ from scipy import sparse
 
 from scssl._errors import BundleError
 from scssl.model import CellTypeClassifier, MaskedAutoencoder
-from scssl.published import _classifier as module
+from scssl.published import _ssl_in_scg as module
 from scssl.published._gene_table import GeneOrder
 
 G = 60

@@ -2,6 +2,5 @@
 
 from __future__ import annotations
 
-from ._autoencoder import masked_autoencoder_from
 from ._cellplm import cellplm_from, locate_cellplm
-from ._classifier import classifier_from
+from ._ssl_in_scg import classifier_from, masked_autoencoder_from

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from scssl._checks import some
 from scssl._errors import BundleError, GeneMismatchError
 from scssl._io import file_digest, read_text_table, texts
 from scssl.data.genes import bare_id, detect_id_type
@@ -120,9 +122,9 @@ def read_symbols(
     """
     frame, digest, source = _read_frame(table, ids_in_index=True)
     if SYMBOL not in frame:
-        columns = ", ".join(map(repr, frame.columns[:10]))
         raise GeneMismatchError(
-            f"The table of symbols ({source}) has no column {SYMBOL!r}; there are: {columns}."
+            f"The table of symbols ({source}) has no column {SYMBOL!r}; there are: "
+            f"{some(frame.columns, 10)}."
         )
     ids = [bare_id(name) for name in texts(frame[ID])]
     by_id = dict(zip(ids, texts(frame[SYMBOL]), strict=True))
@@ -131,7 +133,7 @@ def read_symbols(
     if not n:
         raise GeneMismatchError(
             f"The table of symbols ({source}) has none of the {len(genes):,} genes: it has ids like "
-            f"{', '.join(ids[:3])}, these are like {', '.join(genes[:3])}."
+            f"{some(ids[:3])}, these are like {some(genes[:3])}."
         )
     return symbols, {"source": source, "sha256": digest, "n": n}
 
@@ -152,9 +154,9 @@ def _read_frame(
     if ID not in frame and (frame.index.name == ID or (ids_in_index and _are_ids(frame.index))):
         frame = frame.rename_axis(ID).reset_index()
     if ID not in frame:
-        columns = ", ".join(map(repr, frame.columns[:10])) or "none"
         raise GeneMismatchError(
-            f"The gene table ({source}) has no column {ID!r} with Ensembl ids; there are: {columns}."
+            f"The gene table ({source}) has no column {ID!r} with Ensembl ids; there are: "
+            f"{some(frame.columns, 10) or 'none'}."
         )
     return frame, digest, source
 
@@ -167,34 +169,30 @@ def _check_ids(ids: tuple[str, ...], order: GeneOrder, source: str) -> None:
     if "" in ids:
         raise GeneMismatchError(f"The gene table ({source}) has no id in row {ids.index('')}.")
     if len(ids) != order.n_genes:
-        hint = ""
-        if len(ids) == 19_357:
-            hint = (
-                " It seems to be the list of genes of the data, which is longer and in another "
-                "order. "
-            )
+        of_data = (
+            " It seems to be the list of genes of the data, which is longer and in another order."
+        )
+        hint = of_data if len(ids) == 19_357 else ""
         raise GeneMismatchError(
             f"The gene table ({source}) has {len(ids):,} genes, the checkpoint {order.n_genes:,} "
             f"({order.name}).{hint} Pass the var.parquet that lies beside the checkpoints."
         )
     if len(set(ids)) != len(ids):
-        seen: set[str] = set()
-        twice = sorted({name for name in ids if name in seen or seen.add(name)})  # type: ignore[func-returns-value]
+        twice = sorted(name for name, n in Counter(ids).items() if n > 1)
         raise GeneMismatchError(
             f"The gene table ({source}) has {len(twice):,} ids more than once "
-            f"({', '.join(twice[:5])}): it cannot be the order of the inputs."
+            f"({some(twice)}): it cannot be the order of the inputs."
         )
     expected = dict(enumerate(order.first))
     expected |= {order.n_genes - len(order.last) + i: name for i, name in enumerate(order.last)}
     wrong = next((row for row, name in expected.items() if ids[row] != name), None)
     if wrong is not None:
         problem = f"row {wrong} is {ids[wrong]!r}, {expected[wrong]!r} is expected"
-    elif order.first_sha256 is not None and order.first_sha256[1] != _digest_of_ids(
-        ids[: order.first_sha256[0]]
-    ):
-        problem = f"the first {order.first_sha256[0]:,} rows are not those expected"
     else:
-        return
+        n, digest = order.first_sha256 or (0, None)
+        if digest in (None, hashlib.sha256("\n".join(ids[:n]).encode()).hexdigest()):
+            return
+        problem = f"the first {n:,} rows are not those expected"
     raise GeneMismatchError(
         f"The gene table ({source}) is not in the order of {order.name}: {problem}. Rows must be as "
         "they are in the var.parquet beside the checkpoints, neither sorted nor filtered, with Ensembl "
@@ -223,7 +221,3 @@ def _read_file(path: Path) -> Any:
         ) from error
     except (OSError, ValueError) as error:
         raise BundleError(f"{path} cannot be read as parquet: {error}") from error
-
-
-def _digest_of_ids(ids: tuple[str, ...]) -> str:
-    return hashlib.sha256("\n".join(ids).encode()).hexdigest()

@@ -405,7 +405,7 @@ def test_bad_arguments(adata, kwargs, error, message):
 
 
 def test_bad_learning_rate(adata):
-    with pytest.raises(ValueError, match="`backbone_lr` must not be negative"):
+    with pytest.raises(ValueError, match=r"`backbone_lr` must be a number in \[0, inf\)"):
         from_scratch(adata).train(backbone_lr=-1)
 
 

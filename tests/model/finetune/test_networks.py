@@ -6,7 +6,7 @@ import torch
 from sklearn.metrics import f1_score
 
 from scssl.augment import RandomMask
-from scssl.model.finetune._classifier_network import CellTypeClassifierModule
+from scssl.model.finetune._networks import CellTypeClassifierModule
 from scssl.model.masked_autoencoder._network import MaskedAutoencoderModule
 from scssl.train import RowAdamW
 
@@ -20,7 +20,14 @@ def backbone(dropout=0.5):
         dropout=dropout,
         activation="selu",
         masking=RandomMask(0.5),
+        mask_signal=None,
+        loss="mse",
+        latent_activation=False,
+        output_activation=None,
         decoder=False,
+        encode_covariates=False,
+        n_categories={},
+        n_continuous=0,
     )
 
 
@@ -31,7 +38,8 @@ def batch(n=16, seed=0):
 
 
 def build(**kwargs):
-    return CellTypeClassifierModule(backbone(), n_latent=4, n_classes=3, **kwargs)
+    options = {"loss": "ce", "temperature": 0.1, "head": "linear", "freeze": "none", **kwargs}
+    return CellTypeClassifierModule(backbone(), n_latent=4, n_classes=3, **options)
 
 
 def steps(module, n=5, **kwargs):

@@ -80,7 +80,7 @@ def test_by_default_new_genes_are_left_out():
     model = pretrained("PseudoLabel")
     tuned = CellTypeClassifier.from_ssl_model(model, make_counts(), "cell_type")
     assert len(tuned.genes) == 50
-    with pytest.raises(ValueError, match='`new_genes` must be "ignore" or "learn"'):
+    with pytest.raises(ValueError, match="`new_genes` must be 'ignore' or 'learn'"):
         CellTypeClassifier.from_ssl_model(model, make_counts(), "cell_type", new_genes="add")
 
 

@@ -16,7 +16,7 @@ from sklearn.linear_model import RidgeCV
 import scssl
 from scssl._errors import BundleError, GeneMismatchError, ScsslWarning
 from scssl.hub import read_bundle, write_bundle
-from scssl.model.finetune._protein_training import _PENALTIES
+from scssl.model.finetune._protein import _PENALTIES
 
 from ..conftest import SMALL, TRAIN, make_counts, make_proteins
 
@@ -388,8 +388,8 @@ def test_proteins_that_cannot_be_learnt(adata):
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"head": "deep"}, "`head` must be 'mlp' or 'linear'"),
-        ({"transform": "sqrt"}, "`transform` must be one of"),
+        ({"head": "deep"}, "`head` must be 'linear' or 'mlp'"),
+        ({"transform": "sqrt"}, "`transform` must be 'auto', 'log1p', 'clr' or None"),
         ({"n_components": -1}, "`n_components` must be"),
         ({"n_components": 2.5}, "`n_components` must be"),
         ({"freeze": 9}, "`freeze` must be"),

@@ -339,7 +339,9 @@ def test_published_architecture_of_the_preset():
     config = model._config()
     assert config["hidden_dims"] == [512, 512, 256, 256]
     assert (config["n_latent"], config["mask_signal"]) == (64, "rescale")
-    with pytest.raises(ValueError, match=r"no preset 'mae'; there are 'ssl_in_scg\.random_mask'"):
+    with pytest.raises(
+        ValueError, match=r"`preset` must be 'ssl_in_scg\.random_mask', .* found 'mae'"
+    ):
         MODEL.from_preset("mae", adata)
 
 

@@ -39,8 +39,22 @@ def statistics(mean, spread):
 
 def module(g=40, masking=None, **kwargs):
     torch.manual_seed(0)
-    options = {"hidden_dims": (16, 8), "n_latent": 4, "dropout": 0.0, "activation": "selu"}
-    return MaskedAutoencoderModule(g, masking=masking or RandomMask(0.5), **{**options, **kwargs})
+    options = {
+        "hidden_dims": (16, 8),
+        "n_latent": 4,
+        "dropout": 0.0,
+        "activation": "selu",
+        "masking": masking or RandomMask(0.5),
+        "mask_signal": None,
+        "loss": "mse",
+        "latent_activation": False,
+        "output_activation": None,
+        "decoder": True,
+        "encode_covariates": False,
+        "n_categories": {},
+        "n_continuous": 0,
+    }
+    return MaskedAutoencoderModule(g, **{**options, **kwargs})
 
 
 def dense_forward(m, x):

@@ -104,7 +104,7 @@ def test_what_was_taken_over_is_saved_before_training_too(source, tmp_path):
 def test_what_cannot_be_taken_over(source):
     with pytest.raises(ValueError, match=r"encoder\.2\.layers\.0.* has the shape"):
         MODEL.from_ssl_model(source, make_counts(), hidden_dims=(32, 8))
-    with pytest.raises(ValueError, match='"none" or "encoder"'):
+    with pytest.raises(ValueError, match="`freeze` must be 'none' or 'encoder'"):
         MODEL.from_ssl_model(source, make_counts(), freeze=2)
     adata = make_counts()
     MODEL.setup_anndata(adata)

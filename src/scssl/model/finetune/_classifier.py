@@ -2,40 +2,48 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self, get_args
 
 import numpy as np
 import pandas as pd
 import torch
 from anndata import AnnData
 
-from scssl._checks import check_number
-from scssl._random import RNG, as_seed
-from scssl.data import GeneVocabulary
+from scssl._checks import check_choice, check_number
+from scssl._random import RNG
+from scssl.data.keys import LABELS
 from scssl.model.base import (
     SETUP,
     Backbone,
+    CellReader,
     DataSetup,
     SetupArgument,
     SSLModel,
     check_label_column,
+    check_unused,
     checked_weights,
+    from_foreign,
+    label_codes,
     register_model,
     trained_classes,
 )
 from scssl.objective import SUPCON_TEMPERATURE
 
-from ._classifier_network import CellTypeClassifierModule
-from ._classifier_training import UNLABELED, LabelledTraining
-from ._from_pretrained import PublishedClassifierMixin
+from ._model import FineTunedModel, NewGenes
+from ._networks import CellTypeClassifierModule, Freeze, HeadKind, Loss
 
+_LOGGER = logging.getLogger("scssl")
+_UNLABELED = "unlabeled_category"
+# With fewer labelled cells of a typical class, a validation set costs more than it tells.
+_FEW_PER_CLASS = 30
 ClassWeight = Literal["balanced"] | Mapping[str, float] | None
 
 
 @register_model
-class CellTypeClassifier(PublishedClassifierMixin, LabelledTraining):
+class CellTypeClassifier(FineTunedModel):
     """Predict cell types, starting from any self-supervised model or from scratch.
 
     A head on the encoder of another model is trained with the encoder, or without it, on the cells
@@ -94,11 +102,13 @@ class CellTypeClassifier(PublishedClassifierMixin, LabelledTraining):
     ['CD14+ Monocyte', 'CD19+ B']
     """
 
+    module: CellTypeClassifierModule
+    _targets_are = "classes"
     _setup_takes: ClassVar[Mapping[str, SetupArgument]] = {
         "labels_key": SetupArgument(
             "Column of ``adata.obs`` with the classes to learn, at least two."
         ),
-        UNLABELED: SetupArgument(
+        _UNLABELED: SetupArgument(
             """Label of cells whose class is not known. They are not learnt from, nor are cells whose
             label is missing.""",
             str | None,
@@ -112,9 +122,9 @@ class CellTypeClassifier(PublishedClassifierMixin, LabelledTraining):
         *,
         backbone: str | Backbone = "MaskedAutoencoder",
         backbone_arguments: Mapping[str, Any] | None = None,
-        freeze: Literal["none", "encoder"] | int = "none",
-        head: Literal["linear", "mlp"] = "linear",
-        loss: Literal["ce", "supcon"] = "ce",
+        freeze: Freeze = "none",
+        head: HeadKind = "linear",
+        loss: Loss = "ce",
         supcon_temperature: float = SUPCON_TEMPERATURE,
         class_weight: ClassWeight = None,
         min_overlap: float = 0.5,
@@ -122,21 +132,10 @@ class CellTypeClassifier(PublishedClassifierMixin, LabelledTraining):
         **kwargs: Any,
     ) -> None:
         super().__init__(adata, registry)
-        seed = as_seed(rng)
-        self.classes = trained_classes(self.setup, self.registry_[SETUP].get(UNLABELED))
-        for name, value, known in (
-            ("head", head, ("linear", "mlp")),
-            ("loss", loss, ("ce", "supcon")),
-        ):
-            if value not in known:
-                raise ValueError(
-                    f"`{name}` must be {' or '.join(map(repr, known))}, found {value!r}."
-                )
-        self._start(backbone, {**(backbone_arguments or {}), **kwargs}, seed)
-        self._min_overlap = float(min_overlap)
-        self._arguments = {
-            "backbone": self._source.to_dict(),
-            "classes": self.classes,
+        self.classes = trained_classes(self.setup, self.registry_[SETUP].get(_UNLABELED))
+        check_choice("head", head, get_args(HeadKind))
+        check_choice("loss", loss, get_args(Loss))
+        arguments = {
             "freeze": freeze,
             "head": head,
             "loss": loss,
@@ -144,27 +143,23 @@ class CellTypeClassifier(PublishedClassifierMixin, LabelledTraining):
                 "supcon_temperature", supcon_temperature, "(0, inf)"
             ),
             "class_weight": checked_weights(class_weight, self.classes),
-            "min_overlap": self._min_overlap,
+            "min_overlap": float(min_overlap),
         }
-        self._finish(seed)
+        summary = f", {head} head for {len(self.classes)} classes, loss {loss}"
+        self._start(backbone, {**(backbone_arguments or {}), **kwargs}, rng, arguments, summary)
         if loss == "supcon" and registry is None and self.module.backbone_is_frozen:
             raise ValueError(
                 f'loss="supcon" trains the encoder, which freeze={freeze!r} keeps as it is. Pass loss="ce", or '
                 'freeze="none".'
             )
-        start = "pretrained" if self._source.pretrained else "new"
-        self._model_summary_string = (
-            f"{start} encoder of {self._source.model_class}{self._frozen(freeze)}, {head} head for "
-            f"{len(self.classes)} classes, loss {loss}"
-        )
         backbone = self._source.model_class  # not the weights once more
         self.init_params_ = self._get_init_params(locals())
 
     @classmethod
     def _checked_setup(cls, data: Any, given: dict[str, Any]) -> dict[str, Any]:
-        unlabeled = given.get(UNLABELED)
-        given = {**given, UNLABELED: None if unlabeled is None else str(unlabeled)}
-        check_label_column(data, given["labels_key"], given[UNLABELED])
+        unlabeled = given.get(_UNLABELED)
+        given = {**given, _UNLABELED: None if unlabeled is None else str(unlabeled)}
+        check_label_column(data, given["labels_key"], given[_UNLABELED])
         return super()._checked_setup(data, given)
 
     @classmethod
@@ -172,7 +167,7 @@ class CellTypeClassifier(PublishedClassifierMixin, LabelledTraining):
         cls, data: Any, setup: DataSetup, given: Mapping[str, Any]
     ) -> dict[str, Any]:
         recorded = super()._also_recorded(data, setup, given)
-        return {**recorded, UNLABELED: given[UNLABELED]}
+        return {**recorded, _UNLABELED: given[_UNLABELED]}
 
     @classmethod
     def from_ssl_model(
@@ -182,13 +177,13 @@ class CellTypeClassifier(PublishedClassifierMixin, LabelledTraining):
         labels_key: str,
         *,
         unlabeled_category: str | None = None,
-        freeze: Literal["none", "encoder"] | int = "none",
-        head: Literal["linear", "mlp"] = "linear",
-        loss: Literal["ce", "supcon"] = "ce",
+        freeze: Freeze = "none",
+        head: HeadKind = "linear",
+        loss: Loss = "ce",
         supcon_temperature: float = SUPCON_TEMPERATURE,
         class_weight: ClassWeight = None,
         min_overlap: float = 0.5,
-        new_genes: Literal["ignore", "learn"] = "ignore",
+        new_genes: NewGenes = "ignore",
         rng: RNG = 0,
     ) -> Self:
         """Classifier that starts from the encoder of another model.
@@ -245,6 +240,78 @@ class CellTypeClassifier(PublishedClassifierMixin, LabelledTraining):
         )
 
     @classmethod
+    def from_pretrained(
+        cls,
+        source: str | Path,
+        *,
+        file: str | Path | None = None,
+        genes: str | Path | pd.DataFrame | Sequence[str] | None = None,
+        classes: Sequence[str] | None = None,
+        labels_key: str = "cell_type",
+        layer: str | None = None,
+        sha256: str | None = None,
+        revision: str | None = None,
+        adata: AnnData | None = None,
+        device: str | torch.device = "cpu",
+        token: str | bool | None = None,
+    ) -> Self:
+        """Load a classifier of scssl, or a cell-type classifier of :cite:p:`Richter2025`.
+
+        With `file`, a checkpoint as published in ``TillR/sc_pretrained`` on the Hugging Face Hub,
+        encoder and head; see :meth:`MaskedAutoencoder.from_pretrained` for how it is read. Without
+        `file`, a model of scssl on the hub or in a folder.
+
+        Parameters
+        ----------
+        source
+            Repository, ``"owner/name"``, or a folder; or the path of a checkpoint.
+        file
+            Checkpoint in it, such as ``"Finetuned Models/Cell Type Prediction/HLCA_SSL.ckpt"``; or
+            the path of one.
+        classes
+            Names of the classes in the order of the network's outputs, which the checkpoints do not
+            hold.
+        labels_key
+            Name of the column with the classes.
+        genes, layer, sha256, revision, adata, device, token
+            As in :meth:`MaskedAutoencoder.from_pretrained`.
+
+        Raises
+        ------
+        BundleError
+            If there is no sound model, or the checkpoint is no classifier of a layout known here.
+        GeneMismatchError
+            If `genes` is not the table that belongs to the checkpoint.
+        FileNotFoundError, PermissionError, ConnectionError
+            If a repository or a file of it cannot be had.
+        ValueError
+            If `classes` are missing, not as many as the network has outputs, or not unique; if
+            arguments for checkpoints are given without `file`.
+
+        Examples
+        --------
+        >>> import scssl
+        >>> model = scssl.model.CellTypeClassifier.from_pretrained(
+        ...     "TillR/sc_pretrained",
+        ...     file="Finetuned Models/Cell Type Prediction/HLCA_SSL.ckpt",
+        ...     classes=names_of_the_classes,
+        ... )  # doctest: +SKIP
+        """
+        options: dict[str, Any] = {"classes": classes, "layer": layer, "sha256": sha256}
+        access: dict[str, Any] = {
+            "revision": revision,
+            "token": token,
+            "adata": adata,
+            "device": device,
+        }
+        if file is None and not Path(source).is_file():
+            check_unused('file="HLCA_SSL.ckpt"', genes=genes, **options)
+            return super().from_pretrained(source, **access)
+        options["labels_key"] = labels_key
+        model: Self = from_foreign("classifier_from", cls, source, file, genes, **options, **access)
+        return model
+
+    @classmethod
     def _make_module(
         cls, backbone: Backbone, arguments: Mapping[str, Any]
     ) -> CellTypeClassifierModule:
@@ -258,26 +325,82 @@ class CellTypeClassifier(PublishedClassifierMixin, LabelledTraining):
             freeze=arguments["freeze"],
         )
 
-    def _config(self) -> dict[str, Any]:
-        return self._arguments
-
     @classmethod
     def _from_config(cls, registry: dict[str, Any], config: Mapping[str, Any]) -> Self:
-        names = registry["field_registries"]["X"]["state_registry"]["column_names"]
-        rest = {
-            name: value for name, value in config.items() if name not in ("backbone", "classes")
-        }
         # Models saved by earlier versions do not say it: it was this.
-        rest.setdefault("supcon_temperature", 0.1)
-        backbone = Backbone.from_dict(config["backbone"], GeneVocabulary(names))
-        model = cls(registry=registry, backbone=backbone, **rest)
-        if model.classes != config["classes"]:
-            raise ValueError(
-                f"the classes are {config['classes']}, those of the setup {model.classes}"
-            )
-        return model
+        return super()._from_config(registry, {"supcon_temperature": 0.1, **config})
 
-    @torch.inference_mode()
+    def _training_data(self) -> CellReader:
+        data = super()._training_data()
+        key = self.setup.labels_key
+        assert key is not None
+        unlabeled = self.registry_[SETUP].get(_UNLABELED)
+        data.obs[LABELS] = label_codes(data.adata, key, self.classes, unlabeled)
+        return data
+
+    def _training_cells(self, data: CellReader) -> np.ndarray:
+        labelled = np.flatnonzero(data.obs[LABELS] >= 0)
+        _LOGGER.info(
+            "%s of %s cells have a label, of %d classes.",
+            f"{len(labelled):,}",
+            f"{data.n_cells:,}",
+            len(self.classes),
+        )
+        return labelled
+
+    def _default_train_size(self, labels: pd.Series | None) -> float:
+        assert labels is not None
+        return 1.0 if labels.astype(str).value_counts().median() < _FEW_PER_CLASS else 0.9
+
+    def _train_defaults(self, n_cells: int) -> dict[str, Any]:
+        batch_size = 128 if n_cells < 20_000 else 512
+        per_epoch = -(-n_cells // batch_size)
+        # With a few labels an epoch is one step, and a pretrained encoder needs fewer of them.
+        most = 100 if self._source.pretrained else 200
+        return {
+            "max_epochs": int(np.clip(2000 // per_epoch, 20, most)),
+            "batch_size": batch_size,
+            "lr": 1e-3,
+            "weight_decay": 1e-2,
+            "lr_schedule": "constant",
+            "patience": 15,
+        }
+
+    def _before_training(
+        self, data: CellReader, rows: np.ndarray, chosen: Mapping[str, Any], *, resumed: bool
+    ) -> dict[str, Any]:
+        count = np.bincount(data.obs[LABELS][rows], minlength=len(self.classes))
+        weight = np.ones(len(count))
+        given = self._arguments["class_weight"]
+        if given == "balanced":
+            weight = len(rows) / (len(count) * np.maximum(count, 1))
+        elif given is not None:
+            weight = np.array([given.get(name, 1.0) for name in self.classes])
+        self.module.class_weights.copy_(torch.from_numpy(weight))
+        return super()._before_training(data, rows, chosen, resumed=resumed)
+
+    def _start_head(self, data: CellReader, rows: np.ndarray) -> None:
+        from sklearn.linear_model import LogisticRegression
+
+        labels = data.obs[LABELS][rows]
+        z = self.module.head.standardise(torch.from_numpy(self._embeddings(data, rows)))
+        found = np.unique(labels)
+        if not self._source.pretrained or len(found) < 2:
+            return
+        weights = dict(enumerate(self.module.class_weights.tolist()))
+        fitted = LogisticRegression(
+            max_iter=1000, class_weight={code: weights[code] for code in found}
+        ).fit(z.numpy().astype(np.float64), labels)
+        weight, bias = fitted.coef_, fitted.intercept_
+        if len(found) == 2:
+            weight, bias = np.stack([-weight[0], weight[0]]) / 2, np.stack([-bias[0], bias[0]]) / 2
+        full, offset = (
+            np.zeros((len(self.classes), z.shape[1])),
+            np.full(len(self.classes), bias.min()),
+        )
+        full[found], offset[found] = weight, bias
+        self.module.head.start_from(torch.from_numpy(full), torch.from_numpy(offset))
+
     def predict(
         self,
         adata: AnnData | None = None,
@@ -317,14 +440,10 @@ class CellTypeClassifier(PublishedClassifierMixin, LabelledTraining):
         GeneMismatchError
             If too few genes are found.
         """
-        self._check_trained()
-        data = self._read(adata, min_overlap=min_overlap)
-        if self.module.encodes_covariates:
-            data = data.with_covariates()
-        rows = data.rows(indices)
-        found = self._apply(data, rows, batch_size, self.module.classify, len(self.classes))
-        index = data.adata.obs_names[rows]
+        found, cells = self._predicted(
+            self.module.classify, adata, indices, batch_size, min_overlap
+        )
         if soft:
-            return pd.DataFrame(found, index=index, columns=self.classes)
+            return pd.DataFrame(found, index=cells, columns=self.classes)
         names = np.asarray(self.classes, dtype=object)[found.argmax(1)]
-        return pd.Series(names, index=index, name=self.setup.labels_key)
+        return pd.Series(names, index=cells, name=self.setup.labels_key)

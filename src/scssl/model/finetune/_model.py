@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args
 
 import numpy as np
 import torch
 
-from scssl._random import derive_seed
+from scssl._checks import check_choice, check_number
+from scssl._random import RNG, as_seed, derive_seed
 from scssl.data import GeneVocabulary
 from scssl.model.base import (
     SETUP,
@@ -26,11 +27,13 @@ from scssl.model.base import (
     tell_tissue,
 )
 
-from ._network import FineTunedModule
+from ._networks import FineTunedModule
 
 if TYPE_CHECKING:
+    import pandas as pd
     from anndata import AnnData
 
+NewGenes = Literal["ignore", "learn"]
 # Cells from which the start of the head is estimated: more do not change it.
 _MAX_START_CELLS = 20_000
 
@@ -39,6 +42,9 @@ class FineTunedModel(SSLModel):
     """Base of models that put a head on the encoder of another model."""
 
     module: FineTunedModule
+    _arguments: dict[str, Any]
+    #: Names of the targets: an attribute, and an argument in the folder of a model.
+    _targets_are: Literal["classes", "proteins"]
     _learns_all_genes = False
     _learns_embeddings = False
     _setup_takes: ClassVar[Mapping[str, SetupArgument]] = {
@@ -58,24 +64,23 @@ class FineTunedModel(SSLModel):
             1e4,
         ),
     }
-    _min_overlap = 0.5
 
     def _start(
         self,
         backbone: str | Backbone,
-        backbone_arguments: Mapping[str, Any] | None,
-        seed: int,
+        backbone_arguments: Mapping[str, Any],
+        rng: RNG,
+        arguments: dict[str, Any],
+        summary: str,
     ) -> None:
-        """Take over the encoder that a name or another model gives."""
+        """Take over the encoder that a name or another model gives, and build the module on it."""
+        seed = as_seed(rng)
         if not isinstance(backbone, Backbone):
-            backbone = Backbone.untrained(
-                backbone, self.registry_, dict(backbone_arguments or {}), seed
-            )
+            backbone = Backbone.untrained(backbone, self.registry_, backbone_arguments, seed)
         elif backbone_arguments:
             raise TypeError(
                 "Arguments of the backbone are those of the model it comes from; pass none."
             )
-        self._source = backbone
         self.genes = backbone.genes
         known = backbone.setup.categories
         categories = {
@@ -84,20 +89,23 @@ class FineTunedModel(SSLModel):
         }
         self.setup = replace(self.setup, categories=categories)
         self.registry_[SETUP]["setup"] = self.setup.to_dict()
-
-    def _finish(self, seed: int) -> None:
-        """Build the module with the weights of the encoder it starts from."""
+        self._arguments = {
+            "backbone": backbone.to_dict(),
+            self._targets_are: getattr(self, self._targets_are),
+            **arguments,
+        }
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, "head"))
-            self.module = self._make_module(self._source, self._config())
-        # The module has them now.
-        self._source = replace(self._source, weights=None)
-
-    @staticmethod
-    def _frozen(freeze: str | int) -> str:
-        """What is frozen, for the summary of a model."""
-        names = {"none": "", "encoder": ", frozen"}
-        return names.get(str(freeze), f", {freeze} layers of it frozen")
+            self.module = self._make_module(backbone, self._arguments)
+        # The module has the weights now.
+        self._source = replace(backbone, weights=None)
+        start = "pretrained" if backbone.pretrained else "new"
+        freeze = str(arguments["freeze"])
+        frozen = {"none": "", "encoder": ", frozen"}
+        self._model_summary_string = (
+            f"{start} encoder of {backbone.model_class}"
+            f"{frozen.get(freeze, f', {freeze} layers of it frozen')}{summary}"
+        )
 
     @classmethod
     def _setup_like(
@@ -106,12 +114,11 @@ class FineTunedModel(SSLModel):
         adata: AnnData,
         *,
         min_overlap: float,
-        new_genes: str = "ignore",
+        new_genes: NewGenes = "ignore",
         **kwargs: Any,
     ) -> Backbone:
         """Set `adata` up to be read like the data of a model; the encoder of that model."""
-        if new_genes not in ("ignore", "learn"):
-            raise ValueError(f'`new_genes` must be "ignore" or "learn", found {new_genes!r}.')
+        check_choice("new_genes", new_genes, get_args(NewGenes))
         source = backbone_of(model)
         check_anndata(adata)
         # Before the matrix is read: what is wrong with the genes is wrong with all the rest.
@@ -142,6 +149,21 @@ class FineTunedModel(SSLModel):
     ) -> FineTunedModule:
         return cls._make_module(Backbone.from_dict(arguments["backbone"], genes), arguments)
 
+    def _config(self) -> dict[str, Any]:
+        return self._arguments
+
+    @classmethod
+    def _from_config(cls, registry: dict[str, Any], config: Mapping[str, Any]) -> Self:
+        rest, of = dict(config), cls._targets_are
+        genes = registry["field_registries"]["X"]["state_registry"]["column_names"]
+        backbone = Backbone.from_dict(rest.pop("backbone"), GeneVocabulary(genes))
+        targets = rest.pop(of)
+        maker: Any = cls
+        model: Self = maker(registry=registry, backbone=backbone, **rest)
+        if (found := getattr(model, of)) != targets:
+            raise ValueError(f"the {of} are {targets}, those of the setup {found}")
+        return model
+
     def _backbone(self) -> Backbone:
         trained = self.module.backbone.state_dict()
         return replace(
@@ -161,10 +183,11 @@ class FineTunedModel(SSLModel):
         return self._source.n_latent
 
     def _read(self, adata: AnnData | None, *, min_overlap: float | None = None) -> CellReader:
+        own: float = self._arguments["min_overlap"]
         if min_overlap is None:
-            min_overlap = self._min_overlap
+            min_overlap = own
         elif adata is None or adata is self._adata:
-            min_overlap = min(min_overlap, self._min_overlap)
+            min_overlap = min(min_overlap, own)
         return super()._read(adata, min_overlap=min_overlap)
 
     def _training_data(self) -> CellReader:
@@ -210,9 +233,7 @@ class FineTunedModel(SSLModel):
         FloatingPointError
             If the loss stops being finite.
         """
-        if backbone_lr is not None and not 0 <= backbone_lr < np.inf:
-            raise ValueError(f"`backbone_lr` must not be negative, found {backbone_lr}.")
-        self._backbone_lr = backbone_lr
+        self._backbone_lr = check_number("backbone_lr", backbone_lr, "[0, inf)", none=True)
         super().train(max_epochs, lr=lr, train_size=train_size, **kwargs)
 
     #: Learning rate of a pretrained encoder in terms of that of the head.
@@ -221,14 +242,16 @@ class FineTunedModel(SSLModel):
     def _before_training(
         self, data: CellReader, rows: np.ndarray, chosen: Mapping[str, Any], *, resumed: bool
     ) -> dict[str, Any]:
-        given = self._backbone_lr
-        if given is None:
-            factor = self._pretrained_lr_factor if self._source.pretrained else 1.0
-        else:
-            factor = given / chosen["lr"]
+        factor = self._pretrained_lr_factor if self._source.pretrained else 1.0
+        if self._backbone_lr is not None:
+            factor = self._backbone_lr / chosen["lr"]
         self.module.backbone_lr_factor = factor
         if not self.is_trained_:
-            self._start_head(data, _spread(rows, _MAX_START_CELLS))
+            if len(rows) > _MAX_START_CELLS:
+                # Evenly over all.
+                some = np.linspace(0, len(rows) - 1, _MAX_START_CELLS).round().astype(np.int64)
+                rows = rows[some]
+            self._start_head(data, rows)
         return {"backbone_lr": factor * chosen["lr"]}
 
     def _start_head(self, data: CellReader, rows: np.ndarray) -> None:
@@ -238,16 +261,24 @@ class FineTunedModel(SSLModel):
         with torch.inference_mode():
             return self._apply(data, rows, None, self.module.embed, self.n_latent)
 
-    def _check_trained(self, what: Literal["predict"] = "predict") -> None:
+    def _predicted(
+        self,
+        function: Callable[[Mapping[str, torch.Tensor]], torch.Tensor],
+        adata: Any,
+        indices: Sequence[int] | np.ndarray | None,
+        batch_size: int | None,
+        min_overlap: float,
+    ) -> tuple[np.ndarray, pd.Index]:
+        """What a function of the module says of cells, a column for each target, and their names."""
         if not self.is_trained_:
             raise ValueError(
-                f"The head is not trained, so there is nothing to {what}. Call model.train()."
+                "The head is not trained, so there is nothing to predict. Call model.train()."
             )
-
-
-def _spread(rows: np.ndarray, n: int) -> np.ndarray:
-    """At most `n` rows, evenly over all."""
-    if len(rows) <= n:
-        return rows
-    chosen: np.ndarray = rows[np.linspace(0, len(rows) - 1, n).round().astype(np.int64)]
-    return chosen
+        data = self._read(adata, min_overlap=min_overlap)
+        if self.module.encodes_covariates:
+            data = data.with_covariates()
+        rows = data.rows(indices)
+        n_targets = len(getattr(self, self._targets_are))
+        with torch.inference_mode():
+            found = self._apply(data, rows, batch_size, function, n_targets)
+        return found, data.adata.obs_names[rows]

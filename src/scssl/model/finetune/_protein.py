@@ -2,37 +2,58 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args
 
 import numpy as np
 import pandas as pd
 import torch
 from anndata import AnnData
 
-from scssl._random import RNG, as_seed
-from scssl.data import GeneVocabulary
+from scssl._checks import check_choice, check_whole, some
+from scssl._random import RNG
+from scssl.data import GeneAlignment
+from scssl.data.keys import PROTEINS
 from scssl.model.base import (
     SETUP,
     Backbone,
+    CellReader,
     DataSetup,
     SetupArgument,
     SSLModel,
     register_model,
 )
 
-from ._protein_modalities import _MODALITIES, ProteinModalitiesMixin, from_mudata, is_mudata
-from ._protein_network import ProteinPredictorModule
-from ._protein_training import _PROTEIN
-from ._proteins import choose_transform, protein_table
+from ._model import FineTunedModel
+from ._networks import Freeze, HeadKind, ProteinPredictorModule
+from ._proteins import (
+    Transform,
+    choose_transform,
+    from_mudata,
+    is_mudata,
+    modality_of,
+    moments,
+    protein_table,
+    transformed,
+)
 
 if TYPE_CHECKING:
     from mudata import MuData
 
+HeadStart = Literal["ridge", "random"]
+_LOGGER = logging.getLogger("scssl")
+# Entry of the setup that says where the proteins are, and what in it names the modalities of a MuData.
+_PROTEIN, _MODALITIES = "protein", "modalities"
+# Below this number of cells with proteins, a validation set costs more than it tells.
+_FEW_CELLS = 100
+# Ridge penalties per cell and feature of unit spread; the best one of each protein is taken.
+_PENALTIES = np.logspace(-1, 4, 16)
+
 
 @register_model
-class ProteinPredictor(ProteinModalitiesMixin):
+class ProteinPredictor(FineTunedModel):
     """Predict surface proteins from expression, starting from any self-supervised model.
 
     A head on the encoder of another model predicts all proteins at once. It has a linear part, which
@@ -87,6 +108,11 @@ class ProteinPredictor(ProteinModalitiesMixin):
     ['CD3', 'CD79a', 'Lysozyme']
     """
 
+    module: ProteinPredictorModule
+    _targets_are = "proteins"
+    _n_measured = 0
+    # Unlike a class label, a protein tells the encoder more than it knows already.
+    _pretrained_lr_factor = 1.0
     _setup_takes: ClassVar[Mapping[str, SetupArgument]] = {
         "protein_obsm": SetupArgument(
             """Entry of ``adata.obsm`` with the proteins: an array or a frame, NaN where a protein was
@@ -108,17 +134,16 @@ class ProteinPredictor(ProteinModalitiesMixin):
         *,
         backbone: str | Backbone = "MaskedAutoencoder",
         backbone_arguments: Mapping[str, Any] | None = None,
-        transform: Literal["auto", "log1p", "clr"] | None = "auto",
+        transform: Transform | None = "auto",
         n_components: int = 50,
-        freeze: Literal["none", "encoder"] | int = "none",
-        head: Literal["mlp", "linear"] = "mlp",
-        head_start: Literal["ridge", "random"] = "ridge",
+        freeze: Freeze = "none",
+        head: HeadKind = "mlp",
+        head_start: HeadStart = "ridge",
         min_overlap: float = 0.5,
         rng: RNG = 0,
         **kwargs: Any,
     ) -> None:
         super().__init__(adata, registry)
-        seed = as_seed(rng)
         where = self.registry_[SETUP].get(_PROTEIN)
         if where is None:
             raise ValueError(
@@ -127,39 +152,28 @@ class ProteinPredictor(ProteinModalitiesMixin):
         self.proteins = list(where["names"])
         # Columns of an array have the names of the setup here, and nowhere else.
         self._named = adata
+        check_choice("head", head, get_args(HeadKind))
+        check_choice("head_start", head_start, get_args(HeadStart))
+        n_components = check_whole("n_components", n_components, 0)
         if adata is not None:
             values, _ = protein_table(adata, where["obsm"], self.proteins)
-            transform = choose_transform(values, transform, f'adata.obsm["{where["obsm"]}"]')
+            transform = choose_transform(values, transform, where["obsm"])
             # Half of the features at most, or the ridge regression has nothing to learn from.
             n_cells = int(np.isfinite(values).any(axis=1).sum())
-            n_components = _checked_components(n_components, n_cells, len(self.genes))
-        for name, value, known in (
-            ("head", head, ("mlp", "linear")),
-            ("head_start", head_start, ("ridge", "random")),
-        ):
-            if value not in known:
-                raise ValueError(
-                    f"`{name}` must be {' or '.join(map(repr, known))}, found {value!r}."
-                )
-        self._start(backbone, {**(backbone_arguments or {}), **kwargs}, seed)
-        self._min_overlap = float(min_overlap)
-        self._arguments = {
-            "backbone": self._source.to_dict(),
-            "proteins": self.proteins,
+            n_components = min(n_components, n_cells // 4, len(self.genes) - 1)
+        arguments = {
             "transform": transform,
-            "n_components": int(n_components),
+            "n_components": n_components,
             "freeze": freeze,
             "head": head,
             "head_start": head_start,
-            "min_overlap": self._min_overlap,
+            "min_overlap": float(min_overlap),
         }
-        self._finish(seed)
-        start = "pretrained" if self._source.pretrained else "new"
-        self._model_summary_string = (
-            f"{start} encoder of {self._source.model_class}{self._frozen(freeze)} and "
-            f"{n_components} principal components, {head} head for {len(self.proteins)} proteins, "
-            f"transform {transform}"
+        summary = (
+            f" and {n_components} principal components, {head} head for {len(self.proteins)} "
+            f"proteins, transform {transform}"
         )
+        self._start(backbone, {**(backbone_arguments or {}), **kwargs}, rng, arguments, summary)
         backbone = self._source.model_class  # not the weights once more
         self.init_params_ = self._get_init_params(locals())
 
@@ -193,11 +207,11 @@ class ProteinPredictor(ProteinModalitiesMixin):
         rna_modality: str = "rna",
         protein_modality: str = "prot",
         labels_key: str | None = None,
-        transform: Literal["auto", "log1p", "clr"] | None = "auto",
+        transform: Transform | None = "auto",
         n_components: int = 50,
-        freeze: Literal["none", "encoder"] | int = "none",
-        head: Literal["mlp", "linear"] = "mlp",
-        head_start: Literal["ridge", "random"] = "ridge",
+        freeze: Freeze = "none",
+        head: HeadKind = "mlp",
+        head_start: HeadStart = "ridge",
         min_overlap: float = 0.5,
         rng: RNG = 0,
     ) -> Self:
@@ -255,8 +269,7 @@ class ProteinPredictor(ProteinModalitiesMixin):
             rng=rng,
         )
         if several:
-            where = predictor.registry_[SETUP][_PROTEIN]
-            where[_MODALITIES] = {"rna": rna_modality, "protein": protein_modality}
+            predictor._where[_MODALITIES] = {"rna": rna_modality, "protein": protein_modality}
         return predictor
 
     @classmethod
@@ -269,26 +282,168 @@ class ProteinPredictor(ProteinModalitiesMixin):
             n_latent=backbone.n_latent,
             n_proteins=len(arguments["proteins"]),
             n_components=arguments["n_components"],
-            n_hidden=128 if arguments["head"] == "mlp" else None,
+            head=arguments["head"],
             freeze=arguments["freeze"],
         )
 
-    def _config(self) -> dict[str, Any]:
-        return self._arguments
+    @property
+    def _where(self) -> dict[str, Any]:
+        """Where the proteins of the model's own cells are."""
+        where: dict[str, Any] = self.registry_[SETUP][_PROTEIN]
+        return where
 
-    @classmethod
-    def _from_config(cls, registry: dict[str, Any], config: Mapping[str, Any]) -> Self:
-        names = registry["field_registries"]["X"]["state_registry"]["column_names"]
-        rest = {k: value for k, value in config.items() if k not in ("backbone", "proteins")}
-        backbone = Backbone.from_dict(config["backbone"], GeneVocabulary(names))
-        model = cls(registry=registry, backbone=backbone, **rest)
-        if model.proteins != config["proteins"]:
-            raise ValueError(
-                f"the proteins are {config['proteins']}, those of the setup {model.proteins}"
+    def _modalities(self) -> tuple[str, str]:
+        """Names of the modalities of a MuData, expression and proteins."""
+        names = self._where.get(_MODALITIES)
+        if names is None:
+            raise TypeError(
+                "The model was made from an AnnData and does not know which modalities of a MuData to "
+                'read. Pass the one with the expression: adata=mdata["rna"] (for get_proteins with the '
+                f'proteins in .obsm["{self._where["obsm"]}"])'
             )
-        return model
+        return names["rna"], names["protein"]
 
-    @torch.inference_mode()
+    def _read(self, adata: Any, *, min_overlap: float | None = None) -> CellReader:
+        if is_mudata(adata):
+            adata = modality_of(adata, self._modalities()[0])
+        return super()._read(adata, min_overlap=min_overlap)
+
+    def _with_proteins(self, adata: Any) -> AnnData:
+        """Cells with their proteins, which a MuData has in another modality."""
+        if is_mudata(adata):
+            adata = from_mudata(adata, *self._modalities(), self._where["obsm"])
+        cells: AnnData = adata
+        return cells
+
+    def align(self, adata: AnnData | MuData, *, min_overlap: float = 0.0) -> GeneAlignment:
+        """How the genes of a data set map onto those of the model, by name.
+
+        Parameters
+        ----------
+        adata
+            The data; of a MuData, its modality with the expression.
+        min_overlap
+            Share of the model's genes that it must have.
+        """
+        if is_mudata(adata):
+            adata = modality_of(adata, self._modalities()[0])
+        return super().align(adata, min_overlap=min_overlap)
+
+    def attach(self, adata: AnnData | MuData) -> None:
+        """Make a data set the model's own, to embed it or to go on training.
+
+        Parameters
+        ----------
+        adata
+            Data with the genes, columns and proteins that the model was set up with; it is not changed.
+            A MuData if the model was made from one.
+        """
+        super().attach(self._with_proteins(adata))
+
+    def _targets(self, adata: AnnData) -> np.ndarray:
+        """Transformed proteins of the model, NaN where not measured; matched by name."""
+        obsm = self._where["obsm"]
+        own = adata is self._named
+        names = None
+        if obsm in adata.obsm and not isinstance(adata.obsm[obsm], pd.DataFrame):
+            if not own and "protein_names" not in adata.uns:
+                raise ValueError(
+                    f'The proteins in adata.obsm["{obsm}"] have no names, so they cannot be matched to '
+                    "those of the model. Name them in the order of the columns: "
+                    'adata.uns["protein_names"] = [...]. If they are those of the model, in its order: '
+                    'adata.uns["protein_names"] = model.proteins'
+                )
+            names = self.proteins if own else adata.uns["protein_names"]
+        values, found = protein_table(adata, obsm, names)
+        columns = pd.Index(found).get_indexer(self.proteins)
+        if (columns < 0).all():
+            raise ValueError(
+                f'None of the proteins of the model is in adata.obsm["{obsm}"]: it has '
+                f"{some(found)}, the model {some(self.proteins)}."
+            )
+        chosen = np.where(columns >= 0, values[:, columns], np.nan)
+        transform = self._arguments["transform"]
+        # Of its own cells the model has said so when it was made.
+        choose_transform(chosen, transform, obsm, loud=not own)
+        return transformed(chosen, transform)
+
+    def _training_data(self) -> CellReader:
+        data = super()._training_data()
+        data.obs[PROTEINS] = self._targets(data.adata).astype(np.float32)
+        return data
+
+    def _training_cells(self, data: CellReader) -> np.ndarray:
+        measured = np.flatnonzero(np.isfinite(data.obs[PROTEINS]).any(axis=1))
+        self._n_measured = len(measured)
+        _LOGGER.info("%s of %s cells have proteins.", f"{len(measured):,}", f"{data.n_cells:,}")
+        return measured
+
+    def _default_train_size(self, labels: pd.Series | None) -> float:
+        return 1.0 if self._n_measured < _FEW_CELLS else 0.9
+
+    def _train_defaults(self, n_cells: int) -> dict[str, Any]:
+        batch_size = 128 if n_cells < 20_000 else 512
+        return {
+            "max_epochs": int(np.clip(4000 // -(-n_cells // batch_size), 20, 200)),
+            "batch_size": batch_size,
+            "lr": 1e-3 if n_cells < 2000 else 3e-4,
+            "weight_decay": 1e-2,
+            "lr_schedule": "constant",
+            "patience": 15,
+        }
+
+    def _start_head(self, data: CellReader, rows: np.ndarray) -> None:
+        from sklearn.linear_model import RidgeCV
+
+        module = self.module
+        targets = data.obs[PROTEINS][rows].astype(np.float64)
+        measured = np.isfinite(targets)
+        mean, spread = moments(targets, measured)
+        module.target_mean.copy_(torch.from_numpy(mean))
+        module.target_scale.copy_(torch.from_numpy(spread))
+        if module.components is not None:
+            self._start_components(data, rows)
+        with torch.inference_mode():
+            seen = self._apply(data, rows, None, self._features, module.head.n_in)
+        x = module.head.standardise(torch.from_numpy(seen)).numpy().astype(np.float64)
+        if self._arguments["head_start"] == "random":
+            return
+        y = (targets - mean) / spread
+        weight = np.zeros((y.shape[1], x.shape[1]))
+        bias = np.zeros(y.shape[1])
+        # Proteins that were measured in the same cells are fitted together.
+        patterns, which = np.unique(measured, axis=1, return_inverse=True)
+        for i in range(patterns.shape[1]):
+            cells, columns = patterns[:, i], np.flatnonzero(which.ravel() == i)
+            if cells.sum() < 2:
+                continue
+            fitted = RidgeCV(_PENALTIES, alpha_per_target=True).fit(x[cells], y[cells][:, columns])
+            weight[columns], bias[columns] = fitted.coef_, fitted.intercept_
+        module.head.start_from(torch.from_numpy(weight), torch.from_numpy(bias))
+
+    def _features(self, tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        return self.module.features(tensors, evaluate=True)
+
+    def _start_components(self, data: CellReader, rows: np.ndarray) -> None:
+        from scipy import sparse
+        from sklearn.decomposition import PCA
+
+        components = self.module.components
+        assert components is not None
+        parts = []
+        for batch in data.loader(rows, 2048):
+            x = batch["X"]
+            arrays = (x.values().numpy(), x.col_indices().numpy(), x.crow_indices().numpy())
+            parts.append(sparse.csr_matrix(arrays, shape=tuple(x.shape)))
+        n = components.bias.numel()
+        pca = PCA(n, svd_solver="arpack", random_state=0).fit(
+            sparse.vstack(parts).astype(np.float64)
+        )
+        weight = np.ascontiguousarray(pca.components_.T)
+        with torch.no_grad():
+            components.weight.copy_(torch.from_numpy(weight))
+            components.bias.copy_(torch.from_numpy(-pca.mean_ @ weight))
+
     def predict(
         self,
         adata: AnnData | MuData | None = None,
@@ -325,13 +480,8 @@ class ProteinPredictor(ProteinModalitiesMixin):
         GeneMismatchError
             If too few genes are found.
         """
-        self._check_trained()
-        data = self._read(adata, min_overlap=min_overlap)
-        if self.module.encodes_covariates:
-            data = data.with_covariates()
-        rows = data.rows(indices)
-        found = self._apply(data, rows, batch_size, self.module.predict, len(self.proteins))
-        return pd.DataFrame(found, index=data.adata.obs_names[rows], columns=self.proteins)
+        found, cells = self._predicted(self.module.predict, adata, indices, batch_size, min_overlap)
+        return pd.DataFrame(found, index=cells, columns=self.proteins)
 
     def get_proteins(self, adata: AnnData | MuData | None = None) -> pd.DataFrame:
         """Measured proteins in the units of :meth:`predict`: transformed, NaN where not measured.
@@ -360,9 +510,3 @@ class ProteinPredictor(ProteinModalitiesMixin):
             raise ValueError("The model was loaded without an AnnData. Pass one: adata=...")
         adata = self._with_proteins(adata)
         return pd.DataFrame(self._targets(adata), index=adata.obs_names, columns=self.proteins)
-
-
-def _checked_components(n: Any, n_cells: int, n_genes: int) -> int:
-    if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 0:
-        raise ValueError(f"`n_components` must be a whole number of at least 0, found {n!r}.")
-    return min(int(n), n_cells // 4, n_genes - 1)

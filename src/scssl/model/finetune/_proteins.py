@@ -1,19 +1,64 @@
-"""Measured proteins: where they are, checks and transforms."""
+"""Measured proteins: where an AnnData or a MuData has them, checks and transforms."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 
+from scssl._checks import check_choice, some
 from scssl._errors import warn
 
-Transform = Literal["log1p", "clr"] | None
-TRANSFORMS = ("auto", "log1p", "clr", None)
+Transform = Literal["auto", "log1p", "clr"]
+
+
+def is_mudata(data: Any) -> bool:
+    """Whether data have modalities; a data frame has a ``mod`` too, which is a method."""
+    return isinstance(getattr(data, "mod", None), Mapping)
+
+
+def modality_of(mdata: Any, name: str) -> AnnData:
+    """A modality of a MuData.
+
+    Raises
+    ------
+    KeyError
+        If there is none of this name.
+    """
+    if name not in mdata.mod:
+        raise KeyError(
+            f"The MuData has no modality {name!r}; there are: {some(mdata.mod)}. To make a model from it: "
+            "rna_modality=..., protein_modality=...; for a model that is made: "
+            f"mdata = mudata.MuData({{{name!r}: mdata['...'], ...}})"
+        )
+    found: AnnData = mdata.mod[name]
+    return found
+
+
+def from_mudata(mdata: Any, rna: str, protein: str, obsm: str) -> AnnData:
+    """Cells of one modality with the values of another one in ``obsm``; matrices are not copied."""
+    genes, proteins = modality_of(mdata, rna), modality_of(mdata, protein)
+    table = pd.DataFrame(
+        proteins.X.toarray() if hasattr(proteins.X, "toarray") else np.asarray(proteins.X),
+        index=proteins.obs_names,
+        columns=proteins.var_names,
+    )
+    shared = genes.obs_names.isin(proteins.obs_names)
+    if not shared.any():
+        raise ValueError(
+            f"No cell of modality {rna!r} is in modality {protein!r}: their names differ."
+        )
+    return AnnData(
+        genes.X,
+        obs=genes.obs.copy(),
+        var=genes.var.copy(),
+        layers={name: value for name, value in genes.layers.items() if name is not None},
+        obsm={obsm: table.reindex(genes.obs_names)},
+    )
 
 
 def protein_table(
@@ -41,11 +86,10 @@ def protein_table(
     ValueError
         If names are unknown, duplicated or of another number, or values are not numbers.
     """
-    where = f'adata.obsm["{obsm}"]'
+    where = _where(obsm)
     if obsm not in adata.obsm:
-        there = ", ".join(map(repr, adata.obsm)) or "none"
         raise KeyError(
-            f"There is no {where}; there are: {there}. Say where the proteins are: protein_obsm=..."
+            f"There is no {where}; there are: {some(adata.obsm, 20) or 'none'}. Say where the proteins are: protein_obsm=..."
         )
     table: Any = adata.obsm[obsm]
     if isinstance(table, pd.DataFrame):
@@ -53,7 +97,7 @@ def protein_table(
             absent = [name for name in names if name not in table.columns]
             if absent:
                 raise KeyError(
-                    f"{where} has no column {absent[0]!r}; it has {', '.join(map(str, table.columns[:10]))}."
+                    f"{where} has no column {absent[0]!r}; it has {some(table.columns, 10)}."
                 )
             table = table[list(names)]
         own: Any = table.columns
@@ -90,8 +134,8 @@ def protein_table(
 
 
 def choose_transform(
-    values: np.ndarray, asked: str | None, where: str, *, loud: bool = True
-) -> Transform:
+    values: np.ndarray, asked: Transform | None, obsm: str, *, loud: bool = True
+) -> Transform | None:
     """Transform of the targets; warns where it is for counts and values are not whole numbers.
 
     Raises
@@ -99,10 +143,8 @@ def choose_transform(
     ValueError
         If there is no such transform, or the values do not allow it.
     """
-    if asked not in TRANSFORMS:
-        raise ValueError(
-            f"`transform` must be one of {', '.join(map(repr, TRANSFORMS))}; found {asked!r}."
-        )
+    check_choice("transform", asked, (*get_args(Transform), None))
+    where = _where(obsm)
     measured = values[np.isfinite(values)]
     if asked == "auto":
         counts = bool((measured >= 0).all() and (measured == measured.round()).all())
@@ -120,10 +162,10 @@ def choose_transform(
             f"{where} are fractions such as {fractions[0]:g}. If they are transformed already, this is "
             "done twice: take counts, or make the model with transform=None."
         )
-    return asked  # type: ignore[return-value]
+    return asked
 
 
-def transformed(values: np.ndarray, transform: Transform) -> np.ndarray:
+def transformed(values: np.ndarray, transform: Transform | None) -> np.ndarray:
     """Targets: log1p of counts, and with ``"clr"`` minus its mean over the proteins of a cell."""
     if transform is None:
         return values
@@ -133,3 +175,15 @@ def transformed(values: np.ndarray, transform: Transform) -> np.ndarray:
     measured = np.isfinite(logs)
     total = np.where(measured, logs, 0).sum(1, keepdims=True)
     return logs - total / np.maximum(measured.sum(1, keepdims=True), 1)
+
+
+def moments(values: np.ndarray, measured: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of the measured entries of each column; 1 for no deviation."""
+    n = np.maximum(measured.sum(0), 1)
+    mean = np.where(measured, values, 0).sum(0) / n
+    spread = np.sqrt(np.where(measured, np.square(values - mean), 0).sum(0) / n)
+    return mean, np.where(spread > 0, spread, 1.0)
+
+
+def _where(obsm: str) -> str:
+    return f'adata.obsm["{obsm}"]'

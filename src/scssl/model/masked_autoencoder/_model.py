@@ -3,31 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Self
+from pathlib import Path
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
+import pandas as pd
 import torch
 from anndata import AnnData
+from torch import Tensor
 
-from scssl._checks import check_number
+from scssl._checks import check_choice, check_number, check_whole, check_widths
 from scssl._errors import warn
 from scssl._random import RNG, as_seed, derive_seed
-from scssl.augment import Masking, is_own_mask, mask_needs, masking_from_config
-from scssl.augment import masking as make_masking
+from scssl.augment import Masking, is_own_mask, masking_from_config
 from scssl.data import GeneVocabulary
 from scssl.data.keys import category_key
-from scssl.model.base import CellReader, DataSetup, SSLModel, register_model
+from scssl.model.base import (
+    CellReader,
+    DataSetup,
+    SSLModel,
+    backbone_of,
+    check_unused,
+    from_foreign,
+    gene_columns,
+    known_genes,
+    register_model,
+    resolve,
+)
 
-from ._from_pretrained import PublishedMixin
-from ._network import LOSSES, MaskedAutoencoderModule, default_hidden_dims
-from ._presets import PRESETS, get_preset
-from ._programs import read_programs
-from ._reconstruction import ReconstructionMixin
-from ._transfer import TransferMixin
+from ._masks import make_mask, mask_of
+from ._network import Loss, MaskedAutoencoderModule, MaskSignal, default_hidden_dims
+from ._presets import PRESETS
+from ._transfer import take_weights
+
+# Arguments that a model does not take over from the one it starts from.
+_OWN = ("masking", "decoder", "encode_covariates", "preset")
 
 
 @register_model
-class MaskedAutoencoder(PublishedMixin, ReconstructionMixin, TransferMixin, SSLModel):
+class MaskedAutoencoder(SSLModel):
     """Learn embeddings by predicting hidden genes from visible ones :cite:p:`Richter2025`.
 
     Part of each cell's expression values is hidden; an encoder turns the rest into an embedding,
@@ -119,8 +133,8 @@ class MaskedAutoencoder(PublishedMixin, ReconstructionMixin, TransferMixin, SSLM
         mask_rate: float | None = None,
         mask_options: Mapping[str, Any] | None = None,
         programs_key: str | None = None,
-        mask_signal: Literal["rescale", "indicator"] | None = "rescale",
-        loss: Literal["mse", "nb", "zinb", "bce"] = "mse",
+        mask_signal: MaskSignal | None = "rescale",
+        loss: Loss = "mse",
         latent_activation: bool = False,
         output_activation: Literal["sigmoid"] | None = None,
         decoder: bool = True,
@@ -132,21 +146,31 @@ class MaskedAutoencoder(PublishedMixin, ReconstructionMixin, TransferMixin, SSLM
         n_genes = len(self.genes)
         if hidden_dims is None:
             hidden_dims = default_hidden_dims(n_genes, int(self.summary_stats["n_cells"]))
-        hidden = tuple(hidden_dims)
-        _check_architecture(hidden, n_latent, dropout, mask_signal)
-        self._check_loss(loss, output_activation)
+        hidden = check_widths("hidden_dims", hidden_dims)
+        check_choice("mask_signal", mask_signal, (*get_args(MaskSignal), None))
+        check_choice("loss", loss, get_args(Loss))
+        if loss in ("nb", "zinb") and self.setup.input_kind != "counts":
+            raise ValueError(
+                f"loss={loss!r} needs counts, but {self.setup.where} was set up as log-normalised. Set "
+                'up a layer with counts: setup_anndata(adata, layer="counts"), or take loss="mse".'
+            )
+        if output_activation not in (None, "sigmoid") or (output_activation and loss != "mse"):
+            raise ValueError(
+                '`output_activation` must be None or, with loss="mse", "sigmoid"; found '
+                f"{output_activation!r} with loss={loss!r}."
+            )
         if encode_covariates and not (self.setup.covariate_keys() or self.setup.continuous_keys):
             raise ValueError(
                 "encode_covariates=True, but no batch and no covariates were set up. Name them: "
                 'setup_anndata(adata, batch_key="...")'
             )
         if preset is not None:
-            get_preset(preset)
-        mask = self._make_mask(masking, mask_rate, mask_options, programs_key)
+            check_choice("preset", preset, PRESETS)
+        mask = make_mask(self._adata, masking, mask_rate, mask_options, programs_key)
         self._arguments: dict[str, Any] = {
-            "hidden_dims": [int(width) for width in hidden],
-            "n_latent": int(n_latent),
-            "dropout": float(dropout),
+            "hidden_dims": hidden,
+            "n_latent": check_whole("n_latent", n_latent),
+            "dropout": check_number("dropout", dropout, "[0, 1)"),
             "activation": activation,
             "masking": None if mask is None else mask.config(),
             "mask_signal": mask_signal,
@@ -198,7 +222,7 @@ class MaskedAutoencoder(PublishedMixin, ReconstructionMixin, TransferMixin, SSLM
         >>> scssl.model.MaskedAutoencoder.from_preset("ssl_in_scg.random_mask", adata).n_latent
         64
         """
-        recipe = dict(get_preset(name).model)
+        recipe = dict(PRESETS[check_choice("preset", name, PRESETS)].model)
         if kwargs.get("masking", recipe["masking"]) != recipe["masking"]:
             # These are of the mask of the recipe.
             recipe = {k: v for k, v in recipe.items() if k not in ("mask_rate", "mask_options")}
@@ -216,51 +240,199 @@ class MaskedAutoencoder(PublishedMixin, ReconstructionMixin, TransferMixin, SSLM
         """
         return {name: preset.source for name, preset in PRESETS.items()}
 
-    def _make_mask(
-        self,
-        masking: str | Masking | None,
-        rate: float | None,
-        options: Mapping[str, Any] | None,
-        key: str | None,
-    ) -> Masking | None:
-        if masking is None:
-            if rate is not None or options or key is not None:
-                raise ValueError(
-                    "masking=None is no mask, which has no rate, options or programmes."
-                )
-            return None
-        needs = mask_needs(masking)
-        programs = None
-        if needs is None:
-            if key is not None:
-                raise ValueError(
-                    f"masking={masking!r} uses no gene programmes; found programs_key={key!r}."
-                )
-        elif self._adata is None:
-            raise ValueError(
-                f"masking={masking!r} reads gene programmes from an AnnData. Pass `adata`."
-            )
-        else:
-            programs = read_programs(self._adata, key, needs=needs)
-        if isinstance(masking, Masking):
-            return make_masking(masking, rate=rate, **(options or {}))
-        return make_masking(masking, rate=rate, programs=programs, **(options or {}))
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | Path,
+        *,
+        file: str | Path | None = None,
+        genes: str | Path | pd.DataFrame | Sequence[str] | None = None,
+        pretext: str | None = None,
+        legacy_output: bool = False,
+        layer: str | None = None,
+        sha256: str | None = None,
+        revision: str | None = None,
+        adata: AnnData | None = None,
+        device: str | torch.device = "cpu",
+        token: str | bool | None = None,
+    ) -> Self:
+        """Load a model of scssl, or a checkpoint of :cite:p:`Richter2025`.
 
-    def _check_loss(self, loss: str, output_activation: str | None) -> None:
-        if loss not in LOSSES:
-            raise ValueError(
-                f"`loss` must be one of {', '.join(map(repr, LOSSES))}; found {loss!r}."
+        With `file`, a checkpoint as published in ``TillR/sc_pretrained`` on the Hugging Face Hub:
+        random mask, gene-programme mask, BYOL, Barlow Twins, reconstruction, or the encoder of a
+        cell-type classifier. Which one it is is told from its tensors; each of them is used, set
+        aside for a reason (``model.source``), or an error. The file is not unpickled: only tensors
+        are read. Input are counts, normalised to 10,000 per cell over the genes of the model.
+
+        Without `file`, a model of scssl on the hub or in a folder.
+
+        Parameters
+        ----------
+        source
+            Repository, ``"owner/name"``, or a folder; or the path of a checkpoint.
+        file
+            Checkpoint in it, such as ``"RandomMask.ckpt"``; or the path of one.
+        genes
+            Table of the 19,331 genes in the order of the network's inputs, which the checkpoints do
+            not hold: a ``.parquet`` (needs pyarrow), ``.csv`` or ``.tsv`` file or a data frame with
+            the columns ``feature_id`` and ``feature_name``; ``"var.parquet"`` in `source` by
+            default. Data are matched by Ensembl id first, then by symbol, never by position.
+        pretext
+            What the network was trained to do, if you know: the file does not tell random masks,
+            gene-programme masks and reconstruction apart. Only recorded.
+        legacy_output
+            Reconstruct with the sigmoid of the published code, to reproduce its numbers. Without it
+            the reconstruction is the linear output before the sigmoid.
+        layer
+            Layer with the counts of the data to embed, ``adata.X`` by default.
+        sha256
+            Digest that the checkpoint must have.
+        revision
+            Branch, tag or commit of the repository; the newest of the main branch by default.
+        adata
+            Data to attach to the model, as in :meth:`load`.
+        device
+            Where to put the weights.
+        token
+            Access token, for private repositories; that of ``hf auth login`` by default.
+
+        Raises
+        ------
+        BundleError
+            If there is no sound model, or the checkpoint holds more than tensors, has a layout that
+            is not known here, or other inputs than the 19,331 genes.
+        GeneMismatchError
+            If `genes` is not the table that belongs to the checkpoint.
+        FileNotFoundError, PermissionError, ConnectionError
+            If a repository or a file of it cannot be had.
+        ValueError
+            If arguments for checkpoints are given without `file`.
+
+        Examples
+        --------
+        >>> import scssl
+        >>> model = scssl.model.MaskedAutoencoder.from_pretrained(
+        ...     "TillR/sc_pretrained", file="RandomMask.ckpt", genes="var.parquet"
+        ... )  # doctest: +SKIP
+        """
+        options: dict[str, Any] = {
+            "pretext": pretext,
+            "legacy_output": legacy_output,
+            "layer": layer,
+            "sha256": sha256,
+        }
+        access: dict[str, Any] = {
+            "revision": revision,
+            "token": token,
+            "adata": adata,
+            "device": device,
+        }
+        if file is None and not Path(source).is_file():
+            check_unused('file="RandomMask.ckpt"', genes=genes, **options)
+            return super().from_pretrained(source, **access)
+        reader = "masked_autoencoder_from"
+        model: Self = from_foreign(reader, cls, source, file, genes, **options, **access)
+        return model
+
+    @property
+    def _has_learnt(self) -> bool:
+        return self.is_trained_ or self.module.is_warm
+
+    @classmethod
+    def from_ssl_model(
+        cls,
+        model: Self | str | Path,
+        adata: AnnData,
+        *,
+        batch_key: str | None = None,
+        labels_key: str | None = None,
+        categorical_covariate_keys: Sequence[str] | None = None,
+        continuous_covariate_keys: Sequence[str] | None = None,
+        layer: str | None = None,
+        freeze: Literal["none", "encoder"] = "none",
+        min_overlap: float = 0.5,
+        **kwargs: Any,
+    ) -> Self:
+        """Model on new data with the weights of a trained one, to adapt it or to integrate batches.
+
+        Weights of genes are taken over by name. Genes that the other model does not know start anew:
+        at zero in the encoder (and stay there with ``freeze="encoder"``), at their mean expression in
+        the decoder. Genes that `adata` does not have are left behind. With another ``loss`` the output
+        layer starts anew. With `batch_key` or covariates, and
+        by default, both the encoder and the decoder are told them. Their weights are taken over by
+        the names of column and category. Those that the other model was not told start at zero,
+        which stands for the mean over the categories that it knows; it is also what covariates
+        become of which only the other model was told (continuous ones are taken as 0).
+
+        Before training, the embedding is that of the other model if its encoder was told no
+        covariates, or those of `adata` with no new category; and, as counts are normalised over the
+        genes of a model, if `adata` has the same genes, or is log-normalised already.
+
+        Parameters
+        ----------
+        model
+            Trained masked autoencoder, the folder of one or its name on the Hugging Face Hub.
+        adata
+            Cells to adapt to. Set up here, with the columns below.
+        batch_key, labels_key, categorical_covariate_keys, continuous_covariate_keys
+            As in :meth:`setup_anndata`.
+        layer
+            Layer with values of the kind that the model was trained on; ``adata.X`` by default.
+        freeze
+            ``"encoder"``: only the decoder learns, and what the encoder is told of batches. It is
+            held until the model is saved: one that is loaded trains all of its weights.
+        min_overlap
+            Share of the genes of `adata` that the other model must know.
+        **kwargs
+            Arguments of the model that differ, such as ``masking``. By default the mask is that of
+            the other model, its programmes matched by the names of their genes; a mask that is not
+            of scssl has to be given.
+
+        Raises
+        ------
+        GeneMismatchError
+            If the other model knows too few of the genes.
+        TypeError
+            If it is no masked autoencoder.
+        ValueError
+            If the architecture is not the same, or an argument is not what it can be.
+
+        Examples
+        --------
+        >>> import scssl
+        >>> adata = scssl.datasets.pbmc68k_reduced()
+        >>> scssl.model.MaskedAutoencoder.setup_anndata(adata)
+        >>> model = scssl.model.MaskedAutoencoder(adata)
+        >>> model.train(max_epochs=2, progress=False)
+        >>> adapted = scssl.model.MaskedAutoencoder.from_ssl_model(model, adata, batch_key="phase")
+        >>> adapted.train(max_epochs=2, progress=False)
+        """
+        check_choice("freeze", freeze, ("none", "encoder"))
+        other = resolve(model)
+        source = backbone_of(other)
+        if source.model_class != cls.__name__:
+            raise TypeError(
+                f"The weights are those of a {source.model_class}, not of a {cls.__name__}."
             )
-        if loss in ("nb", "zinb") and self.setup.input_kind != "counts":
-            raise ValueError(
-                f"loss={loss!r} needs counts, but {self.setup.where} was set up as log-normalised. Set "
-                'up a layer with counts: setup_anndata(adata, layer="counts"), or take loss="mse".'
-            )
-        if output_activation not in (None, "sigmoid") or (output_activation and loss != "mse"):
-            raise ValueError(
-                '`output_activation` must be None or, with loss="mse", "sigmoid"; found '
-                f"{output_activation!r} with loss={loss!r}."
-            )
+        told: dict[str, Any] = {
+            "batch_key": batch_key,
+            "categorical_covariate_keys": categorical_covariate_keys,
+            "continuous_covariate_keys": continuous_covariate_keys,
+        }
+        read: dict[str, Any] = source.setup_arguments(covariates=False) | {"layer": layer}
+        cls.setup_anndata(adata, labels_key=labels_key, **told, **read)
+        arguments = {k: value for k, value in source.arguments.items() if k not in _OWN}
+        if any(told.values()):
+            arguments["encode_covariates"] = True
+        if "masking" not in kwargs:
+            rows = known_genes(source.genes, adata.var_names, min_overlap)
+            arguments |= mask_of(other, rows, kwargs)
+        new = cls(adata, **{**arguments, **kwargs})
+        take_weights(new.module, new.genes, new.setup, new._arguments, source, min_overlap)
+        if freeze == "encoder":
+            for part in new.module.encoder_parts():
+                part.requires_grad_(False)
+        return new
 
     def _training_data(self) -> CellReader:
         data = super()._training_data()
@@ -320,19 +492,100 @@ class MaskedAutoencoder(PublishedMixin, ReconstructionMixin, TransferMixin, SSLM
             "weight_decay": 1e-2,
             "lr_schedule": "cosine",
             "patience": 20,
-            **({} if preset is None else get_preset(preset).train),
+            **({} if preset is None else PRESETS[preset].train),
         }
 
+    @torch.inference_mode()
+    def get_reconstruction(
+        self,
+        adata: AnnData | None = None,
+        indices: Sequence[int] | np.ndarray | None = None,
+        batch_size: int | None = None,
+        *,
+        genes: Sequence[str] | None = None,
+        min_overlap: float = 0.5,
+    ) -> np.ndarray:
+        """Reconstruct expression from the embedding: a denoised profile of each cell.
 
-def _check_architecture(
-    hidden: Sequence[int], n_latent: int, dropout: float, mask_signal: str | None
-) -> None:
-    if not hidden or any(width < 1 for width in hidden) or n_latent < 1:
-        raise ValueError(
-            f"Layers need at least one unit, found hidden_dims={hidden}, n_latent={n_latent}."
-        )
-    check_number("dropout", dropout, "[0, 1)")
-    if mask_signal not in (None, "rescale", "indicator"):
-        raise ValueError(
-            f"`mask_signal` must be None, 'rescale' or 'indicator', found {mask_signal!r}."
-        )
+        With ``loss="nb"`` or ``"zinb"`` it is the log1p of expected counts per 10,000 (without the
+        additional zeros), with ``"bce"`` the probability that a gene is detected.
+
+        Parameters
+        ----------
+        adata
+            Cells, the model's own by default. Covariates that the model was set up with must be in
+            ``adata.obs``.
+        indices
+            Rows, a boolean mask or cell names; all by default.
+        batch_size
+            Cells to read at a time, 2,048 by default.
+        genes
+            Names of the genes to reconstruct; all of the model by default, in the order of
+            ``model.genes.names``. The result is dense: for many cells, name the genes you need.
+        min_overlap
+            Share of the model's genes that `adata` must have.
+
+        Returns
+        -------
+        log1p-normalised expression, float32, shape ``(n_cells, n_genes)``. Genes that `adata` does
+        not have are predicted as well.
+
+        Raises
+        ------
+        KeyError
+            If the model does not know a gene.
+        """
+        data = self._read(adata, min_overlap=min_overlap).with_covariates()
+        columns = gene_columns(self.genes, genes, self.module.device)
+
+        def reconstruct(batch: dict[str, Tensor]) -> Tensor:
+            z = self.module.embed(batch)
+            return self.module.generative(batch, z, genes=columns)["x_hat"]
+
+        width = len(self.genes) if columns is None else len(columns)
+        return self._apply(data, data.rows(indices), batch_size, reconstruct, width)
+
+    @torch.inference_mode()
+    def get_reconstruction_error(
+        self,
+        adata: AnnData | None = None,
+        indices: Sequence[int] | np.ndarray | None = None,
+        batch_size: int | None = None,
+        *,
+        min_overlap: float = 0.5,
+    ) -> np.ndarray:
+        """Mean squared error of the reconstruction of each cell, nothing hidden.
+
+        High values are cells unlike those the model was trained on, or of low quality. With
+        ``loss="bce"`` it is the squared error of the probability of detection. With ``loss="nb"`` or
+        ``"zinb"`` the reconstruction is the log1p of an expected value, which lies above the expected
+        log1p: errors have this gap in them, and are to be compared with those of other cells by the same
+        model, not with those of a model with another loss.
+
+        Parameters
+        ----------
+        adata, indices, batch_size, min_overlap
+            As in :meth:`get_reconstruction`.
+
+        Returns
+        -------
+        Float32, shape ``(n_cells,)``, of log1p-normalised expression, over the genes of the model
+        that `adata` has.
+        """
+        data = self._read(adata, min_overlap=min_overlap).with_covariates()
+        present = None
+        if data.alignment is not None and data.alignment.n_missing:
+            present = torch.from_numpy(np.flatnonzero(data.alignment.present)).to(
+                self.module.device
+            )
+
+        def error(batch: dict[str, Tensor]) -> Tensor:
+            x_hat = self.module.generative(batch, self.module.embed(batch))["x_hat"]
+            x = self.module._rows(batch)
+            values = (x.values > 0).float() if self._arguments["loss"] == "bce" else x.values
+            x_hat.view(-1).index_add_(0, x.rows * x.n_genes + x.columns, values, alpha=-1)
+            if present is not None:
+                x_hat = x_hat.index_select(1, present)
+            return x_hat.square_().mean(dim=1)
+
+        return self._apply(data, data.rows(indices), batch_size or 512, error, None)

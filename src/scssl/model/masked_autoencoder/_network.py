@@ -28,7 +28,6 @@ from scssl.objective import sparse_masked_bce, sparse_masked_mse, sparse_masked_
 
 MaskSignal = Literal["rescale", "indicator"]
 Loss = Literal["mse", "nb", "zinb", "bce"]
-LOSSES: tuple[Loss, ...] = ("mse", "nb", "zinb", "bce")
 
 # Factor on the initial weights of the output layer. It starts near the mean of each gene, but not
 # at zero, so that the first step already tells the layers below something.
@@ -57,33 +56,16 @@ class MaskedAutoencoderModule(SSLModule):
     ----------
     n_genes
         Number of genes.
-    hidden_dims
-        Widths of the encoder's hidden layers, those of the decoder in reverse.
-    n_latent
-        Width of the embedding.
-    dropout
-        Share of hidden units dropped in training.
-    activation
-        Name of the activation.
     masking
         Draws what is hidden. Without it the module embeds and can be fine-tuned.
-    mask_signal
-        `None`: a hidden entry looks like a zero. ``"rescale"``: visible values are divided by the
-        visible share. ``"indicator"``: the encoder also sees which entries are hidden.
-    loss
-        ``"mse"``, ``"nb"``, ``"zinb"`` or ``"bce"``.
-    latent_activation
-        Whether the activation also follows the embedding layer.
-    output_activation
-        ``"sigmoid"`` as in the published code, with ``loss="mse"`` only.
-    decoder
-        Whether there is a decoder. Without one the module embeds and can be fine-tuned.
-    encode_covariates
-        Whether the encoder too is told the covariates.
     n_categories
         Number of categories of each categorical covariate, by its key in a batch.
     n_continuous
         Number of continuous covariates.
+    hidden_dims, n_latent, dropout, activation, latent_activation, output_activation
+        As in :class:`scssl.model.MaskedAutoencoder`.
+    mask_signal, loss, decoder, encode_covariates
+        As there.
     """
 
     wants_statistics = True
@@ -98,19 +80,19 @@ class MaskedAutoencoderModule(SSLModule):
         dropout: float,
         activation: str,
         masking: Masking | None,
-        mask_signal: MaskSignal | None = None,
-        loss: Loss = "mse",
-        latent_activation: bool = False,
-        output_activation: Literal["sigmoid"] | None = None,
-        decoder: bool = True,
-        encode_covariates: bool = False,
-        n_categories: Mapping[str, int] | None = None,
-        n_continuous: int = 0,
+        mask_signal: MaskSignal | None,
+        loss: Loss,
+        latent_activation: bool,
+        output_activation: Literal["sigmoid"] | None,
+        decoder: bool,
+        encode_covariates: bool,
+        n_categories: Mapping[str, int],
+        n_continuous: int,
     ) -> None:
         super().__init__()
         self.n_genes, self.masking, self.mask_signal = n_genes, masking, mask_signal
         self.objective, self.output_activation, self.decodes = loss, output_activation, decoder
-        self.n_categories = dict(n_categories or {})
+        self.n_categories = dict(n_categories)
         self.n_continuous = n_continuous
         first, *rest = hidden_dims
         mlp: dict[str, Any] = {"activation": activation, "dropout": dropout}

@@ -78,16 +78,3 @@ PRESETS: dict[str, Preset] = {
         {"batch_size": 2048, "lr": 5e-3, "weight_decay": 0.1, "lr_schedule": "constant"},
     ),
 }
-
-
-def get_preset(name: str) -> Preset:
-    """Recipe called ``name``.
-
-    Raises
-    ------
-    ValueError
-        If there is none.
-    """
-    if name not in PRESETS:
-        raise ValueError(f"There is no preset {name!r}; there are {', '.join(map(repr, PRESETS))}.")
-    return PRESETS[name]
