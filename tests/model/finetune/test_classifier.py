@@ -14,8 +14,9 @@ from scssl._errors import BundleError, GeneMismatchError, ScsslWarning
 from scssl.hub import read_bundle, write_bundle
 from scssl.objective import SUPCON_TEMPERATURE
 
-from ..conftest import SMALL, TRAIN, make_counts
+from ..conftest import TRAIN, make_counts
 
+SMALL = {"hidden_dims": (32, 16), "n_latent": 8}
 MODEL = scssl.model.CellTypeClassifier
 FIT = {"progress": False, "max_epochs": 15}
 
@@ -24,7 +25,7 @@ FIT = {"progress": False, "max_epochs": 15}
 def source():
     adata = make_counts(n_cells=300)
     scssl.model.MaskedAutoencoder.setup_anndata(adata, batch_key="batch")
-    model = scssl.model.MaskedAutoencoder(adata, **SMALL["MaskedAutoencoder"])
+    model = scssl.model.MaskedAutoencoder(adata, **SMALL)
     model.train(max_epochs=20, batch_size=32, progress=False)
     return model
 
@@ -37,7 +38,7 @@ def finetuned(source, adata, labels_key="cell_type", train=FIT, **kwargs):
 
 def from_scratch(adata, labels_key="cell_type", unlabeled_category=None, **kwargs):
     MODEL.setup_anndata(adata, labels_key=labels_key, unlabeled_category=unlabeled_category)
-    return MODEL(adata, **{**SMALL["CellTypeClassifier"], **kwargs})
+    return MODEL(adata, **{**SMALL, **kwargs})
 
 
 def accuracy(model, adata):
@@ -110,7 +111,7 @@ def test_from_a_fine_tuned_model(source, adata):
 
 def test_an_untrained_source_is_said(adata):
     scssl.model.MaskedAutoencoder.setup_anndata(adata)
-    source = scssl.model.MaskedAutoencoder(adata, **SMALL["MaskedAutoencoder"])
+    source = scssl.model.MaskedAutoencoder(adata, **SMALL)
     with pytest.warns(ScsslWarning, match="not trained: this is the same as training from scratch"):
         a = MODEL.from_ssl_model(source, adata.copy(), "cell_type")
     b = from_scratch(adata)
@@ -130,7 +131,7 @@ def test_from_scratch_is_the_same_network(source, adata):
     assert {n: v.shape for n, v in model.module.backbone.state_dict().items()} == {
         n: v.shape for n, v in kept.items()
     }
-    by_dict = MODEL(adata, backbone_arguments=SMALL["CellTypeClassifier"])
+    by_dict = MODEL(adata, backbone_arguments=SMALL)
     assert torch.equal(
         by_dict.module.backbone.gene_encoder.weight, model.module.backbone.gene_encoder.weight
     )
@@ -314,9 +315,7 @@ def test_resumed_run_is_the_straight_run(source, tmp_path):
 
 def test_encoder_that_is_told_the_batch(adata, tmp_path):
     scssl.model.MaskedAutoencoder.setup_anndata(adata, batch_key="batch")
-    source = scssl.model.MaskedAutoencoder(
-        adata, **SMALL["MaskedAutoencoder"], encode_covariates=True
-    )
+    source = scssl.model.MaskedAutoencoder(adata, **SMALL, encode_covariates=True)
     source.train(**TRAIN)
     # Of batch b only: its code is still that of the source.
     query = make_counts()[::2].copy()

@@ -9,7 +9,7 @@ import torch
 import scssl
 from scssl.model import CellTypeClassifier
 
-from ..conftest import ANY, SMALL, TRAIN, make_counts
+from ..conftest import TRAIN, arguments_of, make_counts
 
 NAMES = [
     name
@@ -22,7 +22,7 @@ def pretrained(name):
     cls = scssl.model.get_model_class(name)
     adata = make_counts()[:, :50].copy()
     cls.setup_anndata(adata, input="counts")
-    model = cls(adata, **SMALL.get(name, ANY))
+    model = cls(adata, **arguments_of(cls))
     model.train(**TRAIN)
     return model
 
@@ -93,7 +93,7 @@ def test_what_new_genes_do_to_embeddings_before_training(kind):
     known = adata[:, :50].copy()
     cls = scssl.model.PseudoLabel
     cls.setup_anndata(known, input=kind)
-    model = cls(known, **SMALL["PseudoLabel"])
+    model = cls(known, **arguments_of(cls))
     model.train(**TRAIN)
     tuned = CellTypeClassifier.from_ssl_model(model, adata, "cell_type", new_genes="learn")
     found, before = (m.get_latent_representation(x) for m, x in ((tuned, adata), (model, known)))

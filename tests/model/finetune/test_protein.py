@@ -18,8 +18,9 @@ from scssl._errors import BundleError, GeneMismatchError, ScsslWarning
 from scssl.hub import read_bundle, write_bundle
 from scssl.model.finetune._protein import _PENALTIES
 
-from ..conftest import SMALL, TRAIN, make_counts, make_proteins
+from ..conftest import TRAIN, arguments_of, make_counts, make_proteins
 
+SMALL = {"hidden_dims": (32, 16), "n_latent": 8}
 MODEL = scssl.model.ProteinPredictor
 FIT = {"progress": False, "max_epochs": 10}
 NAMES = ["CD3", "CD4", "CD8", "CD19"]
@@ -36,7 +37,7 @@ def add_proteins(adata):
 def source():
     adata = make_counts(n_cells=300)
     scssl.model.MaskedAutoencoder.setup_anndata(adata)
-    model = scssl.model.MaskedAutoencoder(adata, **SMALL["MaskedAutoencoder"])
+    model = scssl.model.MaskedAutoencoder(adata, **SMALL)
     model.train(max_epochs=20, batch_size=32, progress=False)
     return model
 
@@ -88,14 +89,14 @@ def test_transforms(adata):
     ):
         adata.obsm["protein"] = counts
         MODEL.setup_anndata(adata)
-        model = MODEL(adata, transform=transform, **SMALL["ProteinPredictor"])
+        model = MODEL(adata, transform=transform, **arguments_of(MODEL))
         np.testing.assert_allclose(model.get_proteins(), expected)
     adata.obsm["protein"] = counts - 0.5
     MODEL.setup_anndata(adata)
-    assert MODEL(adata, **SMALL["ProteinPredictor"])._config()["transform"] is None
+    assert MODEL(adata, **arguments_of(MODEL))._config()["transform"] is None
     for transform in ("log1p", "clr"):
         with pytest.raises(ValueError, match="has negative values such as -0.5.*transform=None"):
-            MODEL(adata, transform=transform, **SMALL["ProteinPredictor"])
+            MODEL(adata, transform=transform, **arguments_of(MODEL))
 
 
 def test_starts_as_the_ridge_regression(source, adata):
