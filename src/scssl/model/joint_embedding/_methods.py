@@ -50,16 +50,6 @@ class SimCLR(JointEmbedding):
         :cite:p:`Yeh2022`, which suffers less from small batches.
     projector_dims
         Widths of the projector's layers; by default two, as wide as the embedding.
-
-    Examples
-    --------
-    >>> import scssl
-    >>> adata = scssl.datasets.pbmc68k_reduced()
-    >>> scssl.model.SimCLR.setup_anndata(adata)
-    >>> model = scssl.model.SimCLR(adata)
-    >>> model.train(max_epochs=2, progress=False)
-    >>> model.get_latent_representation().shape
-    (700, 64)
     """
 
     class _Network(JointEmbeddingModule):
@@ -96,16 +86,6 @@ class MoCo(JointEmbedding):
     projector_dims
         Widths of the projector's layers, which have no batch normalisation; by default two, as wide as the
         embedding.
-
-    Examples
-    --------
-    >>> import scssl
-    >>> adata = scssl.datasets.pbmc68k_reduced()
-    >>> scssl.model.MoCo.setup_anndata(adata)
-    >>> model = scssl.model.MoCo(adata, queue_size=512)
-    >>> model.train(max_epochs=2, progress=False)
-    >>> model.get_latent_representation().shape
-    (700, 64)
     """
 
     class _Network(MomentumModule):
@@ -149,16 +129,6 @@ class BYOL(JointEmbedding):
         1 - 80 / steps, within 0.9 and 0.996, the latter as in :cite:p:`Grill2020`.
     projector_dims
         Widths of the projector's layers; by default one of 256 and one as wide as the embedding.
-
-    Examples
-    --------
-    >>> import scssl
-    >>> adata = scssl.datasets.pbmc68k_reduced()
-    >>> scssl.model.BYOL.setup_anndata(adata)
-    >>> model = scssl.model.BYOL(adata)
-    >>> model.train(max_epochs=2, progress=False)
-    >>> model.get_latent_representation().shape
-    (700, 64)
     """
 
     _few_cells_batch = 64
@@ -192,16 +162,6 @@ class SimSiam(JointEmbedding):
         :cite:t:`Ovcharenko2025` took (16,).
     projector_dims
         Widths of the projector's layers; by default three of 256.
-
-    Examples
-    --------
-    >>> import scssl
-    >>> adata = scssl.datasets.pbmc68k_reduced()
-    >>> scssl.model.SimSiam.setup_anndata(adata)
-    >>> model = scssl.model.SimSiam(adata)
-    >>> model.train(max_epochs=2, progress=False)
-    >>> model.get_latent_representation().shape
-    (700, 64)
     """
 
     _few_cells_batch = 64
@@ -257,16 +217,6 @@ class NNCLR(JointEmbedding):
         older view of the cell itself.
     projector_dims
         Widths of the projector's layers; by default three, as wide as the embedding.
-
-    Examples
-    --------
-    >>> import scssl
-    >>> adata = scssl.datasets.pbmc68k_reduced()
-    >>> scssl.model.NNCLR.setup_anndata(adata)
-    >>> model = scssl.model.NNCLR(adata, queue_size=512)
-    >>> model.train(max_epochs=2, progress=False)
-    >>> model.get_latent_representation().shape
-    (700, 64)
     """
 
     class _Network(JointEmbeddingModule):
@@ -316,16 +266,6 @@ class BarlowTwins(JointEmbedding):
         :math:`\lambda`, 5e-3 as in :cite:p:`Zbontar2021`.
     projector_dims
         Widths of the projector's layers; by default three of 256.
-
-    Examples
-    --------
-    >>> import scssl
-    >>> adata = scssl.datasets.pbmc68k_reduced()
-    >>> scssl.model.BarlowTwins.setup_anndata(adata)
-    >>> model = scssl.model.BarlowTwins(adata)
-    >>> model.train(max_epochs=2, progress=False)
-    >>> model.get_latent_representation().shape
-    (700, 64)
     """
 
     class _Network(JointEmbeddingModule):
@@ -353,16 +293,6 @@ class VICReg(JointEmbedding):
         :math:`\lambda`, :math:`\mu` and :math:`\nu`; 25, 25 and 1 as in :cite:p:`Bardes2022`.
     projector_dims
         Widths of the projector's layers; by default two of 256.
-
-    Examples
-    --------
-    >>> import scssl
-    >>> adata = scssl.datasets.pbmc68k_reduced()
-    >>> scssl.model.VICReg.setup_anndata(adata)
-    >>> model = scssl.model.VICReg(adata)
-    >>> model.train(max_epochs=2, progress=False)
-    >>> model.get_latent_representation().shape
-    (700, 64)
     """
 
     class _Network(JointEmbeddingModule):
@@ -413,16 +343,6 @@ class DINO(JointEmbedding):
     projector_dims
         Widths of the projector's layers before the prototypes, which have no batch normalisation; by default
         one of 256 and one as wide as the embedding.
-
-    Examples
-    --------
-    >>> import scssl
-    >>> adata = scssl.datasets.pbmc68k_reduced()
-    >>> scssl.model.DINO.setup_anndata(adata)
-    >>> model = scssl.model.DINO(adata, n_prototypes=128)
-    >>> model.train(max_epochs=2, progress=False)
-    >>> model.get_latent_representation().shape
-    (700, 64)
     """
 
     class _Network(MomentumModule):

@@ -103,6 +103,16 @@ class JointEmbedding(StartsFromEncoder, SSLModel):
         Seed of the initial weights.
     **options
         Of the method, whose class lists them.
+
+    Examples
+    --------
+    >>> import scssl
+    >>> adata = scssl.datasets.pbmc68k_reduced()
+    >>> scssl.model.SimCLR.setup_anndata(adata)
+    >>> model = scssl.model.SimCLR(adata)
+    >>> model.train(max_epochs=2, progress=False)
+    >>> model.get_latent_representation().shape
+    (700, 64)
     """
 
     module: JointEmbeddingModule
@@ -123,7 +133,7 @@ class JointEmbedding(StartsFromEncoder, SSLModel):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Let the constructor and the docstring of a method list all that it takes."""
         super().__init_subclass__(**kwargs)
-        cls.__doc__ = documented(cls.__doc__, JointEmbedding.__doc__)
+        cls.__doc__ = documented(cls, JointEmbedding)
         if "_Network" in vars(cls) and "__init__" not in vars(cls):
             own = options_of(cls._Network._add_heads, bounds=False)
             cls.__init__ = constructor(JointEmbedding, own)  # type: ignore[method-assign]

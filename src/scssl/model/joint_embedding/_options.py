@@ -43,12 +43,16 @@ def constructor(base: Any, own: Mapping[str, inspect.Parameter]) -> Callable[...
     return __init__
 
 
-def documented(own: str | None, common: str | None) -> str | None:
-    """Docstring of a method with the entries of all its arguments, those of the base that it leaves out too."""
+def documented(cls: type, base: type) -> str | None:
+    """Docstring of a method with what it leaves to its base: entries of arguments, and the example."""
+    own, common = cls.__doc__, base.__doc__
     if own is None or common is None:
         return own
     before, mine, after = _entries(own)
-    theirs = _entries(common)[1]
+    _, theirs, example = _entries(common)
+    if cls.__module__.startswith("scssl."):
+        # Every method of the package is used as that of the example.
+        after = after or example.replace("SimCLR", cls.__name__)
     listed = {name: text for name, text in theirs.items() if name in ("adata", "registry")}
     listed |= mine | {k: v for k, v in theirs.items() if k not in mine and not k.startswith("*")}
     return f"{before}Parameters\n----------\n{'\n'.join(listed.values())}\n\n{after}"
