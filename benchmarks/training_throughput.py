@@ -99,8 +99,8 @@ def run_dense(mode: str, counts, batch: int, hidden, seconds: float) -> dict[str
 
 def run_scssl(mode: str, counts, batch: int, hidden, seconds: float) -> dict[str, float]:
     from scssl.augment import RandomMask
-    from scssl.data import CellLoader, open_rows
-    from scssl.data.matrix._statistics import gene_statistics
+    from scssl.data import CellLoader, ShuffledPlan, open_rows
+    from scssl.data.matrix import gene_statistics
     from scssl.model.masked_autoencoder._network import MaskedAutoencoderModule
     from scssl.train import RowAdamW
 
@@ -120,9 +120,8 @@ def run_scssl(mode: str, counts, batch: int, hidden, seconds: float) -> dict[str
         n_categories={},
         n_continuous=0,
     )
-    loader = CellLoader(
-        open_rows(counts), batch_size=batch, shuffle=True, input_kind="counts", drop_last=True
-    )
+    plan = ShuffledPlan(counts.shape[0], batch, drop_last=True)
+    loader = CellLoader(open_rows(counts), plan, input_kind="counts")
     statistics = gene_statistics(loader, max_cells=2000)
     n_output = N_OUTPUT.get(mode)
     module.begin_training(statistics, fresh=True, n_output_genes=n_output)

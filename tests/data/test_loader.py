@@ -10,7 +10,31 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-from scssl.data import CellLoader, GeneVocabulary, normalize_rows, open_rows
+from scssl.data import (
+    CellLoader,
+    GeneVocabulary,
+    SequentialPlan,
+    ShuffledPlan,
+    normalize_rows,
+    open_rows,
+)
+
+
+def make_loader(
+    source,
+    rows=None,
+    *,
+    batch_size,
+    shuffle=False,
+    seed=0,
+    drop_last=False,
+    process=(0, 1),
+    **options,
+) -> CellLoader:
+    rows = source.shape[0] if rows is None else rows
+    kind = ShuffledPlan if shuffle else SequentialPlan
+    plan = kind(rows, batch_size, seed=seed, drop_last=drop_last).for_process(*process)
+    return CellLoader(source, plan, **options)
 
 
 def reference(dense: np.ndarray, target_sum: float = 1e4) -> np.ndarray:
@@ -42,8 +66,8 @@ def order(loader: CellLoader) -> list[int]:
 
 def test_every_storage_gives_the_same_batches(stored, counts):
     options = {"batch_size": 10, "shuffle": True, "seed": 3, "input_kind": "counts"}
-    batches = list(CellLoader(open_rows(stored), obs={"row": np.arange(57)}, **options))
-    plain = list(CellLoader(open_rows(sparse.csr_matrix(counts)), **options))
+    batches = list(make_loader(open_rows(stored), obs={"row": np.arange(57)}, **options))
+    plain = list(make_loader(open_rows(sparse.csr_matrix(counts)), **options))
     assert [len(batch["indices"]) for batch in batches] == [10, 10, 10, 10, 10, 7]
     for batch, same in zip(batches, plain, strict=True):
         rows = batch["indices"].numpy()
@@ -77,12 +101,12 @@ def test_bits_of_a_cell_do_not_depend_on_the_way_to_it(
     names = [f"G{i}" for i in range(dense.shape[1])]
     vocabulary = GeneVocabulary(names)
     expected = cells(
-        CellLoader(open_rows(sparse.csr_matrix(dense)), batch_size=7, input_kind="counts")
+        make_loader(open_rows(sparse.csr_matrix(dense)), batch_size=7, input_kind="counts")
     )
     permutation = np.array(data.draw(st.permutations(range(len(names)))), dtype=int)
     source = open_rows(in_memory_kinds[kind](dense[:, permutation]))
     source.rows_per_read = rows_per_read
-    loader = CellLoader(
+    loader = make_loader(
         source,
         batch_size=batch_size,
         shuffle=True,
@@ -104,14 +128,13 @@ def test_bits_of_a_cell_do_not_depend_on_the_way_to_it(
 def test_processes_share_the_cells(n, batch_size, world_size, drop_last, shuffle):
     source = open_rows(np.ones((n, 2), dtype=np.float32))
     loaders = [
-        CellLoader(
+        make_loader(
             source,
             batch_size=batch_size,
             shuffle=shuffle,
             drop_last=drop_last,
             input_kind="counts",
-            rank=rank,
-            world_size=world_size,
+            process=(rank, world_size),
         )
         for rank in range(world_size)
     ]
@@ -129,7 +152,7 @@ def test_processes_share_the_cells(n, batch_size, world_size, drop_last, shuffle
 
 def test_order_depends_on_seed_and_epoch_alone(counts):
     def loader(seed: int) -> CellLoader:
-        return CellLoader(
+        return make_loader(
             open_rows(counts), batch_size=8, shuffle=True, seed=seed, input_kind="counts"
         )
 
@@ -147,7 +170,7 @@ def test_order_depends_on_seed_and_epoch_alone(counts):
 
 
 def test_iterator_reads_the_epoch_at_its_first_batch(counts):
-    loader = CellLoader(open_rows(counts), batch_size=57, shuffle=True, input_kind="counts")
+    loader = make_loader(open_rows(counts), batch_size=57, shuffle=True, input_kind="counts")
     iterator = iter(loader)
     loader.set_epoch(4)
     assert next(iterator)["indices"].tolist() == order(loader)
@@ -156,19 +179,22 @@ def test_iterator_reads_the_epoch_at_its_first_batch(counts):
 def test_subset_and_mask(counts):
     source = open_rows(counts)
     rows = [9, 2, 2, 40]
-    loader = CellLoader(source, rows, batch_size=3, input_kind="counts")
+    loader = make_loader(source, rows, batch_size=3, input_kind="counts")
     assert order(loader) == rows
     assert (len(loader), loader.n_cells, loader.n_genes) == (2, 4, 23)
     mask = np.zeros(57, dtype=bool)
     mask[[5, 8]] = True
-    assert order(CellLoader(source, mask, batch_size=3, input_kind="counts")) == [5, 8]
-    empty = CellLoader(source, [], batch_size=3, input_kind="counts")
+    assert order(make_loader(source, np.flatnonzero(mask), batch_size=3, input_kind="counts")) == [
+        5,
+        8,
+    ]
+    empty = make_loader(source, [], batch_size=3, input_kind="counts")
     assert (list(empty), len(empty)) == ([], 0)
 
 
 def test_log_normalised_values_pass_through(counts):
     values = np.log1p(counts * 1.5)
-    (batch,) = CellLoader(open_rows(values), batch_size=57, input_kind="lognorm")
+    (batch,) = make_loader(open_rows(values), batch_size=57, input_kind="lognorm")
     np.testing.assert_array_equal(batch["X"].to_dense().numpy(), values)
     np.testing.assert_allclose(batch["library"], values.sum(1, keepdims=True), rtol=1e-6)
 
@@ -176,7 +202,7 @@ def test_log_normalised_values_pass_through(counts):
 def test_size_factor_is_over_the_genes_of_the_model(counts):
     names = [f"G{i}" for i in range(23)]
     vocabulary = GeneVocabulary([*names[10:], "absent"])
-    (batch,) = CellLoader(
+    (batch,) = make_loader(
         open_rows(counts),
         batch_size=57,
         alignment=vocabulary.align(names),
@@ -189,7 +215,7 @@ def test_size_factor_is_over_the_genes_of_the_model(counts):
 
 
 def test_empty_cells_stay_zero(counts):
-    (batch,) = CellLoader(open_rows(counts), [3], batch_size=1, input_kind="counts")
+    (batch,) = make_loader(open_rows(counts), [3], batch_size=1, input_kind="counts")
     assert batch["library"].tolist() == [[0.0]]
     assert batch["X"].to_dense().abs().sum() == 0
 
@@ -197,7 +223,7 @@ def test_empty_cells_stay_zero(counts):
 def test_batches_own_their_memory(counts):
     source = open_rows(sparse.csr_matrix(counts))
     source.rows_per_read = 30
-    loader = CellLoader(source, batch_size=10, input_kind="counts", obs={"y": np.arange(57.0)})
+    loader = make_loader(source, batch_size=10, input_kind="counts", obs={"y": np.arange(57.0)})
     before = cells(loader)
     for batch in loader:
         batch["X"].values().mul_(0)
@@ -213,7 +239,7 @@ def test_obs_arrays(counts):
         "age": np.linspace(0, 1, 57),
         "codes": np.arange(114).reshape(57, 2),
     }
-    loader = CellLoader(open_rows(counts), [50, 1], batch_size=2, input_kind="counts", obs=obs)
+    loader = make_loader(open_rows(counts), [50, 1], batch_size=2, input_kind="counts", obs=obs)
     (batch,) = loader
     assert {name: (tuple(batch[name].shape), batch[name].dtype) for name in obs} == {
         "label": ((2, 1), torch.int64),
@@ -227,16 +253,24 @@ def test_obs_arrays(counts):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"batch_size": 0}, ValueError, "`batch_size` must be a positive integer, found 0"),
-        ({"batch_size": 2.0}, ValueError, "`batch_size` must be a positive integer, found 2.0"),
+        ({"batch_size": 0}, ValueError, "`batch_size` must be an integer of at least 1, found 0"),
+        (
+            {"batch_size": 2.0},
+            ValueError,
+            "`batch_size` must be an integer of at least 1, found 2.0",
+        ),
         ({"batch_size": True}, ValueError, "found True"),
         ({"input_kind": "auto"}, ValueError, "'counts' or 'lognorm', found 'auto'"),
         ({"target_sum": 0}, ValueError, "`target_sum` must be a positive number or None, found 0"),
         ({"target_sum": np.nan}, ValueError, "found nan"),
-        ({"rank": 2, "world_size": 2}, ValueError, r"`rank` must be in \[0, 2\), found 2"),
-        ({"rows": [57]}, ValueError, r"`rows` must be in \[0, 57\), found 57 to 57"),
-        ({"rows": [True, False]}, TypeError, "boolean mask of all 57 cells, found bool of shape"),
-        ({"rows": ["AAC"]}, TypeError, "row numbers or a boolean mask"),
+        ({"process": (2, 2)}, ValueError, r"`rank` must be in \[0, 2\), found 2"),
+        ({"rows": [57]}, ValueError, r"`rows` of the plan must be in \[0, 57\), found 57 to 57"),
+        (
+            {"rows": [True, False]},
+            TypeError,
+            r"found bool of shape \(2,\). Of a mask: np.flatnonzero",
+        ),
+        ({"rows": ["AAC"]}, TypeError, "`rows` must be row numbers"),
         ({"obs": {"X": np.zeros(57)}}, ValueError, "must not use the name 'X'"),
         ({"obs": {"y": np.zeros(5)}}, ValueError, r"obs\['y'\] has 5 rows, the source 57"),
         ({"obs": {"y": ["a"] * 57}}, TypeError, r"obs\['y'\] must be a numeric"),
@@ -244,13 +278,13 @@ def test_obs_arrays(counts):
 )
 def test_refuses(counts, options, error, message):
     with pytest.raises(error, match=message):
-        CellLoader(open_rows(counts), **{"batch_size": 8, "input_kind": "counts", **options})
+        make_loader(open_rows(counts), **{"batch_size": 8, "input_kind": "counts", **options})
 
 
 def test_refuses_the_alignment_of_other_data(counts):
     alignment = GeneVocabulary(["A", "B"]).align(["A", "B"])
     with pytest.raises(ValueError, match="alignment is for 2 genes, the source has 23"):
-        CellLoader(open_rows(counts), batch_size=8, input_kind="counts", alignment=alignment)
+        make_loader(open_rows(counts), batch_size=8, input_kind="counts", alignment=alignment)
 
 
 def test_normalize_rows_refuses(counts):

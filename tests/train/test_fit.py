@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import Callback
 
 import scssl
 from scssl._errors import BundleError, ScsslWarning
-from scssl.data.matrix._statistics import GeneStatistics
+from scssl.data.matrix import GeneStatistics
 from scssl.train import SafeCheckpointIO
 from scssl.train._devices import bfloat16_works
 

@@ -26,7 +26,16 @@ from scssl.data.matrix import (
     resolve_input,
     scan_matrix,
 )
-from scssl.data.plans import BatchPlan, CellContext, ContextOptions, train_validation_split
+from scssl.data.plans import (
+    BalancedPlan,
+    BatchPlan,
+    CellContext,
+    ContextOptions,
+    OneGroupPlan,
+    SequentialPlan,
+    ShuffledPlan,
+    train_validation_split,
+)
 
 from ._datasets import Datasets
 
@@ -34,6 +43,7 @@ if TYPE_CHECKING:
     from ._loader import CellLoader
 
 __all__ = [
+    "BalancedPlan",
     "BatchPlan",
     "BlockNormalizer",
     "CellContext",
@@ -47,9 +57,12 @@ __all__ = [
     "JoinedRows",
     "MatrixStats",
     "NeighborTable",
+    "OneGroupPlan",
     "PartnerWalks",
     "RowSource",
     "SelectedRows",
+    "SequentialPlan",
+    "ShuffledPlan",
     "StackedRows",
     "find_counts",
     "normalize_rows",

@@ -15,7 +15,7 @@ import torch
 from lightning.pytorch.callbacks import Callback, Checkpoint, EarlyStopping
 
 from scssl._errors import BundleError
-from scssl.data import CellLoader
+from scssl.data import BatchPlan, CellLoader
 from scssl.data.matrix import gene_statistics
 from scssl.module import SSLModule
 
@@ -123,20 +123,19 @@ class _Loaders(lightning.LightningDataModule):
         assert self.trainer.max_epochs is not None
         for loader in (self.training, self.validation):
             if loader is not None:
-                loader.rank, loader.world_size = self.trainer.global_rank, self.trainer.world_size
-        loader, plan = self.training, self.trainer.lightning_module
+                rank, world_size = self.trainer.global_rank, self.trainer.world_size
+                loader.plan = loader.plan.for_process(rank, world_size)
+        plan = self.trainer.lightning_module
         assert isinstance(plan, SSLTrainingPlan)
-        loader.drop_last = has_lone_cell(
-            plan.module, loader.n_cells, loader.batch_size, loader.world_size
-        )
-        plan.n_steps = self.trainer.max_epochs * len(loader)
+        self.training.plan.drop_last = has_lone_cell(plan.module, self.training.plan)
+        plan.n_steps = self.trainer.max_epochs * len(self.training)
 
     @staticmethod
     def _not_empty(loader: CellLoader) -> CellLoader:
         if len(loader) == 0:
             raise ValueError(
-                f"{loader.n_cells} cells are less than a batch of {loader.batch_size} for each of "
-                f"{loader.world_size} processes. Pass a smaller batch_size."
+                f"{loader.n_cells} cells are less than a batch of {loader.plan.batch_size} for each of "
+                f"{loader.plan.world_size} processes. Pass a smaller batch_size."
             )
         return loader
 
@@ -271,19 +270,15 @@ def fit(
     )
 
 
-def has_lone_cell(module: SSLModule, n_cells: int, batch_size: int, world_size: int = 1) -> bool:
-    """Whether the last batch of a process is one cell, where a loss is about several.
+def has_lone_cell(module: SSLModule, plan: BatchPlan) -> bool:
+    """Whether a batch is one cell, where a loss is about several.
 
     Parameters
     ----------
     module
         What is trained.
-    n_cells
-        Cells of an epoch, of all processes together.
-    batch_size
-        Cells per step and process.
-    world_size
-        Number of processes.
+    plan
+        The batches.
 
     Raises
     ------
@@ -292,12 +287,12 @@ def has_lone_cell(module: SSLModule, n_cells: int, batch_size: int, world_size: 
     """
     if not _needs_several(module):
         return False
-    if batch_size < 2:
+    if plan.batch_size < 2:
         raise ValueError(
             "The loss compares cells, or batch normalisation takes statistics of them: at least 2 "
             "are needed per step, found batch_size=1."
         )
-    return -(-n_cells // world_size) % batch_size == 1
+    return plan.has_lone_cell
 
 
 def _needs_several(module: SSLModule) -> bool:

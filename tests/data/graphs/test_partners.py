@@ -15,9 +15,28 @@ from scssl.data import (
     GeneVocabulary,
     NeighborTable,
     PartnerWalks,
+    SequentialPlan,
+    ShuffledPlan,
     open_rows,
     partner_key,
 )
+
+
+def make_loader(
+    source,
+    rows=None,
+    *,
+    batch_size,
+    shuffle=False,
+    seed=0,
+    drop_last=False,
+    process=(0, 1),
+    **options,
+) -> CellLoader:
+    rows = source.shape[0] if rows is None else rows
+    kind = ShuffledPlan if shuffle else SequentialPlan
+    plan = kind(rows, batch_size, seed=seed, drop_last=drop_last).for_process(*process)
+    return CellLoader(source, plan, **options)
 
 
 def random_graph(n: int, degree: float, seed: int) -> np.ndarray:
@@ -319,8 +338,8 @@ def identity(X: torch.Tensor, dense: np.ndarray) -> np.ndarray:
 def test_all_but_the_partners_is_the_same_without_them(stored, counts):
     """On every storage: bits of X, counts and library do not depend on partners."""
     options = {**OPTIONS, "counts": True, "obs": {"row": np.arange(N)}}
-    plain = list(CellLoader(open_rows(sparse.csr_matrix(counts)), **options))
-    batches = list(CellLoader(open_rows(stored), partners=walks(), **options))
+    plain = list(make_loader(open_rows(sparse.csr_matrix(counts)), **options))
+    batches = list(make_loader(open_rows(stored), partners=walks(), **options))
     for batch, same in zip(batches, plain, strict=True):
         assert names_in(batch) == set(KEYS)
         for name in same:
@@ -328,8 +347,8 @@ def test_all_but_the_partners_is_the_same_without_them(stored, counts):
 
 
 def test_partners_are_the_same_on_every_storage_and_drawn_from_the_graphs(stored, counts):
-    loader = CellLoader(open_rows(stored), partners=walks(), **OPTIONS)
-    plain = CellLoader(open_rows(sparse.csr_matrix(counts)), partners=walks(), **OPTIONS)
+    loader = make_loader(open_rows(stored), partners=walks(), **OPTIONS)
+    plain = make_loader(open_rows(sparse.csr_matrix(counts)), partners=walks(), **OPTIONS)
     assert_same_batches(loader, plain)
     own = tables(N)["a"]
     for batch in loader:
@@ -346,8 +365,8 @@ def test_partners_do_not_depend_on_how_many_rows_are_read_at_once(rows_per_read)
     dense = identified(N)
     source = open_rows(dense)
     source.rows_per_read = rows_per_read
-    loader = CellLoader(source, partners=walks(), counts=True, **OPTIONS)
-    plain = CellLoader(open_rows(dense), partners=walks(), counts=True, **OPTIONS)
+    loader = make_loader(source, partners=walks(), counts=True, **OPTIONS)
+    plain = make_loader(open_rows(dense), partners=walks(), counts=True, **OPTIONS)
     assert_same_batches(loader, plain)
 
 
@@ -355,7 +374,7 @@ def test_one_read_per_batch():
     source = open_rows(identified(N))
     reads, read = [], source.read
     source.read = lambda rows: reads.append(np.asarray(rows)) or read(rows)
-    batches = list(CellLoader(source, partners=walks(), **OPTIONS))
+    batches = list(make_loader(source, partners=walks(), **OPTIONS))
     assert len(reads) == len(batches) == 6
     for rows, batch in zip(reads, batches, strict=True):
         ends = [identity(batch[name], identified(N)) for name in ("X", *KEYS)]
@@ -371,7 +390,7 @@ def test_partners_are_those_that_were_drawn():
             drawn.append((rows, super().draw(rows, rng)))
             return drawn[-1][1]
 
-    loader = CellLoader(open_rows(dense), partners=Recorded(tables(N), WALKS), **OPTIONS)
+    loader = make_loader(open_rows(dense), partners=Recorded(tables(N), WALKS), **OPTIONS)
     for batch, (rows, ends) in zip(loader, drawn, strict=False):
         np.testing.assert_array_equal(rows, batch["indices"].numpy())
         for (view, walk), cells in ends.items():
@@ -388,16 +407,16 @@ def test_aligned_as_X_is():
     known = np.array([7, 0, 3, 8, 1])
     expected = np.zeros((N, 6), dtype=np.float32)
     expected[:, [0, 2, 3, 4, 5]] = dense[:, known]
-    loader = CellLoader(
+    loader = make_loader(
         open_rows(dense), alignment=vocabulary.align(names), partners=walks(), **OPTIONS
     )
-    same = CellLoader(open_rows(expected), partners=walks(), **OPTIONS)
+    same = make_loader(open_rows(expected), partners=walks(), **OPTIONS)
     assert_same_batches(loader, same)
     assert next(iter(loader))["partner:1:a/c"].shape == (10, 6)
 
 
 def drawn_in(epoch: int, *, walks_seed: int = 0, **options) -> list[dict[str, torch.Tensor]]:
-    loader = CellLoader(
+    loader = make_loader(
         open_rows(identified(N)), partners=walks(walks_seed), **{**OPTIONS, **options}
     )
     loader.set_epoch(epoch)
@@ -419,7 +438,7 @@ def by_cell(batches, name: str) -> list[int]:
 
 def test_a_resumed_run_draws_what_the_straight_one_draws():
     """A new loader at epoch 2 gives what one gives that has been through epochs 0 and 1."""
-    loader = CellLoader(open_rows(identified(N)), partners=walks(), **OPTIONS)
+    loader = make_loader(open_rows(identified(N)), partners=walks(), **OPTIONS)
     for epoch in range(2):
         loader.set_epoch(epoch)
         list(loader)
@@ -446,7 +465,7 @@ def test_without_shuffling_every_epoch_draws_the_same():
 
 def test_two_batches_of_the_same_cells_draw_differently():
     rows = np.tile(np.arange(10), 5)
-    loader = CellLoader(
+    loader = make_loader(
         open_rows(identified(N)), rows, partners=walks(), **{**OPTIONS, "shuffle": False}
     )
     drawn = {tuple(identity(batch["partner:0:a"], identified(N))) for batch in loader}
@@ -458,12 +477,11 @@ def test_processes_draw_independently():
     rows = np.repeat(np.arange(20), 2)
     drawn = [
         all_partners(
-            CellLoader(
+            make_loader(
                 open_rows(identified(N)),
                 rows,
                 partners=walks(),
-                rank=rank,
-                world_size=2,
+                process=(rank, 2),
                 **{**OPTIONS, "shuffle": False},
             )
         )
@@ -477,7 +495,7 @@ def test_partners_may_be_cells_outside_the_rows_and_restrict_keeps_them_out():
     n, train = 30, np.arange(15)
     table = NeighborTable.from_graph(np.ones((n, n)), "g", n)
     for own, outside in ((table, True), (table.restrict(train), False)):
-        loader = CellLoader(
+        loader = make_loader(
             open_rows(identified(n)),
             train,
             partners=PartnerWalks({"g": own}, ((("g",),), (("g", "g"),))),
@@ -493,15 +511,15 @@ def test_partners_may_be_cells_outside_the_rows_and_restrict_keeps_them_out():
 
 def test_views_without_walks_change_nothing():
     dense = identified(N)
-    none = CellLoader(open_rows(dense), partners=PartnerWalks({}, ((), ())), **OPTIONS)
-    assert_same_batches(none, CellLoader(open_rows(dense), **OPTIONS))
+    none = make_loader(open_rows(dense), partners=PartnerWalks({}, ((), ())), **OPTIONS)
+    assert_same_batches(none, make_loader(open_rows(dense), **OPTIONS))
 
 
 def test_backed_log_normalised_values_are_passed_through(tmp_path):
     values = normalized(identified(N)).astype(np.float32)
     ad.AnnData(sparse.csr_matrix(values)).write_h5ad(tmp_path / "x.h5ad")
     backed = ad.read_h5ad(tmp_path / "x.h5ad", backed="r")
-    loader = CellLoader(
+    loader = make_loader(
         open_rows(backed.X), partners=walks(), **{**OPTIONS, "input_kind": "lognorm"}
     )
     for batch, same in zip(loader, drawn_in(0), strict=True):
@@ -513,6 +531,6 @@ def test_backed_log_normalised_values_are_passed_through(tmp_path):
 def test_bad_arguments():
     source = open_rows(identified(N))
     with pytest.raises(ValueError, match="graphs of `partners` are of 25 cells, the source has 57"):
-        CellLoader(source, partners=PartnerWalks(tables(25), WALKS), **OPTIONS)
+        make_loader(source, partners=PartnerWalks(tables(25), WALKS), **OPTIONS)
     with pytest.raises(ValueError, match="must not use the name 'partner:0:a'"):
-        CellLoader(source, obs={"partner:0:a": np.zeros(N)}, **OPTIONS)
+        make_loader(source, obs={"partner:0:a": np.zeros(N)}, **OPTIONS)

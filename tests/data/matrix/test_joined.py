@@ -12,6 +12,7 @@ from scssl.data import (
     FeatureBlock,
     GeneVocabulary,
     JoinedRows,
+    SequentialPlan,
     normalize_rows,
     open_rows,
 )
@@ -160,7 +161,7 @@ def test_loader_normalises_after_alignment():
     ]
     loader = CellLoader(
         source,
-        batch_size=5,
+        SequentialPlan(12, 5),
         input_kind="counts",
         alignment=vocabulary.align(names, min_overlap=0),
         normalize=BlockNormalizer(blocks),

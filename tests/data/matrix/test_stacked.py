@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from scssl.data import CellLoader, Datasets, GeneVocabulary, SelectedRows, StackedRows, open_rows
-from scssl.data.plans._balanced import balanced_order
+from scssl.data import Datasets, GeneVocabulary, SelectedRows, StackedRows, open_rows
 
 
 def random_csr(n_cells, n_genes, seed):
@@ -50,42 +49,6 @@ def test_selected_rows_with_the_genes_of_a_model():
     np.testing.assert_array_equal(source.read([0, 1]).toarray(), expected)
     with pytest.raises(ValueError, match=r"must be in \[0, 6\), found 2 to 6"):
         SelectedRows(open_rows(x), [2, 6])
-
-
-def test_balanced_order_has_all_groups_throughout():
-    groups = np.repeat([3, 7, 9], [100, 10, 1])
-    rows = np.arange(111)
-    order = balanced_order(rows, groups, np.random.default_rng(0))
-    assert len(order) == 111
-    in_turn = groups[order].reshape(-1, 3)
-    assert (np.sort(in_turn, axis=1) == [3, 7, 9]).all()
-    # Not always in the same order, or processes that take turns would get one group each.
-    assert len(np.unique(in_turn[:, 0])) == 3
-    drawn = np.bincount(order, minlength=111)
-    assert set(drawn[:100]) == {0, 1}
-    # A small group: all its cells come before one comes again.
-    assert set(drawn[100:110]) == {3, 4}
-    assert drawn[110] == 37
-
-
-def test_balanced_order_of_one_group_is_a_permutation():
-    order = balanced_order(np.arange(5, 25), np.zeros(20), np.random.default_rng(0))
-    assert sorted(order) == list(range(5, 25))
-
-
-def test_loader_balances_groups():
-    x = sparse.csr_matrix(np.ones((90, 3), dtype=np.float32))
-    groups = np.repeat([0, 1, 2], [60, 20, 10])
-    options = {"batch_size": 12, "input_kind": "lognorm", "groups": groups, "seed": 1}
-    loader = CellLoader(open_rows(x), np.arange(90), shuffle=True, obs={"g": groups}, **options)
-    for batch in list(loader)[:-1]:
-        assert np.bincount(batch["g"].numpy().ravel()).tolist() == [4, 4, 4]
-    first = [batch["indices"].tolist() for batch in loader]
-    assert first == [batch["indices"].tolist() for batch in loader]
-    loader.set_epoch(1)
-    assert first != [batch["indices"].tolist() for batch in loader]
-    in_order = CellLoader(open_rows(x), **options)
-    assert np.concatenate([b["indices"].numpy() for b in in_order]).tolist() == list(range(90))
 
 
 def two():

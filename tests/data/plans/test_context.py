@@ -409,12 +409,12 @@ def test_one_cell_no_cells_and_no_places():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"mode": "tile"}, "`context` must be one of 'sample', 'tiles', 'random'; found 'tile'"),
-        ({"size": 1}, "`context_size` must be at least 2"),
-        ({"halo": -1}, "`halo` not negative"),
-        ({"cell_dropout": 1.0}, r"`cell_dropout` must be in \[0, 1\)"),
-        ({"spatial_share": 0.0}, r"`spatial_share` must be in \(0, 1\)"),
-        ({"spatial_share": 1.0}, r"`spatial_share` must be in \(0, 1\)"),
+        ({"mode": "tile"}, "`context` must be 'sample', 'tiles' or 'random', found 'tile'"),
+        ({"size": 1}, "`context_size` must be a whole number of at least 2"),
+        ({"halo": -1}, "`halo` must be a whole number of at least 0"),
+        ({"cell_dropout": 1.0}, r"`cell_dropout` must be a number in \[0, 1\)"),
+        ({"spatial_share": 0.0}, r"`spatial_share` must be a number in \(0, 1\) or None"),
+        ({"spatial_share": 1.0}, r"`spatial_share` must be a number in \(0, 1\) or None"),
     ],
 )
 def test_options_are_checked(arguments, message):
@@ -429,13 +429,7 @@ def load(plan, n_cells, **kwargs):
     counts = sparse.csr_matrix(np.arange(1, n_cells + 1, dtype=np.float32)[:, None])
     obs = {"own": np.arange(n_cells)}
     return CellLoader(
-        open_rows(counts),
-        batch_size=1,
-        input_kind="counts",
-        target_sum=None,
-        obs=obs,
-        plan=plan,
-        **kwargs,
+        open_rows(counts), plan, input_kind="counts", target_sum=None, obs=obs, **kwargs
     )
 
 
@@ -443,7 +437,7 @@ def test_batches_are_those_of_the_plan():
     samples, places = tissue([40, 20])
     context = CellContext(samples, places, ContextOptions())
     plan = context.training(np.arange(60), 16, seed=0)
-    loader = load(plan, 60, shuffle=True)
+    loader = load(plan, 60)
     loader.set_epoch(2)
     batches = list(loader)
     assert len(batches) == len(loader) == len(plan)
@@ -466,7 +460,7 @@ def test_processes_share_the_batches_of_an_epoch(world_size):
     by_process = []
     for rank in range(world_size):
         plan = context.training(rows, 20, seed=0)
-        loader = load(plan, 143, rank=rank, world_size=world_size)
+        loader = load(plan.for_process(rank, world_size), 143)
         loader.set_epoch(1)
         by_process.append([batch["indices"].tolist() for batch in loader])
         assert len(by_process[-1]) == len(loader) == -(-8 // world_size)

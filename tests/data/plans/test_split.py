@@ -70,7 +70,7 @@ def test_labels_that_are_all_different():
     ("arguments", "message"),
     [
         ({"n_cells": 0}, "no cells to split"),
-        ({"train_size": 0}, "above 0 and at most 1, found 0"),
+        ({"train_size": 0}, r"`train_size` must be a number in \(0, 1\], found 0"),
         ({"train_size": 1.5}, "found 1.5"),
         ({"train_size": float("nan")}, "found nan"),
         ({"labels": ["B"] * 3}, "`labels` has 3 entries for 10 cells"),

@@ -10,7 +10,7 @@ import torch
 from torch import distributions
 
 from scssl.data.keys import LABELS, PANEL, POSITION, SEQUENCE, TARGET
-from scssl.data.matrix._statistics import GeneStatistics
+from scssl.data.matrix import GeneStatistics
 from scssl.model.cellplm._network import CellPLMModule
 from scssl.model.cellplm._options import CellPLMOptions
 from scssl.objective import supcon

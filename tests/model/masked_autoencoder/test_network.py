@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from scssl.augment import Hidden, Masking, RandomMask
-from scssl.data.matrix._statistics import GeneStatistics
+from scssl.data.matrix import GeneStatistics
 from scssl.model.masked_autoencoder._network import MaskedAutoencoderModule
 from scssl.module._base import BLOCK, blockwise
 from scssl.objective import masked_mse

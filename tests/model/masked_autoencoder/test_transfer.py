@@ -11,7 +11,7 @@ import torch
 import scssl
 from scssl._errors import GeneMismatchError, ScsslWarning
 from scssl.augment import RandomMask
-from scssl.data.matrix._statistics import GeneStatistics
+from scssl.data.matrix import GeneStatistics
 
 from ..conftest import TRAIN, make_counts
 

@@ -68,8 +68,6 @@ class NeighborTable:
         Examples
         --------
         >>> from scipy import sparse
-
-        from scssl.data.keys import Walk
         >>> from scssl.data import NeighborTable
         >>> graph = sparse.csr_matrix(([1, 0, 1], ([0, 0, 1], [0, 1, 2])), shape=(3, 3))
         >>> table = NeighborTable.from_graph(graph, "neighbors", 3)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ._balanced import balanced_order
-from ._context import CellContext
-from ._options import BatchPlan, ContextOptions
+from ._context import CellContext, ContextOptions
+from ._orders import BalancedPlan, OneGroupPlan, SequentialPlan, ShuffledPlan
+from ._plan import BatchPlan
 from ._split import train_validation_split

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from scssl._errors import ScsslWarning
+from scssl._checks import check_number
+from scssl._errors import warn
 from scssl._random import derive_generator
 
 if TYPE_CHECKING:
@@ -55,19 +55,16 @@ def train_validation_split(
     n_cells = int(n_cells)
     if n_cells < 1:
         raise ValueError(f"There are no cells to split (n_cells={n_cells}).")
-    if not 0 < train_size <= 1:
-        raise ValueError(f"`train_size` must be above 0 and at most 1, found {train_size}.")
+    check_number("train_size", train_size, "(0, 1]")
     codes = np.zeros(n_cells, dtype=np.int64) if labels is None else _class_codes(labels, n_cells)
 
     n_validation = round(n_cells * (1 - train_size))
     if train_size < 1 and n_cells > 1:
         n_validation = min(max(n_validation, 1), n_cells - 1)
     if n_validation and np.bincount(codes).max() == 1 < n_cells:
-        warnings.warn(
+        warn(
             f"All {n_cells:,} labels are different, so the validation cells are drawn at random "
-            "instead of by label. Does `labels_key` name a column of cell types?",
-            ScsslWarning,
-            stacklevel=2,
+            "instead of by label. Does `labels_key` name a column of cell types?"
         )
         codes = np.zeros(n_cells, dtype=np.int64)
 

@@ -10,12 +10,15 @@ from anndata import AnnData
 from scipy import sparse
 
 from scssl.data import (
+    BalancedPlan,
     BatchPlan,
     BlockNormalizer,
     CellContext,
     CellLoader,
     PartnerWalks,
     RowSource,
+    SequentialPlan,
+    ShuffledPlan,
     open_rows,
 )
 from scssl.data.keys import CONTINUOUS, POSITION, PRESENT, category_key
@@ -82,21 +85,18 @@ class CellReader:
         batch_size: int,
         *,
         role: Literal["training", "validation", "embedding"] = "embedding",
-        **kwargs: Any,
+        seed: int = 0,
     ) -> CellLoader:
-        """Batches of these cells.
+        """Batches of these cells; in training in an order of `seed` that is another in each epoch.
 
         Where cells see each other, those to embed (ascending, each once) come with all that they see.
         """
-        obs, plan = self.obs, None
-        if self.context is not None:
-            plan = self._plan(self.context, rows, batch_size, role, kwargs.get("seed", 0))
-            if self.context.positions is not None:
-                obs = {**obs, POSITION: self.context.positions}
+        obs = self.obs
+        if self.context is not None and self.context.positions is not None:
+            obs = {**obs, POSITION: self.context.positions}
         return CellLoader(
             self._source,
-            rows,
-            batch_size=batch_size,
+            self._plan(rows, batch_size, role, seed),
             alignment=self.alignment,
             input_kind=self.setup.input_kind,
             target_sum=self.setup.target_sum,
@@ -105,21 +105,22 @@ class CellReader:
             partners=self.partners,
             partner_obs=tuple({PRESENT} & set(self.obs)),
             normalize=self.normalize,
-            groups=self.groups,
-            plan=plan,
-            **kwargs,
         )
 
-    def _plan(
-        self, context: CellContext, rows: np.ndarray, batch_size: int, role: str, seed: int
-    ) -> BatchPlan:
-        if role == "embedding":
-            return context.embedding(rows)
-        everything = np.arange(self.n_cells)
-        if role == "validation":
-            return context.validation(rows, batch_size, seed=seed, fill=everything)
-        fill = everything if self.fills_context else None
-        return context.training(rows, batch_size, seed=seed, fill=fill, labels=self.balance)
+    def _plan(self, rows: np.ndarray, batch_size: int, role: str, seed: int) -> BatchPlan:
+        context, everything = self.context, np.arange(self.n_cells)
+        if context is not None:
+            if role == "embedding":
+                return context.embedding(rows)
+            if role == "validation":
+                return context.validation(rows, batch_size, seed=seed, fill=everything)
+            fill = everything if self.fills_context else None
+            return context.training(rows, batch_size, seed=seed, fill=fill, labels=self.balance)
+        if role != "training":
+            return SequentialPlan(rows, batch_size, seed=seed)
+        if self.groups is None:
+            return ShuffledPlan(rows, batch_size, seed=seed)
+        return BalancedPlan(rows, batch_size, self.groups, seed=seed)
 
     def rows(self, indices: Any) -> np.ndarray:
         """Row numbers of `indices`: numbers, a mask or cell names."""

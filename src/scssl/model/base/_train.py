@@ -262,13 +262,7 @@ class TrainingMixin:
         size = chosen.pop("batch_size")
         # Validation cells are no partners, or training would see them.
         data.restrict_partners(rows)
-        training = data.loader(
-            rows,
-            size,
-            role="training",
-            shuffle=True,
-            seed=derive_seed(seed, "order"),
-        )
+        training = data.loader(rows, size, role="training", seed=derive_seed(seed, "order"))
         validation = None
         if len(held_out):
             validation = data.loader(held_out, max(size, 512), role="validation")

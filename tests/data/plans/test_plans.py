@@ -1,0 +1,240 @@
+"""What every plan promises, and what each kind of plan is about."""
+
+from __future__ import annotations
+
+import pickle
+from itertools import chain
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import sparse
+
+from scssl.data import (
+    BalancedPlan,
+    BatchPlan,
+    CellContext,
+    CellLoader,
+    ContextOptions,
+    NeighborTable,
+    OneGroupPlan,
+    PartnerWalks,
+    SequentialPlan,
+    ShuffledPlan,
+    open_rows,
+)
+from scssl.data.keys import TARGET
+
+
+class Windows(BatchPlan):
+    """A plan of somebody else: cells with those that come after them."""
+
+    @property
+    def n_batches(self) -> int:
+        return len(self.rows)
+
+    def draw(self, epoch):
+        for i in np.random.default_rng([self.seed, epoch]).permutation(len(self.rows)):
+            cells = self.rows[i : i + self.batch_size]
+            yield cells, {TARGET: (np.arange(len(cells)) == 0).astype(np.int64)}
+
+
+def groups_of(n: int) -> np.ndarray:
+    return np.random.default_rng(1).choice([3, 5, 9], n, p=[0.7, 0.2, 0.1])
+
+
+def context_of(n: int, mode="sample") -> CellContext:
+    places = np.random.default_rng(2).random((n, 2))
+    return CellContext(groups_of(n), places, ContextOptions(mode, size=10, halo=3))
+
+
+# Each kind of plan over some cells of `n`, and whether every cell comes in every epoch.
+KINDS = {
+    "sequential": (lambda n, rows, **k: SequentialPlan(rows, **k), True),
+    "shuffled": (lambda n, rows, **k: ShuffledPlan(rows, **k), True),
+    "balanced": (lambda n, rows, **k: BalancedPlan(rows, groups=groups_of(n), **k), False),
+    "one_group": (lambda n, rows, **k: OneGroupPlan(rows, groups=groups_of(n), **k), True),
+    "windows": (lambda n, rows, **k: Windows(rows, **k), True),
+    "training": (lambda n, rows, **k: context_of(n).training(rows, **k), True),
+    "filled": (
+        lambda n, rows, **k: context_of(n, "tiles").training(rows, fill=np.arange(n), **k),
+        True,
+    ),
+    "validation": (
+        lambda n, rows, **k: context_of(n, "random").validation(rows, fill=np.arange(n), **k),
+        True,
+    ),
+    "embedding": (lambda n, rows, **k: context_of(n, "tiles").embedding(rows), True),
+}
+FIXED = {"sequential", "validation", "embedding"}
+kinds = pytest.mark.parametrize("kind", KINDS)
+
+
+def contents(batches) -> list:
+    return [(rows.tolist(), {k: v.tolist() for k, v in extra.items()}) for rows, extra in batches]
+
+
+@kinds
+@given(
+    n=st.integers(1, 60),
+    share=st.sampled_from([1.0, 0.5]),
+    batch_size=st.integers(1, 20),
+    world_size=st.integers(1, 4),
+    seed=st.integers(0, 3),
+    epoch=st.integers(0, 3),
+    data=st.data(),
+)
+@settings(deadline=None, max_examples=25)
+def test_what_every_plan_promises(kind, n, share, batch_size, world_size, seed, epoch, data):
+    make, covers = KINDS[kind]
+    rows = np.flatnonzero(np.random.default_rng(0).random(n) < share)
+
+    def plans() -> list[BatchPlan]:
+        whole = make(n, rows, batch_size=batch_size, seed=seed)
+        return [whole.for_process(rank, world_size) for rank in range(world_size)]
+
+    by_process = [contents(plan.batches(epoch)) for plan in plans()]
+    # As many batches for each process, as many as it says, and of one entry per cell.
+    assert {len(own) for own in by_process} == {len(plans()[0])}
+    for cells, extra in chain(*by_process):
+        assert cells
+        assert all(len(values) == len(cells) for values in extra.values())
+    # Nothing but the plan and the epoch decides: not what was drawn before, nor in which process.
+    again = pickle.loads(pickle.dumps(plans()))
+    for plan, own in zip(again, by_process, strict=True):
+        list(plan.batches(epoch + 1))
+        assert contents(plan.batches(epoch)) == own
+        first = data.draw(st.integers(0, len(own)))
+        assert contents(plan.batches(epoch, first)) == own[first:]
+        if kind in FIXED:
+            assert contents(plan.batches(epoch + 1)) == own
+            assert not plan.varies
+    # Together they have what the plan of one process has; the first ones repeated, if anything.
+    together = list(chain.from_iterable(zip(*by_process, strict=True)))
+    targets = [
+        row
+        for cells, extra in together
+        for row, is_target in zip(cells, extra.get(TARGET, [1] * len(cells)), strict=True)
+        if is_target
+    ]
+    assert set(targets) <= set(rows.tolist())
+    if covers:
+        assert set(targets) == set(rows.tolist())
+        if world_size == 1:
+            assert len(targets) == len(rows)
+    if kind in ("sequential", "shuffled", "balanced"):
+        assert 0 <= len(targets) - len(rows) < world_size
+        assert len({tuple(len(cells) for cells, _ in own) for own in by_process}) == 1
+    elif kind != "embedding":
+        alone = contents(make(n, rows, batch_size=batch_size, seed=seed).batches(epoch))
+        assert together == (alone * world_size)[: len(together)]
+
+
+@kinds
+@pytest.mark.parametrize("rows_per_read", [None, 70, 1000])
+def test_the_loader_reads_any_plan_with_partners(kind, rows_per_read):
+    """What a plan says, what the cells have, and partners by process, number and epoch alone."""
+    n = 50
+    make, _ = KINDS[kind]
+    rows = np.arange(0, n, 2)
+    source = open_rows(sparse.csr_matrix(np.arange(1.0, n + 1, dtype="f4")[:, None]))
+    source.rows_per_read = rows_per_read
+    table = NeighborTable.from_graph(np.ones((n, n)), "g", n)
+    walks = PartnerWalks({"g": table}, ((("g",),), (("g", "g"),)))
+
+    def load(rank: int) -> CellLoader:
+        plan = make(n, rows, batch_size=7, seed=4).for_process(rank, 2)
+        loader = CellLoader(
+            source,
+            plan,
+            input_kind="counts",
+            target_sum=None,
+            obs={"own": np.arange(n)},
+            partners=walks,
+            partner_obs=["own"],
+        )
+        loader.set_epoch(3)
+        return loader
+
+    seen = []
+    for rank in (0, 1):
+        loader = load(rank)
+        batches = list(loader)
+        assert len(batches) == len(loader) == len(loader.plan) > 1
+        for batch, (cells, extra) in zip(batches, loader.plan.batches(3), strict=True):
+            np.testing.assert_array_equal(batch["indices"], cells)
+            np.testing.assert_array_equal(batch["X"].to_dense().expm1().round()[:, 0], cells + 1)
+            for key, values in extra.items():
+                np.testing.assert_array_equal(batch[key][:, 0], values)
+            for key in ("partner:0:g", "partner:1:g/g"):
+                own = batch[f"own@{key}"]
+                np.testing.assert_array_equal(batch[key].to_dense().expm1().round(), own + 1)
+                seen.append(own.flatten().tolist())
+        later = list(load(rank).batches(1))
+        for batch, same in zip(later, batches[1:], strict=True):
+            assert batch.keys() == same.keys()
+            assert (batch["own@partner:0:g"] == same["own@partner:0:g"]).all()
+        list(loader)
+        loader.set_epoch(4)
+        other = [batch["own@partner:0:g"].flatten().tolist() for batch in loader]
+        same = [batch["own@partner:0:g"].flatten().tolist() for batch in batches]
+        assert (other == same) == (kind in FIXED)
+    assert len({tuple(one) for one in seen}) == len(seen)
+
+
+class TestBalanced:
+    def test_all_groups_throughout(self):
+        groups = np.repeat([3, 7, 9], [100, 10, 1])
+        order = np.concatenate([r for r, _ in BalancedPlan(111, 111, groups).batches(0)])
+        assert len(order) == 111
+        in_turn = groups[order].reshape(-1, 3)
+        assert (np.sort(in_turn, axis=1) == [3, 7, 9]).all()
+        # Not always in the same order, or processes that take turns would get one group each.
+        assert len(np.unique(in_turn[:, 0])) == 3
+        drawn = np.bincount(order, minlength=111)
+        assert set(drawn[:100]) == {0, 1}
+        # A small group: all its cells come before one comes again.
+        assert set(drawn[100:110]) == {3, 4}
+        assert drawn[110] == 37
+
+    def test_one_group_is_a_permutation(self):
+        ((order, _),) = BalancedPlan(np.arange(5, 25), 20, np.zeros(25)).batches(0)
+        assert sorted(order) == list(range(5, 25))
+
+    def test_batches_have_as_many_of_each_and_others_in_each_epoch(self):
+        groups = np.repeat([0, 1, 2], [60, 20, 10])
+        plan = BalancedPlan(90, 12, groups, seed=1)
+        for cells, _ in list(plan.batches(0))[:-1]:
+            assert np.bincount(groups[cells]).tolist() == [4, 4, 4]
+        assert contents(plan.batches(0)) == contents(plan.batches(0)) != contents(plan.batches(1))
+
+
+class TestOneGroup:
+    def test_every_batch_is_of_one_group_and_full_where_it_can_be(self):
+        groups = np.repeat([4, 0, 2], [25, 11, 1])
+        plan = OneGroupPlan(37, 5, groups)
+        batches = [cells for cells, _ in plan.batches(0)]
+        assert len(batches) == len(plan) == 5 + 3 + 1
+        assert all(len(np.unique(groups[cells])) == 1 for cells in batches)
+        assert sorted(map(len, batches)) == [1, 1, 5, 5, 5, 5, 5, 5, 5]
+        assert plan.has_lone_cell
+        of_groups = [int(groups[cells[0]]) for cells in batches]
+        assert of_groups != sorted(of_groups)
+        full = OneGroupPlan(37, 5, groups, drop_last=True)
+        assert [len(cells) for cells, _ in full.batches(0)] == [5] * 7
+        assert len(full) == 7
+
+    def test_groups_of_other_cells_are_refused(self):
+        with pytest.raises(
+            ValueError, match=r"group of each cell of the source, found shape \(5,\)"
+        ):
+            OneGroupPlan(6, 2, np.zeros(5))
+
+
+def test_lone_cells():
+    assert ShuffledPlan(21, 10).has_lone_cell
+    assert not ShuffledPlan(20, 10).has_lone_cell
+    assert ShuffledPlan(42, 10).for_process(0, 2).has_lone_cell
+    assert not ShuffledPlan(40, 10).for_process(0, 4).has_lone_cell
+    assert not context_of(21).training(np.arange(21), 10, seed=0).has_lone_cell
