@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from ._by_name import is_own_mask, mask_needs, masking, masking_from_config, remade
-from ._cell_mask import CellMask
-from ._mask import Hidden, Masking, RandomMask
+from ._by_name import (
+    augmentation,
+    augmentation_from_config,
+    is_own_mask,
+    mask_needs,
+    masking,
+    masking_from_config,
+    remade,
+)
+from ._mask import CellMask, Hidden, Masking, RandomMask
 from ._program_masks import GeneProgramMask, GPToGPMask, GPToTFMask
 from ._programs import GenePrograms
 from ._view import Augmentation, Batch, ViewContext, Walk, two_views
-from ._view_by_name import augmentation, augmentation_from_config
 from ._view_compose import Compose, RandomApply
 from ._view_counts import BinomialThinning, NegativeBinomialNoise, PoissonResample
 from ._view_genes import CrossOver, GeneSwap

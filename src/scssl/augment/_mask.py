@@ -9,8 +9,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from scssl._checks import check_number
+
 if TYPE_CHECKING:
     from scssl.nn import SparseRows
+
+
+# Of the distribution of rates of a mask of cells: its first shape, and the largest rate.
+_ALPHA, _CAP = 5.0, 0.9
 
 
 @dataclass(frozen=True)
@@ -98,13 +104,6 @@ class Masking(ABC):
         return None
 
 
-def check_rate(rate: float) -> float:
-    """Refuse a rate that hides nothing or all."""
-    if not 0 < rate < 1:
-        raise ValueError(f"`mask_rate` must be between 0 and 1, both excluded; found {rate}.")
-    return float(rate)
-
-
 class RandomMask(Masking):
     r"""Hide each entry with the same probability, independently per cell and gene.
 
@@ -119,11 +118,6 @@ class RandomMask(Masking):
     rate
         Probability :math:`r` to hide an entry, 0.5 in :cite:p:`Richter2025`.
 
-    Raises
-    ------
-    ValueError
-        If ``rate`` is not strictly between 0 and 1.
-
     Examples
     --------
     >>> import torch
@@ -136,7 +130,7 @@ class RandomMask(Masking):
     """
 
     def __init__(self, rate: float = 0.5) -> None:
-        self.rate = check_rate(rate)
+        self.rate = check_number("mask_rate", rate, "(0, 1)")
 
     def draw(self, x: SparseRows, rng: torch.Generator, *, indicator: bool = False) -> Hidden:
         device = x.values.device
@@ -153,3 +147,67 @@ class RandomMask(Masking):
 
     def __repr__(self) -> str:
         return f"RandomMask(rate={self.rate})"
+
+
+class CellMask:
+    r"""Hide entries of most cells, each with a rate of its own; the other cells are context.
+
+    Of the cells a share is masked. The rate of each is drawn from
+    :math:`\mathrm{Beta}(5, 4/r - 3)`, whose mode is :math:`r`, and is 0.9 at most :cite:p:`Wen2024`;
+    its entries, zeros included, are hidden independently with that probability. Of zeros the loss takes
+    the expectation, as in :class:`RandomMask`.
+
+    Parameters
+    ----------
+    cells
+        Share of the cells that are masked, 0.75 as in :cite:p:`Wen2024`.
+    rate
+        Most frequent rate :math:`r`, 0.25 as in :cite:p:`Wen2024`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from scssl.augment import CellMask
+    >>> from scssl.nn import SparseRows
+    >>> x = SparseRows.from_tensor(torch.ones(100, 50))
+    >>> hidden = CellMask(0.75, 0.25).draw(x, torch.Generator().manual_seed(0))
+    >>> int((hidden.hidden_share > 0).sum())
+    75
+    """
+
+    def __init__(self, cells: float = 0.75, rate: float = 0.25) -> None:
+        self.cells = check_number("mask_cells", cells, "(0, 1]")
+        self.rate = check_number("mask_rate", rate, "(0, 1)")
+
+    def draw(
+        self, x: SparseRows, rng: torch.Generator, *, eligible: Tensor | None = None
+    ) -> Hidden:
+        """Draw a mask.
+
+        Parameters
+        ----------
+        x
+            Batch of cells.
+        rng
+            Generator on the device of the batch.
+        eligible
+            Which cells may be masked, of which `cells` are; boolean, all by default.
+        """
+        device, n = x.values.device, x.n_cells
+        order = torch.randperm(n, generator=rng, device=device)
+        if eligible is not None:
+            order = order[eligible[order]]
+        chosen = order[: max(1, int(self.cells * len(order)))]
+        shapes = (_ALPHA, (_ALPHA - 1) / self.rate + 2 - _ALPHA)
+        one, other = (
+            torch._standard_gamma(torch.full((len(chosen),), shape, device=device), generator=rng)
+            for shape in shapes
+        )
+        share = torch.zeros(n, device=device)
+        share[chosen] = (one / (one + other)).clamp(max=_CAP)
+        drawn = torch.rand(x.n_stored, generator=rng, device=device)
+        hidden = drawn < share.index_select(0, x.rows)
+        return Hidden(~hidden, hidden.float(), share[:, None], share[:, None])
+
+    def __repr__(self) -> str:
+        return f"CellMask(cells={self.cells}, rate={self.rate})"

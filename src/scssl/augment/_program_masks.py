@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from ._mask import Hidden, Masking, check_rate
+from scssl._checks import check_choice, check_number
+
+from ._mask import Hidden, Masking
 from ._programs import GenePrograms
 
 if TYPE_CHECKING:
@@ -26,9 +28,7 @@ class _ProgramMasking(Masking):
             raise TypeError(
                 f"`programs` must be scssl.augment.GenePrograms, found {type(programs).__name__}."
             )
-        if per not in ("cell", "batch"):
-            raise ValueError(f'`per` must be "cell" or "batch", found {per!r}.')
-        self.programs, self.per = programs, per
+        self.programs, self.per = programs, check_choice("per", per, ("cell", "batch"))
 
     def _n_rows(self, x: SparseRows) -> int:
         if x.n_genes != self.programs.n_genes:
@@ -91,11 +91,6 @@ class GeneProgramMask(_ProgramMasking):
         ``"cell"``: each cell has a draw of its own. ``"batch"``: one draw for all cells of a step,
         as in the published code.
 
-    Raises
-    ------
-    ValueError
-        If the rate is not strictly between 0 and 1.
-
     Examples
     --------
     >>> import torch
@@ -117,9 +112,8 @@ class GeneProgramMask(_ProgramMasking):
         per: Per = "cell",
     ) -> None:
         super().__init__(programs, per=per)
-        if rate_of not in ("programs", "genes"):
-            raise ValueError(f'`rate_of` must be "programs" or "genes", found {rate_of!r}.')
-        self.rate, self.rate_of = check_rate(rate), rate_of
+        self.rate = check_number("mask_rate", rate, "(0, 1)")
+        self.rate_of = check_choice("rate_of", rate_of, ("programs", "genes"))
 
     def draw(self, x: SparseRows, rng: torch.Generator, *, indicator: bool = False) -> Hidden:
         n_rows, device = self._n_rows(x), x.values.device
@@ -200,14 +194,13 @@ class GPToGPMask(_ProgramMasking):
         per: Per = "cell",
     ) -> None:
         super().__init__(programs, per=per)
-        if mode not in ("isolated", "complement"):
-            raise ValueError(f'`mode` must be "isolated" or "complement", found {mode!r}.')
-        if not 0 <= hide_fraction < 1 or (hide_fraction and mode == "complement"):
+        self.mode = check_choice("mode", mode, ("isolated", "complement"))
+        self.hide_fraction = check_number("hide_fraction", hide_fraction, "[0, 1)")
+        if hide_fraction and mode == "complement":
             raise ValueError(
-                "`hide_fraction` must be in [0, 1), and 0 in complement mode, which hides the whole "
-                f"programme; found {hide_fraction}."
+                "`hide_fraction` must be 0 in complement mode, which hides the whole programme; found "
+                f"{hide_fraction}."
             )
-        self.hide_fraction, self.mode = float(hide_fraction), mode
 
     def draw(self, x: SparseRows, rng: torch.Generator, *, indicator: bool = False) -> Hidden:
         n_rows, device = self._n_rows(x), x.values.device

@@ -82,14 +82,12 @@ class GenePrograms:
     def cover(self, drawn: Tensor) -> Tensor:
         """Which genes are in at least one of the drawn programmes.
 
+        Boolean, shape ``(n_rows, n_genes)``.
+
         Parameters
         ----------
         drawn
             Boolean, shape ``(n_rows, n_programs)``.
-
-        Returns
-        -------
-        Boolean, shape ``(n_rows, n_genes)``.
         """
         # A product with the sparse membership: the cost is that of the members, not of all genes.
         counts = torch.sparse.mm(self._membership(drawn.device), drawn.t().float())

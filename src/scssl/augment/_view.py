@@ -11,7 +11,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from scssl._checks import is_number
+from scssl._checks import check_choice, some
 from scssl.nn import SparseRows
 
 from ._view_hash import bernoulli, key_of_names
@@ -66,8 +66,7 @@ class ViewContext:
     shared_seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.view not in (0, 1):
-            raise ValueError(f"`view` must be 0 or 1, found {self.view!r}.")
+        check_choice("view", self.view, (0, 1))
 
     def partner(self, walk: Walk, x: Batch) -> SparseRows:
         """Cells at the ends of a walk, one for each cell of ``x``.
@@ -85,7 +84,7 @@ class ViewContext:
             If there are none for this walk, or not one for each cell.
         """
         if walk not in self.partners:
-            found = ", ".join(map(str, self.partners)) or "none"
+            found = some(self.partners) or "none"
             raise ValueError(
                 f"The partners of the walk {walk} are missing (found: {found}): give "
                 f"ViewContext(view={self.view}, partners={{{walk}: SparseRows(...)}})."
@@ -104,7 +103,8 @@ class Augmentation(ABC):
     """A random change of cells that leaves what they are: batched, on their device, never in place.
 
     A subclass says in :meth:`transform` what happens to the cells that were drawn. The arguments
-    of its constructor are kept under their own names, which is how :meth:`config` finds them.
+    of its constructor are kept under their own names, which is how :meth:`config` finds them; those of
+    this package raise a `ValueError` where an argument is out of its range.
     """
 
     #: Name in a configuration; `None` for classes that are not of this package.
@@ -311,38 +311,3 @@ def shape_of(x: Batch) -> tuple[int, int]:
 def device_of(x: Batch) -> torch.device:
     """Where the batch is."""
     return x.values.device if isinstance(x, SparseRows) else x.device
-
-
-def check_share(name: str, value: float, *, zero: bool = False, one: bool = False) -> float:
-    """Refuse a number that is no share.
-
-    Parameters
-    ----------
-    name
-        Name of the argument.
-    value
-        What was given.
-    zero
-        Whether 0 is allowed.
-    one
-        Whether 1 is allowed.
-    """
-    if not is_number(value) or not (0 < value < 1 or (zero and value == 0) or (one and value == 1)):
-        bounds = f"{'[' if zero else '('}0, 1{']' if one else ')'}"
-        raise ValueError(f"`{name}` must be a number in {bounds}, found {value!r}.")
-    return float(value)
-
-
-def check_positive(name: str, value: float) -> float:
-    """Refuse what is not a positive finite number."""
-    if not is_number(value) or not 0 < value < float("inf"):
-        raise ValueError(f"`{name}` must be a positive number, found {value!r}.")
-    return float(value)
-
-
-def check_choice(name: str, value: str | None, choices: tuple[str | None, ...]) -> None:
-    """Refuse what is not one of the choices."""
-    if value not in choices:
-        raise ValueError(
-            f"`{name}` must be one of {', '.join(map(repr, choices))}; found {value!r}."
-        )

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from scssl._checks import check_number
+
 from ._view import (
     Augmentation,
     Batch,
     Edges,
     ViewContext,
     Walk,
-    check_share,
 )
 from ._view_rows import choose_cells
 
@@ -140,7 +141,7 @@ class RandomApply(Augmentation):
     def __init__(self, augmentation: Augmentation, p: float = 0.5) -> None:
         _check_augmentation("augmentation", augmentation)
         self.augmentation = augmentation
-        self.p = check_share("p", p, zero=True, one=True)
+        self.p = check_number("p", p, "[0, 1]")
         self.needs_counts, self.shared = augmentation.needs_counts, augmentation.shared
         self.keeps_counts, self.needs_batch = augmentation.keeps_counts, augmentation.needs_batch
 

@@ -9,15 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scssl._checks import is_number
+from scssl._checks import check_number, is_number
 from scssl.nn import SparseRows
 
 from ._view import (
     Augmentation,
     Batch,
     ViewContext,
-    check_positive,
-    check_share,
     shape_of,
 )
 from ._view_rows import values_of, with_values
@@ -123,7 +121,7 @@ class BinomialThinning(_CountAugmentation):
                 f"`keep` must be two ascending numbers in (0, 1], or one; found {keep!r}."
             )
         self.keep = (float(bounds[0]), float(bounds[1]))
-        self.p = check_share("p", p, zero=True, one=True)
+        self.p = check_number("p", p, "[0, 1]")
 
     @property
     def changes(self) -> bool:
@@ -178,7 +176,7 @@ class PoissonResample(_CountAugmentation):
     name = "poisson_resample"
 
     def __init__(self, *, p: float = 0.5) -> None:
-        self.p = check_share("p", p, zero=True, one=True)
+        self.p = check_number("p", p, "[0, 1]")
 
     def _resample(
         self, counts: Tensor, cells: Tensor, n_cells: int, rng: torch.Generator
@@ -226,8 +224,8 @@ class NegativeBinomialNoise(_CountAugmentation):
     name = "negative_binomial_noise"
 
     def __init__(self, dispersion: float = 0.1, *, p: float = 0.5) -> None:
-        self.dispersion = check_positive("dispersion", dispersion)
-        self.p = check_share("p", p, zero=True, one=True)
+        self.dispersion = check_number("dispersion", dispersion, "(0, inf)")
+        self.p = check_number("p", p, "[0, 1]")
 
     def _resample(
         self, counts: Tensor, cells: Tensor, n_cells: int, rng: torch.Generator

@@ -7,14 +7,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from scssl._checks import check_choice, check_number
 from scssl.nn import SparseRows
 
 from ._view import (
     Augmentation,
     Batch,
     ViewContext,
-    check_choice,
-    check_share,
     shape_of,
 )
 from ._view_hash import bernoulli, coins, draw_seed
@@ -40,11 +39,6 @@ class GeneSwap(Augmentation):
     p
         Probability to apply, per cell and view, 0.5 in :cite:p:`Han2022`.
 
-    Raises
-    ------
-    ValueError
-        If ``rate`` is not in (0, 1] or ``p`` not between 0 and 1.
-
     Examples
     --------
     >>> import torch
@@ -59,8 +53,8 @@ class GeneSwap(Augmentation):
     keeps_counts = True
 
     def __init__(self, rate: float = 0.1, *, p: float = 0.5) -> None:
-        self.rate = check_share("rate", rate, one=True)
-        self.p = check_share("p", p, zero=True, one=True)
+        self.rate = check_number("rate", rate, "(0, 1]")
+        self.p = check_number("p", p, "[0, 1]")
 
     def transform(
         self, x: Batch, applied: Tensor, rng: torch.Generator, context: ViewContext
@@ -71,9 +65,9 @@ class GeneSwap(Augmentation):
         centre = torch.randint(n_genes, (n_cells,), generator=rng, device=device)
         if not isinstance(x, SparseRows):
             if has_kernel(x):
-                from scssl.nn.cpu import views as _view_kernels
+                from scssl.nn.cpu import views
 
-                return _view_kernels.swap(x, applied, gene_at, centre, self.rate, rng)
+                return views.swap(x, applied, gene_at, centre, self.rate, rng)
             return self._exchanged(x, applied.nonzero().squeeze(1), gene_at, centre, rng)
         cells, genes = x.rows, x.columns.long()
         place_of = torch.empty_like(gene_at)
@@ -147,11 +141,10 @@ class CrossOver(Augmentation):
     def __init__(
         self, rate: float = 0.25, *, within: Literal["batch"] | None = None, p: float = 0.5
     ) -> None:
-        self.rate = check_share("rate", rate, one=True)
-        check_choice("within", within, (None, "batch"))
-        self.within = within
+        self.rate = check_number("rate", rate, "(0, 1]")
+        self.within = check_choice("within", within, (None, "batch"))
         self.needs_batch = within == "batch"
-        self.p = check_share("p", p, zero=True, one=True)
+        self.p = check_number("p", p, "[0, 1]")
 
     def transform(
         self, x: Batch, applied: Tensor, rng: torch.Generator, context: ViewContext
@@ -221,9 +214,9 @@ def exchange(
         own = x.keep(kept.logical_or_(~applied.index_select(0, x.rows)))
         return join(own, theirs.keep(bernoulli(position_keys(theirs), seed, rate)))
     if isinstance(other, Tensor) and has_kernel(x, other):
-        from scssl.nn.cpu import views as _view_kernels
+        from scssl.nn.cpu import views
 
-        return _view_kernels.exchange(x, other, partner, applied, rate, rng)
+        return views.exchange(x, other, partner, applied, rate, rng)
     where = applied.nonzero().squeeze(1)
     partner = partner.index_select(0, where)
     if isinstance(other, SparseRows):

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from scssl._checks import check_choice, check_number
 from scssl.nn import SparseRows
 
 from ._view import (
@@ -16,8 +17,6 @@ from ._view import (
     Edges,
     ViewContext,
     Walk,
-    check_choice,
-    check_share,
     shape_of,
 )
 from ._view_genes import exchange
@@ -46,10 +45,10 @@ class _MixAugmentation(Augmentation):
             raise ValueError(
                 f"`mix` must be some of {', '.join(map(repr, _MIXES))}, each once; found {mix!r}."
             )
-        check_choice("weight", weight, ("fixed", "random"))
-        self.mix, self.weight = kinds, weight
-        self.alpha = check_share("alpha", alpha)
-        self.p = check_share("p", p, zero=True, one=True)
+        self.mix = kinds
+        self.weight = check_choice("weight", weight, ("fixed", "random"))
+        self.alpha = check_number("alpha", alpha, "(0, 1)")
+        self.p = check_number("p", p, "[0, 1]")
 
     def _mixed(self, x: Batch, partner: SparseRows, applied: Tensor, rng: torch.Generator) -> Batch:
         """Each cell with its partner, by one of the ways to mix, drawn for each cell."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from scssl.nn import SparseRows
+from scssl.nn import SparseRows, cpu
 
 from ._view import Batch
 
@@ -46,11 +46,9 @@ def sparse_with_values(x: SparseRows, values: Tensor) -> SparseRows:
 
 
 def has_kernel(*batches: Batch) -> bool:
-    """Whether compiled kernels take these batches: float32 on the CPU, without a gradient."""
-    return all(
-        values.device.type == "cpu" and values.dtype == torch.float32 and not values.requires_grad
-        for values in map(values_of, batches)
-    )
+    """Whether compiled kernels take these batches: see :func:`scssl.nn.cpu.enabled`; without a gradient."""
+    values = [values_of(x) for x in batches]
+    return cpu.enabled(*values) and not any(one.requires_grad for one in values)
 
 
 def to_dense(x: Batch) -> Tensor:

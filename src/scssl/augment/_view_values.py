@@ -7,15 +7,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from scssl._checks import check_choice, check_number
 from scssl.nn import SparseRows
 
 from ._view import (
     Augmentation,
     Batch,
     ViewContext,
-    check_choice,
-    check_positive,
-    check_share,
 )
 from ._view_hash import coins
 from ._view_rows import has_kernel, per_value, to_dense, values_of, with_values
@@ -39,11 +37,6 @@ class Mask(Augmentation):
         Whether to divide what is left by :math:`1 - q`, so that a masked cell weighs as much, in
         expectation, as the whole one that is embedded later.
 
-    Raises
-    ------
-    ValueError
-        If ``rate`` is not strictly between 0 and 1, or ``p`` not between them.
-
     Examples
     --------
     >>> import torch
@@ -57,8 +50,8 @@ class Mask(Augmentation):
     name = "mask"
 
     def __init__(self, rate: float = 0.2, *, p: float = 0.5, rescale: bool = False) -> None:
-        self.rate = check_share("rate", rate)
-        self.p = check_share("p", p, zero=True, one=True)
+        self.rate = check_number("rate", rate, "(0, 1)")
+        self.p = check_number("p", p, "[0, 1]")
         self.rescale = bool(rescale)
         self.keeps_counts = not self.rescale
 
@@ -66,10 +59,10 @@ class Mask(Augmentation):
         self, x: Batch, applied: Tensor, rng: torch.Generator, context: ViewContext
     ) -> Batch:
         if isinstance(x, SparseRows) and has_kernel(x):
-            from scssl.nn.cpu import views as _view_kernels
+            from scssl.nn.cpu import views
 
             divisor = 1 - self.rate if self.rescale else 1.0
-            return _view_kernels.mask(x, applied, self.rate, divisor, rng)
+            return views.mask(x, applied, self.rate, divisor, rng)
         values = values_of(x)
         hidden = coins(values.shape, self.rate, rng)
         changed = per_value(x, applied)
@@ -98,11 +91,6 @@ class Dropout(Augmentation):
     p
         Probability to apply, per cell and view.
 
-    Raises
-    ------
-    ValueError
-        If ``rate`` is not in (0, 1], ``decay`` not positive or ``p`` not between 0 and 1.
-
     Examples
     --------
     >>> import torch
@@ -118,9 +106,9 @@ class Dropout(Augmentation):
     keeps_counts = True
 
     def __init__(self, rate: float = 0.5, *, decay: float = 0.1, p: float = 0.5) -> None:
-        self.rate = check_share("rate", rate, one=True)
-        self.decay = check_positive("decay", decay)
-        self.p = check_share("p", p, zero=True, one=True)
+        self.rate = check_number("rate", rate, "(0, 1]")
+        self.decay = check_number("decay", decay, "(0, inf)")
+        self.p = check_number("p", p, "[0, 1]")
 
     def transform(
         self, x: Batch, applied: Tensor, rng: torch.Generator, context: ViewContext
@@ -157,11 +145,6 @@ class GaussianNoise(Augmentation):
         0 to raise to 0 what falls below it in the cells that are changed. By default nothing is
         clipped, as in :cite:p:`Han2022`.
 
-    Raises
-    ------
-    ValueError
-        If an argument is out of its range.
-
     Examples
     --------
     >>> import torch
@@ -184,13 +167,13 @@ class GaussianNoise(Augmentation):
         on: Literal["all", "expressed"] = "all",
         clip_min: Literal[0] | None = None,
     ) -> None:
-        self.rate = check_share("rate", rate, one=True)
-        self.scale = check_positive("scale", scale)
-        self.p = check_share("p", p, zero=True, one=True)
-        check_choice("on", on, ("all", "expressed"))
-        if clip_min is not None and (isinstance(clip_min, bool) or clip_min != 0):
-            raise ValueError(f"`clip_min` must be 0 or None, found {clip_min!r}.")
-        self.on, self.clip_min = on, None if clip_min is None else 0
+        self.rate = check_number("rate", rate, "(0, 1]")
+        self.scale = check_number("scale", scale, "(0, inf)")
+        self.p = check_number("p", p, "[0, 1]")
+        self.on = check_choice("on", on, ("all", "expressed"))
+        self.clip_min = (
+            None if check_number("clip_min", clip_min, "[0, 0]", none=True) is None else 0
+        )
 
     def transform(
         self, x: Batch, applied: Tensor, rng: torch.Generator, context: ViewContext
@@ -200,10 +183,10 @@ class GaussianNoise(Augmentation):
             chosen = per_value(x, applied) & (values != 0)
             return with_values(x, values.where(~chosen, self._noisy(values, rng)))
         if has_kernel(x):
-            from scssl.nn.cpu import views as _view_kernels
+            from scssl.nn.cpu import views
 
             clip = self.clip_min is not None
-            return _view_kernels.noise(x, applied, self.rate, self.scale, clip, rng)
+            return views.noise(x, applied, self.rate, self.scale, clip, rng)
         # Only the cells to change need as many random numbers as there are genes.
         where = applied.nonzero().squeeze(1)
         dense = to_dense(x)

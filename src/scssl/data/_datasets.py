@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import pandas as pd
 
+from scssl._checks import check_choice
 from scssl.data.genes import GeneVocabulary
 
 if TYPE_CHECKING:
@@ -90,13 +91,11 @@ class Datasets:
             self.genes = genes
         elif not isinstance(genes, str):
             self.genes = GeneVocabulary(genes)
-        elif genes in ("intersection", "union"):
-            combine = getattr(GeneVocabulary, genes)
-            self.genes = combine({n: a.var_names.astype(str) for n, a in self._datasets.items()})
         else:
-            raise ValueError(
-                f'`genes` must be "intersection", "union" or the genes to use, found {genes!r}.'
+            combine = getattr(
+                GeneVocabulary, check_choice("genes", genes, ("intersection", "union"))
             )
+            self.genes = combine({n: a.var_names.astype(str) for n, a in self._datasets.items()})
         self.handle = self._make_handle(list(obs_keys))
 
     def _make_handle(self, keys: list[str]) -> AnnData:

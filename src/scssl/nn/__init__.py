@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from ._activation import SELU, activation
 from ._batch_norm_encoder import BatchNormEncoder
 from ._cell_decoder import CellDecoder
 from ._cell_transformer import ATTENTIONS, N_GROUPS, Attention, CellTransformer
-from ._dropout import Dropout
 from ._ema import momentum_schedule, update_ema
 from ._flow_attention import FlowAttention, SoftmaxAttention
 from ._gene_layers import GeneDecoder, GeneEncoder, take_rows
 from ._gene_sampler import GeneSampler
-from ._head import Head
 from ._latent import LATENTS, LatentKind, Posterior, Variational
 from ._memory_bank import MemoryBank
-from ._mlp import MLP, effective_rank
+from ._mlp import MLP, SELU, Dropout, Head, activation, effective_rank
 from ._multi_encoder import Fusion, ModalityRows, MultiEncoder, MultiView
 from ._position import SinusoidalPosition2d
 from ._projection import ProjectionHead

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from . import cpu
+
 #: Entries up to which compiled kernels on one thread beat PyTorch's operations.
 _SMALL = 2**17
 
@@ -28,7 +30,7 @@ class _Normalised(torch.autograd.Function):
         ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
     ) -> tuple[Tensor, Tensor, Tensor]:
         if _has_kernel(x, weight):
-            from scssl.nn.cpu import normalise
+            from .cpu.norm import normalise
 
             out, hat, mean, variance, inverse = normalise(x, weight, bias, eps)
             ctx.save_for_backward(hat, inverse, weight)
@@ -50,7 +52,7 @@ class _Normalised(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor | None, Tensor | None, None]:
         hat, inverse, weight = ctx.saved_tensors
         if _has_kernel(grad, weight):
-            from scssl.nn.cpu import normalise_backward
+            from .cpu.norm import normalise_backward
 
             of_x, *of_affine = normalise_backward(grad, hat, inverse, weight)
             return of_x, *(of_affine if weight is not None else (None, None)), None
@@ -63,14 +65,7 @@ class _Normalised(torch.autograd.Function):
 
 
 def _has_kernel(x: Tensor, weight: Tensor | None) -> bool:
-    # Compilers look into PyTorch's operations, not into these.
-    return (
-        x.device.type == "cpu"
-        and x.dtype == torch.float32
-        and (weight is None or weight.dtype == torch.float32)
-        and x.numel() <= _SMALL
-        and not torch.compiler.is_compiling()
-    )
+    return x.numel() <= _SMALL and cpu.enabled(x, weight)
 
 
 class BatchNorm(nn.BatchNorm1d):

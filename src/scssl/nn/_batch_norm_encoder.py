@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from ._activation import activation as make_activation
 from ._batch_norm import BatchNorm
-from ._dropout import Dropout
 from ._gene_layers import GeneEncoder
+from ._mlp import Dropout
+from ._mlp import activation as make_activation
 from ._sparse_rows import SparseRows
 
 
@@ -86,16 +86,12 @@ class BatchNormEncoder(nn.Module):
         self.rest = nn.Sequential(*layers)
 
     def forward(self, x: SparseRows | Tensor) -> Tensor:
-        """Embeddings of a batch.
+        """Embeddings of a batch. Shape ``(n_cells, n_latent)``.
 
         Parameters
         ----------
         x
             Expression, sparse or dense.
-
-        Returns
-        -------
-        Shape ``(n_cells, n_latent)``.
         """
         first = self.gene_encoder.dense(x) if isinstance(x, Tensor) else self.gene_encoder(x)
         z: Tensor = self.rest(first)

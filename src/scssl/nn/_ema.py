@@ -1,12 +1,4 @@
-r"""Targets that follow an online network: BYOL :cite:p:`Grill2020`, MoCo :cite:p:`He2020`.
-
-.. math::
-
-    \xi \leftarrow m\,\xi + (1 - m)\,\theta
-
-for the parameters :math:`\xi` of the target and :math:`\theta` of the online network. After :math:`k`
-updates towards the same :math:`\theta` the target is :math:`\theta + m^k (\xi_0 - \theta)`.
-"""
+"""Targets that follow an online network: BYOL :cite:p:`Grill2020`, MoCo :cite:p:`He2020`."""
 
 from __future__ import annotations
 
@@ -15,6 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from scssl._checks import check_number, check_whole
+
 
 @torch.no_grad()
 def update_ema(target: nn.Module, online: nn.Module, momentum: float) -> None:
@@ -22,7 +16,7 @@ def update_ema(target: nn.Module, online: nn.Module, momentum: float) -> None:
 
     .. math:: \xi \leftarrow m\,\xi + (1 - m)\,\theta
 
-    After :math:`k` updates towards the same :math:`\theta` the target is
+    for the parameters :math:`\xi` of the target and :math:`\theta` of the online network. After :math:`k` updates towards the same :math:`\theta` the target is
     :math:`\theta + m^k (\xi_0 - \theta)`. Buffers, such as the statistics of batch norm, are copied.
 
     Parameters
@@ -51,8 +45,7 @@ def update_ema(target: nn.Module, online: nn.Module, momentum: float) -> None:
     Parameter containing:
     tensor([[0.1000]])
     """
-    if not 0 <= momentum <= 1:
-        raise ValueError(f"`momentum` must be within 0 and 1; found {momentum}.")
+    check_number("momentum", momentum, "[0, 1]")
     _check_alike(dict(target.named_parameters()), dict(online.named_parameters()), "parameters")
     _check_alike(dict(target.named_buffers()), dict(online.named_buffers()), "buffers")
     slow: list[Tensor] = list(target.parameters())
@@ -103,8 +96,8 @@ def momentum_schedule(step: int, n_steps: int, start: float, end: float = 1.0) -
     >>> [round(momentum_schedule(step, 5, 0.9), 3) for step in range(6)]
     [0.9, 0.915, 0.95, 0.985, 1.0, 1.0]
     """
-    if step < 0 or n_steps < 0:
-        raise ValueError(f"`step` and `n_steps` must not be negative; found {step} and {n_steps}.")
+    check_whole("step", step, 0)
+    check_whole("n_steps", n_steps, 0)
     if step >= n_steps - 1:
         return end
     return end - (end - start) * (math.cos(math.pi * step / (n_steps - 1)) + 1) / 2

@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from ._dropout import Dropout
+from scssl._checks import check_whole
+
+from ._mlp import Dropout
 
 EPSILON = 1e-6
 
@@ -36,7 +38,7 @@ class _Attention(nn.Module):
         self.dropout, self.out_dropout = Dropout(dropout), Dropout(out_dropout)
 
     def forward(self, x: Tensor, lengths: Sequence[int] | None = None) -> Tensor:
-        """What each cell takes from the cells of its sequence.
+        """What each cell takes from the cells of its sequence. Shape ``(n_cells, n_hidden)``.
 
         Parameters
         ----------
@@ -45,10 +47,6 @@ class _Attention(nn.Module):
         lengths
             Number of cells of each sequence, in the order of the rows. `None`: all cells are one
             sequence.
-
-        Returns
-        -------
-        Shape ``(n_cells, n_hidden)``.
 
         Raises
         ------
@@ -307,9 +305,7 @@ class FlowAttention(_Attention):
         chunk_size: int = 1024,
     ) -> None:
         super().__init__(n_hidden, n_heads, dropout, out_dropout)
-        if chunk_size < 1:
-            raise ValueError(f"`chunk_size` must be positive; found {chunk_size}.")
-        self.chunk_size = chunk_size
+        self.chunk_size = check_whole("chunk_size", chunk_size)
 
     def _attend(self, x: Tensor, lengths: list[int]) -> Tensor:
         if max(lengths) > self.chunk_size and not torch.is_grad_enabled():

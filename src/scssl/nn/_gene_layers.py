@@ -10,6 +10,7 @@ from scipy import sparse
 from torch import Tensor, nn
 from torch.nn import functional
 
+from . import cpu
 from ._sparse_rows import SparseRows
 
 
@@ -36,13 +37,15 @@ class _SparseProduct(torch.autograd.Function):
     @staticmethod
     @torch.amp.custom_bwd(device_type="cpu")
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
-        from scssl.nn.cpu import transposed_product
-
         # Compressed by gene, each row of the gradient is written once while the batch of
         # gradients stays in cache; PyTorch's own backward takes about ten times as long.
         pointers, columns, values = (t.numpy() for t in ctx.saved_tensors)
         shape = (len(pointers) - 1, ctx.n_genes)
         by_gene = sparse.csr_matrix((values, columns, pointers), shape=shape).tocsc()
+        if not cpu.enabled(grad, ctx.saved_tensors[2]):
+            return torch.from_numpy(by_gene.T @ grad.numpy()), None, None, None
+        from .cpu.rows import transposed_product
+
         out = grad.new_empty(ctx.n_genes, grad.shape[1])
         transposed_product(
             by_gene.indptr, by_gene.indices, by_gene.data, grad.contiguous().numpy(), out.numpy()

@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scssl._checks import check_whole
+
 
 class GeneSampler:
     r"""Draw part of the genes so that a sum over the part estimates the sum over all without bias.
@@ -49,10 +51,7 @@ class GeneSampler:
             spread = np.asarray(spread)[eligible]
             n_draw = min(n_draw, len(spread))
         n_genes = len(spread)
-        if not 1 <= n_draw <= n_genes:
-            raise ValueError(
-                f"`n_output_genes` must be between 1 and the number of genes {n_genes}; found {n_draw}."
-            )
+        check_whole("n_output_genes", n_draw, 1, n_genes)
         spread = np.asarray(spread, dtype=np.float64)
         total = spread.sum()
         share = spread / total if total > 0 else np.full(n_genes, 1 / n_genes)

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from scssl._checks import check_integers
+
 
 class MemoryBank(nn.Module):
     """Ring of the latest embeddings, scaled to unit length :cite:p:`He2020,Dwibedi2021`.
@@ -50,10 +52,7 @@ class MemoryBank(nn.Module):
 
     def __init__(self, size: int, dim: int, *, rng: int | torch.Generator = 0) -> None:
         super().__init__()
-        if size < 1 or dim < 1:
-            raise ValueError(
-                f"`size` and `dim` of a memory bank must be positive; found {size} and {dim}."
-            )
+        check_integers(size=(size, 1), dim=(dim, 1))
         generator = torch.Generator().manual_seed(rng) if isinstance(rng, int) else rng
         start = torch.randn(size, dim, generator=generator, device=generator.device)
         self.register_buffer("values", normalize(start, dim=1))
@@ -87,14 +86,12 @@ class MemoryBank(nn.Module):
     def nearest(self, z: Tensor) -> Tensor:
         """Of each embedding the entry of the highest cosine similarity, without a gradient.
 
+        A copy, shape ``(n_cells, dim)``.
+
         Parameters
         ----------
         z
             Shape ``(n_cells, dim)``.
-
-        Returns
-        -------
-        A copy, shape ``(n_cells, dim)``.
 
         Raises
         ------

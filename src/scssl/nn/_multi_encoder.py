@@ -9,6 +9,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from scssl._checks import check_choice
+
 from ._batch_norm_encoder import BatchNormEncoder
 from ._sparse_rows import SparseRows
 
@@ -50,14 +52,12 @@ class MultiView:
     def embedded(self, encoder: MultiEncoder) -> dict[str, Tensor]:
         """Embeddings of each modality by an encoder, computed once: a view lives for one step.
 
+        By modality, shape ``(n_cells_with_it, n_latent)``.
+
         Parameters
         ----------
         encoder
             The encoder.
-
-        Returns
-        -------
-        By modality, shape ``(n_cells_with_it, n_latent)``.
         """
         if id(encoder) not in self._embedded:
             self._embedded[id(encoder)] = {
@@ -118,13 +118,10 @@ class MultiEncoder(nn.Module):
         **options: Any,
     ) -> None:
         super().__init__()
-        if fusion not in FUSIONS:
-            raise ValueError(
-                f"`fusion` must be one of {', '.join(map(repr, FUSIONS))}; found {fusion!r}."
-            )
         if not n_features:
             raise ValueError("`n_features` must name the features of one modality at least.")
-        self.names, self.fusion, self.n_latent = tuple(n_features), fusion, n_latent
+        self.fusion = check_choice("fusion", fusion, FUSIONS)
+        self.names, self.n_latent = tuple(n_features), n_latent
         self.encoders = nn.ModuleDict(
             {
                 name: BatchNormEncoder(n, n_latent=n_latent, **options)
@@ -146,7 +143,7 @@ class MultiEncoder(nn.Module):
         return encoder
 
     def embed_modality(self, name: str, x: SparseRows | Tensor) -> Tensor:
-        """Embeddings of cells by the encoder of a modality.
+        """Embeddings of cells by the encoder of a modality. Shape ``(n_cells, n_latent)``.
 
         Parameters
         ----------
@@ -154,10 +151,6 @@ class MultiEncoder(nn.Module):
             Of the modality.
         x
             Cells that have it; there may be none.
-
-        Returns
-        -------
-        Shape ``(n_cells, n_latent)``.
         """
         encoder = self.encoder_of(name)
         n_cells = x.n_cells if isinstance(x, SparseRows) else len(x)
@@ -171,7 +164,7 @@ class MultiEncoder(nn.Module):
         return z
 
     def fuse(self, embedded: Mapping[str, Tensor], view: MultiView) -> Tensor:
-        """One embedding per cell.
+        """One embedding per cell. Shape ``(n_cells, n_out)``.
 
         Parameters
         ----------
@@ -179,10 +172,6 @@ class MultiEncoder(nn.Module):
             Embeddings of each modality, as :meth:`MultiView.embedded` gives them.
         view
             Says which cells they are of.
-
-        Returns
-        -------
-        Shape ``(n_cells, n_out)``.
         """
         average = self.fusion in ("mean", "clip")
         spread = []
@@ -217,15 +206,11 @@ class MultiEncoder(nn.Module):
         return encoder.gene_encoder.weight.new_zeros(self.n_latent)
 
     def forward(self, view: MultiView) -> Tensor:
-        """Embeddings of a batch.
+        """Embeddings of a batch. Shape ``(n_cells, n_out)``.
 
         Parameters
         ----------
         view
             The batch.
-
-        Returns
-        -------
-        Shape ``(n_cells, n_out)``.
         """
         return self.fuse(view.embedded(self), view)

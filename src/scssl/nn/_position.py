@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from scssl._checks import check_integers
+
 BASE = 10_000.0
 
 
@@ -50,24 +52,19 @@ class SinusoidalPosition2d(nn.Module):
                 "`n_hidden` must be a multiple of 4, sine and cosine of two axes; "
                 f"found {n_hidden}."
             )
-        if n_grid < 1:
-            raise ValueError(f"`n_grid` must be positive; found {n_grid}.")
+        check_integers(n_grid=(n_grid, 1))
         self.n_hidden, self.n_grid = n_hidden, n_grid
         self.missing = nn.Parameter(torch.zeros(n_hidden))
         self.register_buffer("table", _axis_table(n_hidden // 2, n_grid), persistent=False)
 
     def forward(self, position: Tensor) -> Tensor:
-        """Channels of the places of cells.
+        """Channels of the places of cells. Shape ``(n_cells, n_hidden)``.
 
         Parameters
         ----------
         position
             Coordinates between 0 and 1, those beyond are moved to the edge; shape ``(n_cells, 2)``.
             A cell with a NaN has no coordinates.
-
-        Returns
-        -------
-        Shape ``(n_cells, n_hidden)``.
 
         Raises
         ------

@@ -84,14 +84,12 @@ class ProjectionHead(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Projections of embeddings, or predictions from projections.
 
+        Shape ``(n_cells, sizes[-1])``.
+
         Parameters
         ----------
         x
             Shape ``(n_cells, sizes[0])``.
-
-        Returns
-        -------
-        Shape ``(n_cells, sizes[-1])``.
         """
         y: Tensor = self.layers(x)
         return y

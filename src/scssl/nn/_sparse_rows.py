@@ -9,6 +9,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from . import cpu
+
 
 @dataclass(frozen=True)
 class SparseRows:
@@ -66,8 +68,8 @@ class SparseRows:
             Values to use instead of the stored ones; shape ``(n_stored,)``.
         """
         values = self.values if values is None else values
-        if values.device.type == "cpu" and not values.requires_grad:
-            from scssl.nn.cpu import compress
+        if cpu.enabled(values) and not values.requires_grad:
+            from .cpu.rows import compress
 
             # One pass over the entries, where PyTorch takes one for each of seven operations.
             arrays = (self.pointers, self.columns, values.contiguous(), kept.contiguous())

@@ -1,4 +1,8 @@
-"""Objectives: pure functions, tensors in, scalar out. One file per loss."""
+"""Objectives: pure functions, tensors in, scalar out. One file per loss.
+
+All refuse with a `ValueError` what they cannot work with: shapes that do not fit, fewer cells than are
+compared, a temperature that is not positive, partitions of one cluster, labels that are NaN.
+"""
 
 from __future__ import annotations
 

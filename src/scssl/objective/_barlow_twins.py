@@ -29,6 +29,8 @@ def _standardised(z: Tensor) -> Tensor:
 def barlow_twins(z1: Tensor, z2: Tensor, *, redundancy: float = 5e-3) -> Tensor:
     """Barlow Twins loss :cite:p:`Zbontar2021` of two views of a batch.
 
+    Scalar, a sum over dimensions.
+
     Parameters
     ----------
     z1, z2
@@ -37,15 +39,6 @@ def barlow_twins(z1: Tensor, z2: Tensor, *, redundancy: float = 5e-3) -> Tensor:
     redundancy
         Weight of the correlations between different dimensions. The default is that of
         :cite:t:`Zbontar2021`.
-
-    Returns
-    -------
-    Scalar, a sum over dimensions.
-
-    Raises
-    ------
-    ValueError
-        If the shapes differ or there are fewer than two cells.
 
     Examples
     --------

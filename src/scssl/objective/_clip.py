@@ -22,7 +22,7 @@ from ._views import check_pairs, full_precision
 
 @full_precision
 def clip_loss(z1: Tensor, z2: Tensor, log_scale: Tensor) -> Tensor:
-    """Symmetric contrastive loss :cite:p:`Radford2021` of two modalities of a batch.
+    """Symmetric contrastive loss :cite:p:`Radford2021` of two modalities of a batch. Scalar.
 
     Parameters
     ----------
@@ -33,15 +33,6 @@ def clip_loss(z1: Tensor, z2: Tensor, log_scale: Tensor) -> Tensor:
         Logarithm of the factor on cosine similarities, a scalar, as a rule a parameter of the model.
         :cite:t:`Radford2021` start from log(1 / 0.07) and clip it to log(100), which is the caller's
         part.
-
-    Returns
-    -------
-    Scalar.
-
-    Raises
-    ------
-    ValueError
-        If the shapes differ.
 
     Examples
     --------

@@ -24,12 +24,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ._views import check_pairs, check_temperature, full_precision, pair_logits
+from scssl._checks import check_number
+
+from ._views import check_pairs, full_precision, pair_logits
 
 
 @full_precision
 def dcl(z1: Tensor, z2: Tensor, *, temperature: float = 0.1, sigma: float | None = None) -> Tensor:
     """Decoupled contrastive loss :cite:p:`Yeh2022` of two views of a batch.
+
+    Scalar, mean over the views. It has no lower bound of zero.
 
     Parameters
     ----------
@@ -42,16 +46,6 @@ def dcl(z1: Tensor, z2: Tensor, *, temperature: float = 0.1, sigma: float | None
         Weigh cells by how far their views are apart, the more the smaller it is; 0.5 in lightly.
         Without it all weigh the same.
 
-    Returns
-    -------
-    Scalar, mean over the views. It has no lower bound of zero.
-
-    Raises
-    ------
-    ValueError
-        If the shapes differ, there are fewer than two cells, or the temperature or ``sigma`` is not
-        positive.
-
     Examples
     --------
     >>> import torch
@@ -60,13 +54,13 @@ def dcl(z1: Tensor, z2: Tensor, *, temperature: float = 0.1, sigma: float | None
     tensor(-0.3069)
     """
     check_pairs(2, z1=z1, z2=z2)
-    check_temperature(temperature=temperature)
+    check_number("temperature", temperature, "(0, inf)")
     logits, other = pair_logits(z1, z2, temperature)
     positive = logits.gather(1, other[:, None])
     negatives = logits.scatter(1, other[:, None], -torch.inf).logsumexp(1)
     positive = positive.squeeze(1)
     if sigma is not None:
-        check_temperature(sigma=sigma)
+        check_number("sigma", sigma, "(0, inf)")
         cosine = positive[: len(z1)].detach() * temperature
         positive = positive * (2 - len(z1) * (cosine / sigma).softmax(0)).repeat(2)
     return (negatives - positive).mean()

@@ -16,7 +16,9 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn.functional import log_softmax, softmax
 
-from ._views import check_pairs, check_temperature, full_precision
+from scssl._checks import check_number
+
+from ._views import check_pairs, full_precision
 
 
 @full_precision
@@ -28,7 +30,7 @@ def dino(
     student_temperature: float = 0.1,
     teacher_temperature: float = 0.04,
 ) -> Tensor:
-    """Cross-entropy of a student with its teacher :cite:p:`Caron2021`.
+    """Cross-entropy of a student with its teacher :cite:p:`Caron2021`. Scalar, mean over the pairs.
 
     With two views, of which both networks see both, there are two pairs per cell, each network on
     another view: concatenate them. The teacher and the centre have no gradient here.
@@ -46,15 +48,6 @@ def dino(
         Divides the teacher's outputs; :cite:t:`Caron2021` start there and raise it to 0.07
         over the first 30 epochs.
 
-    Returns
-    -------
-    Scalar, mean over the pairs.
-
-    Raises
-    ------
-    ValueError
-        If the shapes do not fit or a temperature is not positive.
-
     Examples
     --------
     A student without an opinion on two outputs:
@@ -65,9 +58,8 @@ def dino(
     tensor(0.6931)
     """
     check_pairs(1, student=student, teacher=teacher)
-    check_temperature(
-        student_temperature=student_temperature, teacher_temperature=teacher_temperature
-    )
+    check_number("student_temperature", student_temperature, "(0, inf)")
+    check_number("teacher_temperature", teacher_temperature, "(0, inf)")
     if center.shape != student.shape[1:]:
         raise ValueError(
             f"`center` must be of shape ({student.shape[1]},), one value per output; found "

@@ -17,12 +17,16 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ._views import check_pairs, check_temperature, full_precision
+from scssl._checks import check_number
+
+from ._views import check_pairs, full_precision
 
 
 @full_precision
 def info_nce(query: Tensor, key: Tensor, negatives: Tensor, *, temperature: float) -> Tensor:
     """Contrastive loss of queries with one key each and common negatives :cite:p:`He2020`.
+
+    Scalar, mean over the queries.
 
     Parameters
     ----------
@@ -37,16 +41,6 @@ def info_nce(query: Tensor, key: Tensor, negatives: Tensor, *, temperature: floa
         Divides the cosine similarities. :cite:t:`He2020` use 0.07, the benchmark of
         :cite:t:`Ovcharenko2025` 0.5.
 
-    Returns
-    -------
-    Scalar, mean over the queries.
-
-    Raises
-    ------
-    ValueError
-        If the shapes do not fit, as with a queue of the width of one modality for queries of two,
-        or the temperature is not positive.
-
     Examples
     --------
     >>> import torch
@@ -56,7 +50,7 @@ def info_nce(query: Tensor, key: Tensor, negatives: Tensor, *, temperature: floa
     tensor(0.3133)
     """
     check_pairs(1, query=query, key=key)
-    check_temperature(temperature=temperature)
+    check_number("temperature", temperature, "(0, inf)")
     if negatives.ndim != 2 or negatives.shape[1] != query.shape[1]:
         raise ValueError(
             f"`negatives` must be of shape (n_negatives, {query.shape[1]}), as wide as `query`; "

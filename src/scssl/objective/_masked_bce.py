@@ -27,6 +27,8 @@ def sparse_masked_bce(
 ) -> Tensor:
     """Weighted mean of the cross-entropy of detection against a sparse target.
 
+    Scalar, differentiable in the logits.
+
     Parameters
     ----------
     logits
@@ -39,10 +41,6 @@ def sparse_masked_bce(
         Weight of the entries that are not stored: a scalar, one per gene, or one per cell and gene.
     normalizer
         Weight of all entries together.
-
-    Returns
-    -------
-    Scalar, differentiable in the logits.
 
     Examples
     --------

@@ -17,7 +17,7 @@ from torch import Tensor
 
 
 def masked_mse(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-    """Mean squared error over the entries of a dense mask.
+    """Mean squared error over the entries of a dense mask. Scalar; 0 where nothing counts.
 
     Parameters
     ----------
@@ -25,10 +25,6 @@ def masked_mse(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
         Shape ``(n_cells, n_genes)``.
     mask
         Weight of each entry, 1 where it counts and 0 where it does not; same shape.
-
-    Returns
-    -------
-    Scalar; 0 where nothing counts.
 
     Examples
     --------
@@ -88,6 +84,8 @@ def sparse_masked_mse(
 ) -> Tensor:
     r"""The masked mean squared error against a sparse target, which is never made dense.
 
+    Scalar in float32. It has a gradient with respect to the prediction only.
+
     Entries that are not stored in the target are zero there, so that
 
     .. math::
@@ -110,10 +108,6 @@ def sparse_masked_mse(
         cell and gene.
     normalizer
         :math:`N`, the weight of all entries together.
-
-    Returns
-    -------
-    Scalar in float32. It has a gradient with respect to the prediction only.
     """
     full = zero_weight.expand(prediction.shape)
     rows, genes = stored // prediction.shape[1], stored % prediction.shape[1]

@@ -28,6 +28,8 @@ def nb_nll(
 ) -> Tensor:
     """Negative log-likelihood of each count; negative binomial, zero-inflated with `logits`.
 
+    Of the common shape of the arguments.
+
     Parameters
     ----------
     log_mean
@@ -38,10 +40,6 @@ def nb_nll(
         Counts.
     logits
         Logit of the probability of an additional zero.
-
-    Returns
-    -------
-    Of the common shape of the arguments.
 
     Examples
     --------
@@ -78,6 +76,8 @@ def sparse_masked_nb(
 ) -> Tensor:
     r"""Weighted mean of the negative log-likelihood against counts that are stored sparsely.
 
+    Scalar, differentiable in the mean, the dispersion and the logits.
+
     Parameters
     ----------
     log_mean
@@ -94,10 +94,6 @@ def sparse_masked_nb(
         Weight of all entries together.
     logits
         Logit of the probability of an additional zero, shape ``(n_cells, n_genes)``.
-
-    Returns
-    -------
-    Scalar, differentiable in the mean, the dispersion and the logits.
     """
     # Autocast would evaluate gamma functions in half precision.
     log_mean, log_dispersion = log_mean.float(), log_dispersion.float()

@@ -20,6 +20,8 @@ from ._views import check_pairs, full_precision
 def negative_cosine(p: Tensor, z: Tensor) -> Tensor:
     """Negative cosine similarity :cite:p:`Grill2020,Chen2021` of predictions and what they predict.
 
+    Scalar from -1 to 1, mean over the cells.
+
     Both methods stop the gradient at the projection, which is the caller's part: hand over
     ``z.detach()``. Without it embeddings collapse to a point.
 
@@ -29,15 +31,6 @@ def negative_cosine(p: Tensor, z: Tensor) -> Tensor:
         Predictions from one view, shape ``(n_cells, n_dimensions)``.
     z
         Projections of the other view, same shape.
-
-    Returns
-    -------
-    Scalar from -1 to 1, mean over the cells.
-
-    Raises
-    ------
-    ValueError
-        If the shapes differ.
 
     Examples
     --------

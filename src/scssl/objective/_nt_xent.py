@@ -20,7 +20,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import cross_entropy
 
-from ._views import check_pairs, check_temperature, full_precision, pair_logits
+from scssl._checks import check_number
+
+from ._views import check_pairs, full_precision, pair_logits
 
 #: Temperature from which on ``exp(-2 / temperature)``, the least term there is, is no zero in single
 #: precision.
@@ -71,6 +73,8 @@ class _NTXent(torch.autograd.Function):
 def nt_xent(z1: Tensor, z2: Tensor, *, temperature: float = 0.5) -> Tensor:
     """Normalised temperature-scaled cross-entropy :cite:p:`Chen2020` of two views of a batch.
 
+    Scalar, mean over the views.
+
     The loss of SimCLR. NNCLR :cite:p:`Dwibedi2021` evaluates it on the nearest neighbours of one
     view in a memory bank and on the predictions of the other view. The cost is quadratic in the
     batch.
@@ -84,15 +88,6 @@ def nt_xent(z1: Tensor, z2: Tensor, *, temperature: float = 0.5) -> Tensor:
         Divides the cosine similarities. The default is that of the benchmark of
         :cite:t:`Ovcharenko2025`, one of the values tried in :cite:t:`Chen2020`.
 
-    Returns
-    -------
-    Scalar, mean over the views.
-
-    Raises
-    ------
-    ValueError
-        If the shapes differ or the temperature is not positive.
-
     Examples
     --------
     Two cells whose views agree and which are at right angles to each other:
@@ -103,7 +98,7 @@ def nt_xent(z1: Tensor, z2: Tensor, *, temperature: float = 0.5) -> Tensor:
     tensor(0.5514)
     """
     check_pairs(1, z1=z1, z2=z2)
-    check_temperature(temperature=temperature)
+    check_number("temperature", temperature, "(0, inf)")
     if temperature >= _LEAST_TEMPERATURE:
         loss: Tensor = _NTXent.apply(z1, z2, temperature)
         return loss

@@ -25,6 +25,8 @@ def partition_cross_entropy(
 ) -> Tensor:
     """Cross-entropy of cluster labels in several partitions :cite:p:`Zhang2022`.
 
+    Scalar, mean over the cells.
+
     Parameters
     ----------
     logits
@@ -37,15 +39,6 @@ def partition_cross_entropy(
     weighted
         Whether to take the mean over the partitions, each divided by the logarithm of its number of
         clusters; else the sum, as published.
-
-    Returns
-    -------
-    Scalar, mean over the cells.
-
-    Raises
-    ------
-    ValueError
-        If the shapes do not fit, or a partition has fewer than two clusters.
 
     Examples
     --------

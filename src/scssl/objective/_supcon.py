@@ -16,7 +16,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ._views import check_temperature, full_precision
+from scssl._checks import check_number
+
+from ._views import full_precision
 
 #: That of Khosla et al. on ImageNet, for all models that learn with this loss.
 SUPCON_TEMPERATURE = 0.1
@@ -24,7 +26,7 @@ SUPCON_TEMPERATURE = 0.1
 
 @full_precision
 def supcon(z: Tensor, labels: Tensor, *, temperature: float = SUPCON_TEMPERATURE) -> Tensor:
-    """Supervised contrastive loss of a batch.
+    """Supervised contrastive loss of a batch. Scalar; 0 where no cell has a positive.
 
     Every cell is an anchor once and compared with all others, at a cost quadratic in the batch.
     Cells without another one of their label are no anchors, but others are told apart from them.
@@ -38,15 +40,6 @@ def supcon(z: Tensor, labels: Tensor, *, temperature: float = SUPCON_TEMPERATURE
     temperature
         Divides the cosine similarities. The default is that of :cite:t:`Khosla2020` on ImageNet.
 
-    Returns
-    -------
-    Scalar; 0 where no cell has a positive.
-
-    Raises
-    ------
-    ValueError
-        If there is not one label for each cell, a label is NaN, or the temperature is not positive.
-
     Examples
     --------
     >>> import torch
@@ -55,7 +48,7 @@ def supcon(z: Tensor, labels: Tensor, *, temperature: float = SUPCON_TEMPERATURE
     >>> supcon(z, torch.tensor([0, 0, 1]), temperature=1.0)
     tensor(0.3133)
     """
-    check_temperature(temperature=temperature)
+    check_number("temperature", temperature, "(0, inf)")
     _check_labels(z, labels)
     z = functional.normalize(z, dim=1)
     positive = labels[:, None] == labels[None, :]

@@ -37,7 +37,7 @@ def vicreg(
     covariance: float = 1.0,
     eps: float = 1e-4,
 ) -> Tensor:
-    r"""VICReg loss :cite:p:`Bardes2022` of two views of a batch.
+    r"""VICReg loss :cite:p:`Bardes2022` of two views of a batch. Scalar.
 
     Parameters
     ----------
@@ -53,15 +53,6 @@ def vicreg(
         Weight :math:`\nu` of the squared covariances between dimensions.
     eps
         Added to the variances, whose square root has no slope at zero otherwise.
-
-    Returns
-    -------
-    Scalar.
-
-    Raises
-    ------
-    ValueError
-        If the shapes differ or there are fewer than two cells.
 
     Examples
     --------

@@ -65,19 +65,6 @@ def check_pairs(at_least: int, **views: Tensor) -> None:
         )
 
 
-def check_temperature(**temperatures: float) -> None:
-    """Check that temperatures are positive.
-
-    Raises
-    ------
-    ValueError
-        If one is not.
-    """
-    for name, value in temperatures.items():
-        if not value > 0:
-            raise ValueError(f"`{name}` must be positive; found {value}.")
-
-
 def pair_logits(z1: Tensor, z2: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
     """Similarities among all views of a batch.
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scssl._checks import check_key
+from scssl._checks import check_key, some
 from scssl._errors import GeneMismatchError, warn
 from scssl._io import read_table
 
@@ -324,7 +324,7 @@ def _notes(
 
 
 def _warn_of_few(vocabulary: GeneVocabulary, query: pd.Index, n_found: int) -> None:
-    from scssl.data.genes import detect_id_type, mismatch_hint, some_names
+    from scssl.data.genes import detect_id_type, mismatch_hint
 
     if n_found >= _FEW_FOUND * min(len(vocabulary), len(query)):
         return
@@ -333,6 +333,6 @@ def _warn_of_few(vocabulary: GeneVocabulary, query: pd.Index, n_found: int) -> N
     warn(
         f"Only {n_found:,} of the {len(query):,} genes of the data are among the "
         f"{len(vocabulary):,} of the reference.\n"
-        f"  genes of the reference: {some_names(vocabulary.names)}\n"
-        f"  genes of the data:      {some_names(query)}\n{hint}"
+        f"  genes of the reference: {some(vocabulary.names)}\n"
+        f"  genes of the data:      {some(query)}\n{hint}"
     )

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from scssl._checks import check_choice, check_key
+from scssl._checks import check_choice, check_key, some
 from scssl._errors import GeneMismatchError, warn
-from scssl.data.genes import bare_id, detect_id_type, some_names
+from scssl.data.genes import bare_id, detect_id_type
 
 from ._gene_names import check_changeable, names_of, rename
 from ._ortholog_tables import (
@@ -256,7 +256,7 @@ def resolve(
     in_data = Counter(wanted)
 
     def shown(genes: Iterable[str]) -> str:
-        return some_names(sorted(genes))
+        return some(sorted(genes))
 
     def look_up(name: str) -> tuple[str, str, str]:
         """Status, note and ortholog of a gene."""
@@ -361,8 +361,8 @@ def check_mapped(
     msg = (
         f"{n_mapped:,} of the {len(names):,} genes have a one-to-one ortholog in the table "
         f"({orthologs.table.source}), and {n_own:,} are in it at all.\n"
-        f"  genes of the data:                 {some_names(sorted(wanted - own) or sorted(wanted))}\n"
-        f"  genes of {species[0]} in the table: {some_names(sorted(own))}\n"
+        f"  genes of the data:                 {some(sorted(wanted - own) or sorted(wanted))}\n"
+        f"  genes of {species[0]} in the table: {some(sorted(own))}\n"
         f"Is it the right table, and is `from_species` the species of the data?{hint}"
     )
     if not n_mapped:

@@ -13,7 +13,7 @@ import pandas as pd
 
 from scssl._checks import check_adata, check_key, check_number, check_whole, some
 from scssl._errors import warn
-from scssl.data.genes import bare_id, some_names
+from scssl.data.genes import bare_id
 
 from ._gene_names import names_of
 
@@ -246,8 +246,8 @@ def _write(
         raise ValueError(
             f"{few} of {len(sets):,} {what} {'are' if len(kept) > 1 else 'is'} left with {limits}: "
             f"{n_found:,} of their {n_genes:,} genes are in the data. The data have genes like "
-            f"{some_names(adata.var_names, 3)}, the programmes like "
-            f"{some_names(next(iter(sets.values()), []), 3)}. If adata.var has a column with names of "
+            f"{some(adata.var_names, 3)}, the programmes like "
+            f"{some(next(iter(sets.values()), []), 3)}. If adata.var has a column with names of "
             f'the other kind: gene_names="...".{enough}'
         )
     matched = n_found / max(n_genes, 1)

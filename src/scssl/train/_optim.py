@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from scssl.nn import cpu
+
 
 class RowAdamW(torch.optim.AdamW):
     """AdamW :cite:p:`Loshchilov2019`, with lazy updates where a gradient is sparse.
@@ -69,8 +71,8 @@ class RowAdamW(torch.optim.AdamW):
         beta1, beta2 = group["betas"]
         lr, eps, decay = float(group["lr"]), group["eps"], group["weight_decay"]
         steps, first, second = state["row_steps"], state["row_exp_avg"], state["row_exp_avg_sq"]
-        if parameter.device.type == "cpu" and parameter.dtype == torch.float32:
-            from scssl.nn.cpu import adamw_rows
+        if cpu.enabled(parameter, values):
+            from scssl.nn.cpu.rows import adamw_rows
 
             wide = (
                 t.view(len(t), -1).numpy() for t in (values.contiguous(), parameter, first, second)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import sparse
 
-from scssl.nn.cpu import _rows as _kernels
+from scssl.nn.cpu import rows as _kernels
 
 
 @pytest.mark.parametrize("width", [1, 7, 32])
@@ -41,7 +41,7 @@ def test_ranges_are_run_once_each():
 
 
 def test_an_error_in_a_thread_is_an_error():
-    from scssl.nn.cpu._rows import in_threads
+    from scssl.nn.cpu.rows import in_threads
 
     def kernel(start, stop, out):
         if start:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from ._alignment import GeneAlignment
-from ._hints import mismatch_hint
 from ._names import (
     ENSEMBL,
     Match,
@@ -14,7 +13,7 @@ from ._names import (
     detect_id_type,
     exact_stage,
     match_in_stages,
-    some_names,
+    mismatch_hint,
     version_stage,
 )
 from ._vocabulary import GeneVocabulary

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from scssl._checks import some
 from scssl.data.matrix import remap_columns
-
-from ._names import some_names as _examples
 
 if TYPE_CHECKING:
     from scipy import sparse
@@ -113,11 +112,11 @@ class GeneAlignment:
         if self.n_by_alias:
             parts.append(f"{self.n_by_alias:,} of these by symbol or without the version of the id")
         if self.n_missing:
-            parts.append(f"{self.n_missing:,} missing, taken as zero ({_examples(self.missing)})")
+            parts.append(f"{self.n_missing:,} missing, taken as zero ({some(self.missing)})")
         if self.n_extra:
-            parts.append(f"{self.n_extra:,} extra, not used ({_examples(self.extra)})")
+            parts.append(f"{self.n_extra:,} extra, not used ({some(self.extra)})")
         if len(self.ambiguous):
-            which = _examples(self.ambiguous)
+            which = some(self.ambiguous)
             parts.append(f"{len(self.ambiguous):,} of these fit no gene alone ({which})")
         return "; ".join(parts) + "."
 

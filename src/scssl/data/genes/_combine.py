@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 
+from scssl._checks import some
 from scssl._errors import GeneMismatchError, warn
 
-from ._hints import mismatch_hint
-from ._names import bare_id, some_names
+from ._names import KINDS, bare_id, mismatch_hint
 
 if TYPE_CHECKING:
     from ._vocabulary import GeneVocabulary
 
-_KINDS = {"ensembl": "Ensembl ids", "symbol": "gene symbols", "unknown": "placeholders"}
 _PREFIX = re.compile(r"ENS[A-Z]*G(?=\d)|FBgn|WBGene")
 # Share of the genes of a list that differ from others in case only, above which there is a warning.
 _MANY_CASES = 0.1
@@ -80,7 +79,7 @@ def combine(
 def _check_alike(vocabularies: Mapping[str, GeneVocabulary], how: str) -> None:
     kinds = {name: vocabulary.id_type for name, vocabulary in vocabularies.items()}
     if len(set(kinds.values())) > 1:
-        found = _each(vocabularies, {name: _KINDS[kind] for name, kind in kinds.items()})
+        found = _each(vocabularies, {name: KINDS[kind] for name, kind in kinds.items()})
         raise GeneMismatchError(
             f"The {how} needs names of one kind, found {found}. If a data set has the others in a "
             'column of adata.var: adata.var_names = adata.var["<that column>"]'
@@ -116,7 +115,7 @@ def _check_versions(names: list[str]) -> None:
     twice = np.array(names, dtype=object)[bare.duplicated(keep=False)]
     raise GeneMismatchError(
         f"{bare[bare.duplicated()].nunique():,} Ensembl ids are in the data sets with several versions "
-        f"({some_names(sorted(twice))}), and each would be several genes. Without versions: "
+        f"({some(sorted(twice))}), and each would be several genes. Without versions: "
         r'adata.var_names = adata.var_names.str.replace(r"\.\d+$", "", regex=True)'
     )
 
@@ -150,7 +149,7 @@ def _refuse_empty(vocabularies: Mapping[str, GeneVocabulary]) -> None:
     )
     raise GeneMismatchError(
         f"No gene is in all {len(vocabularies)} lists; {first} and {worst} share {shared[worst]:,}.\n"
-        f"  {first}: {some_names(own.names)}\n  {worst}: {some_names(other.names)}\n{hint}"
+        f"  {first}: {some(own.names)}\n  {worst}: {some(other.names)}\n{hint}"
     )
 
 

@@ -11,13 +11,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from scssl._checks import check_number, some
 from scssl._errors import GeneMismatchError
 
 from ._alignment import GeneAlignment
 from ._combine import as_vocabularies, combine
-from ._hints import mismatch_hint
-from ._names import IdType, checked_aliases, checked_index, detect_id_type, match_names
-from ._names import some_names as _examples
+from ._names import (
+    IdType,
+    checked_aliases,
+    checked_index,
+    detect_id_type,
+    match_names,
+    mismatch_hint,
+)
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -54,7 +60,7 @@ class GeneVocabulary:
     >>> genes
     GeneVocabulary(3 genes, symbol: CD3D, MS4A1, LYZ)
     >>> print(genes.align(["LYZ", "CD3D", "GNLY"]).report())
-    2 of 3 genes of the model found (66.7 %); 1 missing, taken as zero (MS4A1); 1 extra, not used (GNLY).
+    2 of 3 genes of the model found (66.7 %); 1 missing, taken as zero ('MS4A1'); 1 extra, not used ('GNLY').
     """
 
     __slots__ = ("__dict__", "_aliases", "_index", "_names", "_species")
@@ -300,8 +306,7 @@ class GeneVocabulary:
         >>> GeneVocabulary(["CD3D", "MS4A1", "LYZ"]).align(["LYZ", "CD3D"]).columns
         array([2, 0])
         """
-        if isinstance(min_overlap, bool) or not 0 <= min_overlap <= 1:
-            raise ValueError(f"`min_overlap` must be between 0 and 1, found {min_overlap!r}.")
+        check_number("min_overlap", min_overlap, "[0, 1]")
         query = checked_index(var_names, "The gene names of the data", fix="adata.var_names")
         match = match_names(self._index, self._aliases, query)
         ambiguous = query[match.problem != ""].to_numpy()
@@ -319,7 +324,7 @@ class GeneVocabulary:
                 f"Only {alignment.n_matched:,} of the {len(self):,} genes of the model "
                 f"({alignment.overlap:.1%}) are in the data; min_overlap={min_overlap:g} asks for "
                 f"{min_overlap:.0%}.\n"
-                f"  genes of the model not found: {_examples(alignment.missing)}\n"
-                f"  genes of the data not used:   {_examples(alignment.extra)}\n{hint}"
+                f"  genes of the model not found: {some(alignment.missing) or 'none'}\n"
+                f"  genes of the data not used:   {some(alignment.extra) or 'none'}\n{hint}"
             )
         return alignment

@@ -10,11 +10,9 @@ from ._blocks import (
     inverse_document_frequency,
 )
 from ._input import InputDecision, find_counts, resolve_input
-from ._joined import JoinedRows
-from ._normalize import INPUT_KINDS, InputKind, normalize_rows
 from ._pca import pca
-from ._rows import csr_from_parts, remap_columns
+from ._rows import INPUT_KINDS, InputKind, csr_from_parts, normalize_rows, remap_columns
 from ._scan import MatrixStats, scan_matrix
 from ._source import RowSource, open_rows
-from ._stacked import SelectedRows, StackedRows
+from ._stacked import JoinedRows, SelectedRows, StackedRows
 from ._statistics import GeneStatistics, gene_statistics

@@ -9,8 +9,7 @@ from typing import Literal
 import numpy as np
 from scipy import sparse
 
-from ._normalize import normalize_rows, row_sums
-from ._rows import csr_from_parts
+from ._rows import csr_from_parts, normalize_rows, row_sums
 
 Normalization = Literal["counts", "lognorm", "clr", "log1p", "none", "tfidf", "binary"]
 
@@ -145,7 +144,7 @@ def columns_of(
 def inverse_document_frequency(
     blocks: Iterable[sparse.csr_matrix], n_features: int, n_cells: int
 ) -> np.ndarray:
-    r"""Inverse document frequency of peaks :cite:p:`Stuart2021`.
+    r"""Inverse document frequency of peaks :cite:p:`Stuart2021`. Float32, shape ``(n_features,)``.
 
     .. math:: \mathrm{idf}_j = N / \sum_i x_{ij}
 
@@ -159,10 +158,6 @@ def inverse_document_frequency(
         Number of peaks.
     n_cells
         Number of cells :math:`N`.
-
-    Returns
-    -------
-    Float32, shape ``(n_features,)``.
     """
     totals = np.zeros(n_features)
     for block in blocks:

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ._normalize import InputKind
+from scssl._checks import check_choice
+
+from ._rows import InputKind
 from ._scan import Entry, MatrixStats, scan_matrix
 from ._source import open_rows
 
@@ -88,8 +90,7 @@ def resolve_input(
         ...
     ValueError: adata.X looks log-normalised (...), but input="counts" was given. ...
     """
-    if input not in {"auto", "counts", "lognorm"}:
-        raise ValueError(f"`input` must be 'auto', 'counts' or 'lognorm', found {input!r}.")
+    check_choice("input", input, ("auto", "counts", "lognorm"))
     where = stats.where if where is None else where
     hint = f" {raw_hint}" if raw_hint else ""
 

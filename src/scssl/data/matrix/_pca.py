@@ -9,13 +9,13 @@ import numpy as np
 
 from scssl._random import derive_generator
 
-from ._normalize import normalize_rows
+from ._rows import normalize_rows
 from ._source import RowSource
 
 if TYPE_CHECKING:
     from scipy import sparse
 
-    from ._normalize import InputKind
+    from ._rows import InputKind
 
 _BLOCK_ROWS = 8192
 # Values kept between passes: 400 MB. What is beyond is read again.

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ._normalize import row_sums
+from ._rows import row_sums
 from ._source import _open
 from ._storage import (
     Chunked,

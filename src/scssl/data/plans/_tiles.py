@@ -8,6 +8,8 @@ import numpy as np
 def split_tiles(xy: np.ndarray, size: int) -> list[np.ndarray]:
     """Cut places into tiles of nearly the same number of cells, by halving along the wider side.
 
+    Positions of the cells of each tile, ascending.
+
     It depends on the places alone, not on the order of the cells, unless several are at the same place.
 
     Parameters
@@ -16,10 +18,6 @@ def split_tiles(xy: np.ndarray, size: int) -> list[np.ndarray]:
         Shape ``(n_cells, 2)``.
     size
         Cells of a tile at most.
-
-    Returns
-    -------
-    Positions of the cells of each tile, ascending.
     """
     return split_into(xy, -(-len(xy) // size))
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from scssl.nn import SparseRows
 
-from ._rows import in_threads
+from .rows import in_threads
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _FIRST, _SECOND = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)

@@ -66,6 +66,8 @@ def normalise(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Batch normalisation by the statistics of the batch; float32 on the CPU.
 
+    Output, output before scale and shift, mean, variance and inverse of the standard deviation.
+
     Parameters
     ----------
     x
@@ -74,10 +76,6 @@ def normalise(
         Scale and shift, shape ``(width,)``; 1 and 0 where `None`.
     eps
         Added to the variance.
-
-    Returns
-    -------
-    Output, output before scale and shift, mean, variance and inverse of the standard deviation.
     """
     x = x.contiguous()
     out, hat = torch.empty_like(x), torch.empty_like(x)
