@@ -121,9 +121,9 @@ def test_a_seed_is_a_mask():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((0.0, 0.25), "`mask_cells` must be above 0"),
+        ((0.0, 0.25), r"`mask_cells` must be a number in \(0, 1\]"),
         ((1.5, 0.25), "found 1.5"),
-        ((0.5, 0.0), "`mask_rate` must be between 0 and 1"),
+        ((0.5, 0.0), r"`mask_rate` must be a number in \(0, 1\)"),
         ((0.5, 1.0), "found 1.0"),
     ],
 )

@@ -61,7 +61,7 @@ def test_indicator_agrees_with_the_mask():
 
 @pytest.mark.parametrize("rate", [0, 1, -0.5, 1.5])
 def test_impossible_rates(rate):
-    with pytest.raises(ValueError, match="between 0 and 1"):
+    with pytest.raises(ValueError, match=r"in \(0, 1\)"):
         RandomMask(rate)
 
 
@@ -72,6 +72,6 @@ def test_by_name():
     assert masking("random").rate == 0.5
     with pytest.raises(ValueError, match="give its arguments there"):
         masking(own, rate=0.9)
-    with pytest.raises(ValueError, match="must be one of 'random'"):
+    with pytest.raises(ValueError, match="`masking` must be 'random'"):
         masking("gene_programme", rate=0.5)
     assert isinstance(own, Masking)

@@ -208,5 +208,5 @@ def test_bad_input(programs):
         masking("gene_program", programs=programs, mode="complement")
     with pytest.raises(TypeError, match="must be scssl.augment.GenePrograms"):
         GeneProgramMask([[1, 2]])
-    with pytest.raises(ValueError, match='"cell" or "batch"'):
+    with pytest.raises(ValueError, match="'cell' or 'batch'"):
         GeneProgramMask(programs, per="gene")

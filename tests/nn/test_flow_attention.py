@@ -332,5 +332,7 @@ def test_heads_that_do_not_fit(kind, n_heads):
 
 
 def test_chunk_size_must_be_positive():
-    with pytest.raises(ValueError, match="`chunk_size` must be positive; found 0"):
+    with pytest.raises(
+        ValueError, match="`chunk_size` must be a whole number of at least 1, found 0"
+    ):
         FlowAttention(12, 3, chunk_size=0)

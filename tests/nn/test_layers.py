@@ -123,7 +123,7 @@ def test_sampler_prefers_variable_genes():
 
 def test_sampler_of_constant_genes():
     assert GeneSampler(np.zeros(8), 4).probability == pytest.approx(0.5)
-    with pytest.raises(ValueError, match="between 1 and the number of genes 8; found 9"):
+    with pytest.raises(ValueError, match="whole number from 1 to 8, found 9"):
         GeneSampler(np.ones(8), 9)
 
 

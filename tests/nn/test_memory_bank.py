@@ -143,5 +143,5 @@ def test_half_precision_comes_in_and_single_is_kept():
 
 @pytest.mark.parametrize(("size", "dim"), [(0, 4), (4, 0)])
 def test_sizes_must_be_positive(size, dim):
-    with pytest.raises(ValueError, match=f"must be positive; found {size} and {dim}"):
+    with pytest.raises(ValueError, match="`(size|dim)` must be an integer of at least 1, found 0"):
         MemoryBank(size, dim)

@@ -107,5 +107,5 @@ def test_width_that_does_not_fit(n_hidden):
 
 
 def test_grid_must_be_positive():
-    with pytest.raises(ValueError, match="`n_grid` must be positive; found 0"):
+    with pytest.raises(ValueError, match="`n_grid` must be an integer of at least 1, found 0"):
         SinusoidalPosition2d(16, 0)

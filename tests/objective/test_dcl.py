@@ -80,5 +80,5 @@ def test_needs_two_cells():
 
 
 def test_sigma_must_be_positive(views):
-    with pytest.raises(ValueError, match="`sigma` must be positive; found 0"):
+    with pytest.raises(ValueError, match="`sigma` must be a positive number, found 0"):
         dcl(*views, sigma=0)

@@ -99,7 +99,7 @@ def test_default_temperature(views):
 
 @pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan")])
 def test_temperature_must_be_positive(temperature):
-    with pytest.raises(ValueError, match=r"`temperature` must be positive; found"):
+    with pytest.raises(ValueError, match=r"`temperature` must be a positive number, found"):
         nt_xent(torch.randn(2, 2), torch.randn(2, 2), temperature=temperature)
 
 

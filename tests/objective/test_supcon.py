@@ -94,7 +94,7 @@ def test_a_cell_alone_in_its_class_is_no_anchor_but_pushes():
 
 @pytest.mark.parametrize("temperature", [0, 0.0, -1.0, float("nan")])
 def test_temperature_must_be_positive(temperature):
-    with pytest.raises(ValueError, match=r"`temperature` must be positive; found"):
+    with pytest.raises(ValueError, match=r"`temperature` must be a positive number, found"):
         supcon(torch.randn(4, 3), torch.tensor([0, 0, 1, 1]), temperature=temperature)
 
 

@@ -11,7 +11,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from scssl._checks import check_choice, some
+from scssl._checks import check_choice
 from scssl.nn import SparseRows
 
 from ._view_hash import bernoulli, key_of_names
@@ -84,7 +84,7 @@ class ViewContext:
             If there are none for this walk, or not one for each cell.
         """
         if walk not in self.partners:
-            found = some(self.partners) or "none"
+            found = ", ".join(map(str, self.partners)) or "none"
             raise ValueError(
                 f"The partners of the walk {walk} are missing (found: {found}): give "
                 f"ViewContext(view={self.view}, partners={{{walk}: SparseRows(...)}})."

@@ -171,9 +171,9 @@ class GaussianNoise(Augmentation):
         self.scale = check_number("scale", scale, "(0, inf)")
         self.p = check_number("p", p, "[0, 1]")
         self.on = check_choice("on", on, ("all", "expressed"))
-        self.clip_min = (
-            None if check_number("clip_min", clip_min, "[0, 0]", none=True) is None else 0
-        )
+        if clip_min is not None and (isinstance(clip_min, bool) or clip_min != 0):
+            raise ValueError(f"`clip_min` must be 0 or None, found {clip_min!r}.")
+        self.clip_min = None if clip_min is None else 0
 
     def transform(
         self, x: Batch, applied: Tensor, rng: torch.Generator, context: ViewContext

@@ -100,7 +100,7 @@ def test_refuses(how, datasets, error, message):
 @pytest.mark.parametrize("how", [GeneVocabulary.union, GeneVocabulary.intersection])
 def test_versions_are_no_other_genes(how):
     versions = [[f"{IDS[0]}.1", IDS[1]], [f"{IDS[0]}.2", IDS[1]]]
-    with pytest.raises(GeneMismatchError, match=r"1 Ensembl ids .* several versions \(ENSG0+\.1, ENSG0+\.2\)") as caught:  # fmt: skip
+    with pytest.raises(GeneMismatchError, match=r"1 Ensembl ids .* several versions \('ENSG0+\.1', 'ENSG0+\.2'\)") as caught:  # fmt: skip
         how(versions)
     adata = ad.AnnData(np.ones((1, 2), dtype=np.float32), var=pd.DataFrame(index=versions[1]))
     exec(str(caught.value).rsplit("Without versions: ", 1)[1], {"adata": adata})

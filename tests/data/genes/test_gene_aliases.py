@@ -83,8 +83,8 @@ def test_report(genes):
     found = genes.align(["LYZ", "CD3D", "DUP", "NEW"], min_overlap=0)
     assert found.report() == (
         "2 of 6 genes of the model found (33.3 %); 2 of these by symbol or without the version of the "
-        f"id; 4 missing, taken as zero ({IDS[1]}, {IDS[3]}, {IDS[4]}, {IDS[5]}); 2 extra, not used "
-        "(DUP, NEW); 1 of these fit no gene alone (DUP)."
+        f"id; 4 missing, taken as zero ('{IDS[1]}', '{IDS[3]}', '{IDS[4]}', '{IDS[5]}'); 2 extra, not used "
+        "('DUP', 'NEW'); 1 of these fit no gene alone ('DUP')."
     )
 
 

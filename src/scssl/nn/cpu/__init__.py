@@ -10,12 +10,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 from importlib.util import find_spec
 
 import torch
 from torch import Tensor
 
+_HAS_NUMBA = find_spec("numba") is not None
 _disabled = False
 
 
@@ -30,12 +30,12 @@ def enabled(*tensors: Tensor | None) -> bool:
         What they compute with; `None` is left out.
     """
     return (
-        all(t is None or (t.device.type == "cpu" and t.dtype == torch.float32) for t in tensors)
+        # Compilers look into PyTorch's operations, not into these.
+        not torch.compiler.is_compiling()
+        and all(t is None or (t.device.type == "cpu" and t.dtype == torch.float32) for t in tensors)
         and not _disabled
         and os.environ.get("SCSSL_NO_KERNELS", "0") in ("", "0")
-        and _has_numba()
-        # Compilers look into PyTorch's operations, not into these.
-        and not torch.compiler.is_compiling()
+        and _HAS_NUMBA
     )
 
 
@@ -48,8 +48,3 @@ def disabled() -> Iterator[None]:
         yield
     finally:
         _disabled = before
-
-
-@cache
-def _has_numba() -> bool:
-    return find_spec("numba") is not None
