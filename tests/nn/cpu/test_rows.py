@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -50,3 +54,29 @@ def test_an_error_in_a_thread_is_an_error():
 
     with pytest.raises(MemoryError, match="of rows"):
         in_threads(kernel, [0, 2, 4], np.zeros(4))
+
+
+UPDATES = """
+import numpy as np
+from scssl.nn.cpu import adamw_rows
+
+rng = np.random.default_rng(0)
+weight, first, second, gradient = rng.normal(size=(4, 30, 17)).astype(np.float32)
+second **= 2
+steps = np.arange(30)
+for _ in range(3):
+    adamw_rows(np.arange(30), gradient, weight, first, second, steps, lr=0.002, betas=(0.9, 0.999),
+               eps=1e-8, weight_decay=0.01)
+print(weight.tobytes().hex())
+"""
+
+
+def test_bits_are_those_of_the_first_run_after_an_installation(tmp_path):
+    """What is compiled now and what is read from numba's cache must not differ."""
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    command = [sys.executable, "-c", UPDATES]
+    first, second = (
+        subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+        for _ in range(2)
+    )
+    assert first == second != ""

@@ -19,6 +19,8 @@ _FAST = {"reassoc", "contract", "arcp", "nsz"}
 
 #: Products that are worth a thread.
 _WORK = 2**22
+#: Weights whose update is: each costs the traffic of four matrices.
+_UPDATES = 2**18
 
 
 @numba.njit(nogil=True, fastmath=_FAST, cache=True)
@@ -47,23 +49,31 @@ def _transposed_product(start, stop, pointers, cells, values, dense, out):  # pr
             k += 1
 
 
-@numba.njit(parallel=True, fastmath=_FAST, cache=True)
+@numba.njit(nogil=True, fastmath=_FAST, cache=True)
 def _adamw_rows(  # pragma: no cover
-    rows, gradient, weight, first, second, steps, lr, beta1, beta2, eps, weight_decay
+    start,
+    stop,
+    rows,
+    gradient,
+    weight,
+    first,
+    second,
+    sizes,
+    roots,
+    shrink,
+    beta1,
+    one,
+    beta2,
+    two,
+    eps,
 ):
-    one1, one2 = np.float32(1 - beta1), np.float32(1 - beta2)
-    b1, b2, e = np.float32(beta1), np.float32(beta2), np.float32(eps)
-    shrink = np.float32(1 - lr * weight_decay)
-    for i in numba.prange(len(rows)):
-        row = rows[i]
-        steps[row] += 1
-        size = np.float32(lr / (1 - beta1 ** steps[row]))
-        root = np.float32(1 / np.sqrt(1 - beta2 ** steps[row]))
+    for i in range(start, stop):
+        row, size, root = rows[i], sizes[i], roots[i]
         w, m, v, g = weight[row], first[row], second[row], gradient[i]
         for j in range(len(w)):
-            m[j] = b1 * m[j] + one1 * g[j]
-            v[j] = b2 * v[j] + one2 * g[j] * g[j]
-            w[j] = shrink * w[j] - size * m[j] / (np.sqrt(v[j]) * root + e)
+            m[j] = beta1 * m[j] + one * g[j]
+            v[j] = beta2 * v[j] + two * g[j] * g[j]
+            w[j] = shrink * w[j] - size * m[j] / (np.sqrt(v[j]) * root + eps)
 
 
 @numba.njit(cache=True)
@@ -80,16 +90,6 @@ def _compress(
                 k += 1
     out_pointers[len(pointers) - 1] = k
     return k
-
-
-def _run(kernel: Callable[..., None], *arguments: Any) -> None:
-    """Run a kernel on as many threads as PyTorch may use."""
-    before = numba.get_num_threads()
-    numba.set_num_threads(max(1, min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)))
-    try:
-        kernel(*arguments)
-    finally:
-        numba.set_num_threads(before)
 
 
 def in_threads(kernel: Callable[..., None], ends: Sequence[int], *arguments: Any) -> None:
@@ -192,16 +192,13 @@ def adamw_rows(
     lr, betas, eps, weight_decay
         As in :class:`torch.optim.AdamW`.
     """
-    _run(
-        _adamw_rows,
-        rows,
-        gradient,
-        weight,
-        first,
-        second,
-        steps,
-        float(lr),
-        *betas,
-        float(eps),
-        float(weight_decay),
-    )
+    steps[rows] += 1
+    # Powers by NumPy: compiled ones were other bits before and after the kernel was in the cache.
+    beta1, beta2 = betas
+    sizes = (lr / (1 - beta1 ** steps[rows])).astype(np.float32)
+    roots = (1 / np.sqrt(1 - beta2 ** steps[rows])).astype(np.float32)
+    n = len(rows)
+    n_threads = max(1, min(torch.get_num_threads(), n * weight.shape[1] // _UPDATES))
+    ends = [n * i // n_threads for i in range(n_threads + 1)]
+    hyper = map(np.float32, (1 - lr * weight_decay, beta1, 1 - beta1, beta2, 1 - beta2, eps))
+    in_threads(_adamw_rows, ends, rows, gradient, weight, first, second, sizes, roots, *hyper)
