@@ -193,10 +193,11 @@ def adamw_rows(
         As in :class:`torch.optim.AdamW`.
     """
     steps[rows] += 1
+    count = steps[rows].astype(np.float64)
     # Powers by NumPy: compiled ones were other bits before and after the kernel was in the cache.
     beta1, beta2 = betas
-    sizes = (lr / (1 - beta1 ** steps[rows])).astype(np.float32)
-    roots = (1 / np.sqrt(1 - beta2 ** steps[rows])).astype(np.float32)
+    sizes = (lr / (1 - beta1**count)).astype(np.float32)
+    roots = (1 / np.sqrt(1 - beta2**count)).astype(np.float32)
     n = len(rows)
     n_threads = max(1, min(torch.get_num_threads(), n * weight.shape[1] // _UPDATES))
     ends = [n * i // n_threads for i in range(n_threads + 1)]
