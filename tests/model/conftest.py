@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import copy
 import inspect
+from typing import Any
 
 import anndata
 import numpy as np
@@ -108,8 +110,23 @@ def build(model_class):
     return make
 
 
+# What training leaves in a model, of each class that was trained once in this session.
+_LEARNT: dict[str, dict[str, Any]] = {}
+_LEFT = ("module", "is_trained_", "history_", "training_", "train_indices_", "validation_indices_")
+
+
 @pytest.fixture
-def trained(build, adata):
+def trained(build, adata, model_class):
+    """A model of its own for each test; the training itself is done once for each class."""
     model = build(adata, setup={"labels_key": "cell_type"})
-    model.train(**TRAIN)
+    name = model_class.__name__
+    if name not in _LEARNT:
+        model.train(**TRAIN)
+        left = {key: vars(model)[key] for key in (*_LEFT, "_clusters") if key in vars(model)}
+        _LEARNT[name] = copy.deepcopy({**left, "split": adata.uns["scssl_split"]})
+    else:
+        left = copy.deepcopy(_LEARNT[name])
+        adata.uns["scssl_split"] = left.pop("split")
+        for key, value in left.items():
+            setattr(model, key, value)
     return model

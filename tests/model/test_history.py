@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from scssl.model.base._training import append_history, history_frames, history_lists
+from scssl.train import append_history, history_frames, history_lists
 
 
 def test_lists_and_frames_are_the_same_history():

@@ -268,8 +268,8 @@ def test_setup_arguments(kwargs, error, message):
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"gradient_clip": -1}, "`gradient_clip` must be positive"),
-        ({"weight_decay": np.inf}, "`weight_decay` not negative"),
+        ({"gradient_clip": -1}, "`gradient_clip` must be a positive number or None"),
+        ({"weight_decay": np.inf}, r"`weight_decay` must be a number in \[0, inf\)"),
         ({"n_output_genes": 10.7}, "`n_output_genes` must be"),
         ({"precision": "bf16-true", "accelerator": "cpu"}, "bf16-mixed"),
         ({"devices": 2, "strategy": "ddp_spawn"}, '`strategy` must be "ddp"'),

@@ -195,9 +195,9 @@ def test_one_stands_for_a_list_of_one():
 
 def interrupt_in(monkeypatch, number):
     """Ctrl-C in the training with this number, as the models take it: training ends, all goes on."""
-    from scssl.model.base._train import TrainingMixin
+    from scssl.model import SSLModel
 
-    done, train = [], TrainingMixin.train
+    done, train = [], SSLModel.train
 
     def interrupted(self, *args, **kwargs):
         train(self, *args, **kwargs)
@@ -205,7 +205,7 @@ def interrupt_in(monkeypatch, number):
         if len(done) == number:
             self.training_["stopped_by"] = "interrupt"
 
-    monkeypatch.setattr(TrainingMixin, "train", interrupted)
+    monkeypatch.setattr(SSLModel, "train", interrupted)
     return done
 
 

@@ -7,7 +7,6 @@ import pytest
 import torch
 from lightning.pytorch.accelerators import CUDAAccelerator
 
-from scssl.model.base._training import is_distributed
 from scssl.train._devices import choose_accelerator, n_processes
 
 
@@ -18,7 +17,7 @@ def test_processes_on_cpus(devices: int | str):
         enable_checkpointing=False, enable_progress_bar=False,
     )  # fmt: skip
     assert n_processes(devices) == trainer.num_devices
-    assert is_distributed(devices) == (trainer.num_devices > 1)
+    assert (n_processes(devices) > 1) == (trainer.num_devices > 1)
 
 
 @pytest.mark.parametrize(
@@ -28,13 +27,13 @@ def test_processes_on_gpus(monkeypatch: pytest.MonkeyPatch, devices: int | str |
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     expected = len(CUDAAccelerator.parse_devices(devices))
     assert n_processes(devices) == expected
-    assert is_distributed(devices) == (expected > 1)
+    assert (n_processes(devices) > 1) == (expected > 1)
 
 
 def test_one_gpu_of_all(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     assert n_processes(-1) == n_processes("-1") == 1
-    assert not is_distributed(-1)
+    assert n_processes(-1) == 1
 
 
 def test_auto_is_one_process(monkeypatch: pytest.MonkeyPatch):

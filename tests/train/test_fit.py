@@ -240,7 +240,7 @@ def test_precision_that_the_cpu_has_not():
     [
         ({"max_epochs": 0}, "`max_epochs` must be a whole number of at least 1, found 0"),
         ({"batch_size": 0}, "`batch_size` must be a whole number"),
-        ({"lr": -1}, "`lr` must be positive"),
+        ({"lr": -1}, "`lr` must be a positive number"),
         ({"lr_schedule": "linear"}, "`lr_schedule` must be 'constant', 'cosine' or 'step'"),
         ({"n_output_genes": 61}, "`n_output_genes` must be"),
         ({"train_size": 1.5}, "train_size"),

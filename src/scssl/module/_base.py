@@ -137,6 +137,10 @@ class SSLModule(BaseModuleClass):
         """Whether the encoder is told the covariates."""
         return False
 
+    def embeds_by(self) -> str:
+        """What embeddings depend on beside weights and the cell; part of the digest of an encoder."""
+        return ""
+
     def encoder_parts(self) -> list[torch.nn.Module]:
         """Layers of the encoder, from the genes to the embedding; what can be frozen."""
         raise NotImplementedError
@@ -249,18 +253,6 @@ class SSLModule(BaseModuleClass):
     def compilable(self) -> tuple[torch.nn.Module, ...]:
         """Parts that :func:`torch.compile` can take."""
         return ()
-
-    def inference(self, tensors: Mapping[str, Tensor], **_: Any) -> dict[str, Tensor]:
-        """Embeddings under scvi-tools' name."""
-        return {"z": self.embed(tensors)}
-
-    def _get_inference_input(self, tensors: Mapping[str, Tensor], **_: Any) -> dict[str, Any]:
-        return {"tensors": tensors}
-
-    def _get_generative_input(
-        self, tensors: Mapping[str, Tensor], inference_outputs: Mapping[str, Tensor], **_: Any
-    ) -> dict[str, Any]:
-        return {"tensors": tensors, "z": inference_outputs["z"]}
 
     @staticmethod
     def _rows(tensors: Mapping[str, Tensor]) -> SparseRows:

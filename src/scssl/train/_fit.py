@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,37 +29,11 @@ from ._callbacks import (
 )
 from ._checkpoint_io import SafeCheckpointIO
 from ._devices import check_precision, choose_accelerator, n_processes
-from ._plan import Schedule, SSLTrainingPlan
+from ._options import FitOptions
+from ._plan import SSLTrainingPlan
 
 CHECKPOINT_NAME = "last.ckpt"
 _LOGGER = logging.getLogger("scssl")
-
-
-@dataclass(frozen=True)
-class FitOptions:
-    """How to train. See :meth:`scssl.model.SSLModel.train` for what each means."""
-
-    max_epochs: int
-    seed: int
-    lr: float
-    weight_decay: float
-    lr_schedule: Schedule = "constant"
-    accelerator: str = "auto"
-    devices: Any = "auto"
-    strategy: str = "auto"
-    precision: Any = None
-    early_stopping: bool = True
-    patience: int = 10
-    gradient_clip: float | None = None
-    n_output_genes: int | None = None
-    compile: bool = False
-    fresh: bool = True
-    checkpoint_dir: Path | None = None
-    resume_from: Path | None = None
-    n_epochs_before: int = 0
-    progress: bool = True
-    run: Mapping[str, Any] = field(default_factory=dict)
-    callbacks: tuple[Callback, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -195,15 +169,7 @@ def fit(
         module.begin_training(
             gene_statistics(training), fresh=options.fresh, n_output_genes=options.n_output_genes
         )
-    plan = SSLTrainingPlan(
-        module,
-        seed=options.seed,
-        lr=options.lr,
-        weight_decay=options.weight_decay,
-        lr_schedule=options.lr_schedule,
-        n_steps=0,  # Counted once it is known among how many processes the cells are divided.
-        run=options.run,
-    )
+    plan = SSLTrainingPlan(module, options)
     compiled = module.compilable() if options.compile else ()
     for part in compiled:
         part.compile()

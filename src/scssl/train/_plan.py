@@ -14,8 +14,7 @@ from scssl._random import derive_seed
 from scssl.module import SSLModule
 
 from ._optim import RowAdamW
-
-Schedule = Literal["constant", "cosine", "step"]
+from ._options import FitOptions
 
 
 def check_same_run(before: Mapping[str, Any], run: Mapping[str, Any]) -> None:
@@ -52,35 +51,20 @@ class SSLTrainingPlan(lightning.LightningModule):
     ----------
     module
         What is trained.
-    seed
-        Seed of masks, views and dropout.
-    lr, weight_decay
-        Of AdamW.
-    lr_schedule
-        ``"constant"``; ``"cosine"``: linear warm-up over the first 5 % of the steps, then half a
-        cosine down to 1 % of `lr`; ``"step"``: times 0.9 every two epochs.
-    n_steps
-        Steps in total, for the schedule.
-    run
-        What identifies the run; stored in checkpoints and compared when one is resumed.
+    options
+        Seed of masks, views and dropout; learning rate and weight decay of AdamW. Of the schedules
+        ``"cosine"`` is a linear warm-up over the first 5 % of the steps, then half a cosine down to 1 %
+        of the rate, ``"step"`` is times 0.9 every two epochs. What identifies the run is stored in
+        checkpoints and compared when one is resumed.
     """
 
-    def __init__(
-        self,
-        module: SSLModule,
-        *,
-        seed: int,
-        lr: float,
-        weight_decay: float,
-        lr_schedule: Schedule,
-        n_steps: int,
-        run: Mapping[str, Any] | None = None,
-    ) -> None:
+    def __init__(self, module: SSLModule, options: FitOptions) -> None:
         super().__init__()
         self.module = module
-        self.seed, self.lr, self.weight_decay = seed, lr, weight_decay
-        self.lr_schedule, self.n_steps = lr_schedule, n_steps
-        self.run = dict(run or {})
+        self.seed, self.lr, self.weight_decay = options.seed, options.lr, options.weight_decay
+        self.lr_schedule, self.run = options.lr_schedule, dict(options.run)
+        # Counted once it is known among how many processes the cells are divided.
+        self.n_steps = 0
         self._sums: dict[str, list[Tensor]] = {"train": [], "validation": []}
         self._weights: dict[str, int] = {"train": 0, "validation": 0}
         self._tally: dict[str, Tensor] = {}

@@ -7,7 +7,6 @@ from ._datasets import DatasetsMixin
 from ._foreign import SOURCE, check_unused, foreign, from_foreign
 from ._genes import gene_columns, known_genes
 from ._labels import check_label_column, checked_weights, label_codes, trained_classes
-from ._modality_setup import ModalitySetup
 from ._model import SETUP, SSLModel
 from ._options import Count, NotNegative, Options, Positive, Rate, checked, option, takes
 from ._reader import CellReader
@@ -15,6 +14,7 @@ from ._registry import get_model_class, list_models, register_model
 from ._resolve import backbone_of, resolve
 from ._setup import (
     DataSetup,
+    ModalitySetup,
     as_strings,
     categories_of,
     check_anndata,
@@ -25,4 +25,3 @@ from ._setup import (
 from ._setup_method import SetupArgument
 from ._start import StartsFromEncoder
 from ._tissue import TISSUE, panels, record_tissue, tell_tissue
-from ._training import check_distributed, history_frames, history_lists, is_distributed

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import logging
+import platform
+import tempfile
+import time
 import warnings
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
 from uuid import uuid4
 
 import numpy as np
@@ -24,29 +30,50 @@ from scvi.data.fields import (
 )
 from scvi.model.base import BaseModelClass
 
-from scssl._checks import check_number
-from scssl._errors import warn
-from scssl.data import GeneAlignment, GeneVocabulary
+from scssl._checks import check_number, check_whole
+from scssl._errors import BundleError, warn
+from scssl._random import RNG, as_seed, derive_seed
+from scssl._settings import settings
+from scssl.data import GeneAlignment, GeneVocabulary, train_validation_split
 from scssl.data.keys import TARGET
+from scssl.hub import (
+    collect,
+    has_tag,
+    is_repo_id,
+    make_card,
+    push_bundle,
+    read_bundle,
+    renamed,
+    write_bundle,
+)
 from scssl.module import SSLModule
+from scssl.train import (
+    FitOptions,
+    TrainOptions,
+    append_history,
+    check_distributed,
+    fit,
+    history_frames,
+    history_lists,
+    resolve_output_genes,
+)
 
 from ._backbone import Backbone, copied
+from ._folder import card_facts, encoder_digest, versions, with_genes, without_genes
 from ._foreign import SOURCE
-from ._hub import HubMixin
-from ._persistence import PersistenceMixin
 from ._reader import CellReader, check_unchanged
 from ._registry import get_model_class, list_models
-from ._setup import DataSetup, check_anndata, fingerprint, inspect, make_setup
+from ._setup import DataSetup, check_anndata, fingerprint, inspect, make_setup, obs_column
 from ._setup_method import SetupArgument, setup_method
-from ._train import TrainingMixin
 
 _LOGGER = logging.getLogger("scssl")
 SETUP = "scssl_setup"
+_SPLIT = "scssl_split"
 # What scvi-tools passes on when it sets up data like others.
 _OF_SCVI = ("source_registry", "extend_categories", "allow_missing_labels")
 
 
-class SSLModel(HubMixin, TrainingMixin, PersistenceMixin, BaseModelClass):
+class SSLModel(BaseModelClass):
     """Base of all models: set up an AnnData, train, embed, save.
 
     Subclasses build ``module`` and say in :meth:`_train_defaults` how they are trained where
@@ -59,6 +86,8 @@ class SSLModel(HubMixin, TrainingMixin, PersistenceMixin, BaseModelClass):
 
     #: Whether it is a self-supervised model, which others can start from.
     _learns_embeddings = True
+    #: Whether training has every gene as a target, so that none may be absent from the data.
+    _learns_all_genes = True
 
     def __init__(
         self, adata: AnnData | None = None, registry: dict[str, Any] | None = None
@@ -250,6 +279,8 @@ class SSLModel(HubMixin, TrainingMixin, PersistenceMixin, BaseModelClass):
         """What data are called in messages, and the method that sets them up."""
         return "adata", "setup_anndata"
 
+    # --- the network ---------------------------------------------------------------------------
+
     @classmethod
     @abstractmethod
     def _build_module(
@@ -273,6 +304,21 @@ class SSLModel(HubMixin, TrainingMixin, PersistenceMixin, BaseModelClass):
             pretrained=bool(self._has_learnt),
             weights=copied(self.module.state_dict()),
         )
+
+    def _config(self) -> dict[str, Any]:
+        """Arguments to build the model again, JSON only."""
+        raise TypeError(type(self).__name__)
+
+    def _saved_config(self) -> dict[str, Any]:
+        """What is saved of :meth:`_config`: nothing that could not be loaded."""
+        return self._config()
+
+    @classmethod
+    def _from_config(cls, registry: dict[str, Any], config: Mapping[str, Any]) -> Self:
+        """Model without data from what :meth:`_config` gave."""
+        return cls(registry=registry, **config)
+
+    # --- reading and embedding cells -----------------------------------------------------------
 
     @torch.inference_mode()
     def get_latent_representation(
@@ -338,8 +384,7 @@ class SSLModel(HubMixin, TrainingMixin, PersistenceMixin, BaseModelClass):
         width: int | None,
     ) -> np.ndarray:
         """Apply a function of a batch to cells, in evaluation mode, into one array."""
-        if batch_size is not None and batch_size < 1:
-            raise ValueError(f"`batch_size` must be at least 1, found {batch_size}.")
+        batch_size = check_whole("batch_size", 2048 if batch_size is None else batch_size)
         if data.context is not None:
             rows, back = np.unique(rows, return_inverse=True)
         out = np.empty((len(rows),) if width is None else (len(rows), width), dtype=np.float32)
@@ -347,7 +392,7 @@ class SSLModel(HubMixin, TrainingMixin, PersistenceMixin, BaseModelClass):
         trains = self.module.training
         self.module.eval()
         try:
-            for batch in data.loader(rows, batch_size or 2048) if len(rows) else ():
+            for batch in data.loader(rows, batch_size) if len(rows) else ():
                 found = function({name: value.to(device) for name, value in batch.items()})
                 where: Any = slice(start, start + len(found))
                 empty = batch["library"].sum(1) == 0
@@ -416,6 +461,638 @@ class SSLModel(HubMixin, TrainingMixin, PersistenceMixin, BaseModelClass):
     def _check_unchanged(self, found: Mapping[str, Any]) -> None:
         """Refuse own data that are not what they were when they were set up."""
         check_unchanged(found, self.registry_[SETUP].get("fingerprint"), self._called(self._adata))
+
+    def attach(self, adata: AnnData) -> None:
+        """Make an AnnData the model's own, to embed it or to go on training.
+
+        Parameters
+        ----------
+        adata
+            Data with the genes and columns that the model was set up with; it is not changed.
+        """
+        data = self._read(adata)
+        self._check_columns(data)
+        if self.setup.labels_key is not None:
+            obs_column(data.adata, self.setup.labels_key)
+        self._adata = adata
+        self.registry_[SETUP]["fingerprint"] = data.fingerprint
+
+    def _check_columns(self, data: CellReader) -> None:
+        """Refuse cells without the columns that training reads."""
+        data.with_covariates()
+
+    # --- training ------------------------------------------------------------------------------
+
+    def _default_train_size(self, labels: pd.Series | None) -> float:
+        """Share of the cells to train on where the user leaves it open."""
+        return 0.9
+
+    def _before_training(
+        self, data: CellReader, rows: np.ndarray, chosen: TrainOptions, *, resumed: bool
+    ) -> dict[str, Any]:
+        """Get ready to train on these cells; what it returns is part of the run's identity."""
+        return {}
+
+    def _training_data(self) -> CellReader:
+        """The model's own cells, with what the loss needs besides expression."""
+        return self._read(None).with_covariates()
+
+    def _training_cells(self, data: CellReader) -> np.ndarray:
+        """Row numbers of the cells to learn from or to validate on."""
+        return np.arange(data.n_cells)
+
+    def _split(
+        self,
+        data: CellReader,
+        cells: np.ndarray,
+        labels: pd.Series | None,
+        train_size: float,
+        seed: int,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Places in `cells` of those to learn from, and of those to validate on."""
+        return train_validation_split(len(cells), train_size=train_size, labels=labels, seed=seed)
+
+    @abstractmethod
+    def _train_defaults(self, n_cells: int) -> dict[str, Any]:
+        """Arguments of :meth:`train` where the user leaves them open."""
+
+    def train(
+        self,
+        max_epochs: int | None = None,
+        *,
+        batch_size: int | None = None,
+        lr: float | None = None,
+        weight_decay: float | None = None,
+        lr_schedule: Literal["constant", "cosine", "step"] | None = None,
+        early_stopping: bool | None = None,
+        patience: int | None = None,
+        train_size: float | None = None,
+        n_output_genes: int | Literal["auto"] | None = "auto",
+        gradient_clip: float | Literal["auto"] | None = "auto",
+        accelerator: str = "auto",
+        devices: int | list[int] | str = "auto",
+        strategy: str = "auto",
+        precision: str | None = None,
+        compile: bool = False,
+        rng: RNG = 0,
+        checkpoint_dir: str | Path | None = None,
+        resume_from: str | Path | None = None,
+        progress: bool | None = None,
+        callbacks: Sequence[Any] = (),
+    ) -> None:
+        """Train on the cells of the model's AnnData.
+
+        Ends with the weights of the epoch with the lowest validation loss. Ctrl-C ends training
+        after the current step and keeps the best weights so far; pressed twice, it stops at once.
+        Called again, it goes on from the present weights with a new optimiser. The split is written
+        to ``adata.uns["scssl_split"]``.
+
+        Parameters
+        ----------
+        max_epochs
+            Passes over the training cells at most; by default from the number of cells.
+        batch_size
+            Cells per step; by default from the number of cells.
+        lr, weight_decay
+            Learning rate and weight decay of AdamW; defaults by model.
+        lr_schedule
+            ``"constant"``, ``"cosine"`` with linear warm-up over 5 % of the steps, or ``"step"``,
+            times 0.9 every two epochs as in :cite:p:`Richter2025`.
+        early_stopping
+            Stop when the validation loss has not improved for `patience` epochs; by default yes,
+            except for presets of runs that had none.
+        patience
+            Epochs without improvement before training stops.
+        train_size
+            Share of the cells to train on, 0.9 by default; the others are the validation set. With
+            1 there is no validation set, no early stopping, and the last weights are kept.
+        n_output_genes
+            Genes that the decoder predicts per step: `None` for all, a number for an unbiased
+            sample of them that is drawn anew each step, ``"auto"`` for 2,048 where training is on
+            one CPU and the output layer has at least 6 million weights (below that, a step on all
+            genes is cheap). Validation is always on all genes.
+        gradient_clip
+            Largest norm of the gradient; `None` for none. ``"auto"``: that of the preset, and none
+            without one.
+        accelerator
+            ``"cpu"``, ``"gpu"``, or ``"auto"`` for a GPU where there is one.
+        devices
+            Number or list of devices; one by default.
+        strategy
+            Of Lightning's trainer, such as ``"ddp"``.
+        precision
+            `None` for float32, ``"bf16-mixed"`` for bfloat16 products.
+        compile
+            Whether to compile the hidden layers with :func:`torch.compile`.
+        rng
+            Seed of the split, the order of the cells, masks and dropout.
+        checkpoint_dir
+            Folder to which the state of training is written after each epoch, to resume from.
+        resume_from
+            Folder of an interrupted run. It goes on with the next epoch, exactly as it would have.
+            With a cosine schedule `max_epochs` has to be that of the run.
+        progress
+            Whether to show progress; by default as in ``scssl.settings``.
+        callbacks
+            Further Lightning callbacks.
+
+        Raises
+        ------
+        ValueError
+            If an argument is out of range, the data have changed since they were set up, or
+            `resume_from` belongs to another run.
+        FloatingPointError
+            If the loss stops being finite.
+        """
+        arguments = {name: value for name, value in locals().items() if name != "self"}
+        with closing(self._rounds(arguments)) as rounds:
+            for of_round in rounds:
+                self._train_once({**arguments, **of_round})
+
+    def _rounds(self, arguments: Mapping[str, Any]) -> Generator[dict[str, Any]]:
+        """Arguments that are different in each round of training, of which most models have one.
+
+        Parameters
+        ----------
+        arguments
+            Of :meth:`train`.
+        """
+        yield {}
+
+    def _train_once(self, arguments: Mapping[str, Any]) -> None:
+        """One round of training; arguments of :meth:`train`."""
+        data = self._training_data()
+        cells = self._training_cells(data)
+        if len(cells) < 3:
+            raise ValueError(f"Training needs at least 3 cells, `adata` has {len(cells)}.")
+        rng, devices = arguments["rng"], arguments["devices"]
+        seed = as_seed(rng)
+        if self._learns_all_genes and data.alignment is not None and data.alignment.n_missing:
+            raise ValueError(
+                f"{data.alignment.n_missing:,} genes of the model are not in `adata`, and would be "
+                "learnt as zeros. Train on data that has them, or build a new model on this data. "
+                f"{data.alignment.report()}"
+            )
+        check_distributed(devices, arguments["strategy"], arguments["n_output_genes"], rng)
+        key = self.setup.labels_key
+        labels = None if key is None else obs_column(data.adata, key).iloc[cells]
+        train_size = arguments["train_size"]
+        if train_size is None:
+            train_size = self._default_train_size(labels)
+        parts = self._split(data, cells, labels, train_size, derive_seed(seed, "split"))
+        rows, held_out = (cells[part] for part in parts)
+        chosen = TrainOptions.chosen(self._train_defaults(len(rows)), arguments)
+        # Batches of equal size, or up to half of a small data set would be left out of each epoch.
+        # Where others fill a batch it stays as large: of a few labelled cells it would have no others.
+        if not data.fills_context or data.context is None:
+            n_batches = -(-len(rows) // chosen.batch_size)
+            chosen = replace(chosen, batch_size=-(-len(rows) // n_batches))
+        size = chosen.batch_size
+        n_output = resolve_output_genes(
+            arguments["n_output_genes"],
+            len(self.genes),
+            self.module.output_width,
+            arguments["accelerator"],
+            devices,
+        )
+        # Validation cells are no partners, or training would see them.
+        data.restrict_partners(rows)
+        training = data.loader(rows, size, role="training", seed=derive_seed(seed, "order"))
+        validation = None
+        if len(held_out):
+            validation = data.loader(held_out, max(size, 512), role="validation")
+        run = {
+            "seed": seed,
+            "data": data.fingerprint,
+            "setup": self.setup.to_dict(),
+            "genes": self.genes.hash,
+            "train_size": train_size,
+            "precision": arguments["precision"],
+            "devices": str(devices),
+            "n_output_genes": n_output,
+            "model": f"{type(self).__name__}({self._config()})",
+            **chosen.identity(),
+            **self._before_training(
+                data, rows, chosen, resumed=arguments["resume_from"] is not None
+            ),
+        }
+        started = time.perf_counter()
+        resume, folder, progress = (
+            arguments[name] for name in ("resume_from", "checkpoint_dir", "progress")
+        )
+        folder = resume if folder is None else folder
+        options = FitOptions(
+            **vars(chosen),
+            **{
+                name: arguments[name]
+                for name in ("accelerator", "strategy", "precision", "compile")
+            },
+            seed=seed,
+            devices=devices,
+            n_output_genes=n_output,
+            fresh=not self.is_trained_,
+            checkpoint_dir=None if folder is None else Path(folder),
+            resume_from=None if resume is None else Path(resume),
+            n_epochs_before=self._n_epochs(),
+            progress=settings.progress if progress is None else progress,
+            run=run,
+            callbacks=tuple(arguments["callbacks"]),
+        )
+        result = fit(self.module, training, validation, options)
+        self.history_ = append_history(self.history_, result.n_epochs_before, result.history)
+        self.is_trained_ = True
+        self.train_indices_, self.validation_indices_ = rows, held_out
+        data.adata.uns[_SPLIT] = {
+            "train": rows,
+            "validation": held_out,
+            "train_size": train_size,
+            "seed": seed,
+        }
+        self.training_ = {
+            **vars(chosen),
+            "n_output_genes": n_output,
+            "seed": seed,
+            "train_size": train_size,
+            "n_cells": len(cells),
+            "epochs": self._n_epochs(),
+            "best_epoch": result.best_epoch + result.n_epochs_before,
+            "best_loss": result.best_loss,
+            "stopped_by": result.stopped_by,
+            "seconds": round(time.perf_counter() - started, 1),
+        }
+        if result.stopped_by == "interrupt":
+            done = self.training_["epochs"]
+            weights = "those that it had then"
+            if len(held_out) and done and self.module.loss_ranks_epochs:
+                weights = f"those of epoch {self.training_['best_epoch']}"
+            _LOGGER.warning(
+                "Training was interrupted after %d full epochs; the weights are %s.", done, weights
+            )
+
+    def _n_epochs(self) -> int:
+        return len(next(iter(self.history_.values()))) if self.history_ else 0
+
+    # --- saving and loading --------------------------------------------------------------------
+
+    @property
+    def encoder_hash(self) -> str:
+        """Digest of the weights that embeddings are made with.
+
+        It is the same for models that embed alike: a head, a decoder or a projector makes no
+        difference to it, nor does saving and loading. Where cells see each other, which do is part of it.
+        """
+        return encoder_digest(self.module)
+
+    @classmethod
+    def load_registry(cls, dir_path: str | Path, prefix: str | None = None) -> dict[str, Any]:
+        """Setup of a saved model, as scvi-tools records it.
+
+        Parameters
+        ----------
+        dir_path
+            Folder written by :meth:`save`.
+        prefix
+            Not used.
+        """
+        registry: dict[str, Any] = read_bundle(dir_path).config["registry"]
+        return registry
+
+    @staticmethod
+    def view_setup_args(dir_path: str | Path, prefix: str | None = None) -> None:
+        """Print the setup of a saved model.
+
+        Parameters
+        ----------
+        dir_path
+            Folder written by :meth:`save`.
+        prefix
+            Not used.
+        """
+        print(read_bundle(dir_path).config["registry"]["setup_args"])
+
+    @classmethod
+    def convert_legacy_save(cls, *args: Any, **kwargs: Any) -> None:
+        """Not offered: it would unpickle a file.
+
+        Raises
+        ------
+        BundleError
+            Always.
+        """
+        raise BundleError("scssl reads no pickles. Load the model with the program that saved it.")
+
+    def save(
+        self, dir_path: str | Path, overwrite: bool = False, save_anndata: bool = False
+    ) -> None:
+        """Save the model as a folder.
+
+        The folder holds ``model.safetensors``, ``config.json`` and ``genes.json``: weights,
+        arguments, how data are read, versions, training summary and history, and the genes. It is
+        written as a whole or not at all.
+
+        Parameters
+        ----------
+        dir_path
+            Folder to write.
+        overwrite
+            Replace a model that is there.
+        save_anndata
+            Also write the model's data to the folder: an AnnData as ``adata.h5ad``, a MuData as
+            ``mdata.h5mu``.
+
+        Raises
+        ------
+        ValueError
+            If the folder exists and may not be replaced, or there is no AnnData to save.
+
+        Examples
+        --------
+        >>> import scssl, tempfile
+        >>> adata = scssl.datasets.pbmc68k_reduced()
+        >>> scssl.model.MaskedAutoencoder.setup_anndata(adata)
+        >>> model = scssl.model.MaskedAutoencoder(adata)
+        >>> model.train(max_epochs=1, progress=False)
+        >>> folder = tempfile.mkdtemp() + "/model"
+        >>> model.save(folder)
+        >>> loaded = scssl.model.MaskedAutoencoder.load(folder)
+        >>> bool(
+        ...     (loaded.get_latent_representation(adata) == model.get_latent_representation()).all()
+        ... )
+        True
+        """
+        if save_anndata and self.adata is None:
+            raise ValueError("The model has no AnnData to save. Pass save_anndata=False.")
+        config = {
+            "class": type(self).__name__,
+            "arguments": self._saved_config(),
+            "input": self.setup.input_kind,
+            "registry": without_genes(self.registry_),
+            "trained": bool(self.is_trained_),
+            "training": self.training_,
+            "history": history_lists(self.history_),
+            "versions": {"python": platform.python_version(), **versions()},
+        }
+        tensors = {name: t.detach().cpu() for name, t in self.module.state_dict().items()}
+        write_bundle(
+            dir_path,
+            tensors=tensors,
+            config=config,
+            genes=self.genes.to_dict(),
+            overwrite=overwrite,
+        )
+        if save_anndata:
+            self._write_data(Path(dir_path))
+
+    def _write_data(self, folder: Path) -> None:
+        self._adata.write_h5ad(folder / "adata.h5ad")
+
+    @classmethod
+    def load(
+        cls,
+        dir_path: str | Path,
+        adata: AnnData | None = None,
+        *,
+        device: str | torch.device = "cpu",
+    ) -> Self:
+        """Load a model from a folder.
+
+        Nothing in the folder is executed or unpickled.
+
+        Parameters
+        ----------
+        dir_path
+            Folder written by :meth:`save`.
+        adata
+            Data to attach to the model; it need not be set up. Without it, pass data when embedding.
+        device
+            Where to put the weights.
+
+        Raises
+        ------
+        BundleError
+            If the folder is missing, incomplete, altered, from another program, from a newer
+            version, or holds a model of another class.
+        """
+        bundle = read_bundle(dir_path)
+        config = bundle.config
+        name = config.get("class")
+        try:
+            model_class: Any = get_model_class(str(name))
+        except ValueError as error:
+            raise BundleError(
+                f"{dir_path} holds a model that this version of scssl does not have. {error}"
+            ) from error
+        if not issubclass(model_class, cls):
+            raise BundleError(
+                f"{dir_path} holds a {name}, not a {cls.__name__}. Load it with "
+                f'scssl.model.{name}.load("{dir_path}")'
+            )
+        try:
+            genes = GeneVocabulary.from_dict(bundle.genes)
+            if config["input"] not in ("counts", "lognorm"):
+                raise ValueError(f"unknown input {config['input']!r}")
+            if not all(t.isfinite().all() for t in bundle.tensors.values()):
+                raise ValueError("there are weights that are not finite")
+            model = model_class._from_config(
+                with_genes(config["registry"], genes), config["arguments"]
+            )
+            model.genes = genes
+            absent = model.module.state_dict().keys() - bundle.tensors.keys()
+            if absent:
+                # PyTorch lets the counters of batch normalisation be absent.
+                raise ValueError(f"there is no {min(absent)}")
+            model.module.load_state_dict(bundle.tensors, strict=True)
+            model.is_trained_ = bool(config["trained"])
+            model.training_ = dict(config["training"])
+            model.history_ = history_frames(config["history"])
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise BundleError(
+                f"{dir_path} does not fit the model it says it holds ({name}): {error}"
+            ) from error
+        model.module.to(device).eval()
+        if adata is not None:
+            model.attach(adata)
+        loaded: Self = model
+        return loaded
+
+    # --- the Hugging Face Hub ------------------------------------------------------------------
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | Path,
+        *,
+        revision: str | None = None,
+        adata: AnnData | None = None,
+        device: str | torch.device = "cpu",
+        token: str | bool | None = None,
+    ) -> Self:
+        """Load a model from the Hugging Face Hub or from a folder.
+
+        What is fetched are ``config.json``, ``genes.json`` and ``model.safetensors``, kept in the
+        cache of huggingface_hub and checked against each other; with the environment variable
+        ``HF_HUB_OFFLINE=1`` only the cache is used. Nothing in them is executed or imported: the
+        class is one of :func:`scssl.model.list_models`.
+
+        Parameters
+        ----------
+        source
+            Repository, ``"owner/name"``, or a folder that :meth:`save` wrote. A folder goes first.
+        revision
+            Branch, tag or commit of the repository; the newest of the main branch by default.
+        adata
+            Data to attach to the model, as in :meth:`load`.
+        device
+            Where to put the weights.
+        token
+            Access token, for private models; that of ``hf auth login`` by default.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such repository or revision.
+        PermissionError
+            If the repository is gated, or the token is not accepted.
+        ConnectionError
+            If the hub cannot be reached and the model is not in the cache.
+        BundleError
+            If there is no such folder, or no sound model of this class.
+        ValueError
+            If `revision` is given for a folder.
+
+        Examples
+        --------
+        >>> import scssl
+        >>> model = scssl.model.SSLModel.from_pretrained("owner/name")  # doctest: +SKIP
+        """
+        if not is_repo_id(source) or Path(source).exists():
+            if revision is not None:
+                raise ValueError(
+                    f"{source} is a folder, which has no revisions. Leave `revision` out."
+                )
+            return cls.load(source, adata, device=device)
+        repo_id = str(source)
+        with tempfile.TemporaryDirectory(prefix="scssl-") as name:
+            # Resolved, as the errors name it: temporary folders are links on some systems.
+            folder = Path(name).resolve()
+            try:
+                collect(repo_id, folder, revision=revision, token=token)
+            except (ConnectionError, FileNotFoundError) as error:
+                raise type(error)(
+                    f"There is no folder {repo_id}, and as a model of the hub: {error}"
+                ) from error
+            with renamed(folder, repo_id):
+                loaded = cls.load(folder, device=device)
+        if adata is not None:
+            loaded.attach(adata)
+        return loaded
+
+    def make_card(
+        self, repo_id: str = "owner/name", card: str | Path | Mapping[str, Any] | None = None
+    ) -> str:
+        """Text of the card that :meth:`push_to_hub` would publish with the model.
+
+        Parameters
+        ----------
+        repo_id
+            Where the model will be; it is in the lines that show how to use it.
+        card
+            As in :meth:`push_to_hub`.
+
+        Returns
+        -------
+        Markdown, with metadata for the hub on top.
+
+        Examples
+        --------
+        >>> import scssl
+        >>> adata = scssl.datasets.pbmc68k_reduced()
+        >>> scssl.model.MaskedAutoencoder.setup_anndata(adata)
+        >>> model = scssl.model.MaskedAutoencoder(adata)
+        >>> model.train(max_epochs=1, progress=False)
+        >>> text = model.make_card("owner/name", {"license": "cc-by-4.0", "species": "human"})
+        >>> text.splitlines()[2]
+        'license: cc-by-4.0'
+        """
+        return make_card(card_facts(self), repo_id, card)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool = False,
+        revision: str | None = None,
+        card: str | Path | Mapping[str, Any] | None = None,
+        token: str | bool | None = None,
+        commit_message: str | None = None,
+    ) -> str:
+        """Publish the model on the Hugging Face Hub.
+
+        Published are the files of :meth:`save` and a card, in one commit. No cells are, but the
+        names of genes, of the columns that were set up, and of the categories in them: look at
+        ``model.registry`` if donors are among them.
+
+        Parameters
+        ----------
+        repo_id
+            Repository, ``"owner/name"``; made if there is none. A model of scssl that is there
+            becomes an earlier revision.
+        private
+            Make the repository private. One that exists stays as it is, and is refused if it is
+            public.
+        revision
+            Branch to push to, made if there is none; the main branch by default.
+        card
+            `None`: a card is generated. A dict fills it: ``description``, ``species`` (one or
+            several), ``data``, ``license`` (an identifier of the hub such as ``"cc-by-4.0"``),
+            ``evaluation`` (DataFrame or dict), ``limits`` (one or several). A string is the card
+            itself, a :class:`pathlib.Path` the file of it. :meth:`make_card` shows the result.
+        token
+            Access token that may write; that of ``hf auth login`` by default.
+        commit_message
+            Message of the commit.
+
+        Returns
+        -------
+        Address of the commit.
+
+        Raises
+        ------
+        ValueError
+            If the model is not trained, `card` has an unknown field, the repository holds a model of
+            another program, or it is public and should be private.
+        PermissionError
+            If the token may not write to the repository.
+        ConnectionError
+            If the hub cannot be reached.
+
+        Examples
+        --------
+        >>> model.push_to_hub("owner/name", card={"license": "cc-by-4.0"})  # doctest: +SKIP
+        """
+        if not self.is_trained_:
+            raise ValueError(
+                "The model is not trained, so it is not published. Call model.train()."
+            )
+        text = self.make_card(repo_id, card)
+        if not has_tag(text):
+            warn(
+                "The card has no `library_name: scssl` in its metadata, so "
+                "scssl.hub.list_models() will not find the model. model.make_card() shows how."
+            )
+        with tempfile.TemporaryDirectory(prefix="scssl-") as folder:
+            self.save(Path(folder) / "model")
+            return push_bundle(
+                Path(folder) / "model",
+                repo_id,
+                card=text,
+                private=private,
+                revision=revision,
+                token=token,
+                commit_message=commit_message,
+            )
+
+    # --- what it says of itself ----------------------------------------------------------------
 
     @property
     def source(self) -> dict[str, Any] | None:

@@ -212,7 +212,6 @@ class CellPLM(DatasetsMixin):
             f"{'with' if chosen.position == 'sinusoidal' else 'without'} positions, context {chosen.context}, "
             f"objective {chosen.objective}"
         )
-        self.init_params_ = self._get_init_params({"rng": rng, **chosen.to_dict()})
 
     @classmethod
     def _checked_setup(cls, data: Any, given: dict[str, Any]) -> dict[str, Any]:

@@ -167,6 +167,11 @@ class CellPLMModule(SSLModule):
         reads = self.options.decoder and self.options.objective == "reconstruction"
         return self.gene_decoder.in_features if reads else 0
 
+    def embeds_by(self) -> str:
+        seen = self.context
+        assert seen is not None
+        return "" if seen.mode == "sample" else f"{seen.mode} {seen.size} {seen.halo};"
+
     def encoder_parts(self) -> list[nn.Module]:
         """Layers of the encoder, the one on the genes first."""
         return [self.gene_encoder, *self.encoder.parts()]

@@ -31,6 +31,7 @@ from scssl.model.base import (
     trained_classes,
 )
 from scssl.objective import SUPCON_TEMPERATURE
+from scssl.train import TrainOptions
 
 from ._model import FineTunedModel, NewGenes
 from ._networks import CellTypeClassifierModule, Freeze, HeadKind, Loss
@@ -152,8 +153,6 @@ class CellTypeClassifier(FineTunedModel):
                 f'loss="supcon" trains the encoder, which freeze={freeze!r} keeps as it is. Pass loss="ce", or '
                 'freeze="none".'
             )
-        backbone = self._source.model_class  # not the weights once more
-        self.init_params_ = self._get_init_params(locals())
 
     @classmethod
     def _checked_setup(cls, data: Any, given: dict[str, Any]) -> dict[str, Any]:
@@ -367,7 +366,7 @@ class CellTypeClassifier(FineTunedModel):
         }
 
     def _before_training(
-        self, data: CellReader, rows: np.ndarray, chosen: Mapping[str, Any], *, resumed: bool
+        self, data: CellReader, rows: np.ndarray, chosen: TrainOptions, *, resumed: bool
     ) -> dict[str, Any]:
         count = np.bincount(data.obs[LABELS][rows], minlength=len(self.classes))
         weight = np.ones(len(count))

@@ -26,6 +26,7 @@ from scssl.model.base import (
     record_tissue,
     tell_tissue,
 )
+from scssl.train import TrainOptions
 
 from ._networks import FineTunedModule
 
@@ -240,11 +241,11 @@ class FineTunedModel(SSLModel):
     _pretrained_lr_factor = 0.1
 
     def _before_training(
-        self, data: CellReader, rows: np.ndarray, chosen: Mapping[str, Any], *, resumed: bool
+        self, data: CellReader, rows: np.ndarray, chosen: TrainOptions, *, resumed: bool
     ) -> dict[str, Any]:
         factor = self._pretrained_lr_factor if self._source.pretrained else 1.0
         if self._backbone_lr is not None:
-            factor = self._backbone_lr / chosen["lr"]
+            factor = self._backbone_lr / chosen.lr
         self.module.backbone_lr_factor = factor
         if not self.is_trained_:
             if len(rows) > _MAX_START_CELLS:
@@ -252,7 +253,7 @@ class FineTunedModel(SSLModel):
                 some = np.linspace(0, len(rows) - 1, _MAX_START_CELLS).round().astype(np.int64)
                 rows = rows[some]
             self._start_head(data, rows)
-        return {"backbone_lr": factor * chosen["lr"]}
+        return {"backbone_lr": factor * chosen.lr}
 
     def _start_head(self, data: CellReader, rows: np.ndarray) -> None:
         """Start the head from embeddings of cells with a target."""

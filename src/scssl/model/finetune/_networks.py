@@ -78,6 +78,9 @@ class FineTunedModule(SSLModule):
     def encodes_covariates(self) -> bool:
         return self.backbone.encodes_covariates
 
+    def embeds_by(self) -> str:
+        return self.backbone.embeds_by()
+
     def encoder_parts(self) -> list[torch.nn.Module]:
         """Layers of the backbone's encoder."""
         return self.backbone.encoder_parts()

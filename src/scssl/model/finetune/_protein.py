@@ -174,8 +174,6 @@ class ProteinPredictor(FineTunedModel):
             f"proteins, transform {transform}"
         )
         self._start(backbone, {**(backbone_arguments or {}), **kwargs}, rng, arguments, summary)
-        backbone = self._source.model_class  # not the weights once more
-        self.init_params_ = self._get_init_params(locals())
 
     @classmethod
     def _checked_setup(cls, data: Any, given: dict[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import inspect
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -34,6 +35,7 @@ from scssl.model.base import (
     copied,
 )
 from scssl.nn import Fusion
+from scssl.train import TrainOptions
 
 from ._mudata import make_mudata_setup, read_mudata, stripped
 from ._network import JointEmbeddingModule
@@ -185,7 +187,6 @@ class JointEmbedding(StartsFromEncoder, SSLModel):
         if fusion == "clip":
             self._warn_of_no_pairs()
         self._model_summary_string = self._summary()
-        self.init_params_ = self._get_init_params({**locals(), **options})
 
     def _of_method(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """The hyper-parameters of the method, as the user wants them or as they are by default."""
@@ -421,7 +422,7 @@ class JointEmbedding(StartsFromEncoder, SSLModel):
         return data
 
     def _before_training(
-        self, data: CellReader, rows: np.ndarray, chosen: Mapping[str, Any], *, resumed: bool
+        self, data: CellReader, rows: np.ndarray, chosen: TrainOptions, *, resumed: bool
     ) -> dict[str, Any]:
         self._start_idf(data, rows)
         views = self.augmentation
@@ -432,7 +433,7 @@ class JointEmbedding(StartsFromEncoder, SSLModel):
                 'such as model.augmentation = "default".'
             )
         # The momentum of a target follows the number of steps in total.
-        identity: dict[str, Any] = {"max_epochs": chosen["max_epochs"]}
+        identity: dict[str, Any] = {"max_epochs": chosen.max_epochs}
         tables = {} if data.partners is None else data.partners.tables
         if tables:
             identity["graphs"] = {name: table.digest for name, table in tables.items()}
@@ -631,6 +632,12 @@ class JointEmbedding(StartsFromEncoder, SSLModel):
         if own:
             self._check_unchanged(reader.fingerprint)
         return reader
+
+    def _write_data(self, folder: Path) -> None:
+        if self.setup.modalities:
+            self._adata.write_h5mu(folder / "mdata.h5mu")
+        else:
+            super()._write_data(folder)
 
     def _check_modality(self, modality: str) -> None:
         if modality not in self.modalities:

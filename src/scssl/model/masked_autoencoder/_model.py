@@ -191,7 +191,6 @@ class MaskedAutoencoder(SSLModel):
             f"{sizes} encoder {'with mirrored' if decoder else 'without'} decoder, {activation}, "
             f"dropout {dropout:g}, {mask or 'no mask'}, loss {loss}"
         )
-        self.init_params_ = self._get_init_params(locals())
 
     @classmethod
     def from_preset(cls, name: str, adata: AnnData, **kwargs: Any) -> Self:

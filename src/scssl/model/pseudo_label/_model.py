@@ -22,17 +22,19 @@ from scssl.model.base import (
     DataSetup,
     SetupArgument,
     StartsFromEncoder,
-    check_distributed,
     copied,
-    history_frames,
-    history_lists,
-    is_distributed,
     obs_column,
     refuse_missing,
     register_model,
     takes,
 )
-from scssl.train import first_process_has
+from scssl.train import (
+    TrainOptions,
+    check_distributed,
+    first_process_has,
+    history_frames,
+    history_lists,
+)
 
 from ._kmeans import agreement, kmeans, numbers_of_clusters, resolve_engine
 from ._network import PseudoLabelModule
@@ -156,7 +158,6 @@ class PseudoLabel(StartsFromEncoder, DatasetsMixin):
             f"clusters of {', '.join(map(str, chosen.cells_per_cluster))} cells, "
             f"{chosen.n_rounds} rounds"
         )
-        self.init_params_ = self._get_init_params({"rng": rng, **chosen.to_dict()})
 
     @classmethod
     def _checked_setup(cls, data: Any, given: dict[str, Any]) -> dict[str, Any]:
@@ -179,8 +180,8 @@ class PseudoLabel(StartsFromEncoder, DatasetsMixin):
         return self._options.to_dict()
 
     def _rounds(self, arguments: Mapping[str, Any]) -> Generator[dict[str, Any]]:
-        if is_distributed(arguments["devices"]):
-            check_distributed(arguments["strategy"], arguments["n_output_genes"], arguments["rng"])
+        several = (arguments[name] for name in ("devices", "strategy", "n_output_genes", "rng"))
+        check_distributed(*several)
         seed = as_seed(arguments["rng"])
         engine = resolve_engine(self._options.kmeans)
         folder = RoundFolder(arguments["checkpoint_dir"], arguments["resume_from"])
@@ -350,7 +351,7 @@ class PseudoLabel(StartsFromEncoder, DatasetsMixin):
         return training, validation
 
     def _before_training(
-        self, data: CellReader, rows: np.ndarray, chosen: Mapping[str, Any], *, resumed: bool
+        self, data: CellReader, rows: np.ndarray, chosen: TrainOptions, *, resumed: bool
     ) -> dict[str, Any]:
         assert self._clusters is not None
         digest = hashlib.sha256(np.ascontiguousarray(self._clusters).data).hexdigest()

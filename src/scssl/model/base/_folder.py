@@ -1,0 +1,133 @@
+"""What is in the folder of a model and on its card, from what the model knows."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import re
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from scvi import REGISTRY_KEYS
+
+from scssl.data import GeneVocabulary
+from scssl.hub import CardFacts
+from scssl.module import SSLModule
+
+if TYPE_CHECKING:
+    from ._model import SSLModel
+
+# Parts of a module that make embeddings; what is beside them only serves training or a head.
+_ENCODES = ("encoder.", "gene_encoder.", "covariate_encoder.", "idf")
+# What is done to the values of a modality.
+_READ = {
+    "counts": "raw counts, scaled per cell and log-transformed by the model",
+    "lognorm": "values that are scaled per cell and log-transformed already",
+    "clr": "raw counts, of which the model takes the centred log ratio",
+    "log1p": "raw counts, log-transformed by the model",
+    "none": "values as they are",
+    "tfidf": "raw counts, of which the model takes TF-IDF",
+    "binary": "raw counts, of which the model takes whether there are any",
+}
+
+
+def encoder_digest(module: SSLModule) -> str:
+    """Digest of what embeddings are made with."""
+    digest = hashlib.sha256()
+    digest.update(module.embeds_by().encode())
+    for name, value in sorted(module.state_dict().items()):
+        name = name.removeprefix("backbone.")
+        # Counters of batch normalisation are whole numbers, and not used in embedding.
+        if not name.startswith(_ENCODES) or not value.is_floating_point():
+            continue
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)};".encode())
+        plain = value.detach().cpu().contiguous().view(-1).view(torch.uint8)
+        digest.update(plain.numpy().data)
+    return digest.hexdigest()
+
+
+def without_genes(registry: Mapping[str, Any]) -> Any:
+    """A registry of scvi-tools as JSON; the gene names are stored once, in their own file."""
+    plain = _without_arrays(registry)
+    del plain["field_registries"][REGISTRY_KEYS.X_KEY]["state_registry"]["column_names"]
+    return plain
+
+
+def _without_arrays(registry: Any) -> Any:
+    if isinstance(registry, Mapping):
+        return {
+            str(name): _without_arrays(value)
+            for name, value in registry.items()
+            if name != "_scvi_uuid"
+        }
+    if isinstance(registry, np.ndarray):
+        return [_without_arrays(value) for value in registry.tolist()]
+    if isinstance(registry, (list, tuple)):
+        return [_without_arrays(value) for value in registry]
+    return registry.item() if isinstance(registry, np.generic) else registry
+
+
+def with_genes(registry: dict[str, Any], genes: GeneVocabulary) -> dict[str, Any]:
+    fields = registry["field_registries"]
+    fields[REGISTRY_KEYS.X_KEY]["state_registry"]["column_names"] = genes.names
+    for content in fields.values():
+        state = content["state_registry"]
+        if "categorical_mapping" in state:
+            state["categorical_mapping"] = np.asarray(state["categorical_mapping"], dtype=object)
+    return registry
+
+
+def card_facts(model: SSLModel) -> CardFacts:
+    """What the card says of the model."""
+    setup, name = model.setup, type(model).__name__
+    of_batch = [] if setup.batch_key is None else [setup.batch_key]
+    used = {
+        "batch": of_batch,
+        "labels": [] if setup.labels_key is None else [setup.labels_key],
+        "covariates": [*setup.categorical_keys, *setup.continuous_keys],
+    }
+    embeds_with = of_batch + used["covariates"] if model.module.encodes_covariates else []
+    source = model.source
+    example = ["scssl.tl.embed(adata, model)", 'adata.obsm["X_ssl"]']
+    if hasattr(model, "predict"):
+        example.append("model.predict(adata)")
+    return CardFacts(
+        model=name,
+        description=f"A `{name}` of scssl: it turns the "
+        f"expression of {len(model.genes):,} genes in a cell into an embedding of "
+        f"{model.n_latent} dimensions. Its task: {_first_sentence(type(model))}",
+        example=example,
+        summary=model._model_summary_string,
+        n_parameters=sum(p.numel() for p in model.module.parameters()),
+        n_latent=model.n_latent,
+        n_genes=len(model.genes),
+        gene_ids=model.genes.id_type,
+        gene_examples=[str(gene) for gene in model.genes.names[:3]],
+        species=model.genes.species,
+        input=setup.input_kind,
+        target_sum=setup.target_sum,
+        where=setup.where,
+        modalities={
+            one.where: f"{one.kind}, {_READ[one.normalization]}" for one in setup.modalities
+        },
+        columns=embeds_with,
+        trained_with={f"{k} column": names for k, names in used.items() if names},
+        training=model.training_,
+        source=None if source is None else f"{source['source']}, {source['file']}",
+        versions=versions(),
+    )
+
+
+def _first_sentence(cls: type) -> str:
+    """First line of the docstring of a class, in lower case and without citations."""
+    line = (inspect.getdoc(cls) or "").split("\n", 1)[0]
+    line = re.sub(r"\s*:cite:[\w:]+:`[^`]*`", "", line)
+    return line[:1].lower() + line[1:]
+
+
+def versions() -> dict[str, str]:
+    """Of the packages that decide what a model does."""
+    return {name: version(name) for name in ("scssl", "torch", "scvi-tools", "anndata")}

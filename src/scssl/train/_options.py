@@ -1,0 +1,124 @@
+"""Options of a training run: what each may be, what identifies a run, what several devices can do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, Self, get_args
+
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Callback
+
+from scssl._checks import check_choice, check_number, check_whole
+from scssl._random import RNG
+
+from ._devices import n_processes
+
+Schedule = Literal["constant", "cosine", "step"]
+_AUTO_OUTPUT_GENES = 2048
+# Below this many weights of the output layer a step on all genes is cheap anyway.
+_AUTO_OUTPUT_WEIGHTS = 6_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """What a user may leave open and a model or preset then decides.
+
+    See :meth:`scssl.model.SSLModel.train` for what each means.
+    """
+
+    max_epochs: int
+    batch_size: int
+    lr: float
+    weight_decay: float
+    lr_schedule: Schedule
+    patience: int
+    early_stopping: bool = True
+    gradient_clip: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("max_epochs", "batch_size", "patience"):
+            check_whole(name, getattr(self, name))
+        check_number("lr", self.lr, "(0, inf)")
+        check_number("weight_decay", self.weight_decay, "[0, inf)")
+        check_number("gradient_clip", self.gradient_clip, "(0, inf)", none=True)
+        check_choice("lr_schedule", self.lr_schedule, get_args(Schedule))
+
+    @classmethod
+    def chosen(cls, defaults: Mapping[str, Any], given: Mapping[str, Any]) -> Self:
+        """Those that a user gave among the arguments of ``train``, and the defaults of a model."""
+        own = {one.name: given[one.name] for one in fields(cls) if given[one.name] is not None}
+        # No clipping can be asked for, where a preset has some.
+        clip = given["gradient_clip"]
+        own |= {} if clip is not None else {"gradient_clip": None}
+        if clip == "auto":
+            del own["gradient_clip"]
+        return cls(**{**defaults, **own})
+
+    def identity(self) -> dict[str, Any]:
+        """What a run must have in common with one that it goes on with."""
+        names = ["batch_size", "lr", "weight_decay", "lr_schedule", "gradient_clip"]
+        # Of a cosine the number of epochs decides the course; other runs are the start of longer ones.
+        names += ["max_epochs"] if self.lr_schedule == "cosine" else []
+        return {name: getattr(self, name) for name in names}
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitOptions(TrainOptions):
+    """How to train: also on what, from where, and what is told of it."""
+
+    seed: int
+    accelerator: str = "auto"
+    devices: Any = "auto"
+    strategy: str = "auto"
+    precision: Any = None
+    n_output_genes: int | None = None
+    compile: bool = False
+    fresh: bool = True
+    checkpoint_dir: Path | None = None
+    resume_from: Path | None = None
+    n_epochs_before: int = 0
+    progress: bool = True
+    run: Mapping[str, Any] = field(default_factory=dict)
+    callbacks: tuple[Callback, ...] = ()
+
+
+def check_distributed(devices: Any, strategy: str, n_output_genes: Any, rng: RNG) -> None:
+    """Refuse what several processes cannot do, if there are several."""
+    if n_processes(devices) < 2:
+        return
+    if strategy not in ("auto", "ddp", "ddp_find_unused_parameters_true"):
+        raise ValueError(
+            f'With several devices `strategy` must be "ddp", found {strategy!r}: processes that are '
+            "forked or spawned from this one do not give the trained weights back."
+        )
+    if isinstance(rng, np.random.Generator) or rng is None:
+        raise ValueError(
+            "With several devices pass a number as `rng`, so that all processes split alike."
+        )
+    if n_output_genes not in ("auto", None):
+        raise ValueError("`n_output_genes` is for one device. With several, pass None.")
+
+
+def resolve_output_genes(
+    asked: Any, n_genes: int, width: int, accelerator: str, devices: Any
+) -> int | None:
+    """Number of genes to decode per step, `None` for all; `width` is that of the last layer."""
+    if asked is None:
+        return None
+    if isinstance(asked, str) and asked == "auto":
+        on_cpu = accelerator == "cpu" or (accelerator == "auto" and not torch.cuda.is_available())
+        worth = n_genes >= 2 * _AUTO_OUTPUT_GENES and n_genes * width >= _AUTO_OUTPUT_WEIGHTS
+        return _AUTO_OUTPUT_GENES if on_cpu and worth and n_processes(devices) < 2 else None
+    if not width:
+        raise ValueError(
+            f"This model predicts no genes: leave `n_output_genes` out, found {asked!r}."
+        )
+    whole = isinstance(asked, (int, np.integer)) and not isinstance(asked, bool)
+    if not whole or not 1 <= asked <= n_genes:
+        raise ValueError(
+            f'`n_output_genes` must be "auto", None or 1 to {n_genes:,}, found {asked!r}.'
+        )
+    return None if asked == n_genes else int(asked)
