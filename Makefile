@@ -21,11 +21,14 @@ help: ## this list
 demo: $(VENV)/.stamp-run ## train on 700 real cells, compare, draw (under a minute)
 	$(BIN)/scssl demo $(DEMO_ARGS)
 
+# One process a core, each with one thread: two that share a core wait for one another.
+TEST = OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
+
 test: $(VENV)/.stamp-test ## the tests, without those marked slow
-	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+	$(TEST) -m "not slow" $(PYTEST_ARGS)
 
 test-all: $(VENV)/.stamp-test ## all tests, with a coverage report
-	$(BIN)/python -m pytest --cov --cov-report=term $(PYTEST_ARGS)
+	$(TEST) --cov --cov-report=term $(PYTEST_ARGS)
 
 install: $(VENV)/.stamp-dev ## everything a developer needs, into .venv
 
