@@ -10,7 +10,7 @@ import anndata
 import pytest
 
 import scssl
-from scssl.model.base import DatasetsMixin
+from scssl.model.base import DatasetsMixin, SetupArgument
 
 from .conftest import MODELS, make_counts
 
@@ -99,3 +99,23 @@ def test_what_was_asked_for_is_recorded(adata):
     other = anndata.AnnData(adata.X, obs=adata.obs.copy(), var=adata.var)
     scssl.model.CellPLM.setup_anndata(other, source_registry=model.registry, **told)
     assert scssl.model.CellPLM(other, n_hidden=8, n_heads=2).setup == model.setup
+
+
+def test_a_method_that_a_class_writes_itself_stays():
+    class Own(scssl.model.PseudoLabel):
+        _setup_takes = {"mine": SetupArgument("What is mine.", str | None)}
+
+        @classmethod
+        def setup_anndata(cls, adata, layer=None, **kwargs):
+            return "anndata"
+
+        @classmethod
+        def setup_datasets(cls, datasets, layer=None, **kwargs):
+            return "datasets"
+
+    class Heir(Own):
+        pass
+
+    assert Own.setup_anndata(None) == Heir.setup_anndata(None) == "anndata"
+    assert Own.setup_datasets(None) == Heir.setup_datasets(None) == "datasets"
+    assert {"mine", "dataset_key"} <= set(Heir._setup_takes)

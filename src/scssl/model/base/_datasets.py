@@ -37,8 +37,12 @@ class DatasetsMixin(SSLModel):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        own: Any = setup_method(DatasetsMixin.setup_datasets, cls._datasets_takes)
-        cls.setup_datasets = own  # type: ignore[method-assign]
+        base: Any = DatasetsMixin.setup_datasets
+        inherited: Any = cls.setup_datasets
+        # A method that a class writes itself stays.
+        if inherited.__func__ is base.__func__:
+            own: Any = setup_method(base, cls._datasets_takes)
+            cls.setup_datasets = own  # type: ignore[method-assign]
 
     @classmethod
     def setup_datasets(

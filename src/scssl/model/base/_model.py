@@ -108,7 +108,9 @@ class SSLModel(BaseModelClass):
         if "_setup_takes" in vars(cls) or "_setup_refuses" in vars(cls):
             cls._setup_takes = {**super(cls, cls)._setup_takes, **vars(cls).get("_setup_takes", {})}
             own: Any = setup_method(SSLModel.setup_anndata, cls._setup_takes, cls._setup_refuses)
-            cls.setup_anndata = own  # type: ignore[method-assign]
+            # A method that a class writes itself stays.
+            if "setup_anndata" not in vars(cls):
+                cls.setup_anndata = own  # type: ignore[method-assign]
 
     @classmethod
     def setup_anndata(
