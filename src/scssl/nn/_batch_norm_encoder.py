@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from ._batch_norm import BatchNorm
 from ._gene_layers import GeneEncoder
 from ._mlp import Dropout
 from ._mlp import activation as make_activation
@@ -76,13 +75,13 @@ class BatchNormEncoder(nn.Module):
         layers: list[nn.Module] = []
         for width, following in zip(widths[:-1], widths[1:], strict=True):
             if batch_norm:
-                layers.append(BatchNorm(width))
+                layers.append(nn.BatchNorm1d(width))
             layers.append(make_activation(activation))
             if not batch_norm:
                 layers.append(Dropout(dropout))
             layers.append(nn.Linear(width, following, bias=not batch_norm))
         if batch_norm:
-            layers += [BatchNorm(n_latent), Dropout(dropout)]
+            layers += [nn.BatchNorm1d(n_latent), Dropout(dropout)]
         self.rest = nn.Sequential(*layers)
 
     def forward(self, x: SparseRows | Tensor) -> Tensor:

@@ -7,8 +7,6 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from ._batch_norm import BatchNorm
-
 
 class ProjectionHead(nn.Module):
     """Linear layers with batch norm and ReLU in between: a projector or a predictor.
@@ -76,7 +74,7 @@ class ProjectionHead(nn.Module):
             normalised = last_batch_norm if last else batch_norm
             layers.append(nn.Linear(n_in, n_out, bias=not normalised if bias == "auto" else bias))
             if normalised:
-                layers.append(BatchNorm(n_out, affine=last_affine or not last))
+                layers.append(nn.BatchNorm1d(n_out, affine=last_affine or not last))
             if not last:
                 layers.append(nn.ReLU())
         self.layers = nn.Sequential(*layers)

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from scssl.nn import GeneEncoder, SparseRows, cpu
-from scssl.nn._batch_norm import BatchNorm
 from scssl.train import RowAdamW
 
 
@@ -69,14 +68,6 @@ def some_entries():
     return [kept.pointers, kept.columns, kept.values]
 
 
-def batch_norm():
-    torch.manual_seed(0)
-    layer, x = BatchNorm(5), torch.randn(20, 5, requires_grad=True)
-    y = layer(x)
-    (y**3).sum().backward()
-    return [y, x.grad, layer.weight.grad, layer.bias.grad, layer.running_var]
-
-
 def rows_of_a_parameter():
     torch.manual_seed(0)
     weight = torch.nn.Parameter(torch.randn(9, 4))
@@ -91,7 +82,7 @@ def rows_of_a_parameter():
 
 
 @pytest.mark.parametrize(
-    "compute", [gradient_of_the_first_layer, some_entries, batch_norm, rows_of_a_parameter]
+    "compute", [gradient_of_the_first_layer, some_entries, rows_of_a_parameter]
 )
 def test_the_same_without(compute, monkeypatch):
     with_kernels = compute()

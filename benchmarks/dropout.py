@@ -1,10 +1,10 @@
-"""Batch normalisation and dropout of scssl against PyTorch's own, in a training step of SimCLR.
+"""Dropout of scssl against PyTorch's own, in a training step of SimCLR.
 
-The same network, twice: as it is, and with the layers of PyTorch in the place of ours. Both take turns with
+The same network, twice: as it is, and with the layer of PyTorch in the place of ours. Both take turns with
 the same batches, one step each, so that whatever else the machine does befalls both; what is printed is CPU
 time per step and the median of the ratios of neighbouring steps. ``--dropout`` is that of the encoder.
 
-    python benchmarks/own_layers.py --batch 128 256 1024
+    python benchmarks/dropout.py --batch 128 256 1024
 """
 
 from __future__ import annotations
@@ -25,16 +25,12 @@ from scssl.train import RowAdamW
 
 
 def with_layers_of_pytorch(module: nn.Module) -> nn.Module:
-    """A copy with PyTorch's batch norm and dropout, and the same weights."""
+    """A copy with PyTorch's dropout, and the same weights."""
     module = copy.deepcopy(module)
     for parent in list(module.modules()):
         for name, child in parent.named_children():
             if isinstance(child, Dropout):
                 setattr(parent, name, nn.Dropout(child.p))
-            elif isinstance(child, nn.BatchNorm1d):
-                new = nn.BatchNorm1d(child.num_features, affine=child.affine)
-                new.load_state_dict(child.state_dict())
-                setattr(parent, name, new)
     return module
 
 
@@ -73,7 +69,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--genes", type=int, default=2000)
     parser.add_argument("--batch", nargs="+", type=int, default=[128, 256, 1024])
-    parser.add_argument("--dropout", nargs="+", type=float, default=[0.0, 0.1])
+    parser.add_argument("--dropout", nargs="+", type=float, default=[0.1, 0.3])
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
