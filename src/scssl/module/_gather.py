@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def gather(z: Tensor) -> Tensor:
-    r"""Embeddings of the cells of all processes, in the order of the processes, with a gradient.
+    """Embeddings of the cells of all processes, in the order of the processes, with a gradient.
 
     Every process evaluates the objective on the whole batch. Its gradient with respect to the
     embeddings is summed over the :math:`W` processes, so a process backpropagates :math:`W` times
@@ -18,15 +18,6 @@ def gather(z: Tensor) -> Tensor:
 
     All processes must have the same number of cells, and must call this equally often. In a single
     process it returns its argument.
-
-    Parameters
-    ----------
-    z
-        Shape ``(n_cells, n_dimensions)``.
-
-    Returns
-    -------
-    Shape ``(n_processes * n_cells, n_dimensions)``.
     """
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
         return z

@@ -11,7 +11,7 @@ from ._gene_layers import GeneDecoder, GeneEncoder, take_rows
 from ._gene_sampler import GeneSampler
 from ._latent import LATENTS, LatentKind, Posterior, Variational
 from ._memory_bank import MemoryBank
-from ._mlp import MLP, SELU, Dropout, Head, activation, effective_rank
+from ._mlp import MLP, SELU, Activation, Dropout, Head, activation, effective_rank
 from ._multi_encoder import Fusion, ModalityRows, MultiEncoder, MultiView
 from ._position import SinusoidalPosition2d
 from ._projection import ProjectionHead

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -47,13 +47,10 @@ class SELU(nn.Module):
         return y
 
 
-_ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
-    "selu": SELU,
-    "gelu": nn.GELU,
-    "relu": nn.ReLU,
-    "silu": nn.SiLU,
-    "leaky_relu": nn.LeakyReLU,
-}
+#: Names of activations.
+Activation = Literal["selu", "gelu", "relu", "silu", "leaky_relu"]
+_LAYERS: tuple[Callable[[], nn.Module], ...] = (SELU, nn.GELU, nn.ReLU, nn.SiLU, nn.LeakyReLU)
+_ACTIVATIONS = dict(zip(get_args(Activation), _LAYERS, strict=True))
 
 
 def activation(name: str) -> nn.Module:

@@ -112,15 +112,8 @@ class Monitor(Callback):
 
 
 def projection_measures(projected: torch.Tensor) -> dict[str, float]:
-    r"""How far projections are from one point or one line.
+    r"""How far projections :math:`p` of cells are from one point or one line.
 
-    Parameters
-    ----------
-    projected
-        Projections :math:`p` of cells, shape ``(n_cells, n_dimensions)``.
-
-    Returns
-    -------
     ``projection_spread``: standard deviation of :math:`p / \lVert p \rVert` along a dimension times the
     root of the number of dimensions :cite:p:`Chen2021`, 1 when spread evenly, 0 for one direction.
     ``projection_std``: that of :math:`p`. ``projection_dimensions``: the square of the sum of the

@@ -14,11 +14,8 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 def n_processes(devices: Any) -> int:
     """Number of processes that `devices` of Lightning's trainer stand for.
 
-    Parameters
-    ----------
-    devices
-        A number or, as a text, ``"2"``; -1 for all GPUs; a list of their numbers or, as a text,
-        ``"0,1"``; ``"auto"``, which is one here.
+    They are a number or, as a text, ``"2"``; -1 for all GPUs; a list of their numbers or, as a text, ``"0,1"``;
+    ``"auto"``, which is one here.
     """
     if isinstance(devices, str):
         text = devices.strip()
@@ -48,13 +45,7 @@ def first_process_has[T](mine: T) -> T:
 
 
 def choose_accelerator(asked: str) -> str:
-    """The accelerator to train on.
-
-    Raises
-    ------
-    ValueError
-        If it is a GPU, and there is none.
-    """
+    """The accelerator to train on; a GPU is refused where there is none."""
     if asked in ("gpu", "cuda") and not torch.cuda.is_available():
         raise ValueError(
             f'accelerator="{asked}" was given, but PyTorch finds no GPU. Pass "cpu" or "auto".'

@@ -237,20 +237,7 @@ def fit(
 
 
 def has_lone_cell(module: SSLModule, plan: BatchPlan) -> bool:
-    """Whether a batch is one cell, where a loss is about several.
-
-    Parameters
-    ----------
-    module
-        What is trained.
-    plan
-        The batches.
-
-    Raises
-    ------
-    ValueError
-        If every batch is.
-    """
+    """Whether a batch is one cell, where a loss is about several; refused if every batch is."""
     if not _needs_several(module):
         return False
     if plan.batch_size < 2:

@@ -18,20 +18,7 @@ from ._options import FitOptions
 
 
 def check_same_run(before: Mapping[str, Any], run: Mapping[str, Any]) -> None:
-    """Refuse to go on with a run that is not this one.
-
-    Parameters
-    ----------
-    before
-        What identifies the run to resume.
-    run
-        What identifies this one.
-
-    Raises
-    ------
-    ValueError
-        If they differ in what this one has.
-    """
+    """Refuse to go on with a run (`before`) that differs from this one in what identifies it."""
     for key, value in run.items():
         if before.get(key) != value:
             raise ValueError(

@@ -6,7 +6,7 @@ import torch
 from sklearn.metrics import f1_score
 
 from scssl.augment import RandomMask
-from scssl.model.finetune._networks import CellTypeClassifierModule
+from scssl.model.finetune._classifier import CellTypeClassifierModule
 from scssl.model.masked_autoencoder._network import MaskedAutoencoderModule
 from scssl.train import RowAdamW
 

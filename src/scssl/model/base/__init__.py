@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from ._backbone import Backbone, copied
+from ._backbone import Backbone, copied, gene_columns, known_genes
 from ._datasets import DatasetsMixin
-from ._foreign import SOURCE, check_unused, foreign, from_foreign
-from ._genes import gene_columns, known_genes
+from ._folder import SOURCE, check_unused, foreign, from_foreign
 from ._labels import check_label_column, checked_weights, label_codes, trained_classes
 from ._model import SETUP, SSLModel
-from ._options import Count, NotNegative, Options, Positive, Rate, checked, option, takes
-from ._reader import CellReader
+from ._options import (
+    Count,
+    NotNegative,
+    Options,
+    Positive,
+    Rate,
+    Share,
+    Widths,
+    checked,
+    option,
+    takes,
+)
 from ._registry import get_model_class, list_models, register_model
-from ._resolve import backbone_of, resolve
 from ._setup import (
+    CellReader,
     DataSetup,
     ModalitySetup,
     as_strings,
@@ -23,5 +32,5 @@ from ._setup import (
     refuse_missing,
 )
 from ._setup_method import SetupArgument
-from ._start import StartsFromEncoder
+from ._start import StartsFromEncoder, backbone_of, resolve
 from ._tissue import TISSUE, panels, record_tissue, tell_tissue

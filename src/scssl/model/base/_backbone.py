@@ -1,9 +1,9 @@
-"""The encoder of a model, to start another model from."""
+"""The encoder of a model, to start another model from, and genes by name."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scssl._checks import check_choice
+from scssl._checks import check_choice, some
+from scssl._errors import GeneMismatchError
 from scssl.data import GeneVocabulary
 from scssl.module import SSLModule
 
-from ._genes import known_genes
 from ._registry import get_model_class, list_models
 from ._setup import DataSetup
 
@@ -28,22 +28,8 @@ _OF_GENES = "gene_encoder.weight"
 class Backbone:
     """The encoder of a model: how to build it, what it reads, and its weights.
 
-    Parameters
-    ----------
-    model_class
-        Name of the model's class.
-    arguments
-        Of its module, JSON only.
-    setup
-        How the model reads data.
-    genes
-        Its genes.
-    n_latent
-        Width of its embedding.
-    pretrained
-        Whether it was trained.
-    weights
-        Copies of its weights; `None` where they are loaded from a folder.
+    `arguments` are those of its module, JSON only; `weights` are copies, `None` where they are loaded from a
+    folder.
     """
 
     model_class: str
@@ -98,16 +84,6 @@ class Backbone:
 
         Training takes in what the new genes say. The same normalised values are embedded as before;
         those of counts are not quite the same, as a cell is scaled by its sum over these genes.
-
-        Parameters
-        ----------
-        names
-            The genes.
-
-        Raises
-        ------
-        ValueError
-            If the model reads several modalities.
         """
         if self.setup.modalities:
             raise ValueError(
@@ -154,3 +130,35 @@ class Backbone:
 def copied(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Copies on the CPU."""
     return {name: torch.clone(value.detach().cpu()) for name, value in weights.items()}
+
+
+def known_genes(theirs: GeneVocabulary, ours: Any, min_overlap: float) -> np.ndarray:
+    """Position of genes among those of the other model, -1 where it does not know them."""
+    rows = theirs.align(ours, min_overlap=0).columns
+    known = int((rows >= 0).sum())
+    if known < min_overlap * len(rows):
+        raise GeneMismatchError(
+            f"The model knows {known:,} of the {len(rows):,} genes of `adata`, fewer than "
+            f"min_overlap={min_overlap:g}. It has genes like {some(theirs.names[:3])}, `adata` like "
+            f"{some(ours[:3])}. Use the same kind of names, or leave out the other genes: "
+            "adata = adata[:, adata.var_names.isin(model.genes.names)].copy()"
+        )
+    return rows
+
+
+def gene_columns(
+    vocabulary: GeneVocabulary, genes: Sequence[str] | None, device: torch.device
+) -> Tensor | None:
+    """Positions of genes, `None` for all; int64."""
+    if genes is None:
+        return None
+    if isinstance(genes, str):
+        genes = [genes]
+    position = vocabulary.positions
+    unknown = [name for name in genes if name not in position]
+    if unknown:
+        raise KeyError(
+            f"{len(unknown)} genes are not genes of the model, such as {str(unknown[0])!r}; its genes "
+            f"are like {some(vocabulary.names[:3])} (model.genes.names)."
+        )
+    return torch.tensor([position[name] for name in genes], dtype=torch.int64, device=device)

@@ -11,8 +11,7 @@ from scssl._errors import GeneMismatchError, warn
 from scssl.data import Datasets, GeneVocabulary, SelectedRows, StackedRows, open_rows
 
 from ._model import SETUP, SSLModel
-from ._reader import CellReader
-from ._setup import DataSetup, categories_of, inspect
+from ._setup import CellReader, DataSetup, categories_of, inspect
 from ._setup_method import SetupArgument, setup_method
 
 if TYPE_CHECKING:

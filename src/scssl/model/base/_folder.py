@@ -1,8 +1,9 @@
-"""What is in the folder of a model and on its card, from what the model knows."""
+"""The folder of a model, its card, and checkpoints of other programs."""
 
 from __future__ import annotations
 
 import hashlib
+import importlib
 import inspect
 import re
 from collections.abc import Mapping
@@ -20,6 +21,8 @@ from scssl.module import SSLModule
 if TYPE_CHECKING:
     from ._model import SSLModel
 
+#: Entry of a registry that says where weights are from, which are not of scssl.
+SOURCE = "scssl_source"
 # Parts of a module that make embeddings; what is beside them only serves training or a head.
 _ENCODES = ("encoder.", "gene_encoder.", "covariate_encoder.", "idf")
 # What is done to the values of a modality.
@@ -131,3 +134,29 @@ def _first_sentence(cls: type) -> str:
 def versions() -> dict[str, str]:
     """Of the packages that decide what a model does."""
     return {name: version(name) for name in ("scssl", "torch", "scvi-tools", "anndata")}
+
+
+def foreign(name: str) -> Any:
+    """What reads checkpoints of other programs: a function of ``scssl.published``, by name.
+
+    Readers build models, so they stand above them, and a model finds them by name.
+    """
+    return getattr(importlib.import_module("scssl.published"), name)
+
+
+def from_foreign(reader: str, *args: Any, device: Any, adata: Any, **options: Any) -> Any:
+    """Model that a reader of :func:`foreign` makes of a checkpoint, on a device and with data if there are any."""
+    model = foreign(reader)(*args, **options)
+    model.module.to(device).eval()
+    if adata is not None:
+        model.attach(adata)
+    return model
+
+
+def check_unused(example: str, /, **arguments: Any) -> None:
+    """Refuse arguments that mean something for checkpoints only; how to name one, for the message."""
+    for name, value in arguments.items():
+        if value is not None and value is not False:
+            raise ValueError(
+                f"`{name}` is for checkpoints of other programs. Say which one to read: {example}"
+            )

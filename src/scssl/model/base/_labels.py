@@ -18,13 +18,7 @@ _MANY_NUMBERS = 50
 
 
 def check_label_column(adata: AnnData, key: str | None, unlabeled: str | None) -> None:
-    """Refuse a column that a classifier cannot learn from.
-
-    Raises
-    ------
-    ValueError
-        If there is no column, no labelled cell, one class only, or if it holds measurements.
-    """
+    """Refuse a column that a classifier cannot learn from."""
     check_anndata(adata)
     if key is None:
         there = some(adata.obs.columns, 20) or "none"
@@ -66,15 +60,7 @@ def trained_classes(setup: DataSetup, unlabeled: str | None) -> list[str]:
 def label_codes(
     adata: AnnData, key: str, classes: Sequence[str], unlabeled: str | None
 ) -> np.ndarray:
-    """Code of each cell's class, -1 where it has no label.
-
-    Raises
-    ------
-    KeyError
-        If there is no such column.
-    ValueError
-        If there are other classes than those of the model, or none at all.
-    """
+    """Code of each cell's class, -1 where it has no label."""
     values = obs_column(adata, key)
     labelled = values.notna().to_numpy().copy()
     names: Any = np.full(len(values), None, dtype=object)

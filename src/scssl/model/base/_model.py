@@ -59,11 +59,18 @@ from scssl.train import (
 )
 
 from ._backbone import Backbone, copied
-from ._folder import card_facts, encoder_digest, versions, with_genes, without_genes
-from ._foreign import SOURCE
-from ._reader import CellReader, check_unchanged
+from ._folder import SOURCE, card_facts, encoder_digest, versions, with_genes, without_genes
 from ._registry import get_model_class, list_models
-from ._setup import DataSetup, check_anndata, fingerprint, inspect, make_setup, obs_column
+from ._setup import (
+    CellReader,
+    DataSetup,
+    check_anndata,
+    check_unchanged,
+    fingerprint,
+    inspect,
+    make_setup,
+    obs_column,
+)
 from ._setup_method import SetupArgument, setup_method
 
 _LOGGER = logging.getLogger("scssl")
@@ -81,6 +88,8 @@ class SSLModel(BaseModelClass):
     """
 
     module: SSLModule
+    #: Hyper-parameters, as they are saved.
+    _arguments: dict[str, Any]
     is_trained_: bool
     history_: dict[str, pd.DataFrame] | None
 
@@ -307,9 +316,16 @@ class SSLModel(BaseModelClass):
             weights=copied(self.module.state_dict()),
         )
 
+    def _start_module(self, rng: RNG, **live: Any) -> None:
+        """Build the module, with new weights; `live` are arguments that are saved in another form."""
+        arguments = {**self._arguments, **live}
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(as_seed(rng), "weights"))
+            self.module = self._build_module(arguments, genes=self.genes, setup=self.setup)
+
     def _config(self) -> dict[str, Any]:
         """Arguments to build the model again, JSON only."""
-        raise TypeError(type(self).__name__)
+        return self._arguments
 
     def _saved_config(self) -> dict[str, Any]:
         """What is saved of :meth:`_config`: nothing that could not be loaded."""
@@ -362,15 +378,18 @@ class SSLModel(BaseModelClass):
         data = self._read(adata, min_overlap=min_overlap)
         if self.module.encodes_covariates:
             data = data.with_covariates()
-        if not self._has_learnt:
-            warn("The model is not trained: embeddings are random projections. Call model.train().")
+        self._warn_if_untrained()
         rows = data.rows(indices)
         return self._apply(data, rows, batch_size, self.module.embed, self.n_latent)
 
     @property
     def _has_learnt(self) -> bool:
         """Whether the encoder is more than a random projection."""
-        return self.is_trained_
+        return self.is_trained_ or self.module.is_warm
+
+    def _warn_if_untrained(self) -> None:
+        if not self._has_learnt:
+            warn("The model is not trained: embeddings are random projections. Call model.train().")
 
     @property
     def n_latent(self) -> int:
@@ -612,13 +631,7 @@ class SSLModel(BaseModelClass):
                 self._train_once({**arguments, **of_round})
 
     def _rounds(self, arguments: Mapping[str, Any]) -> Generator[dict[str, Any]]:
-        """Arguments that are different in each round of training, of which most models have one.
-
-        Parameters
-        ----------
-        arguments
-            Of :meth:`train`.
-        """
+        """Arguments of :meth:`train` that are different in each round, of which most models have one."""
         yield {}
 
     def _train_once(self, arguments: Mapping[str, Any]) -> None:

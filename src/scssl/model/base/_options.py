@@ -3,32 +3,27 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields
 from inspect import Parameter
 from types import NoneType
 from typing import Annotated, Any, Literal, Self, get_args, get_origin, get_type_hints
 
-from scssl._checks import check_choice, check_number, check_whole
+from scssl._checks import check_choice, check_number, check_whole, check_widths
 
-#: Numbers with the bounds that :func:`checked` holds them to.
+#: What an option is, with the bounds or the check that :func:`checked` holds it to.
 Positive = Annotated[float, "(0, inf)"]
 NotNegative = Annotated[float, "[0, inf)"]
 Rate = Annotated[float, "[0, 1)"]
+Share = Annotated[float, "[0, 1]"]
 Count = Annotated[int, "[0, inf)"]
+Widths = Annotated[Sequence[int], check_widths]
 
 
 def checked(name: str, value: Any, kind: Any) -> Any:
     """An argument as it is kept, or an error unless it is what its annotation says.
 
-    Parameters
-    ----------
-    name
-        Of the argument.
-    value
-        What was given.
-    kind
-        Its type. ``Annotated`` types say more: the bounds of a number, or the check of anything else.
+    ``Annotated`` types say more: the bounds of a number, or the check of anything else.
     """
     parts = get_args(kind) if NoneType in get_args(kind) else (kind,)
     none, (kind, *_) = len(parts) > 1, (part for part in parts if part is not NoneType)
@@ -49,19 +44,11 @@ def checked(name: str, value: Any, kind: Any) -> Any:
 
 
 def option(default: Any, published: Any = MISSING, *, left_open: Any = None, **flags: Any) -> Any:
-    """A field of :class:`Options`.
+    """A field of :class:`Options`: its value without a preset and, if it has another there, in the preset.
 
-    Parameters
-    ----------
-    default
-        Its value without a preset; `None`, if its type has no such, for one that follows from others.
-    published
-        Its value in the preset. A user who gives `left_open`, as the signature of the model has it, leaves
-        it to that or to `default`.
-    left_open
-        See `published`.
-    **flags
-        What else is to be known of it.
+    `default` is `None`, if its type has no such, for one that follows from others. A user who gives
+    `left_open`, as the signature of the model has it, leaves it to the preset or the default. The `flags` are
+    what else is to be known of it.
     """
     metadata = {"published": published, "left_open": left_open, **flags}
     return field(default=default, metadata=metadata)

@@ -3,24 +3,36 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal, Self
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from scipy import sparse
 
-from scssl._checks import first_fraction, whole_numbers
+from scssl._checks import first_fraction, some, whole_numbers
 from scssl._errors import warn
 from scssl.data import (
+    BalancedPlan,
+    BatchPlan,
+    BlockNormalizer,
+    CellContext,
+    CellLoader,
     GeneVocabulary,
     InputDecision,
     MatrixStats,
+    PartnerWalks,
+    RowSource,
+    SequentialPlan,
+    ShuffledPlan,
     find_counts,
+    open_rows,
     resolve_input,
     scan_matrix,
 )
+from scssl.data.keys import CONTINUOUS, POSITION, PRESENT, category_key
 
 _LOGGER = logging.getLogger("scssl")
 _MAX_CATEGORIES = 1000
@@ -30,18 +42,8 @@ _MAX_CATEGORIES = 1000
 class ModalitySetup:
     """How a model reads one modality of a MuData. JSON only.
 
-    Parameters
-    ----------
-    kind
-        ``"rna"``, ``"protein"`` or ``"atac"``: how the model calls it.
-    name
-        How the MuData calls it; empty for an AnnData that is read in its place.
-    layer
-        Layer with the values, `None` for ``X``.
-    normalization
-        See :class:`scssl.data.FeatureBlock`.
-    n_features
-        Number of features.
+    `kind` is how the model calls it, ``"rna"``, ``"protein"`` or ``"atac"``; `name` how the MuData does, empty
+    for an AnnData that is read in its place. For `normalization` see :class:`scssl.data.FeatureBlock`.
     """
 
     kind: str
@@ -63,36 +65,23 @@ class ModalitySetup:
 
 @dataclass(frozen=True)
 class DataSetup:
-    """How a model reads an AnnData. JSON only, so that it is part of a saved model.
+    """How a model reads an AnnData. JSON only, so that it is part of a saved model."""
 
-    Parameters
-    ----------
-    layer
-        Layer with the expression values, `None` for ``adata.X``.
-    input_kind
-        ``"counts"`` or ``"lognorm"``.
-    target_sum
-        Sum of a cell before the logarithm, for counts; `None`: counts are not scaled.
-    batch_key, labels_key, categorical_keys, continuous_keys
-        Columns of ``adata.obs``.
-    categories
-        Categories of each categorical column, in the order of their codes.
-    sample_key, spatial_key
-        Column of ``adata.obs`` with the sample of a cell, entry of ``adata.obsm`` with its place. Of models
-        whose cells see each other.
-    modalities
-        Where cells have several. `layer` is then that of the first, `input_kind` that of RNA.
-    """
-
+    #: Layer with the expression values, `None` for ``adata.X``.
     layer: str | None
+    #: ``"counts"`` or ``"lognorm"``.
     input_kind: Any
+    #: Sum of a cell before the logarithm, for counts; `None`: counts are not scaled.
     target_sum: float | None
     batch_key: str | None = None
     labels_key: str | None = None
     categorical_keys: tuple[str, ...] = ()
     continuous_keys: tuple[str, ...] = ()
+    #: Of each categorical column, in the order of their codes.
     categories: Mapping[str, list[str]] = field(default_factory=dict)
+    #: Where cells have several. `layer` is then that of the first, `input_kind` that of RNA.
     modalities: tuple[ModalitySetup, ...] = ()
+    #: Column with the sample of a cell, entry of ``obsm`` with its place, where cells see each other.
     sample_key: str | None = None
     spatial_key: str | None = None
 
@@ -122,15 +111,7 @@ class DataSetup:
         return (*batch, *self.categorical_keys)
 
     def codes(self, adata: AnnData, key: str) -> np.ndarray:
-        """Codes of a categorical column; int64, shape ``(n_cells,)``.
-
-        Raises
-        ------
-        KeyError
-            If there is no such column.
-        ValueError
-            If there are categories that were not there at setup, or missing values.
-        """
+        """Codes of a categorical column; int64, shape ``(n_cells,)``."""
         values = obs_column(adata, key)
         refuse_missing(adata, values, key)
         names, known = as_strings(values), self.categories[key]
@@ -139,7 +120,7 @@ class DataSetup:
             new = sorted(set(names[codes < 0]))
             raise ValueError(
                 f'adata.obs["{key}"] has {len(new)} categories that the model was not trained with: '
-                f"{_some(new)}. It knows {_some(known)}. Rename them, or leave these cells out: "
+                f"{some(new)}. It knows {some(known)}. Rename them, or leave these cells out: "
                 f'adata = adata[~adata.obs["{key}"].astype(str).isin({new[:5]})].copy()'
             )
         return codes.astype(np.int64)
@@ -156,15 +137,7 @@ def _layers(adata: AnnData) -> list[str]:
 
 
 def matrix_of(adata: AnnData, layer: str | None) -> Any:
-    """The matrix in X or a layer.
-
-    Raises
-    ------
-    KeyError
-        If there is no such layer.
-    ValueError
-        If X is empty.
-    """
+    """The matrix in X or a layer."""
     if layer is not None:
         if layer not in adata.layers:
             there = ", ".join(map(repr, _layers(adata))) or "none"
@@ -210,9 +183,9 @@ def inspect(
         hint = find_counts(adata, layer=layer, by_model=by_model)
         decision = resolve_input(stats, input, raw_hint=hint, **known)
     if stats.n_empty_cells:
-        some = _some(list(adata.obs_names[stats.empty_cells[:3]]))
+        empty = some(adata.obs_names[stats.empty_cells[:3]])
         warn(
-            f"{stats.n_empty_cells:,} of {stats.n_obs:,} cells have no value in {where} ({some}). "
+            f"{stats.n_empty_cells:,} of {stats.n_obs:,} cells have no value in {where} ({empty}). "
             "They are kept, and all get the same embedding. To leave them out: "
             "sc.pp.filter_cells(adata, min_counts=1)"
         )
@@ -234,7 +207,7 @@ def make_setup(adata: AnnData, given: Mapping[str, Any]) -> tuple[DataSetup, Mat
     if not adata.obs_names.is_unique:
         twice = adata.obs_names[adata.obs_names.duplicated()].unique()
         warn(
-            f"{len(twice):,} cell names occur more than once ({_some(list(twice))}). Results are by "
+            f"{len(twice):,} cell names occur more than once ({some(twice)}). Results are by "
             "position and stay right; to make them unique: adata.obs_names_make_unique()"
         )
     keys = [k for k in (batch_key, labels_key, *categorical) if k is not None]
@@ -326,6 +299,155 @@ def _numbers(values: pd.Series, key: str) -> np.ndarray:
     return numbers.astype(np.float32)
 
 
-def _some(names: Sequence[Any], limit: int = 5) -> str:
-    shown = ", ".join(repr(str(name)) for name in names[:limit])
-    return shown + (", ..." if len(names) > limit else "")
+class CellReader:
+    """The cells of one AnnData as a model wants them."""
+
+    def __init__(self, setup: DataSetup, adata: AnnData, matrix: Any, alignment: Any) -> None:
+        self.setup, self.adata, self.alignment = setup, adata, alignment
+        self.n_cells = adata.n_obs
+        #: The rows, with the genes of the data.
+        self.source: RowSource = (
+            matrix if isinstance(matrix, RowSource) else open_rows(matrix, where=setup.where)
+        )
+        #: How cells with several modalities are normalised.
+        self.normalize: BlockNormalizer | None = None
+        self.obs: dict[str, np.ndarray] = {}
+        #: Whether batches have the counts beside the normalised values.
+        self.counts = False
+        #: Graphs to draw other cells from, which batches then have beside the cells.
+        self.partners: PartnerWalks | None = None
+        #: Group of each cell, of which every batch in training has as many.
+        self.groups: np.ndarray | None = None
+        #: Which cells see each other, where they do.
+        self.context: CellContext | None = None
+        #: Whether cells that are not learnt from are seen by those that are.
+        self.fills_context = False
+        #: Label of each cell, where those of few cells are to come as often as others in training.
+        self.balance: np.ndarray | None = None
+        #: Which genes each panel has, boolean, where cells differ in what was measured.
+        self.measured: np.ndarray | None = None
+        self.fingerprint: dict[str, Any] = {}
+
+    def with_covariates(self) -> Self:
+        """Read the columns too that a decoder is told."""
+        for key in self.setup.covariate_keys():
+            self.obs[category_key(key)] = self.setup.codes(self.adata, key)
+        if self.setup.continuous_keys:
+            self.obs[CONTINUOUS] = self.setup.continuous(self.adata)
+        return self
+
+    def read(self, rows: np.ndarray, n_cells: int = 4096) -> Iterator[sparse.csr_matrix]:
+        """Values of these cells as they are stored, in the model's order of features."""
+        for start in range(0, len(rows), n_cells):
+            block = self.source.read(rows[start : start + n_cells])
+            yield block if self.alignment is None else self.alignment.apply(block)
+
+    def restrict_partners(self, rows: np.ndarray) -> None:
+        """Let only these cells be drawn as partners of others."""
+        if self.partners is not None:
+            tables = {name: table.restrict(rows) for name, table in self.partners.tables.items()}
+            self.partners = PartnerWalks(tables, self.partners.walks)
+
+    def loader(
+        self,
+        rows: np.ndarray,
+        batch_size: int,
+        *,
+        role: Literal["training", "validation", "embedding"] = "embedding",
+        seed: int = 0,
+    ) -> CellLoader:
+        """Batches of these cells; in training in an order of `seed` that is another in each epoch.
+
+        Where cells see each other, those to embed (ascending, each once) come with all that they see.
+        """
+        obs = self.obs
+        if self.context is not None and self.context.positions is not None:
+            obs = {**obs, POSITION: self.context.positions}
+        return CellLoader(
+            self.source,
+            self._plan(rows, batch_size, role, seed),
+            alignment=self.alignment,
+            input_kind=self.setup.input_kind,
+            target_sum=self.setup.target_sum,
+            obs=obs,
+            counts=self.counts,
+            partners=self.partners,
+            partner_obs=tuple({PRESENT} & set(self.obs)),
+            normalize=self.normalize,
+        )
+
+    def _plan(self, rows: np.ndarray, batch_size: int, role: str, seed: int) -> BatchPlan:
+        context, everything = self.context, np.arange(self.n_cells)
+        if context is not None:
+            if role == "embedding":
+                return context.embedding(rows)
+            if role == "validation":
+                return context.validation(rows, batch_size, seed=seed, fill=everything)
+            fill = everything if self.fills_context else None
+            return context.training(rows, batch_size, seed=seed, fill=fill, labels=self.balance)
+        if role != "training":
+            return SequentialPlan(rows, batch_size, seed=seed)
+        if self.groups is None:
+            return ShuffledPlan(rows, batch_size, seed=seed)
+        return BalancedPlan(rows, batch_size, self.groups, seed=seed)
+
+    def rows(self, indices: Any) -> np.ndarray:
+        """Row numbers of `indices`: numbers, a mask or cell names."""
+        if indices is None:
+            return np.arange(self.n_cells)
+        indices = np.asarray(indices)
+        if not indices.size:
+            return np.zeros(0, dtype=np.int64)
+        if indices.ndim != 1:
+            raise ValueError(
+                f"`indices` must be a list of cells, found an array of shape {indices.shape}."
+            )
+        if indices.dtype.kind == "b":
+            if indices.shape != (self.n_cells,):
+                raise ValueError(
+                    f"A mask needs one value per cell ({self.n_cells:,}), found {indices.shape}."
+                )
+            return np.flatnonzero(indices)
+        if indices.dtype.kind in "OUST":
+            if not self.adata.obs_names.is_unique:
+                raise ValueError(
+                    "Cell names are not unique: pass row numbers, or adata.obs_names_make_unique()"
+                )
+            found = self.adata.obs_names.get_indexer(indices.astype(str))
+            if (found < 0).any():
+                absent = indices[found < 0]
+                raise KeyError(
+                    f"{len(absent)} names are not in adata.obs_names, such as {str(absent[0])!r}."
+                )
+            return found
+        if indices.dtype.kind not in "iu":
+            raise TypeError(
+                f"`indices` must be row numbers, a mask or names, found {indices.dtype}."
+            )
+        if indices.min() < -self.n_cells or indices.max() >= self.n_cells:
+            worst = indices.max() if indices.max() >= self.n_cells else indices.min()
+            raise IndexError(f"`indices` has {worst}, but `adata` has {self.n_cells:,} cells.")
+        return np.where(indices < 0, indices + self.n_cells, indices)
+
+
+def check_unchanged(
+    now: Mapping[str, Any], recorded: Mapping[str, Any] | None, called: tuple[str, str]
+) -> None:
+    """Refuse data that are not as they were recorded; `called` is their name and how they are set up."""
+    changed = [
+        name
+        for name, value in now.items()
+        # Models saved by earlier versions know less of their data.
+        if recorded is not None
+        and name in recorded
+        and value != recorded[name]
+        # Sums depend a little on how a matrix is stored.
+        and not (isinstance(value, float) and np.isclose(value, recorded[name], rtol=1e-4))
+    ]
+    if recorded is not None and changed:
+        what = "; ".join(f"{name}: {recorded[name]} then, {now[name]} now" for name in changed)
+        data, how = called
+        raise ValueError(
+            f"`{data}` has changed since {how} ({what}). Set it up again and make a new "
+            "model, or pass the changed data as adata=... to embed it."
+        )

@@ -16,17 +16,7 @@ _PARAMETER = re.compile(r"^(\*{0,2}\w.*)\n((?:(?:    .*)?\n)+)", re.MULTILINE)
 
 @dataclass(frozen=True)
 class SetupArgument:
-    """What an argument of a setup method is for one model.
-
-    Parameters
-    ----------
-    text
-        Its documentation.
-    annotation
-        Its type; `None`: that of the base.
-    default
-        What it is by default, where there is an annotation.
-    """
+    """What an argument of a setup method is for one model; without an annotation, type and default of the base."""
 
     text: str
     annotation: Any = None
@@ -38,14 +28,8 @@ def setup_method(
 ) -> Any:
     """The setup method of a model, which does what that of the base does, with its own arguments.
 
-    Parameters
-    ----------
-    base
-        Class method of the base. Its signature and documentation hold for what is not said otherwise.
-    takes
-        Arguments that the base does not have, or that mean something else to this model.
-    refuses
-        Arguments of the base that this model has no use for.
+    Signature and documentation of `base` hold for what is not said otherwise: `takes` are arguments that it
+    does not have, or that mean something else to this model, `refuses` those that the model has no use for.
     """
     hints = get_type_hints(base.__func__)
     first, layer, *rest = (

@@ -1,43 +1,55 @@
-"""A model on new data that starts from the encoder of another one."""
+"""Models that start from another one: the object, its folder, or its place on the Hugging Face Hub."""
 
 from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import torch
+from anndata import AnnData
 from torch import nn
 
 from scssl._checks import some
+from scssl._errors import warn
 from scssl.data import Datasets
 from scssl.module import SSLModule
 from scssl.nn import Dropout, GeneEncoder
 
-from ._genes import known_genes
-from ._resolve import backbone_of
+from ._backbone import Backbone, known_genes
+from ._model import SSLModel
 from ._setup import check_anndata
-
-if TYPE_CHECKING:
-    from anndata import AnnData
-
-    from ._model import SSLModel
 
 _LOGGER = logging.getLogger("scssl")
 # What a new model takes over from the arguments of the other one.
 _ARCHITECTURE = ("hidden_dims", "n_latent", "activation", "dropout", "batch_norm")
 
 
+def resolve(model: Any) -> SSLModel:
+    """A model, or the model in a folder or on the Hugging Face Hub."""
+    if isinstance(model, (str, Path)):
+        model = SSLModel.from_pretrained(model)
+    if not isinstance(model, SSLModel):
+        raise TypeError(
+            "`model` must be a model of scssl, the folder of one or its name on the Hugging Face Hub, "
+            f"found {type(model).__name__}."
+        )
+    return model
+
+
+def backbone_of(model: Any) -> Backbone:
+    """The encoder of a model, or of the model in a folder or on the Hugging Face Hub."""
+    backbone: Backbone = resolve(model)._backbone()
+    if not backbone.pretrained:
+        warn(
+            "The model to start from is not trained: this is the same as training from scratch. "
+            "Call model.train() first."
+        )
+    return backbone
+
+
 class StartsFromEncoder:
     """What models have whose encoder can be that of any model with the same layers."""
-
-    if TYPE_CHECKING:
-        module: SSLModule
-        is_trained_: bool
-
-    @property
-    def _has_learnt(self) -> bool:
-        return self.is_trained_ or self.module.is_warm
 
     @classmethod
     def from_ssl_model(

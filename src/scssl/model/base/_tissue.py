@@ -10,25 +10,15 @@ import pandas as pd
 from scssl._errors import warn
 from scssl.data import CellContext, ContextOptions, Datasets, GeneVocabulary
 
-from ._setup import DataSetup, obs_column
+from ._setup import CellReader, DataSetup, obs_column
 from ._setup_method import SetupArgument
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from ._reader import CellReader
-
 
 def coordinates_of(adata: AnnData, key: str) -> np.ndarray:
-    """Places of the cells, shape ``(n_cells, 2)``, float64; NaN where a cell has none.
-
-    Raises
-    ------
-    KeyError
-        If there is no such entry.
-    ValueError
-        If it has not two columns of numbers, or only one coordinate of a cell.
-    """
+    """Places of the cells, shape ``(n_cells, 2)``, float64; NaN where a cell has none."""
     where = f'adata.obsm["{key}"]'
     if key not in adata.obsm:
         there = ", ".join(map(repr, adata.obsm)) or "none"
@@ -62,15 +52,7 @@ def coordinates_of(adata: AnnData, key: str) -> np.ndarray:
 
 
 def sample_codes(adata: AnnData, key: str | None) -> np.ndarray:
-    """Sample of each cell; int64. Without a column all cells are one sample.
-
-    Raises
-    ------
-    KeyError
-        If there is no such column.
-    ValueError
-        If it has missing values.
-    """
+    """Sample of each cell; int64. Without a column all cells are one sample."""
     if key is None:
         return np.zeros(adata.n_obs, dtype=np.int64)
     if key not in adata.obs.columns:
@@ -108,9 +90,7 @@ TISSUE = {
 def record_tissue(data: AnnData | Datasets, setup: DataSetup) -> dict[str, Any]:
     """Refuse a sample column or coordinates that cannot be used; warn of samples that look wrong.
 
-    Returns
-    -------
-    What would be different if cells had been told to be elsewhere.
+    Returns what would be different if cells had been told to be elsewhere.
     """
     if setup.sample_key is None and setup.spatial_key is None:
         return {}
@@ -132,13 +112,7 @@ def tell_tissue(reader: CellReader, data: AnnData | Datasets, options: ContextOp
 
 
 def context_of(data: AnnData | Datasets, setup: DataSetup, options: ContextOptions) -> CellContext:
-    """Which cells see each other; never those of two data sets.
-
-    Raises
-    ------
-    KeyError
-        If no data set has the sample column, or none has coordinates.
-    """
+    """Which cells see each other; never those of two data sets."""
     if not isinstance(data, Datasets):
         xy = None if setup.spatial_key is None else coordinates_of(data, setup.spatial_key)
         return CellContext(sample_codes(data, setup.sample_key), xy, options)
@@ -171,14 +145,7 @@ def panels(
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Panel of each cell, and the genes that each panel has; `None` where all have all.
 
-    Parameters
-    ----------
-    reader
-        Cells.
-    data
-        The data that they are of; each of several data sets has a panel of its own.
-    genes
-        Those of the model.
+    Each of several data sets has a panel of its own.
     """
     codes = np.zeros(reader.n_cells, dtype=np.int64)
     if not isinstance(data, Datasets):

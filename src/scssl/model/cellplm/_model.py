@@ -14,7 +14,7 @@ from anndata import AnnData
 from torch import Tensor
 
 from scssl._errors import warn
-from scssl._random import RNG, as_seed, derive_seed
+from scssl._random import RNG
 from scssl.data import Datasets, GeneVocabulary
 from scssl.data.keys import CONTINUOUS, LABELS, PANEL, TARGET, category_key
 from scssl.model.base import (
@@ -203,9 +203,8 @@ class CellPLM(DatasetsMixin):
                 f"setup_anndata(adata, target_sum=None)"
             )
         chosen.settle(self.setup)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive_seed(as_seed(rng), "weights"))
-            self.module = self._build_module(self._config(), genes=self.genes, setup=self.setup)
+        self._arguments = chosen.to_dict()
+        self._start_module(rng)
         self._model_summary_string = (
             f"{len(self.genes)} genes, {chosen.n_layers} layers of {chosen.n_hidden} with {chosen.n_heads} "
             f"heads of {chosen.attention} attention, {chosen.latent} of {chosen.n_latent}, "
@@ -246,13 +245,6 @@ class CellPLM(DatasetsMixin):
     def _encoder_arguments(cls, arguments: Mapping[str, Any]) -> dict[str, Any]:
         # Whatever it learnt from, what is left of it embeds.
         return {**arguments, "decoder": False, "objective": "reconstruction"}
-
-    @property
-    def _has_learnt(self) -> bool:
-        return self.is_trained_ or self.module.is_warm
-
-    def _config(self) -> dict[str, Any]:
-        return self._options.to_dict()
 
     def _also_read(self, reader: CellReader, data: Any) -> None:
         assert self.module.context is not None

@@ -42,25 +42,15 @@ _NOTHING = -1e4
 
 
 class CellPLMModule(SSLModule):
-    r"""Gene embedder, cell transformer, latent space and decoder of :cite:p:`Wen2024`.
+    """Gene embedder, cell transformer, latent space and decoder of :cite:p:`Wen2024`.
 
     The loss of a step is that of the masked entries that were measured, summed over genes and averaged
     over the masked cells, plus `visible_weight` times that of all measured entries of all cells, plus
     `kl_weight` times the divergences of the latent space. Where the loss is of counts, the decoder's
     output is scaled so that over the measured genes it sums to the counts of the cell.
 
-    Parameters
-    ----------
-    n_genes
-        Number of genes.
-    options
-        Hyper-parameters. Without a decoder the module embeds and can be fine-tuned.
-    n_categories, n_continuous
-        Covariates that the decoder is told.
-    n_classes
-        Number of classes of labels.
-    measured
-        Which genes each panel has, shape ``(n_panels, n_genes)``, boolean; `None`: all have all.
+    The decoder is told the covariates (`n_categories`, `n_continuous`). Which genes each panel has is in
+    `measured`, ``(n_panels, n_genes)``, boolean; `None`: all have all.
     """
 
     wants_statistics = True
@@ -388,16 +378,8 @@ class CellPLMModule(SSLModule):
     ) -> dict[str, Tensor]:
         """Expected counts of embedded cells at their own depth, or values where the loss is of these.
 
-        Parameters
-        ----------
-        tensors
-            The batch, for covariates, measured genes and library sizes.
-        z
-            Embeddings.
-        genes
-            Genes to give, all by default; also such as were not measured.
-        cells
-            Cells to give, boolean; all by default. A tissue is embedded at once, but need not be decoded.
+        Of these `genes`, also such as were not measured, and of these `cells` (boolean); of all by default. A tissue
+        is embedded at once, but need not be decoded.
         """
         if not self.options.decoder:
             raise ValueError(

@@ -11,6 +11,9 @@ import numpy as np
 import pandas as pd
 import torch
 from anndata import AnnData
+from scvi.module.base import LossOutput
+from torch import Tensor
+from torch.nn import functional
 
 from scssl._checks import check_choice, check_number
 from scssl._random import RNG
@@ -30,17 +33,84 @@ from scssl.model.base import (
     register_model,
     trained_classes,
 )
-from scssl.objective import SUPCON_TEMPERATURE
+from scssl.module import SSLModule, asked_for, blockwise
+from scssl.objective import SUPCON_TEMPERATURE, supcon
 from scssl.train import TrainOptions
 
-from ._model import FineTunedModel, NewGenes
-from ._networks import CellTypeClassifierModule, Freeze, HeadKind, Loss
+from ._model import FineTunedModel, FineTunedModule, Freeze, HeadKind, NewGenes
 
 _LOGGER = logging.getLogger("scssl")
 _UNLABELED = "unlabeled_category"
 # With fewer labelled cells of a typical class, a validation set costs more than it tells.
 _FEW_PER_CLASS = 30
+Loss = Literal["ce", "supcon"]
 ClassWeight = Literal["balanced"] | Mapping[str, float] | None
+
+
+class CellTypeClassifierModule(FineTunedModule):
+    """Encoder and head that predicts a class.
+
+    With ``loss="ce"`` the loss is the cross-entropy of the head's output. With ``loss="supcon"`` the
+    encoder learns from the supervised contrastive loss :cite:p:`Khosla2020` alone, and the head at the
+    same time from the cross-entropy on embeddings that pass no gradient back. In validation it is the
+    cross-entropy, unweighted, in both.
+    """
+
+    def __init__(
+        self,
+        backbone: SSLModule,
+        *,
+        n_latent: int,
+        n_classes: int,
+        loss: Loss,
+        temperature: float,
+        head: HeadKind,
+        freeze: Freeze,
+    ) -> None:
+        super().__init__(backbone, n_latent, n_classes, head=head, freeze=freeze)
+        self.n_classes, self.objective, self.temperature = n_classes, loss, temperature
+        self.register_buffer("class_weights", torch.ones(n_classes))
+        self.class_weights: Tensor
+
+    def loss(
+        self,
+        tensors: Mapping[str, Tensor],
+        inference_outputs: Any = None,
+        generative_outputs: Any = None,
+        *,
+        rng: torch.Generator | None = None,
+        full: bool = True,
+    ) -> LossOutput:
+        z, labels = asked_for(tensors, self.encode(tensors), tensors[LABELS].squeeze(1))
+        if full:
+            logits = self.head(z).float()
+            found = labels * self.n_classes + logits.argmax(1)
+            tally = torch.bincount(found, minlength=self.n_classes**2).float()
+            return LossOutput(
+                loss=functional.cross_entropy(logits, labels),
+                n_obs_minibatch=len(labels),
+                extra_metrics={"confusion": tally},
+            )
+        contrast = self.objective == "supcon"
+        logits = self.head(z.detach() if contrast else z).float()
+        loss = functional.cross_entropy(logits, labels, weight=self.class_weights)
+        if contrast and not self.backbone_is_frozen:
+            loss = loss + supcon(z, labels, temperature=self.temperature)
+        return LossOutput(loss=loss, n_obs_minibatch=len(labels))
+
+    def validation_scores(self, tally: Mapping[str, Tensor]) -> dict[str, float]:
+        """Accuracy and macro-F1, the latter over the classes that validation cells have."""
+        counts = tally["confusion"].double().view(self.n_classes, self.n_classes)
+        hits, true, called = counts.diagonal(), counts.sum(1), counts.sum(0)
+        f1 = (2 * hits / (true + called).clamp(min=1))[true > 0]
+        return {
+            "accuracy": float(hits.sum() / counts.sum()),
+            "macro_f1": float(f1.mean()),
+        }
+
+    def classify(self, tensors: Mapping[str, Tensor]) -> Tensor:
+        """Probability of each class in evaluation mode, the same for a cell in any batch."""
+        return blockwise(lambda z: self.head(z).softmax(1), self.embed(tensors))
 
 
 @register_model

@@ -1,4 +1,4 @@
-"""What fine-tuned models have in common: they start from the encoder of another model."""
+"""What fine-tuned models and their networks have in common: they start from the encoder of another model."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from scssl._checks import check_choice, check_number
 from scssl._random import RNG, as_seed, derive_seed
@@ -26,24 +27,105 @@ from scssl.model.base import (
     record_tissue,
     tell_tissue,
 )
+from scssl.module import SSLModule
+from scssl.nn import Head
 from scssl.train import TrainOptions
-
-from ._networks import FineTunedModule
 
 if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
 
+Freeze = Literal["none", "encoder"] | int
+HeadKind = Literal["linear", "mlp"]
 NewGenes = Literal["ignore", "learn"]
+# Units of the hidden layer of an MLP.
+_N_HIDDEN = 128
 # Cells from which the start of the head is estimated: more do not change it.
 _MAX_START_CELLS = 20_000
+
+
+class FineTunedModule(SSLModule):
+    """The encoder of another module, and a head on its embeddings.
+
+    What is frozen has no gradient, is in evaluation mode also in training, and is not seen by the
+    optimiser: no update and no weight decay reaches it. A number freezes that many layers, counted from the
+    genes. The head sees `n_in` values of a cell; as ``"mlp"`` it has a hidden layer beside the linear part.
+    """
+
+    collapse_is_failure = False
+
+    def __init__(
+        self, backbone: SSLModule, n_in: int, n_out: int, *, head: HeadKind, freeze: Freeze
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = Head(n_in, n_out, n_hidden=_N_HIDDEN if head == "mlp" else None)
+        self.context = backbone.context
+        #: Learning rate of the backbone in terms of that of the head.
+        self.backbone_lr_factor = 1.0
+        parts = backbone.encoder_parts()
+        n_frozen = _n_frozen(freeze, len(parts))
+        self.frozen = list(range(n_frozen))
+        self.backbone_is_frozen = n_frozen == len(parts)
+        for part in [backbone] if self.backbone_is_frozen else parts[:n_frozen]:
+            part.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        if self.backbone_is_frozen:
+            self.backbone.eval()
+        else:
+            parts = self.backbone.encoder_parts()
+            for i in self.frozen:
+                parts[i].eval()
+        return self
+
+    @property
+    def encodes_covariates(self) -> bool:
+        return self.backbone.encodes_covariates
+
+    def embeds_by(self) -> str:
+        return self.backbone.embeds_by()
+
+    def encoder_parts(self) -> list[nn.Module]:
+        """Layers of the backbone's encoder."""
+        return self.backbone.encoder_parts()
+
+    def embed(self, tensors: Mapping[str, Tensor]) -> Tensor:
+        return self.backbone.embed(tensors)
+
+    def encode(self, tensors: Mapping[str, Tensor]) -> Tensor:
+        if self.backbone_is_frozen:
+            with torch.no_grad():
+                return self.backbone.encode(tensors)
+        return self.backbone.encode(tensors)
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        groups: list[dict[str, Any]] = [
+            {"params": [p for p in self.head.parameters() if p.requires_grad]},
+            {
+                "params": [p for p in self.backbone.parameters() if p.requires_grad],
+                "lr_factor": self.backbone_lr_factor,
+            },
+        ]
+        return [group for group in groups if group["params"]]
+
+
+def _n_frozen(freeze: Any, n_parts: int) -> int:
+    if isinstance(freeze, str) and freeze in ("none", "encoder"):
+        return n_parts if freeze == "encoder" else 0
+    if isinstance(freeze, bool) or not isinstance(freeze, int) or not 0 <= freeze <= n_parts:
+        raise ValueError(
+            f"`freeze` must be 'none', 'encoder' or a number of layers from 0 to {n_parts}, found "
+            f"{freeze!r}."
+        )
+    return freeze
 
 
 class FineTunedModel(SSLModel):
     """Base of models that put a head on the encoder of another model."""
 
     module: FineTunedModule
-    _arguments: dict[str, Any]
     #: Names of the targets: an attribute, and an argument in the folder of a model.
     _targets_are: Literal["classes", "proteins"]
     _learns_all_genes = False
@@ -149,9 +231,6 @@ class FineTunedModel(SSLModel):
         cls, arguments: Mapping[str, Any], *, genes: GeneVocabulary, setup: DataSetup
     ) -> FineTunedModule:
         return cls._make_module(Backbone.from_dict(arguments["backbone"], genes), arguments)
-
-    def _config(self) -> dict[str, Any]:
-        return self._arguments
 
     @classmethod
     def _from_config(cls, registry: dict[str, Any], config: Mapping[str, Any]) -> Self:

@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd
 import torch
 from anndata import AnnData
+from scvi.module.base import LossOutput
+from torch import Tensor
 
 from scssl._checks import check_choice, check_whole, some
 from scssl._random import RNG
@@ -25,9 +27,10 @@ from scssl.model.base import (
     SSLModel,
     register_model,
 )
+from scssl.module import SSLModule, asked_for, blockwise, first_layer
+from scssl.nn import GeneEncoder
 
-from ._model import FineTunedModel
-from ._networks import Freeze, HeadKind, ProteinPredictorModule
+from ._model import FineTunedModel, FineTunedModule, Freeze, HeadKind
 from ._proteins import (
     Transform,
     choose_transform,
@@ -50,6 +53,85 @@ _PROTEIN, _MODALITIES = "protein", "modalities"
 _FEW_CELLS = 100
 # Ridge penalties per cell and feature of unit spread; the best one of each protein is taken.
 _PENALTIES = np.logspace(-1, 4, 16)
+
+
+class ProteinPredictorModule(FineTunedModule):
+    r"""Encoder and head that predicts proteins.
+
+    The loss is the mean squared error of standardised targets over the entries that are measured,
+
+    .. math:: L = \frac{\sum_{np} m_{np}\,(\hat y_{np} - (y_{np} - \mu_p) / \sigma_p)^2}{\sum_{np} m_{np}}
+
+    with :math:`m_{np} = 0` where protein :math:`p` is missing in cell :math:`n`. Beside the embedding the head
+    sees `n_components` fixed linear combinations of the genes.
+    """
+
+    def __init__(
+        self,
+        backbone: SSLModule,
+        *,
+        n_genes: int,
+        n_latent: int,
+        n_proteins: int,
+        n_components: int,
+        head: HeadKind,
+        freeze: Freeze,
+    ) -> None:
+        super().__init__(backbone, n_latent + n_components, n_proteins, head=head, freeze=freeze)
+        self.components: GeneEncoder | None = None
+        if n_components:
+            self.components = GeneEncoder(n_genes, n_components).requires_grad_(False)
+        self.register_buffer("target_mean", torch.zeros(n_proteins))
+        self.register_buffer("target_scale", torch.ones(n_proteins))
+        self.target_mean: Tensor
+        self.target_scale: Tensor
+
+    def features(self, tensors: Mapping[str, Tensor], *, evaluate: bool) -> Tensor:
+        """What the head sees: the embedding and the components."""
+        z = self.embed(tensors) if evaluate else self.encode(tensors)
+        if self.components is None:
+            return z
+        return torch.cat([z, first_layer(self.components, self._rows(tensors)).to(z)], dim=1)
+
+    def loss(
+        self,
+        tensors: Mapping[str, Tensor],
+        inference_outputs: Any = None,
+        generative_outputs: Any = None,
+        *,
+        rng: torch.Generator | None = None,
+        full: bool = True,
+    ) -> LossOutput:
+        target = (tensors[PROTEINS] - self.target_mean) / self.target_scale
+        measured = target.isfinite()
+        target = target.nan_to_num(0.0)
+        predicted = self.head(self.features(tensors, evaluate=False)).float()
+        target, measured, predicted = asked_for(tensors, target, measured, predicted)
+        error = ((predicted - target).square() * measured).sum() / measured.sum().clamp(min=1)
+        extra = {}
+        if full:
+            y, p = target.double(), predicted.double() * measured
+            sums = (measured.double(), y, p, y * y, p * p, y * p)
+            extra = {"sums": torch.stack([s.sum(0) for s in sums])}
+        return LossOutput(loss=error, n_obs_minibatch=len(target), extra_metrics=extra)
+
+    def validation_scores(self, tally: Mapping[str, Tensor]) -> dict[str, float]:
+        """Pearson correlation of each protein over the validation cells, the mean over proteins."""
+        n, y, p, yy, pp, yp = tally["sums"].double()
+        n = n.clamp(min=1)
+        covariance = yp / n - (y / n) * (p / n)
+        spread = (yy / n - (y / n) ** 2).clamp(min=0) * (pp / n - (p / n) ** 2).clamp(min=0)
+        r = (covariance / spread.sqrt())[spread > 1e-12]
+        return {"pearson": float(r.mean()) if len(r) else float("nan")}
+
+    def predict(self, tensors: Mapping[str, Tensor]) -> Tensor:
+        """Predicted proteins in evaluation mode, the same for a cell in any batch."""
+
+        def read(features: Tensor) -> Tensor:
+            # Rescaled in here: products and sums may be fused, or not, by the height of a batch.
+            return self.head(features) * self.target_scale + self.target_mean
+
+        return blockwise(read, self.features(tensors, evaluate=True))
 
 
 @register_model

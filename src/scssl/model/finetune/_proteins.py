@@ -22,13 +22,7 @@ def is_mudata(data: Any) -> bool:
 
 
 def modality_of(mdata: Any, name: str) -> AnnData:
-    """A modality of a MuData.
-
-    Raises
-    ------
-    KeyError
-        If there is none of this name.
-    """
+    """A modality of a MuData."""
     if name not in mdata.mod:
         raise KeyError(
             f"The MuData has no modality {name!r}; there are: {some(mdata.mod)}. To make a model from it: "
@@ -66,25 +60,8 @@ def protein_table(
 ) -> tuple[np.ndarray, list[str]]:
     """Proteins of the cells of `adata` and their names, as they are stored.
 
-    Parameters
-    ----------
-    adata
-        Annotated cells.
-    obsm
-        Entry of ``adata.obsm``: an array or a frame.
-    names
-        Of the columns of an array; of a frame, the columns to take.
-
-    Returns
-    -------
-    Float64, shape ``(n_cells, n_proteins)``, NaN where not measured; and the names.
-
-    Raises
-    ------
-    KeyError
-        If there is no such entry or column.
-    ValueError
-        If names are unknown, duplicated or of another number, or values are not numbers.
+    `names` are those of the columns of an array; of a frame, the columns to take. Values are float64, shape
+    ``(n_cells, n_proteins)``, NaN where not measured.
     """
     where = _where(obsm)
     if obsm not in adata.obsm:
@@ -136,13 +113,7 @@ def protein_table(
 def choose_transform(
     values: np.ndarray, asked: Transform | None, obsm: str, *, loud: bool = True
 ) -> Transform | None:
-    """Transform of the targets; warns where it is for counts and values are not whole numbers.
-
-    Raises
-    ------
-    ValueError
-        If there is no such transform, or the values do not allow it.
-    """
+    """Transform of the targets; warns where it is for counts and values are not whole numbers."""
     check_choice("transform", asked, (*get_args(Transform), None))
     where = _where(obsm)
     measured = values[np.isfinite(values)]

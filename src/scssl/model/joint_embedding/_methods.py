@@ -13,14 +13,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from scssl.model.base import Positive, register_model
+from scssl.model.base import Positive, Share, Widths, register_model
 from scssl.module import gather
 from scssl.nn import MemoryBank
 from scssl.objective import barlow_twins, dcl, dino, info_nce, negative_cosine, nt_xent, vicreg
 
 from ._model import JointEmbedding
 from ._network import JointEmbeddingModule, MomentumModule
-from ._options import Share, Widths
 
 __all__ = ["BYOL", "DINO", "NNCLR", "BarlowTwins", "MoCo", "SimCLR", "SimSiam", "VICReg"]
 

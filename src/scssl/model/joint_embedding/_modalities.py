@@ -21,13 +21,7 @@ _LARGEST_LOG_SCALE = math.log(100)
 
 
 class ModalitySplit:
-    """Splits a batch whose columns are those of several modalities.
-
-    Parameters
-    ----------
-    n_features
-        Number of features of each modality, in the order of the columns.
-    """
+    """Splits a batch whose columns are those of several modalities, given the number of features of each in order."""
 
     def __init__(self, n_features: Mapping[str, int]) -> None:
         self.names = tuple(n_features)
@@ -38,15 +32,7 @@ class ModalitySplit:
             start += n
 
     def plain(self, x: SparseRows, present: Tensor) -> MultiView:
-        """The batch as it is.
-
-        Parameters
-        ----------
-        x
-            Batch of cells.
-        present
-            Which modalities each cell has.
-        """
+        """The batch as it is; `present` says which modalities each cell has."""
         parts = {}
         for i, name in enumerate(self.names):
             cells = present[:, i].nonzero().squeeze(1)
@@ -64,28 +50,9 @@ class ModalitySplit:
     ) -> tuple[MultiView, MultiView]:
         """Two views of the batch, each modality changed in its own way.
 
-        Where the views of a modality have another cell in the place of a cell, the view has that cell in
-        all modalities: those that it lacks are missing there, whether the first cell has them or not.
-
-        Parameters
-        ----------
-        x
-            Batch of cells.
-        present
-            Which modalities each cell has.
-        augmentations
-            What makes the views of each modality.
-        rng
-            Generator on the device of the batch.
-        contexts
-            What is known of the batch as a whole, for view 0 and for view 1.
-        partners_present
-            Which modalities the partners of the contexts have, as `present`.
-
-        Raises
-        ------
-        ValueError
-            If a cell takes the place of another and it is not known which modalities it has.
+        Where the views of a modality have another cell in the place of a cell, the view has that cell in all
+        modalities: those that it lacks are missing there, whether the first cell has them or not. Which the partners
+        of the contexts have is in `partners_present`, as in `present`.
         """
         plain = self.plain(x, present)
         parts = (dict(plain.parts), dict(plain.parts))
@@ -168,13 +135,6 @@ class ModalityContrast(nn.Module):
 
     Every modality has a linear layer of its own. Only cells that have both modalities of a pair take part; of
     several pairs the mean is taken. In training on several devices each contrasts its own cells.
-
-    Parameters
-    ----------
-    names
-        The modalities.
-    n_latent
-        Width of their embeddings.
     """
 
     def __init__(self, names: tuple[str, ...], n_latent: int) -> None:
@@ -186,15 +146,7 @@ class ModalityContrast(nn.Module):
         self.log_scale = nn.Parameter(torch.tensor(_FIRST_LOG_SCALE))
 
     def forward(self, encoder: MultiEncoder, view: MultiView) -> Tensor:
-        """Loss of a view; 0 where fewer than two cells have two modalities.
-
-        Parameters
-        ----------
-        encoder
-            Of the modalities.
-        view
-            The view.
-        """
+        """Loss of a view; 0 where fewer than two cells have two modalities."""
         if self.training:
             with torch.no_grad():
                 self.log_scale.clamp_(max=_LARGEST_LOG_SCALE)

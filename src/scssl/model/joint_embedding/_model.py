@@ -18,7 +18,7 @@ from scipy import sparse
 
 from scssl._checks import check_choice, check_number, check_whole, check_widths
 from scssl._errors import warn
-from scssl._random import RNG, as_seed, derive_seed
+from scssl._random import RNG
 from scssl.augment import Augmentation
 from scssl.data import GeneAlignment, GeneVocabulary, PartnerWalks
 from scssl.data.keys import PRESENT, category_key
@@ -34,7 +34,7 @@ from scssl.model.base import (
     checked,
     copied,
 )
-from scssl.nn import Fusion
+from scssl.nn import Activation, Fusion
 from scssl.train import TrainOptions
 
 from ._mudata import make_mudata_setup, read_mudata, stripped
@@ -148,7 +148,7 @@ class JointEmbedding(StartsFromEncoder, SSLModel):
         hidden_dims: Sequence[int] = (128,),
         n_latent: int = 64,
         dropout: float = 0.0,
-        activation: str = "relu",
+        activation: Activation = "relu",
         batch_norm: bool = True,
         augmentation: str | Augmentation | Sequence[Any] | Mapping[str, Any] | None = "default",
         fusion: Fusion | None = None,
@@ -168,7 +168,7 @@ class JointEmbedding(StartsFromEncoder, SSLModel):
                 "Leave it out, or set up a MuData: setup_mudata(mdata)"
             )
         dims = None if projector_dims is None else check_widths("projector_dims", projector_dims)
-        self._arguments: dict[str, Any] = {
+        self._arguments = {
             "hidden_dims": check_widths("hidden_dims", hidden_dims),
             "n_latent": check_whole("n_latent", n_latent),
             "dropout": check_number("dropout", dropout, "[0, 1)"),
@@ -178,11 +178,7 @@ class JointEmbedding(StartsFromEncoder, SSLModel):
             **({"fusion": fusion} if self.setup.modalities else {}),
             **self._of_method(options),
         }
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive_seed(as_seed(rng), "weights"))
-            self.module = self._build_module(
-                {**self._arguments, "augmentation": views}, genes=self.genes, setup=self.setup
-            )
+        self._start_module(rng, augmentation=views)
         self._tables(self._adata)
         if fusion == "clip":
             self._warn_of_no_pairs()
@@ -659,10 +655,6 @@ class JointEmbedding(StartsFromEncoder, SSLModel):
                 "have two: nothing brings the modalities together. Add cells with both, or take "
                 'fusion="mean".'
             )
-
-    def _warn_if_untrained(self) -> None:
-        if not self._has_learnt:
-            warn("The model is not trained: embeddings are random projections. Call model.train().")
 
     @property
     def n_latent(self) -> int:

@@ -37,15 +37,7 @@ NORMALIZATIONS = {"protein": ("clr", "log1p", "none"), "atac": ("tfidf", "binary
 
 @dataclass(frozen=True)
 class Cells:
-    """The cells of a MuData, as the rest of a model knows those of an AnnData.
-
-    Parameters
-    ----------
-    source
-        The MuData, or the AnnData of one modality.
-    obs
-        Annotations, with the columns that were set up.
-    """
+    """The cells of a MuData, or of the AnnData of one modality, as the rest of a model knows those of an AnnData."""
 
     source: Any
     obs: pd.DataFrame

@@ -36,33 +36,19 @@ class JointEmbeddingModule(SSLModule):
     ----------
     n_genes
         Number of genes.
-    hidden_dims
-        Widths of the encoder's hidden layers.
-    n_latent
-        Width of the embedding.
-    dropout
-        Share of units dropped in training.
-    activation
-        Name of the activation.
-    batch_norm
-        Whether each layer of the encoder is followed by batch normalisation.
+    hidden_dims, n_latent, dropout, activation, batch_norm, fusion, projector_dims
+        As in :class:`scssl.model.joint_embedding.JointEmbedding`. Of several modalities `n_latent` is the width
+        of the embedding of one; heads are as wide as the fused embedding asks for.
     augmentation
         Draws the views; of several modalities, those of each.
     input_kind, target_sum
         How expression was normalised, for augmentations that work on counts.
     batch_key
-        Key in a batch of the experimental batch, for augmentations within it; `None` where cells
-        have none.
+        Key in a batch of the experimental batch, for augmentations within it; `None` where cells have none.
     modalities
-        Number of features of each modality in the order of the columns, where cells have several. Then
-        the encoder is a :class:`scssl.nn.MultiEncoder`, and `n_latent` is the width of the embedding of
-        one modality; heads are as wide as the fused embedding asks for.
-    fusion
-        How it puts the embeddings of modalities together.
+        Number of features of each modality in the order of the columns, where cells have several.
     n_idf
         Number of features whose inverse document frequency is kept in the buffer ``idf``.
-    projector_dims
-        Widths of the projector's layers; `None`: those of the method.
     heads
         Whether there is a head. Without one the module embeds and can be fine-tuned.
     **options
@@ -266,15 +252,7 @@ class JointEmbeddingModule(SSLModule):
         return fused
 
     def embed_modality(self, tensors: Mapping[str, Tensor], name: str) -> Tensor:
-        """As :meth:`embed`, of one modality; NaN for cells that lack it.
-
-        Parameters
-        ----------
-        tensors
-            The batch.
-        name
-            Of the modality.
-        """
+        """As :meth:`embed`, of one modality; NaN for cells that lack it."""
         assert self.split is not None
         part = self.split.plain(self._rows(tensors), tensors[PRESENT]).parts[name]
         z = embedded(self.encoder.encoder_of(name), part.x)
@@ -352,10 +330,5 @@ def momentum_for(n_steps: int) -> float:
 
     Within 0.9 and the 0.996 of :cite:p:`Grill2020`, which is for a hundred thousand steps. A copy that
     remembers hundreds of steps hardly moves in a run of hundreds.
-
-    Parameters
-    ----------
-    n_steps
-        Steps of the run.
     """
     return min(max(1 - 80 / max(n_steps, 1), 0.9), 0.996)

@@ -37,13 +37,7 @@ def default_views(kind: str) -> Augmentation:
 
 
 def choose_views(augmentation: Any, setup: DataSetup) -> Views:
-    """Views as the user wants them, of each modality where there are several.
-
-    Raises
-    ------
-    ValueError
-        If they are for a modality that is not there, or need what it does not have.
-    """
+    """Views as the user wants them, of each modality where there are several."""
     if not setup.modalities:
         if isinstance(augmentation, Mapping):
             raise ValueError(
@@ -121,15 +115,7 @@ class _Place(NamedTuple):
 
 
 def graph_tables(adata: Any, views: Augmentation, setup: DataSetup) -> dict[str, NeighborTable]:
-    """Neighbours in each graph of the views; of a MuData in its own graph or that of its RNA.
-
-    Raises
-    ------
-    KeyError
-        If there is no such graph.
-    ValueError
-        If it is of other cells, has no edges, or edges that the views cannot have.
-    """
+    """Neighbours in each graph of the views; of a MuData in its own graph or that of its RNA."""
     places = [_Place(adata, "mdata" if setup.modalities else "adata", np.arange(adata.n_obs))]
     rna = next((one for one in setup.modalities if one.kind == "rna"), None)
     if rna is not None:

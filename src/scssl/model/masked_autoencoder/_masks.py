@@ -82,15 +82,7 @@ def mask_of(other: Any, rows: np.ndarray, kwargs: dict[str, Any]) -> dict[str, A
 
 
 def _read_programs(adata: AnnData, key: str | None, needs: str) -> GenePrograms:
-    """Programmes in ``adata.varm[key]`` and ``adata.uns[key]``, as ``scssl.pp`` writes them.
-
-    Raises
-    ------
-    KeyError
-        If they are not there.
-    ValueError
-        If they do not belong together, or name no transcription factors where these are needed.
-    """
+    """Programmes in ``adata.varm[key]`` and ``adata.uns[key]``, as ``scssl.pp`` writes them."""
     key = _KEYS[needs] if key is None else key
     if key not in adata.varm or key not in adata.uns:
         there = ", ".join(map(repr, adata.varm)) or "nothing"

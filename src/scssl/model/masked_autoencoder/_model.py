@@ -14,7 +14,7 @@ from torch import Tensor
 
 from scssl._checks import check_choice, check_number, check_whole, check_widths
 from scssl._errors import warn
-from scssl._random import RNG, as_seed, derive_seed
+from scssl._random import RNG
 from scssl.augment import Masking, is_own_mask, masking_from_config
 from scssl.data import GeneVocabulary
 from scssl.data.keys import category_key
@@ -30,6 +30,7 @@ from scssl.model.base import (
     register_model,
     resolve,
 )
+from scssl.nn import Activation
 
 from ._masks import make_mask, mask_of
 from ._network import Loss, MaskedAutoencoderModule, MaskSignal, default_hidden_dims
@@ -128,7 +129,7 @@ class MaskedAutoencoder(SSLModel):
         hidden_dims: Sequence[int] | None = None,
         n_latent: int = 64,
         dropout: float = 0.1,
-        activation: str = "selu",
+        activation: Activation = "selu",
         masking: str | Masking | None = "random",
         mask_rate: float | None = None,
         mask_options: Mapping[str, Any] | None = None,
@@ -167,7 +168,7 @@ class MaskedAutoencoder(SSLModel):
         if preset is not None:
             check_choice("preset", preset, PRESETS)
         mask = make_mask(self._adata, masking, mask_rate, mask_options, programs_key)
-        self._arguments: dict[str, Any] = {
+        self._arguments = {
             "hidden_dims": hidden,
             "n_latent": check_whole("n_latent", n_latent),
             "dropout": check_number("dropout", dropout, "[0, 1)"),
@@ -181,11 +182,7 @@ class MaskedAutoencoder(SSLModel):
             "encode_covariates": bool(encode_covariates),
             "preset": preset,
         }
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive_seed(as_seed(rng), "weights"))
-            self.module = self._build_module(
-                {**self._arguments, "masking": mask}, genes=self.genes, setup=self.setup
-            )
+        self._start_module(rng, masking=mask)
         sizes = "-".join(map(str, [n_genes, *hidden, n_latent]))
         self._model_summary_string = (
             f"{sizes} encoder {'with mirrored' if decoder else 'without'} decoder, {activation}, "
@@ -333,10 +330,6 @@ class MaskedAutoencoder(SSLModel):
         model: Self = from_foreign(reader, cls, source, file, genes, **options, **access)
         return model
 
-    @property
-    def _has_learnt(self) -> bool:
-        return self.is_trained_ or self.module.is_warm
-
     @classmethod
     def from_ssl_model(
         cls,
@@ -454,9 +447,6 @@ class MaskedAutoencoder(SSLModel):
             },
             n_continuous=len(setup.continuous_keys),
         )
-
-    def _config(self) -> dict[str, Any]:
-        return self._arguments
 
     @classmethod
     def _from_config(cls, registry: dict[str, Any], config: Any) -> MaskedAutoencoder:

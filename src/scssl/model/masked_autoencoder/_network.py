@@ -52,20 +52,9 @@ class _Target:
 class MaskedAutoencoderModule(SSLModule):
     """Encoder, decoder and masked reconstruction loss :cite:p:`Richter2025`.
 
-    Parameters
-    ----------
-    n_genes
-        Number of genes.
-    masking
-        Draws what is hidden. Without it the module embeds and can be fine-tuned.
-    n_categories
-        Number of categories of each categorical covariate, by its key in a batch.
-    n_continuous
-        Number of continuous covariates.
-    hidden_dims, n_latent, dropout, activation, latent_activation, output_activation
-        As in :class:`scssl.model.MaskedAutoencoder`.
-    mask_signal, loss, decoder, encode_covariates
-        As there.
+    Arguments are those of :class:`scssl.model.MaskedAutoencoder`; `masking` draws what is hidden, and without it
+    the module embeds and can be fine-tuned. `n_categories` has the number of categories of each categorical
+    covariate, by its key in a batch.
     """
 
     wants_statistics = True
@@ -198,19 +187,10 @@ class MaskedAutoencoderModule(SSLModule):
     def generative(
         self, tensors: Mapping[str, Tensor], z: Tensor, genes: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """Reconstructed expression of embedded cells, ``(n_cells, n_genes)``.
+        """Reconstructed expression of embedded cells, ``(n_cells, n_genes)``; of these genes, or of all.
 
-        With the losses on counts it is the log1p of expected counts per 10,000, with ``"bce"`` the
-        probability that a gene is detected.
-
-        Parameters
-        ----------
-        tensors
-            The batch, for the covariates.
-        z
-            Embeddings.
-        genes
-            Genes to decode, all by default.
+        With the losses on counts it is the log1p of expected counts per 10,000, with ``"bce"`` the probability that a
+        gene is detected. The batch tells the covariates.
         """
         if not self.decodes:
             raise ValueError(

@@ -9,17 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Preset:
-    """A published recipe.
-
-    Parameters
-    ----------
-    source
-        Where it is from, and what differs from the published code on purpose.
-    model
-        Arguments of the model.
-    train
-        Defaults of ``train``.
-    """
+    """A published recipe: where it is from and what differs on purpose, arguments of the model, defaults of ``train``."""
 
     source: str
     model: Mapping[str, Any] = field(default_factory=dict)

@@ -124,13 +124,6 @@ def _carried(weight: Tensor, there: DataSetup, here: DataSetup) -> tuple[Tensor,
     Categories that both know keep their weights, continuous covariates too. All others have 0, and
     then 0 has to be the mean over the categories that the other model knows: without it a new
     category would be far from all of them.
-
-    Parameters
-    ----------
-    weight
-        Those of the other model, a column per covariate.
-    there, here
-        How the other model and this one read data.
     """
     place = {name: i for i, name in enumerate(_columns(here))}
     columns = weight.new_zeros(len(weight), len(place))

@@ -17,15 +17,7 @@ _INIT_ROWS = 50_000
 
 
 def resolve_engine(engine: str) -> Literal["sklearn", "faiss"]:
-    """What clusters: faiss where it is installed and left open.
-
-    Raises
-    ------
-    ValueError
-        If it is not one of the engines.
-    ImportError
-        If faiss is asked for and not there.
-    """
+    """What clusters: faiss where it is installed and left open."""
     check_choice("kmeans", engine, get_args(Engine))
     there = find_spec("faiss") is not None
     if engine == "faiss" and not there:
@@ -36,18 +28,9 @@ def resolve_engine(engine: str) -> Literal["sklearn", "faiss"]:
 
 
 def kmeans(x: np.ndarray, k: int, *, seed: int, engine: str = "sklearn") -> np.ndarray:
-    """Cluster of each row; int64 in ``[0, k)``, no cluster of a single row.
+    """Cluster of each row of float32; int64 in ``[0, k)``, no cluster of a single row.
 
-    Parameters
-    ----------
-    x
-        Rows to cluster, float32.
-    k
-        Number of clusters.
-    seed
-        Of the first centres.
-    engine
-        ``"sklearn"``, k-means by mini-batches, or ``"faiss"``.
+    Engines are ``"sklearn"``, k-means by mini-batches, and ``"faiss"``.
     """
     x = np.ascontiguousarray(x, dtype=np.float32)
     labels, centres = (_by_faiss if engine == "faiss" else _by_sklearn)(x, k, seed)
@@ -96,13 +79,7 @@ def _by_faiss(x: np.ndarray, k: int, seed: int) -> tuple[np.ndarray, np.ndarray]
 def numbers_of_clusters(
     n_cells: int, cells_per_cluster: Sequence[int], *, name: str = ""
 ) -> list[int]:
-    """Number of clusters of each partition: cells by cells per cluster, from 2 to half of the cells.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer than 4 cells.
-    """
+    """Number of clusters of each partition: cells by cells per cluster, from 2 to half of the cells."""
     if n_cells < 4:
         where = f"Data set {name!r} has" if name else "There are"
         raise ValueError(f"{where} {n_cells} cells; clusters need at least 4. Leave it out.")

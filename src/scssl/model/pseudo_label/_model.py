@@ -146,9 +146,8 @@ class PseudoLabel(StartsFromEncoder, DatasetsMixin):
     ) -> None:
         super().__init__(adata, registry)
         self._options = chosen = PseudoLabelOptions.chosen(options)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive_seed(as_seed(rng), "weights"))
-            self.module = self._build_module(self._config(), genes=self.genes, setup=self.setup)
+        self._arguments = chosen.to_dict()
+        self._start_module(rng)
         self._clusters: np.ndarray | None = None
         self._opened: CellReader | None = None
         self._round = 0
@@ -175,9 +174,6 @@ class PseudoLabel(StartsFromEncoder, DatasetsMixin):
         cls, arguments: Mapping[str, Any], *, genes: GeneVocabulary, setup: DataSetup
     ) -> PseudoLabelModule:
         return PseudoLabelModule(len(genes), PseudoLabelOptions(**arguments))
-
-    def _config(self) -> dict[str, Any]:
-        return self._options.to_dict()
 
     def _rounds(self, arguments: Mapping[str, Any]) -> Generator[dict[str, Any]]:
         several = (arguments[name] for name in ("devices", "strategy", "n_output_genes", "rng"))
@@ -409,13 +405,6 @@ class PseudoLabel(StartsFromEncoder, DatasetsMixin):
         return found.astype({"agreement": float}).rename_axis("round")
 
     def attach(self, adata: AnnData | Datasets) -> None:
-        """Make data the model's own, to embed them or to go on training.
-
-        Parameters
-        ----------
-        adata
-            An AnnData, or Datasets, with the genes that the model was set up with.
-        """
         super().attach(adata)
         # They were of other cells.
         self._clusters = None

@@ -21,15 +21,7 @@ from ._options import PseudoLabelOptions
 class PseudoLabelModule(SSLModule):
     """One encoder, and a linear head for each data set that predicts the clusters of its cells.
 
-    There are heads only while a round of training lasts (:meth:`start_round`): what is saved is the
-    encoder.
-
-    Parameters
-    ----------
-    n_genes
-        Number of genes.
-    options
-        Hyper-parameters.
+    There are heads only while a round of training lasts (:meth:`start_round`): what is saved is the encoder.
     """
 
     warm_layers = ("gene_encoder",)
@@ -50,15 +42,7 @@ class PseudoLabelModule(SSLModule):
         self.heads: nn.ModuleList | None = None
 
     def start_round(self, n_clusters: Sequence[Sequence[int]], seed: int) -> None:
-        """New heads for a new set of partitions.
-
-        Parameters
-        ----------
-        n_clusters
-            Number of clusters of each partition of each data set.
-        seed
-            Of their weights.
-        """
+        """New heads for a new set of partitions, with the number of clusters of each in each data set."""
         self.n_clusters = [[int(k) for k in of_dataset] for of_dataset in n_clusters]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)

@@ -11,6 +11,7 @@ import numpy as np
 
 from scssl._checks import check_whole, check_widths
 from scssl.model.base import Options, Rate, option
+from scssl.nn import Activation
 
 from ._kmeans import Engine
 
@@ -31,7 +32,7 @@ class PseudoLabelOptions(Options):
     hidden_dims: Annotated[Sequence[int], partial(check_widths, empty=True)] = option((128,), ())
     n_latent: int = option(64, 200)
     dropout: Rate = 0.0
-    activation: str = "relu"
+    activation: Activation = "relu"
     batch_norm: bool = False
     head_activation: Literal["auto", "sigmoid", "relu"] | None = option(
         None, "sigmoid", left_open="auto"

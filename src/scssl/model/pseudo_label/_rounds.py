@@ -42,17 +42,8 @@ class RoundStart:
 class RoundFolder:
     """A folder with one folder for each round.
 
-    Parameters
-    ----------
-    to
-        Where checkpoints are written; `None` for none.
-    source
-        Folder of the run to go on with; `None` for a new run.
-
-    Raises
-    ------
-    ValueError
-        If there are rounds of another run in `to`.
+    Checkpoints are written `to` it, or not where that is `None`; `source` is the folder of the run to go on with,
+    `None` for a new run.
     """
 
     def __init__(self, to: str | Path | None, source: str | Path | None) -> None:
