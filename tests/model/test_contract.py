@@ -75,9 +75,9 @@ def test_indices(trained, adata):
         trained.get_latent_representation(indices=[150])
     with pytest.raises(KeyError, match="nobody"):
         trained.get_latent_representation(indices=["nobody"])
-    with pytest.raises(ValueError, match=r"mask needs one value per cell \(150\)"):
+    with pytest.raises(ValueError, match=r"mask has 150 values here"):
         trained.get_latent_representation(indices=mask[:3])
-    with pytest.raises(ValueError, match=r"a list of cells, found an array of shape \(1, 2\)"):
+    with pytest.raises(ValueError, match=r"a list of cells, found shape \(1, 2\)"):
         trained.get_latent_representation(indices=[[0, 1]])
 
 
@@ -252,7 +252,7 @@ def test_history(trained):
 def test_training_improves_the_loss(build):
     model = build(make_counts(n_cells=300))
     if not model.module.loss_ranks_epochs:
-        pytest.skip("the target of its loss moves; tests/model/test_joint_embedding.py has its own")
+        pytest.skip("the target of its loss moves; tests/model/joint_embedding has its own")
     model.train(max_epochs=15, batch_size=32, progress=False)
     loss = model.history["validation_loss"]["validation_loss"]
     assert loss.min() < 0.9 * loss.iloc[0]
@@ -375,7 +375,7 @@ def test_architecture_that_does_not_fit_is_refused(trained, tmp_path):
     bundle = read_bundle(tmp_path / "model")
     tensors = {name: t for i, (name, t) in enumerate(bundle.tensors.items()) if i}
     write_bundle(tmp_path / "cut", tensors=tensors, config=bundle.config, genes=bundle.genes)
-    with pytest.raises(BundleError, match="does not fit the model it says it holds"):
+    with pytest.raises(BundleError, match="is no sound "):
         type(trained).load(tmp_path / "cut")
 
 

@@ -76,7 +76,7 @@ def test_a_folder_goes_first(hub, trained, tmp_path, monkeypatch):
     assert repr(Model.from_pretrained(REPO)) == repr(trained)
     assert repr(Model.from_pretrained(tmp_path / REPO)) == repr(trained)
     assert hub.requests == []
-    with pytest.raises(ValueError, match="lab/cells is a folder, which has no revisions"):
+    with pytest.raises(ValueError, match="lab/cells is a folder: leave `revision` out"):
         Model.from_pretrained(REPO, revision="main")
 
 

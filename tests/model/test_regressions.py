@@ -274,7 +274,7 @@ def test_setup_arguments(kwargs, error, message):
         ({"precision": "bf16-true", "accelerator": "cpu"}, "bf16-mixed"),
         ({"devices": 2, "strategy": "ddp_spawn"}, '`strategy` must be "ddp"'),
         ({"devices": "2", "strategy": "ddp_spawn"}, '`strategy` must be "ddp"'),
-        ({"devices": 2, "rng": None}, "pass a number as `rng`"),
+        ({"devices": 2, "rng": None}, "`rng` must be a number"),
         ({"devices": 2, "n_output_genes": 20}, "`n_output_genes` is for one device"),
     ],
 )

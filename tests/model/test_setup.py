@@ -11,6 +11,7 @@ import pytest
 
 import scssl
 from scssl.model.base import DatasetsMixin, SetupArgument
+from scssl.nn import Activation
 
 from .conftest import MODELS, make_counts
 
@@ -99,6 +100,22 @@ def test_what_was_asked_for_is_recorded(adata):
     other = anndata.AnnData(adata.X, obs=adata.obs.copy(), var=adata.var)
     scssl.model.CellPLM.setup_anndata(other, source_registry=model.registry, **told)
     assert scssl.model.CellPLM(other, n_hidden=8, n_heads=2).setup == model.setup
+
+
+@pytest.mark.parametrize("name", scssl.model.list_models())
+def test_types_in_signatures_can_be_resolved(name):
+    """What documentation and command line read: a type that is imported for checkers only is none."""
+    model_class = scssl.model.get_model_class(name)
+    methods = inspect.getmembers(model_class, callable)
+    own = [f for n, f in methods if n[0] != "_" and f.__module__.startswith("scssl")]
+    assert model_class.train.__name__ in {method.__name__ for method in own}
+    for method in [*own, model_class.__init__]:
+        get_type_hints(method)
+
+
+def test_activations_are_offered():
+    for model_class in (scssl.model.MaskedAutoencoder, scssl.model.SimCLR, scssl.model.PseudoLabel):
+        assert get_type_hints(model_class.__init__)["activation"] is Activation
 
 
 def test_a_method_that_a_class_writes_itself_stays():

@@ -421,5 +421,5 @@ def test_own_models_are_loaded_as_ever(read, cells, tmp_path):
         loaded.get_latent_representation(), model.get_latent_representation(cells)
     )
     for argument in ({"genes": "var.csv"}, {"legacy_output": True}, {"pretext": "x"}):
-        with pytest.raises(ValueError, match=f"`{next(iter(argument))}` is for checkpoints of"):
+        with pytest.raises(ValueError, match=f"`{next(iter(argument))}` is for checkpoints"):
             MaskedAutoencoder.from_pretrained(tmp_path / "own", **argument)

@@ -491,7 +491,7 @@ def test_own_models_are_loaded_as_ever(read, tmp_path):
         {"context": "tiles"},
         {"sha256": "0" * 64},
     ):
-        with pytest.raises(ValueError, match=f"`{next(iter(argument))}` is for checkpoints of"):
+        with pytest.raises(ValueError, match=f"`{next(iter(argument))}` is for checkpoints"):
             CellPLM.from_pretrained(tmp_path / "own", **argument)
     with pytest.raises(BundleError):
         CellPLM.from_pretrained(tmp_path)

@@ -107,7 +107,7 @@ def test_what_is_not_data_is_refused_and_keeps_the_last_checkpoint(saved):
 
 
 def test_storage_options_are_refused(tmp_path):
-    with pytest.raises(TypeError, match="has no `storage_options`"):
+    with pytest.raises(TypeError, match="no `storage_options` here"):
         SafeCheckpointIO().save_checkpoint({}, tmp_path / "a", storage_options={"s3": 1})
 
 
@@ -119,7 +119,7 @@ def test_other_files_are_neither_replaced_nor_removed_nor_read(tmp_path):
         ValueError, match="is not a checkpoint written by scssl, so it is not replaced"
     ):
         io.save_checkpoint({}, file)
-    with pytest.raises(BundleError, match="pickled checkpoints are not read"):
+    with pytest.raises(BundleError, match="no pickles are read"):
         io.load_checkpoint(file)
     io.remove_checkpoint(file)
     io.remove_checkpoint(tmp_path)

@@ -53,14 +53,10 @@ class SafeCheckpointIO(CheckpointIO):
             When ``storage_options`` is given, or the checkpoint holds more than data.
         """
         if storage_options is not None:
-            raise TypeError(
-                f"SafeCheckpointIO has no `storage_options`, found {storage_options!r}."
-            )
+            raise TypeError(f"There is no `storage_options` here, found {storage_options!r}.")
         path = Path(path)
         if path.exists() and not _is_checkpoint(path) and not _is_empty_folder(path):
-            raise ValueError(
-                f"{path} exists and is not a checkpoint written by scssl, so it is not replaced."
-            )
+            raise ValueError(f"{path} is not a checkpoint written by scssl, so it is not replaced.")
         with replace_folder(path, owned=(TENSORS, TREE)) as folder:
             save_tree(checkpoint, folder / TENSORS, folder / TREE)
 
@@ -92,9 +88,7 @@ class SafeCheckpointIO(CheckpointIO):
         """
         path = Path(path)
         if path.is_file():
-            raise BundleError(
-                f"{path} is a file: scssl checkpoints are folders, and pickled checkpoints are not read."
-            )
+            raise BundleError(f"{path} is a file: checkpoints are folders, no pickles are read.")
         if not path.is_dir():
             msg = f"There is no checkpoint {path}."
             previous = find_previous(path)

@@ -95,9 +95,7 @@ def check_distributed(devices: Any, strategy: str, n_output_genes: Any, rng: RNG
             "forked or spawned from this one do not give the trained weights back."
         )
     if isinstance(rng, np.random.Generator) or rng is None:
-        raise ValueError(
-            "With several devices pass a number as `rng`, so that all processes split alike."
-        )
+        raise ValueError("With several devices `rng` must be a number: all processes split alike.")
     if n_output_genes not in ("auto", None):
         raise ValueError("`n_output_genes` is for one device. With several, pass None.")
 
@@ -113,9 +111,7 @@ def resolve_output_genes(
         worth = n_genes >= 2 * _AUTO_OUTPUT_GENES and n_genes * width >= _AUTO_OUTPUT_WEIGHTS
         return _AUTO_OUTPUT_GENES if on_cpu and worth and n_processes(devices) < 2 else None
     if not width:
-        raise ValueError(
-            f"This model predicts no genes: leave `n_output_genes` out, found {asked!r}."
-        )
+        raise ValueError(f"This model predicts no genes: leave out n_output_genes={asked!r}.")
     whole = isinstance(asked, (int, np.integer)) and not isinstance(asked, bool)
     if not whole or not 1 <= asked <= n_genes:
         raise ValueError(

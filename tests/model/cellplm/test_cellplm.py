@@ -146,7 +146,7 @@ def test_absent_coordinates_say_what_to_type(adata):
         ({}, {"n_hidden": 18}, "`n_hidden` must be a multiple of 4"),
         ({}, {"kl_weight": -1.0}, "`kl_weight` must be a number in .0, inf., found -1.0"),
         ({}, {"mask_rate": 1.0}, "`mask_rate` must be between"),
-        ({}, {"objective": "kl", "latent": "ae"}, "needs a latent space with a divergence"),
+        ({}, {"objective": "kl", "latent": "ae"}, "needs a divergence"),
         ({}, {"objective": "supcon"}, 'labels_key="cell_type"'),
     ],
 )
@@ -337,7 +337,7 @@ def test_what_no_data_set_has_is_missed_at_setup(datasets):
 def test_imputed_expression(adata):
     CellPLM.setup_anndata(adata, **TISSUE, batch_key="slice", continuous_covariate_keys=["age"])
     model = CellPLM(adata, **SMALL)
-    with pytest.raises(ValueError, match="not trained, so there is nothing to impute"):
+    with pytest.raises(ValueError, match="not trained to impute"):
         model.get_imputed_expression()
     model.train(**TRAIN)
     found = model.get_imputed_expression()

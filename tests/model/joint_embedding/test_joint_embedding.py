@@ -641,7 +641,7 @@ def test_covariates_are_refused(name, adata, covariates):
 
 
 def test_genes_to_predict_are_refused(adata):
-    with pytest.raises(ValueError, match="predicts no genes: leave `n_output_genes` out, found 5"):
+    with pytest.raises(ValueError, match="predicts no genes: leave out n_output_genes=5"):
         make("SimCLR", adata).train(**TRAIN, n_output_genes=5)
 
 

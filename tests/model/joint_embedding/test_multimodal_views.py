@@ -132,7 +132,7 @@ def test_unknown_modalities_of_partners_are_refused():
     model, *_ = make_mixed(MutualNeighborMix(p=1.0), False)
     batch = next(iter(model._training_data().loader(np.arange(150), 150)))
     batch = {key: value for key, value in batch.items() if "@" not in key}
-    with pytest.raises(ValueError, match="not known which modalities the partners"):
+    with pytest.raises(ValueError, match="Unknown modalities of the partners"):
         model.module.loss(batch)
 
 

@@ -16,6 +16,7 @@ from ._options import (
     Share,
     Widths,
     checked,
+    list_options,
     option,
     takes,
 )
@@ -27,6 +28,7 @@ from ._setup import (
     as_strings,
     categories_of,
     check_anndata,
+    decide_input,
     matrix_of,
     obs_column,
     refuse_missing,

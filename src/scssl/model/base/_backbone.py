@@ -47,9 +47,7 @@ class Backbone:
         """Encoder of a new model on data that are set up, with the weights that it starts from."""
         model_class: Any = get_model_class(check_choice("backbone", name, list_models()))
         if not model_class._learns_embeddings:
-            raise ValueError(
-                f"`backbone` {name} learns no embedding of its own. Name a self-supervised model."
-            )
+            raise ValueError(f"`backbone` {name} is not self-supervised. Name a model that is.")
         backbone: Backbone = model_class(registry=registry, rng=seed, **arguments)._backbone()
         return backbone
 
@@ -86,9 +84,7 @@ class Backbone:
         those of counts are not quite the same, as a cell is scaled by its sum over these genes.
         """
         if self.setup.modalities:
-            raise ValueError(
-                'A model of several modalities takes no new genes. Pass new_genes="ignore".'
-            )
+            raise ValueError('Several modalities take no new genes. Pass new_genes="ignore".')
         rows = known_genes(self.genes, names, 0)
         new = self.build().state_dict() if self.weights is None else dict(self.weights)
         known = torch.from_numpy(rows >= 0)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
+from anndata import AnnData
 
 from scssl._errors import GeneMismatchError, warn
 from scssl.data import Datasets, GeneVocabulary, SelectedRows, StackedRows, open_rows
@@ -13,9 +14,6 @@ from scssl.data import Datasets, GeneVocabulary, SelectedRows, StackedRows, open
 from ._model import SETUP, SSLModel
 from ._setup import CellReader, DataSetup, categories_of, inspect
 from ._setup_method import SetupArgument, setup_method
-
-if TYPE_CHECKING:
-    from anndata import AnnData
 
 _DATASET = "dataset"
 # Share of the genes below which a data set is warned of.

@@ -157,6 +157,4 @@ def check_unused(example: str, /, **arguments: Any) -> None:
     """Refuse arguments that mean something for checkpoints only; how to name one, for the message."""
     for name, value in arguments.items():
         if value is not None and value is not False:
-            raise ValueError(
-                f"`{name}` is for checkpoints of other programs. Say which one to read: {example}"
-            )
+            raise ValueError(f"`{name}` is for checkpoints. Say which one to read: {example}")

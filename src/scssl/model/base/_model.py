@@ -229,9 +229,7 @@ class SSLModel(BaseModelClass):
                 raise ValueError(f"{cls.__name__} {why}, found {name}={keys!r}. Leave it out.")
         for name in ("categorical_covariate_keys", "continuous_covariate_keys"):
             if isinstance(keys := given.get(name), str):
-                raise TypeError(
-                    f"Covariate keys are a list of columns, found {keys!r}. Pass [{keys!r}]."
-                )
+                raise TypeError(f"Covariate keys are a list of columns. Pass [{keys!r}].")
         # Counts without a common scale are for models alone that say what they are to them.
         scaled = "target_sum" not in cls._setup_takes
         scale = check_number("target_sum", given["target_sum"], "(0, inf)", none=not scaled)
@@ -894,9 +892,7 @@ class SSLModel(BaseModelClass):
         try:
             model_class: Any = get_model_class(str(name))
         except ValueError as error:
-            raise BundleError(
-                f"{dir_path} holds a model that this version of scssl does not have. {error}"
-            ) from error
+            raise BundleError(f"{dir_path} holds a model unknown here. {error}") from error
         if not issubclass(model_class, cls):
             raise BundleError(
                 f"{dir_path} holds a {name}, not a {cls.__name__}. Load it with "
@@ -921,9 +917,7 @@ class SSLModel(BaseModelClass):
             model.training_ = dict(config["training"])
             model.history_ = history_frames(config["history"])
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-            raise BundleError(
-                f"{dir_path} does not fit the model it says it holds ({name}): {error}"
-            ) from error
+            raise BundleError(f"{dir_path} is no sound {name}: {error}") from error
         model.module.to(device).eval()
         if adata is not None:
             model.attach(adata)
@@ -982,9 +976,7 @@ class SSLModel(BaseModelClass):
         """
         if not is_repo_id(source) or Path(source).exists():
             if revision is not None:
-                raise ValueError(
-                    f"{source} is a folder, which has no revisions. Leave `revision` out."
-                )
+                raise ValueError(f"{source} is a folder: leave `revision` out.")
             return cls.load(source, adata, device=device)
         repo_id = str(source)
         with tempfile.TemporaryDirectory(prefix="scssl-") as name:
@@ -1086,9 +1078,7 @@ class SSLModel(BaseModelClass):
         >>> model.push_to_hub("owner/name", card={"license": "cc-by-4.0"})  # doctest: +SKIP
         """
         if not self.is_trained_:
-            raise ValueError(
-                "The model is not trained, so it is not published. Call model.train()."
-            )
+            raise ValueError("The model is not trained, so not published. Call model.train().")
         text = self.make_card(repo_id, card)
         if not has_tag(text):
             warn(

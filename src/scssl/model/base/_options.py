@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields
 from inspect import Parameter
 from types import NoneType
@@ -102,11 +102,20 @@ def takes(options: type[Options]) -> Callable[[Any], Any]:
             named.append(
                 Parameter(one.name, Parameter.KEYWORD_ONLY, default=default, annotation=kind)
             )
-        signature = inspect.signature(init, eval_str=True)
-        own = [p for p in signature.parameters.values() if p.kind is not Parameter.VAR_KEYWORD]
-        last = [p for p in own if p.kind is Parameter.KEYWORD_ONLY]
-        init.__signature__ = signature.replace(parameters=[*own[: -len(last)], *named, *last])
-        init.__annotations__ |= {parameter.name: parameter.annotation for parameter in named}
-        return init
+        return list_options(init, named)
 
     return listed
+
+
+def list_options(init: Any, named: Iterable[Parameter], base: Any = None) -> Any:
+    """Let a constructor list what it takes as ``**kwargs``, ahead of its other arguments by name.
+
+    Those are its own, or of the constructor of `base` that it passes them on to.
+    """
+    signature = inspect.signature(base or init, eval_str=True)
+    own = [p for p in signature.parameters.values() if p.kind is not Parameter.VAR_KEYWORD]
+    last = [p for p in own if p.kind is Parameter.KEYWORD_ONLY]
+    parameters = [*own[: -len(last)], *named, *last]
+    init.__signature__ = signature.replace(parameters=parameters)
+    init.__annotations__ = {p.name: p.annotation for p in parameters[1:]} | {"return": None}
+    return init

@@ -12,7 +12,7 @@ import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 
-from scssl._checks import first_fraction, some, whole_numbers
+from scssl._checks import first_fraction, get_matrix, some, whole_numbers
 from scssl._errors import warn
 from scssl.data import (
     BalancedPlan,
@@ -125,28 +125,28 @@ class DataSetup:
             )
         return codes.astype(np.int64)
 
+    def check_counts(self, loss: str) -> None:
+        """Refuse a loss of counts where there are none."""
+        if loss in ("nb", "zinb") and self.input_kind != "counts":
+            raise ValueError(
+                f"loss={loss!r} needs counts, but {self.where} was set up as log-normalised. Set "
+                'up a layer with counts: setup_anndata(adata, layer="counts"), or take loss="mse".'
+            )
+
     def continuous(self, adata: AnnData) -> np.ndarray:
         """Continuous covariates; float32, shape ``(n_cells, n_covariates)``."""
         columns = [_numbers(obs_column(adata, key), key) for key in self.continuous_keys]
         return np.stack(columns, axis=1)
 
 
-def _layers(adata: AnnData) -> list[str]:
-    # anndata lists X among the layers, under None.
-    return [name for name in adata.layers if name is not None]
-
-
 def matrix_of(adata: AnnData, layer: str | None) -> Any:
     """The matrix in X or a layer."""
-    if layer is not None:
-        if layer not in adata.layers:
-            there = ", ".join(map(repr, _layers(adata))) or "none"
-            raise KeyError(f"There is no layer {layer!r} in adata.layers; there are: {there}.")
-        return adata.layers[layer]
-    if adata.X is None:
-        there = ", ".join(map(repr, _layers(adata))) or "none"
-        raise ValueError(f"adata.X is None. Say which layer to use: layer=...; there are: {there}.")
-    return adata.X
+    matrix, where = get_matrix(adata, layer)
+    if matrix is None:
+        # anndata lists X among the layers, under None.
+        there = some((name for name in adata.layers if name is not None), 20) or "none"
+        raise ValueError(f"{where} is None. Say which layer to use: layer=...; there are: {there}.")
+    return matrix
 
 
 def check_anndata(adata: Any) -> None:
@@ -161,6 +161,20 @@ def check_anndata(adata: Any) -> None:
         raise ValueError(f"`adata` has no {what} (shape {adata.n_obs} × {adata.n_vars}).")
 
 
+def decide_input(
+    adata: AnnData, layer: str | None, stats: MatrixStats, input: str, *, by_model: bool
+) -> InputDecision:
+    """What a matrix holds; an error, if it is not what was asked for, says where that is."""
+    names = {"obs_names": adata.obs_names, "var_names": adata.var_names}
+    known: Any = {**names, "by_model": by_model}
+    try:
+        return resolve_input(stats, input, **known)
+    except ValueError:
+        # Looking for counts elsewhere reads other matrices: only where there is a message to write.
+        hint = find_counts(adata, layer=layer, by_model=by_model)
+        return resolve_input(stats, input, raw_hint=hint, **known)
+
+
 def inspect(
     adata: AnnData, layer: str | None, input: str, *, by_model: bool = False
 ) -> tuple[Any, MatrixStats, InputDecision]:
@@ -171,17 +185,7 @@ def inspect(
     where = DataSetup(layer, "", 0).where
     matrix = matrix_of(adata, layer)
     stats = scan_matrix(matrix, where=where)
-    known: Any = {
-        "obs_names": adata.obs_names,
-        "var_names": adata.var_names,
-        "by_model": by_model,
-    }
-    try:
-        decision = resolve_input(stats, input, **known)
-    except ValueError:
-        # Looking for counts elsewhere reads other matrices: only where there is a message to write.
-        hint = find_counts(adata, layer=layer, by_model=by_model)
-        decision = resolve_input(stats, input, raw_hint=hint, **known)
+    decision = decide_input(adata, layer, stats, input, by_model=by_model)
     if stats.n_empty_cells:
         empty = some(adata.obs_names[stats.empty_cells[:3]])
         warn(
@@ -200,9 +204,7 @@ def make_setup(adata: AnnData, given: Mapping[str, Any]) -> tuple[DataSetup, Mat
         tuple(given.get(f"{kind}_covariate_keys") or ()) for kind in ("categorical", "continuous")
     )
     if adata.is_view:
-        raise ValueError(
-            "`adata` is a view of another AnnData. Make it an object first: adata = adata.copy()"
-        )
+        raise ValueError("`adata` is a view. Make it an object first: adata = adata.copy()")
     GeneVocabulary(adata.var_names)  # refuses duplicated and empty names
     if not adata.obs_names.is_unique:
         twice = adata.obs_names[adata.obs_names.duplicated()].unique()
@@ -399,31 +401,21 @@ class CellReader:
         if not indices.size:
             return np.zeros(0, dtype=np.int64)
         if indices.ndim != 1:
-            raise ValueError(
-                f"`indices` must be a list of cells, found an array of shape {indices.shape}."
-            )
+            raise ValueError(f"`indices` must be a list of cells, found shape {indices.shape}.")
         if indices.dtype.kind == "b":
             if indices.shape != (self.n_cells,):
-                raise ValueError(
-                    f"A mask needs one value per cell ({self.n_cells:,}), found {indices.shape}."
-                )
+                raise ValueError(f"A mask has {self.n_cells:,} values here, found {indices.shape}.")
             return np.flatnonzero(indices)
         if indices.dtype.kind in "OUST":
             if not self.adata.obs_names.is_unique:
-                raise ValueError(
-                    "Cell names are not unique: pass row numbers, or adata.obs_names_make_unique()"
-                )
+                raise ValueError("Cell names are not unique: adata.obs_names_make_unique()")
             found = self.adata.obs_names.get_indexer(indices.astype(str))
             if (found < 0).any():
                 absent = indices[found < 0]
-                raise KeyError(
-                    f"{len(absent)} names are not in adata.obs_names, such as {str(absent[0])!r}."
-                )
+                raise KeyError(f"{len(absent)} cells are not in adata.obs_names: {some(absent)}.")
             return found
         if indices.dtype.kind not in "iu":
-            raise TypeError(
-                f"`indices` must be row numbers, a mask or names, found {indices.dtype}."
-            )
+            raise TypeError(f"`indices` must be rows, a mask or names, found {indices.dtype}.")
         if indices.min() < -self.n_cells or indices.max() >= self.n_cells:
             worst = indices.max() if indices.max() >= self.n_cells else indices.min()
             raise IndexError(f"`indices` has {worst}, but `adata` has {self.n_cells:,} cells.")

@@ -37,9 +37,12 @@ def resolve(model: Any) -> SSLModel:
     return model
 
 
-def backbone_of(model: Any) -> Backbone:
-    """The encoder of a model, or of the model in a folder or on the Hugging Face Hub."""
+def backbone_of(model: Any, of: type | None = None) -> Backbone:
+    """The encoder of what :func:`resolve` finds; that of a model `of` this class, if it has to be."""
     backbone: Backbone = resolve(model)._backbone()
+    if of is not None and backbone.model_class != of.__name__:
+        found = backbone.model_class
+        raise TypeError(f"The weights are those of a {found}, not of a {of.__name__}.")
     if not backbone.pretrained:
         warn(
             "The model to start from is not trained: this is the same as training from scratch. "

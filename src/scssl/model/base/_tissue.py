@@ -39,9 +39,7 @@ def coordinates_of(adata: AnnData, key: str) -> np.ndarray:
             + (more if found.ndim == 2 and found.shape[1] > 2 else "")
         )
     if np.isinf(found).any():
-        raise ValueError(
-            f"{where} has infinite coordinates; those of cells without a place are NaN."
-        )
+        raise ValueError(f"{where} has infinite coordinates; without a place they are NaN.")
     half = np.isnan(found).sum(axis=1) == 1
     if half.any():
         cell = adata.obs_names[np.flatnonzero(half)[0]]

@@ -354,9 +354,7 @@ class CellPLM(DatasetsMixin):
             If the model does not know a gene.
         """
         if not self.is_trained_:
-            raise ValueError(
-                "The model is not trained, so there is nothing to impute with. Call model.train()."
-            )
+            raise ValueError("The model is not trained to impute. Call model.train().")
         if self._options.decoder and self._options.objective != "reconstruction":
             raise ValueError(
                 f"The model was trained with objective={self._options.objective!r}, which leaves the decoder as "
@@ -483,11 +481,7 @@ class CellPLM(DatasetsMixin):
         ... )
         >>> tuned.train(max_epochs=2, progress=False)
         """
-        source = backbone_of(model)
-        if source.model_class != cls.__name__:
-            raise TypeError(
-                f"The weights are those of a {source.model_class}, not of a {cls.__name__}."
-            )
+        source = backbone_of(model, cls)
         if isinstance(adata, Datasets):
             names = adata.genes.names
         else:
@@ -612,37 +606,21 @@ class CellPLM(DatasetsMixin):
         >>> import scssl
         >>> model = scssl.model.CellPLM.from_pretrained("ckpt/20231027_85M")  # doctest: +SKIP
         """
+        read: dict[str, Any] = {
+            "symbols": symbols,
+            "sample_key": sample_key,
+            "spatial_key": spatial_key,
+            "layer": layer,
+            "sha256": sha256,
+        }
+        access: Any = {"revision": revision, "adata": adata, "device": device, "token": token}
         found = foreign("locate_cellplm")(source, prefix)
         if found is None:
-            check_unused(
-                _CHECKPOINT,
-                variant=None if variant == "auto" else variant,
-                symbols=symbols,
-                sample_key=sample_key,
-                spatial_key=spatial_key,
-                layer=layer,
-                sha256=sha256,
-                **kwargs,
-            )
-            return super().from_pretrained(
-                source, revision=revision, adata=adata, device=device, token=token
-            )
-        model: Self = from_foreign(
-            "cellplm_from",
-            cls,
-            *found,
-            variant=variant,
-            symbols=symbols,
-            sample_key=sample_key,
-            spatial_key=spatial_key,
-            layer=layer,
-            sha256=sha256,
-            revision=revision,
-            token=token,
-            arguments=kwargs,
-            device=device,
-            adata=adata,
-        )
+            asked = None if variant == "auto" else variant
+            check_unused(_CHECKPOINT, variant=asked, **read, **kwargs)
+            return super().from_pretrained(source, **access)
+        read |= {"variant": variant, "arguments": kwargs}
+        model: Self = from_foreign("cellplm_from", cls, *found, **read, **access)
         return model
 
 

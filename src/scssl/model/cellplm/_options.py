@@ -60,13 +60,9 @@ class CellPLMOptions(Options):
                 f"n_hidden={self.n_hidden}, n_heads={self.n_heads}."
             )
         if self.objective == "kl" and self.latent == "ae":
-            raise ValueError(
-                'objective="kl" needs a latent space with a divergence: latent="vae" or "gmvae".'
-            )
+            raise ValueError('objective="kl" needs a divergence: latent="vae" or "gmvae".')
         if self.objective == "kl" and not self.kl_weight:
-            raise ValueError(
-                'objective="kl" has nothing else to learn from: pass a `kl_weight` above 0.'
-            )
+            raise ValueError('objective="kl" learns nothing else: pass a `kl_weight` above 0.')
         # They refuse what they cannot be made of.
         self.cell_mask(), self.contexts()
 
@@ -84,11 +80,7 @@ class CellPLMOptions(Options):
             self.loss = "nb" if setup.input_kind == "counts" else "mse"
         if self.position == "auto":
             self.position = "off" if setup.spatial_key is None else "sinusoidal"
-        if self.loss != "mse" and setup.input_kind != "counts":
-            raise ValueError(
-                f"loss={self.loss!r} needs counts, but {setup.where} was set up as log-normalised. Set "
-                'up a layer with counts: setup_anndata(adata, layer="counts"), or take loss="mse".'
-            )
+        setup.check_counts(self.loss)
         by_place = {
             'position="sinusoidal" tells cells their place': self.position == "sinusoidal",
             'context="tiles" cuts tissues by place': self.context == "tiles",

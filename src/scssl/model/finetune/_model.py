@@ -161,9 +161,7 @@ class FineTunedModel(SSLModel):
         if not isinstance(backbone, Backbone):
             backbone = Backbone.untrained(backbone, self.registry_, backbone_arguments, seed)
         elif backbone_arguments:
-            raise TypeError(
-                "Arguments of the backbone are those of the model it comes from; pass none."
-            )
+            raise TypeError("The backbone has the arguments of its own model; pass none.")
         self.genes = backbone.genes
         known = backbone.setup.categories
         categories = {
@@ -351,9 +349,7 @@ class FineTunedModel(SSLModel):
     ) -> tuple[np.ndarray, pd.Index]:
         """What a function of the module says of cells, a column for each target, and their names."""
         if not self.is_trained_:
-            raise ValueError(
-                "The head is not trained, so there is nothing to predict. Call model.train()."
-            )
+            raise ValueError("The head is not trained to predict. Call model.train().")
         data = self._read(adata, min_overlap=min_overlap)
         if self.module.encodes_covariates:
             data = data.with_covariates()

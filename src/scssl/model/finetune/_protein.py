@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args
+from typing import Any, ClassVar, Literal, Self, get_args
 
 import numpy as np
 import pandas as pd
 import torch
 from anndata import AnnData
+from mudata import MuData
 from scvi.module.base import LossOutput
 from torch import Tensor
 
@@ -41,9 +42,6 @@ from ._proteins import (
     protein_table,
     transformed,
 )
-
-if TYPE_CHECKING:
-    from mudata import MuData
 
 HeadStart = Literal["ridge", "random"]
 _LOGGER = logging.getLogger("scssl")
@@ -228,9 +226,7 @@ class ProteinPredictor(FineTunedModel):
         super().__init__(adata, registry)
         where = self.registry_[SETUP].get(_PROTEIN)
         if where is None:
-            raise ValueError(
-                "No proteins were set up. Call ProteinPredictor.setup_anndata(adata, protein_obsm=...)"
-            )
+            raise ValueError("No proteins were set up: setup_anndata(adata, protein_obsm=...)")
         self.proteins = list(where["names"])
         # Columns of an array have the names of the setup here, and nowhere else.
         self._named = adata

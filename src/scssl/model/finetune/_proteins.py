@@ -43,9 +43,7 @@ def from_mudata(mdata: Any, rna: str, protein: str, obsm: str) -> AnnData:
     )
     shared = genes.obs_names.isin(proteins.obs_names)
     if not shared.any():
-        raise ValueError(
-            f"No cell of modality {rna!r} is in modality {protein!r}: their names differ."
-        )
+        raise ValueError(f"Modalities {rna!r} and {protein!r} share no cell: their names differ.")
     return AnnData(
         genes.X,
         obs=genes.obs.copy(),
@@ -73,9 +71,7 @@ def protein_table(
         if names is not None:
             absent = [name for name in names if name not in table.columns]
             if absent:
-                raise KeyError(
-                    f"{where} has no column {absent[0]!r}; it has {some(table.columns, 10)}."
-                )
+                raise KeyError(f"{where} has no {absent[0]!r}; it has {some(table.columns, 10)}.")
             table = table[list(names)]
         own: Any = table.columns
         values = table.to_numpy()
@@ -91,9 +87,7 @@ def protein_table(
         )
     known = [str(name) for name in names]
     if values.ndim != 2 or values.shape[1] != len(known):
-        raise ValueError(
-            f"{where} has shape {values.shape}, but there are {len(known)} protein names."
-        )
+        raise ValueError(f"{where} has shape {values.shape}, but {len(known)} protein names.")
     if len(set(known)) < len(known):
         twice = pd.Index(known)[pd.Index(known).duplicated()][0]
         raise ValueError(f"Protein names must be unique; {twice!r} occurs more than once.")

@@ -95,9 +95,7 @@ class ModalitySplit:
         places = []
         for walk, drawn in found:
             if walk not in known:
-                raise ValueError(
-                    f"It is not known which modalities the partners of the walk {walk} have."
-                )
+                raise ValueError(f"Unknown modalities of the partners of the walk {walk}.")
             replaced = torch.zeros(x.n_cells, dtype=torch.bool, device=leading.device)
             places.append((walk, replaced.index_copy_(0, leading, drawn)))
             present = torch.where(replaced.unsqueeze(1), known[walk], present)

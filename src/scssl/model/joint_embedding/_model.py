@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self, get_type_hints
 
 import numpy as np
 import pandas as pd
@@ -33,13 +34,13 @@ from scssl.model.base import (
     StartsFromEncoder,
     checked,
     copied,
+    list_options,
 )
 from scssl.nn import Activation, Fusion
 from scssl.train import TrainOptions
 
 from ._mudata import make_mudata_setup, read_mudata, stripped
 from ._network import JointEmbeddingModule
-from ._options import constructor, documented, options_of
 from ._views import (
     Views,
     choose_views,
@@ -138,7 +139,12 @@ class JointEmbedding(StartsFromEncoder, SSLModel):
         cls.__doc__ = documented(cls, JointEmbedding)
         if "_Network" in vars(cls) and "__init__" not in vars(cls):
             own = options_of(cls._Network._add_heads, bounds=False)
-            cls.__init__ = constructor(JointEmbedding, own)  # type: ignore[method-assign]
+
+            def init(self: Any, adata: Any = None, registry: Any = None, **options: Any) -> None:
+                JointEmbedding.__init__(self, adata, registry, **options)
+
+            init.__name__ = "__init__"
+            cls.__init__ = list_options(init, own.values(), JointEmbedding.__init__)  # type: ignore[method-assign]
 
     def __init__(
         self,
@@ -517,9 +523,7 @@ class JointEmbedding(StartsFromEncoder, SSLModel):
         if modality != "joint":
             self._check_modality(modality)
             if layer != "encoder":
-                raise ValueError(
-                    f'layer="projector" is of all modalities, found modality={modality!r}.'
-                )
+                raise ValueError(f'layer="projector" is of all, found modality={modality!r}.')
             return self._embed_modality(adata, indices, batch_size, min_overlap, modality)
         if layer == "encoder":
             return super().get_latent_representation(
@@ -638,9 +642,7 @@ class JointEmbedding(StartsFromEncoder, SSLModel):
     def _check_modality(self, modality: str) -> None:
         if modality not in self.modalities:
             what = ", ".join(map(repr, self.modalities)) or "none: it was set up with an AnnData"
-            raise ValueError(
-                f"`modality` must be one of those of the model ({what}); found {modality!r}."
-            )
+            raise ValueError(f"`modality` must be of the model ({what}); found {modality!r}.")
 
     def _warn_of_no_pairs(self) -> None:
         """Warn where a contrast of modalities has nothing to contrast."""
@@ -706,3 +708,37 @@ def _csr(x: torch.Tensor) -> sparse.csr_matrix:
 
 def _short(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def options_of(function: Callable[..., Any], *, bounds: bool = True) -> dict[str, Any]:
+    """Arguments that a function takes by name only, with their types and, with `bounds`, those too."""
+    types = get_type_hints(function, include_extras=bounds)
+    return {
+        name: one.replace(annotation=types.get(name, Any))
+        for name, one in inspect.signature(function).parameters.items()
+        if one.kind is one.KEYWORD_ONLY
+    }
+
+
+def documented(cls: type, base: type) -> str | None:
+    """Docstring of a method with what it leaves to its base: entries of arguments, and the example."""
+    own, common = cls.__doc__, base.__doc__
+    if own is None or common is None:
+        return own
+    before, mine, after = _entries(own)
+    _, theirs, example = _entries(common)
+    if cls.__module__.startswith("scssl."):
+        # Every method of the package is used as that of the example.
+        after = after or example.replace("SimCLR", cls.__name__)
+    listed = {name: text for name, text in theirs.items() if name in ("adata", "registry")}
+    listed |= mine | {k: v for k, v in theirs.items() if k not in mine and not k.startswith("*")}
+    return f"{before}Parameters\n----------\n{'\n'.join(listed.values())}\n\n{after}"
+
+
+def _entries(doc: str) -> tuple[str, dict[str, str], str]:
+    """What stands before the parameters of a docstring, the entry of each, and what stands after them."""
+    before, _, rest = inspect.cleandoc(doc).partition("Parameters\n----------\n")
+    following = re.search(r"^\w+\n-{3,}$", rest, re.MULTILINE)
+    end = following.start() if following else len(rest)
+    entries = re.findall(r"^\S.*(?:\n+[ ]+\S.*)*", rest[:end], re.MULTILINE)
+    return before, {entry.partition("\n")[0]: entry for entry in entries}, rest[end:]

@@ -24,12 +24,18 @@ from scssl.data import (
     MatrixStats,
     find_counts,
     open_rows,
-    resolve_input,
     scan_matrix,
 )
 from scssl.data.keys import PRESENT
 from scssl.data.matrix import Normalization
-from scssl.model.base import CellReader, DataSetup, ModalitySetup, categories_of, matrix_of
+from scssl.model.base import (
+    CellReader,
+    DataSetup,
+    ModalitySetup,
+    categories_of,
+    decide_input,
+    matrix_of,
+)
 
 _LOGGER = logging.getLogger("scssl")
 NORMALIZATIONS = {"protein": ("clr", "log1p", "none"), "atac": ("tfidf", "binary")}
@@ -117,13 +123,9 @@ def make_mudata_setup(
     """Check a MuData and record how to read it; its features, and what identifies the data."""
     check_mudata(mdata)
     if mdata.is_view:
-        raise ValueError(
-            "`mdata` is a view of another MuData. Make it an object first: mdata = mdata.copy()"
-        )
+        raise ValueError("`mdata` is a view. Make it an object first: mdata = mdata.copy()")
     if not mdata.obs_names.is_unique:
-        raise ValueError(
-            "Cell names must be unique to match modalities: mdata.obs_names_make_unique()"
-        )
+        raise ValueError("Cell names must be unique: mdata.obs_names_make_unique()")
     for kind, chosen in normalizations.items():
         check_choice(f"{kind}_normalization", chosen, NORMALIZATIONS[kind])
     names = find_modalities(mdata, asked)
@@ -374,16 +376,18 @@ def check_modality(
             )
         message = message.replace("layer=...", f"{setup.kind}_layer=...")
         raise type(error)(_of_modality(message, setup)) from error
-    stats = scan_matrix(matrix, where=setup.where)
+    stats, kind = scan_matrix(matrix, where=setup.where), setup.normalization
     if setup.kind == "rna":
         try:
-            kind = _rna_kind(adata, setup, stats, input, new)
+            decision = decide_input(adata, setup.layer, stats, input, by_model=new)
         except ValueError as error:
             message = _of_modality(str(error), setup)
             # Of the arguments of setup_mudata, not of those of scanpy.
             raise ValueError(re.sub(r"(?<!, )\blayer=", "rna_layer=", message)) from error
+        kind = decision.kind
+        if input == "auto":
+            _LOGGER.info("Input: %s.", decision.reason)
     else:
-        kind = setup.normalization
         _check_values(adata, setup, stats, new)
     if stats.n_empty_cells and kind != "none":
         first = str(adata.obs_names[stats.empty_cells[0]])
@@ -394,20 +398,6 @@ def check_modality(
             "0].copy(); mdata.update()"
         )
     return stats, kind
-
-
-def _rna_kind(
-    adata: AnnData, setup: ModalitySetup, stats: MatrixStats, input: str, new: bool
-) -> str:
-    known: Any = {"obs_names": adata.obs_names, "var_names": adata.var_names, "by_model": new}
-    try:
-        decision = resolve_input(stats, input, **known)
-    except ValueError:
-        hint = find_counts(adata, layer=setup.layer, by_model=new)
-        decision = resolve_input(stats, input, raw_hint=hint, **known)
-    if input == "auto":
-        _LOGGER.info("Input: %s.", decision.reason)
-    return decision.kind
 
 
 def _of_modality(message: str, setup: ModalitySetup) -> str:

@@ -263,9 +263,7 @@ class JointEmbeddingModule(SSLModule):
     def project(self, tensors: Mapping[str, Tensor]) -> Tensor:
         """Output of the projector in evaluation mode, the same for a cell in any batch."""
         if self.projector is None:
-            raise ValueError(
-                'This model has no projector. Use get_latent_representation(layer="encoder").'
-            )
+            raise ValueError('This model has no projector. Pass layer="encoder".')
         return blockwise(self.projector, self.embed(tensors)).float()
 
     def projected(self, z: Tensor) -> Tensor | None:

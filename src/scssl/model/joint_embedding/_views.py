@@ -52,9 +52,7 @@ def choose_views(augmentation: Any, setup: DataSetup) -> Views:
     asked = dict(augmentation) if isinstance(augmentation, Mapping) else {kinds[0]: augmentation}
     unknown = [kind for kind in asked if kind not in kinds]
     if unknown:
-        raise ValueError(
-            f"`augmentation` is for {some(unknown)}, but the modalities are {some(kinds)}."
-        )
+        raise ValueError(f"`augmentation` is for {some(unknown)}; there are {some(kinds)}.")
     chosen = {}
     for one in setup.modalities:
         views = make_augmentation(asked[one.kind]) if one.kind in asked else default_views(one.kind)

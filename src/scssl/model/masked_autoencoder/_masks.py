@@ -101,9 +101,7 @@ def _read_programs(adata: AnnData, key: str | None, needs: str) -> GenePrograms:
     targets = None
     if needs == "targets":
         if "targets" not in record:
-            raise ValueError(
-                f'adata.uns["{key}"] names no transcription factors. Make them: {_MAKE["targets"]}'
-            )
+            raise ValueError(f'No transcription factors in adata.uns["{key}"]: {_MAKE["targets"]}')
         targets = adata.var_names.get_indexer(np.asarray(record["targets"], dtype=object))
         if (targets < 0).any():
             absent = record["targets"][int(np.flatnonzero(targets < 0)[0])]

@@ -150,11 +150,7 @@ class MaskedAutoencoder(SSLModel):
         hidden = check_widths("hidden_dims", hidden_dims)
         check_choice("mask_signal", mask_signal, (*get_args(MaskSignal), None))
         check_choice("loss", loss, get_args(Loss))
-        if loss in ("nb", "zinb") and self.setup.input_kind != "counts":
-            raise ValueError(
-                f"loss={loss!r} needs counts, but {self.setup.where} was set up as log-normalised. Set "
-                'up a layer with counts: setup_anndata(adata, layer="counts"), or take loss="mse".'
-            )
+        self.setup.check_counts(loss)
         if output_activation not in (None, "sigmoid") or (output_activation and loss != "mse"):
             raise ValueError(
                 '`output_activation` must be None or, with loss="mse", "sigmoid"; found '
@@ -401,11 +397,7 @@ class MaskedAutoencoder(SSLModel):
         """
         check_choice("freeze", freeze, ("none", "encoder"))
         other = resolve(model)
-        source = backbone_of(other)
-        if source.model_class != cls.__name__:
-            raise TypeError(
-                f"The weights are those of a {source.model_class}, not of a {cls.__name__}."
-            )
+        source = backbone_of(other, cls)
         told: dict[str, Any] = {
             "batch_key": batch_key,
             "categorical_covariate_keys": categorical_covariate_keys,

@@ -386,9 +386,7 @@ class PseudoLabel(StartsFromEncoder, DatasetsMixin):
             If the model was not trained since it was made or loaded.
         """
         if self._clusters is None or self._adata is None:
-            raise ValueError(
-                "There are no clusters: they are of the cells that model.train() learns from."
-            )
+            raise ValueError("There are no clusters: model.train() finds those of its cells.")
         names = [f"{per} cells" for per in self._options.cells_per_cluster]
         return pd.DataFrame(self._clusters, index=self._adata.obs_names, columns=names)
 
