@@ -61,7 +61,7 @@ def test_managers_are_given_back(trained, adata):
     assert trained.get_latent_representation().shape[0] == adata.n_obs
     type(trained)._get_most_recent_anndata_manager(adata, required=True)
     trained.deregister_manager(adata)
-    with pytest.raises(ValueError, match="Set it up for this model"):
+    with pytest.raises(ValueError, match="Set it up"):
         type(trained)(adata)
 
 

@@ -66,9 +66,8 @@ def check_precision(precision: Any, accelerator: str) -> None:
         )
     if not bfloat16_works():
         raise ValueError(
-            "bfloat16 products fail on this processor: it offers instructions that this machine does "
-            "not let programs use. Pass precision=None, or set the environment variable "
-            "ONEDNN_MAX_CPU_ISA=AVX512_CORE before Python starts."
+            "This machine does not let programs use the bfloat16 instructions of its processor. Pass "
+            "precision=None, or set ONEDNN_MAX_CPU_ISA=AVX512_CORE before Python starts."
         )
 
 

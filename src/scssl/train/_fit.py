@@ -242,8 +242,7 @@ def has_lone_cell(module: SSLModule, plan: BatchPlan) -> bool:
         return False
     if plan.batch_size < 2:
         raise ValueError(
-            "The loss compares cells, or batch normalisation takes statistics of them: at least 2 "
-            "are needed per step, found batch_size=1."
+            "The loss or batch normalisation is of several cells: batch_size=1 is one too few."
         )
     return plan.has_lone_cell
 
@@ -267,8 +266,7 @@ def _checkpoint_path(path: Path) -> Path:
     if path.name != CHECKPOINT_NAME and not inside.exists():
         found = sorted(p.name for p in path.iterdir())[:5] if path.is_dir() else "no such folder"
         raise BundleError(
-            f"There is no {CHECKPOINT_NAME} in {path} ({found}). Pass the `checkpoint_dir` of the "
-            "run to resume."
+            f"No {CHECKPOINT_NAME} in {path} ({found}). Pass the `checkpoint_dir` of the run to resume."
         )
     return inside if inside.exists() else path
 

@@ -22,9 +22,8 @@ def check_same_run(before: Mapping[str, Any], run: Mapping[str, Any]) -> None:
     for key, value in run.items():
         if before.get(key) != value:
             raise ValueError(
-                f"`resume_from` is a checkpoint of another run: its {key} is {before.get(key)!r}, of "
-                f"this run it is {value!r}. Pass the same data and arguments, or start anew without "
-                "`resume_from`."
+                f"`resume_from` is a checkpoint of another run: its {key} is {before.get(key)!r}, of this one "
+                f"{value!r}. Pass the same data and arguments, or start anew without `resume_from`."
             )
 
 

@@ -434,7 +434,7 @@ def test_own_augmentation_is_left_behind(adata, tmp_path):
     loaded = scssl.model.SimCLR.load(tmp_path / "model", adata)
     z = model.get_latent_representation()
     np.testing.assert_array_equal(loaded.get_latent_representation(), z)
-    with pytest.raises(ValueError, match=r"has no augmentation .*model\.augmentation = "):
+    with pytest.raises(ValueError, match=r"has no augmentation, .*model\.augmentation = "):
         loaded.train(**TRAIN)
     for one in (model, loaded):
         tuned = scssl.model.CellTypeClassifier.from_ssl_model(one, adata.copy(), "cell_type")
@@ -614,11 +614,11 @@ def test_encoder_of_the_masked_autoencoder(adata, tmp_path):
         ("SimCLR", {"projector_dims": 64}, "`projector_dims` must be a list .* found 64"),
         ("BYOL", {"predictor_dims": 64}, "`predictor_dims` must be a list .* found 64"),
         ("DINO", {"n_prototypes": 0.5}, "`n_prototypes` must be a whole number .* found 0.5"),
-        ("SimCLR", {"augmentation": CrossOver(within="batch")}, r"needs the batch .*batch_key="),
+        ("SimCLR", {"augmentation": CrossOver(within="batch")}, r"needs a batch .*batch_key="),
         (
             "SimCLR",
             {"augmentation": ["mask", RandomApply(CrossOver(within="batch"))]},
-            "needs the batch of each cell, and none was set up",
+            "needs a batch of each cell",
         ),
         ("SimCLR", {"dropout": 1.0}, "dropout"),
         ("SimCLR", {"projector_dims": ()}, "at least one layer"),

@@ -440,7 +440,7 @@ def test_three_modalities_and_two_without_rna():
         model = trained(mdata=mdata, setup=setup, fusion="clip")
         assert model.modalities == kinds
         assert np.isfinite(model.get_latent_representation()).all()
-    with pytest.raises(ValueError, match="does not read RNA"):
+    with pytest.raises(ValueError, match="reads no RNA"):
         model.get_latent_representation(make_counts())
 
 
@@ -544,7 +544,7 @@ def test_own_views_are_left_behind(tmp_path):
     loaded = scssl.model.SimCLR.load(tmp_path / "model", mdata)
     z = model.get_latent_representation()
     np.testing.assert_array_equal(loaded.get_latent_representation(), z)
-    with pytest.raises(ValueError, match=r"has no augmentation .*model\.augmentation = "):
+    with pytest.raises(ValueError, match=r"has no augmentation, .*model\.augmentation = "):
         loaded.train(**TRAIN)
     rna = mdata["rna"].copy()
     tuned = scssl.model.CellTypeClassifier.from_ssl_model(loaded, rna, "cell_type")

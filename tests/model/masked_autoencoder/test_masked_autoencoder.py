@@ -240,7 +240,7 @@ def test_programmes_have_to_be_there():
 def test_covariates_for_the_encoder_have_to_be_there():
     adata = make_counts()
     MODEL.setup_anndata(adata, labels_key="cell_type")
-    with pytest.raises(ValueError, match=r'no covariates were set up.*batch_key="'):
+    with pytest.raises(ValueError, match=r'encode_covariates=True needs some.*batch_key="'):
         MODEL(adata, encode_covariates=True, **SMALL)
     MODEL.setup_anndata(adata, continuous_covariate_keys=["age"])
     assert MODEL(adata, encode_covariates=True, **SMALL).module.encodes_covariates
@@ -390,5 +390,5 @@ def test_sigmoid_output():
     model = MODEL(adata, output_activation="sigmoid", **SMALL)
     model.train(**TRAIN)
     assert 0 < model.get_reconstruction().min() < model.get_reconstruction().max() < 1
-    with pytest.raises(ValueError, match="`output_activation` must be None"):
+    with pytest.raises(ValueError, match="`output_activation` goes with"):
         MODEL(adata, output_activation="sigmoid", loss="bce")

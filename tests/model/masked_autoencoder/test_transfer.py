@@ -275,7 +275,7 @@ def test_the_mask_is_that_of_the_other_model(source, masking, kwargs):
             assert sorted(49 - gene for gene in old if gene < 50) == new
         if masking == "gp_to_tf":
             assert here["targets"] == [49 - gene for gene in there["targets"]]
-        with pytest.raises(ValueError, match=r'none has its genes in `adata`.*masking="random"'):
+        with pytest.raises(ValueError, match=r'is in `adata`.*masking="random"'):
             MODEL.from_ssl_model(model, make_counts()[:, 31:45].copy(), min_overlap=0)
         assert MODEL.from_ssl_model(model, other, masking="random").module.masking.rate == 0.5
 

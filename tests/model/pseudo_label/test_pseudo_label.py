@@ -334,9 +334,12 @@ def test_fine_tuning():
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        ({"cells_per_cluster": ()}, r"must be a list of numbers, .*; found \(\)\."),
-        ({"cells_per_cluster": 50}, r"must be a list of numbers, .* such as .*; found 50\."),
-        ({"cells_per_cluster": "50"}, r"must be a list of numbers, .*; found '50'\."),
+        ({"cells_per_cluster": ()}, r"must be a list of cells per cluster, .*; found \(\)\."),
+        (
+            {"cells_per_cluster": 50},
+            r"must be a list of cells per cluster, .* such as .*; found 50\.",
+        ),
+        ({"cells_per_cluster": "50"}, r"must be a list of cells per cluster, .*; found '50'\."),
         (
             {"cells_per_cluster": (1,)},
             r"`cells_per_cluster\[0\]` must be a whole number of at least 2, found 1",

@@ -154,7 +154,6 @@ def gene_columns(
     unknown = [name for name in genes if name not in position]
     if unknown:
         raise KeyError(
-            f"{len(unknown)} genes are not genes of the model, such as {str(unknown[0])!r}; its genes "
-            f"are like {some(vocabulary.names[:3])} (model.genes.names)."
+            f"The model has no {some(unknown)}; its genes are like {some(vocabulary.names[:3])}."
         )
     return torch.tensor([position[name] for name in genes], dtype=torch.int64, device=device)

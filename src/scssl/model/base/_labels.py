@@ -23,8 +23,7 @@ def check_label_column(adata: AnnData, key: str | None, unlabeled: str | None) -
     if key is None:
         there = some(adata.obs.columns, 20) or "none"
         raise ValueError(
-            "A classifier learns from labels: say which column of adata.obs has them, labels_key=...; "
-            f"there are: {there}."
+            f"Say which column of adata.obs has the labels to learn, labels_key=...; there are: {there}."
         )
     column = obs_column(adata, key)
     values = column[column.notna()]
@@ -46,8 +45,7 @@ def check_label_column(adata: AnnData, key: str | None, unlabeled: str | None) -
         raise ValueError(f'No cell has a label: all of adata.obs["{key}"] is missing{aside}.')
     if names.nunique() < 2:
         raise ValueError(
-            f'adata.obs["{key}"] has one class only ({names[0]!r}, {len(names):,} cells). A classifier '
-            "needs at least two."
+            f'adata.obs["{key}"] has one class only ({names[0]!r}). A classifier needs at least two.'
         )
 
 

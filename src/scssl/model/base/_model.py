@@ -279,8 +279,7 @@ class SSLModel(BaseModelClass):
             elif "_scvi_uuid" in adata.uns:
                 found = "a copy of data that were set up, or from another session"
             raise ValueError(
-                f"`{what}` is {found}. Set it up for this model: "
-                f"scssl.model.{cls.__name__}.{how}({what})"
+                f"`{what}` is {found}. Set it up: scssl.model.{cls.__name__}.{how}({what})"
             ) from error
 
     @classmethod
@@ -432,8 +431,7 @@ class SSLModel(BaseModelClass):
             out = out[back]
         if n_empty and data.alignment is not None:
             warn(
-                f"{n_empty:,} of {len(rows):,} cells have no value in any gene of the model: all get "
-                "the same result."
+                f"{n_empty:,} of {len(rows):,} cells have no value in any gene of the model: all the same."
             )
         return out
 
@@ -895,8 +893,7 @@ class SSLModel(BaseModelClass):
             raise BundleError(f"{dir_path} holds a model unknown here. {error}") from error
         if not issubclass(model_class, cls):
             raise BundleError(
-                f"{dir_path} holds a {name}, not a {cls.__name__}. Load it with "
-                f'scssl.model.{name}.load("{dir_path}")'
+                f'{dir_path} holds a {name}: load it with scssl.model.{name}.load("{dir_path}")'
             )
         try:
             genes = GeneVocabulary.from_dict(bundle.genes)

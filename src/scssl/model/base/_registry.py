@@ -25,7 +25,7 @@ def register_model[Model: type[SSLModel]](cls: Model) -> Model:
     """
     known = _MODELS.get(cls.__name__)
     if known is not None and known.__module__ != cls.__module__:
-        raise ValueError(f"{known.__module__} has a {cls.__name__}. Give yours another name.")
+        raise ValueError(f"There is a model {cls.__name__} in {known.__module__}. Rename yours.")
     _MODELS[cls.__name__] = cls
     return cls
 

@@ -259,10 +259,7 @@ def categories_of(adata: AnnData, key: str, *, labels: bool) -> list[str]:
         )
     found = as_strings(values).unique().sort_values()
     if len(found) > _MAX_CATEGORIES and not labels:
-        warn(
-            f'adata.obs["{key}"] has {len(found):,} categories for {len(values):,} cells. Is it the '
-            "column you meant?"
-        )
+        warn(f'adata.obs["{key}"] has {len(found):,} categories. Is it the column you meant?')
     return [str(name) for name in found]
 
 

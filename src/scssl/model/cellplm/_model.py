@@ -13,6 +13,7 @@ import torch
 from anndata import AnnData
 from torch import Tensor
 
+from scssl._checks import some
 from scssl._errors import warn
 from scssl._random import RNG
 from scssl.data import Datasets, GeneVocabulary
@@ -198,9 +199,8 @@ class CellPLM(DatasetsMixin):
         self._options = chosen = CellPLMOptions.chosen(options)
         if chosen.preset is not None and adata is not None and self.setup.target_sum is not None:
             warn(
-                "The published recipe reads log1p of the counts as they are, but these are scaled to "
-                f"{self.setup.target_sum:g} per cell first. To do as published: "
-                f"setup_anndata(adata, target_sum=None)"
+                f"Published is log1p of unscaled counts, these are scaled to {self.setup.target_sum:g} per cell. "
+                "To do as published: setup_anndata(adata, target_sum=None)"
             )
         chosen.settle(self.setup)
         self._arguments = chosen.to_dict()
@@ -282,8 +282,7 @@ class CellPLM(DatasetsMixin):
                 codes = data.obs[LABELS]
                 if np.bincount(codes[codes >= 0]).max() < 2:
                     raise ValueError(
-                        'objective="supcon" brings cells of the same label together, but no two cells have the '
-                        f'same one in adata.obs["{key}"]. Is it the column you meant?'
+                        f'objective="supcon" needs cells of the same label: adata.obs["{key}"] has no two.'
                     )
                 # A label with one cell in a batch has no pair there.
                 data.balance = codes
@@ -395,9 +394,8 @@ class CellPLM(DatasetsMixin):
         lacking = int((~(measured if columns is None else measured[columns.cpu().numpy()])).sum())
         if lacking:
             warn(
-                f"{lacking:,} of the genes were not measured in all of these cells, and the decoder is told their "
-                "own batch, with which it never saw these genes. Name one in which they were: as_batch=..., one "
-                f"of {', '.join(map(repr, self.setup.categories[key][:5]))}."
+                f"{lacking:,} of the genes were not measured in all of these cells: the decoder never saw them "
+                f"with this batch. Name one in which they were: as_batch=..., one of {some(self.setup.categories[key])}."
             )
 
     def _tell_batch(self, data: CellReader, as_batch: str | None) -> None:

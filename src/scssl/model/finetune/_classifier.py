@@ -220,8 +220,7 @@ class CellTypeClassifier(FineTunedModel):
         self._start(backbone, {**(backbone_arguments or {}), **kwargs}, rng, arguments, summary)
         if loss == "supcon" and registry is None and self.module.backbone_is_frozen:
             raise ValueError(
-                f'loss="supcon" trains the encoder, which freeze={freeze!r} keeps as it is. Pass loss="ce", or '
-                'freeze="none".'
+                f'loss="supcon" trains the encoder: pass freeze="none" or loss="ce", found {freeze=}.'
             )
 
     @classmethod

@@ -116,8 +116,7 @@ def _n_frozen(freeze: Any, n_parts: int) -> int:
         return n_parts if freeze == "encoder" else 0
     if isinstance(freeze, bool) or not isinstance(freeze, int) or not 0 <= freeze <= n_parts:
         raise ValueError(
-            f"`freeze` must be 'none', 'encoder' or a number of layers from 0 to {n_parts}, found "
-            f"{freeze!r}."
+            f"`freeze` must be 'none', 'encoder' or 0 to {n_parts} layers, found {freeze!r}."
         )
     return freeze
 

@@ -260,8 +260,7 @@ class ProteinPredictor(FineTunedModel):
         never = [name for name, n in zip(names, np.isfinite(values).sum(0), strict=True) if n < 2]
         if never:
             raise ValueError(
-                f'{len(never)} proteins are measured in fewer than 2 cells of adata.obsm["{obsm}"], '
-                f"such as {never[0]!r}. Leave them out."
+                f'{some(never)} are measured in fewer than 2 cells of adata.obsm["{obsm}"]. Leave them out.'
             )
         return super()._checked_setup(data, {**given, "protein_names": names})
 
@@ -373,9 +372,8 @@ class ProteinPredictor(FineTunedModel):
         names = self._where.get(_MODALITIES)
         if names is None:
             raise TypeError(
-                "The model was made from an AnnData and does not know which modalities of a MuData to "
-                'read. Pass the one with the expression: adata=mdata["rna"] (for get_proteins with the '
-                f'proteins in .obsm["{self._where["obsm"]}"])'
+                'The model is of an AnnData. Pass that of a MuData: adata=mdata["rna"] (for get_proteins with '
+                f'the proteins in .obsm["{self._where["obsm"]}"])'
             )
         return names["rna"], names["protein"]
 
@@ -424,18 +422,15 @@ class ProteinPredictor(FineTunedModel):
         if obsm in adata.obsm and not isinstance(adata.obsm[obsm], pd.DataFrame):
             if not own and "protein_names" not in adata.uns:
                 raise ValueError(
-                    f'The proteins in adata.obsm["{obsm}"] have no names, so they cannot be matched to '
-                    "those of the model. Name them in the order of the columns: "
-                    'adata.uns["protein_names"] = [...]. If they are those of the model, in its order: '
-                    'adata.uns["protein_names"] = model.proteins'
+                    f'The proteins in adata.obsm["{obsm}"] have no names to match them by. Name the columns: '
+                    'adata.uns["protein_names"] = [...], or model.proteins if they are those of the model.'
                 )
             names = self.proteins if own else adata.uns["protein_names"]
         values, found = protein_table(adata, obsm, names)
         columns = pd.Index(found).get_indexer(self.proteins)
         if (columns < 0).all():
             raise ValueError(
-                f'None of the proteins of the model is in adata.obsm["{obsm}"]: it has '
-                f"{some(found)}, the model {some(self.proteins)}."
+                f'adata.obsm["{obsm}"] has {some(found)}, the model {some(self.proteins)}: none match.'
             )
         chosen = np.where(columns >= 0, values[:, columns], np.nan)
         transform = self._arguments["transform"]

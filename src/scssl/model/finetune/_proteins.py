@@ -82,8 +82,7 @@ def protein_table(
         names = own
     if names is None:
         raise ValueError(
-            f"The proteins in {where} have no names. Pass protein_names=[...], or store them in "
-            'adata.uns["protein_names"].'
+            f'No names of {where}: protein_names=[...], or adata.uns["protein_names"] = [...]'
         )
     known = [str(name) for name in names]
     if values.ndim != 2 or values.shape[1] != len(known):

@@ -390,10 +390,7 @@ class JointEmbedding(StartsFromEncoder, SSLModel):
         try:
             views_from_config(config["augmentation"])
         except ValueError as error:
-            warn(
-                f"{error} No views are saved. The loaded model embeds and can be fine-tuned; to train it "
-                "further: model.augmentation = ..."
-            )
+            warn(f"{error} No views are saved. To train the loaded model: model.augmentation = ...")
             return {**config, "augmentation": None}
         return config
 
@@ -411,9 +408,8 @@ class JointEmbedding(StartsFromEncoder, SSLModel):
     def _training_data(self) -> CellReader:
         if self.augmentation is None:
             raise ValueError(
-                "This model has no augmentation (one that is not of scssl is not saved), so it cannot be "
-                "trained to compare views. Give it one, such as model.augmentation = "
-                "scssl.augment.Mask(0.5)"
+                "This model has no augmentation, as one that is not of scssl is not saved. To train it: "
+                "model.augmentation = scssl.augment.Mask(0.5), for instance."
             )
         data = self._read(None)
         if self.setup.batch_key is not None:
@@ -653,9 +649,8 @@ class JointEmbedding(StartsFromEncoder, SSLModel):
         n_paired = int((np.sum(has, axis=0) > 1).sum())
         if n_paired < 2:
             warn(
-                f'fusion="clip" contrasts the modalities of a cell, and {n_paired} of {mdata.n_obs:,} cells '
-                "have two: nothing brings the modalities together. Add cells with both, or take "
-                'fusion="mean".'
+                f'fusion="clip" contrasts modalities, and {n_paired} of {mdata.n_obs:,} cells have two. Add cells '
+                'with both, or take fusion="mean".'
             )
 
     @property

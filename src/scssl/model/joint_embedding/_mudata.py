@@ -75,8 +75,7 @@ def places_of(mdata: Any, names: Mapping[str, str]) -> dict[str, np.ndarray]:
         places[kind] = own.get_indexer(mdata.obs_names)
         if (places[kind] >= 0).sum() < len(own):
             raise ValueError(
-                f'mdata.mod["{name}"] has cells that are not in mdata.obs_names. It was changed: '
-                "mdata.update()"
+                f'mdata.obs_names lack cells of mdata.mod["{name}"], which was changed: mdata.update()'
             )
     nowhere = np.flatnonzero(np.all([rows < 0 for rows in places.values()], axis=0))
     if len(nowhere):
@@ -222,8 +221,7 @@ def read_mudata(
         if "rna" not in known:
             first = setup.modalities[0].name
             raise ValueError(
-                f"The model does not read RNA, and of an AnnData nothing says what it holds. Pass a "
-                f'MuData: mudata.MuData({{"{first}": adata}})'
+                f'The model reads no RNA, and wants a MuData: mudata.MuData({{"{first}": adata}})'
             )
         mods, names = {"rna": data}, data.obs_names
         places = {"rna": np.arange(data.n_obs)}
@@ -444,8 +442,7 @@ def _check_values(adata: AnnData, setup: ModalitySetup, stats: MatrixStats, new:
         )
     if not stats.all_integer:
         raise ValueError(
-            f"{where} has fractions ({place(stats.first_fraction)}, largest value {stats.max:.4g}), but "
-            f"{wanted}. {mend}"
+            f"{where} has fractions ({place(stats.first_fraction)}), but {wanted}. {mend}"
         )
     if stats.n_empty_cells == stats.n_obs:
         raise ValueError(f"{where} is all zero. Leave the modality out: {leave_out}")

@@ -41,8 +41,7 @@ def choose_views(augmentation: Any, setup: DataSetup) -> Views:
     if not setup.modalities:
         if isinstance(augmentation, Mapping):
             raise ValueError(
-                "`augmentation` names modalities, but the model was set up with an AnnData. Pass what is "
-                "for it: augmentation=[...]"
+                "`augmentation` names modalities, which an AnnData has not: augmentation=[...]"
             )
         views: Augmentation = make_augmentation(augmentation)
         _check_counts(views, setup.input_kind, setup.where, "setup_anndata(adata, layer=")
@@ -80,8 +79,7 @@ def _check_counts(views: Augmentation, kind: str, where: str, how: str) -> None:
 def _check_batch(views: Augmentation, setup: DataSetup, how: str) -> None:
     if views.needs_batch and setup.batch_key is None:
         raise ValueError(
-            f"The augmentation {views!r} needs the batch of each cell, and none was set up: "
-            f'{how}, batch_key="...").'
+            f'The augmentation {views!r} needs a batch of each cell: {how}, batch_key="...").'
         )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from anndata import AnnData
 from scipy import sparse
 
+from scssl._checks import some
 from scssl.augment import GenePrograms, Masking, is_own_mask, mask_needs, masking, remade
 
 _LOGGER = logging.getLogger("scssl")
@@ -74,8 +75,7 @@ def mask_of(other: Any, rows: np.ndarray, kwargs: dict[str, Any]) -> dict[str, A
         programs = programs.mapped(position, len(rows))
         if programs is None:
             raise ValueError(
-                f"Of the {n_programs} gene programmes of the mask of the other model none has its genes "
-                f"in `adata`. {_SAY}"
+                f"None of the {n_programs} gene programmes of the other model is in `adata`. {_SAY}"
             )
         _LOGGER.info("%d of %d gene programmes of the mask are left.", len(programs), n_programs)
     return {"masking": remade(mask, programs=programs, rate=rate, options=options)}
@@ -95,8 +95,7 @@ def _read_programs(adata: AnnData, key: str | None, needs: str) -> GenePrograms:
     names = list(record.get("names", ()))
     if len(names) != members.shape[1]:
         raise ValueError(
-            f'adata.varm["{key}"] has {members.shape[1]} programmes, adata.uns["{key}"] names '
-            f"{len(names)}. Make them again: {_MAKE[needs]}"
+            f'adata.uns["{key}"] has not the names of its programmes. Make them again: {_MAKE[needs]}'
         )
     targets = None
     if needs == "targets":
@@ -113,7 +112,6 @@ def _read_programs(adata: AnnData, key: str | None, needs: str) -> GenePrograms:
     empty = [name for name, one in zip(names, split, strict=True) if not len(one)]
     if empty:
         raise ValueError(
-            f"{len(empty)} programmes of {key!r} have no gene in `adata` any more, such as "
-            f"{empty[0]!r}. Make them again: {_MAKE[needs]}"
+            f"Programmes without a gene in `adata`: {some(empty)}. Make them again: {_MAKE[needs]}"
         )
     return GenePrograms(names, split, adata.n_vars, targets=targets)

@@ -120,8 +120,7 @@ class MaskedAutoencoderModule(SSLModule):
             )
         if self.masking is None:
             raise ValueError(
-                "This model has no mask (one that is not of scssl is not saved), so it cannot be trained to "
-                "predict hidden genes. Start a model from it that has one: "
+                "This model has no mask, as one that is not of scssl is not saved. To train further: "
                 "scssl.model.MaskedAutoencoder.from_ssl_model(model, adata, masking=...)"
             )
         if fresh:
@@ -194,8 +193,7 @@ class MaskedAutoencoderModule(SSLModule):
         """
         if not self.decodes:
             raise ValueError(
-                "This model has no decoder: it embeds cells, but cannot reconstruct expression. Use "
-                "get_latent_representation(), or a model with a decoder."
+                "This model has no decoder: it embeds cells, but cannot reconstruct expression."
             )
 
         def decode(z_and_covariates: Tensor) -> Tensor:
