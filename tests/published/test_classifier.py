@@ -120,7 +120,7 @@ def test_other_checkpoints_are_no_classifiers(read, tmp_path, published):
 
 def test_own_models_take_no_arguments_of_checkpoints(read, state, tmp_path):
     read().save(tmp_path / "own")
-    with pytest.raises(ValueError, match="`classes` is for checkpoints of other programs"):
+    with pytest.raises(ValueError, match="`classes` is for checkpoints"):
         CellTypeClassifier.from_pretrained(tmp_path / "own", classes=CLASSES)
     with pytest.raises(BundleError, match="holds a CellTypeClassifier, not a MaskedAutoencoder"):
         MaskedAutoencoder.from_pretrained(tmp_path / "own")

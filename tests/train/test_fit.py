@@ -155,7 +155,7 @@ def test_no_checkpoint_unless_asked(tmp_path, monkeypatch):
 
 def test_resuming_another_run_is_refused(tmp_path):
     build().train(1, **OPTIONS, checkpoint_dir=tmp_path)
-    with pytest.raises(ValueError, match="its seed is 0, of this run it is 7"):
+    with pytest.raises(ValueError, match="its seed is 0, of this one 7"):
         build().train(2, **OPTIONS, rng=7, resume_from=tmp_path)
     with pytest.raises(ValueError, match="its model is"):
         build(n_latent=4).train(2, **OPTIONS, resume_from=tmp_path)

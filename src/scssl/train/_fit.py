@@ -266,7 +266,7 @@ def _checkpoint_path(path: Path) -> Path:
     if path.name != CHECKPOINT_NAME and not inside.exists():
         found = sorted(p.name for p in path.iterdir())[:5] if path.is_dir() else "no such folder"
         raise BundleError(
-            f"No {CHECKPOINT_NAME} in {path} ({found}). Pass the `checkpoint_dir` of the run to resume."
+            f"There is no {CHECKPOINT_NAME} in {path} ({found}). Pass the checkpoint_dir of the run."
         )
     return inside if inside.exists() else path
 

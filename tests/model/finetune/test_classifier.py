@@ -388,7 +388,7 @@ def test_unknown_labels_when_training_on(source, adata, tmp_path):
         ({"head": "deep"}, ValueError, "`head` must be 'linear' or 'mlp', found 'deep'"),
         ({"loss": "mse"}, ValueError, "`loss` must be 'ce' or 'supcon'"),
         ({"supcon_temperature": 0}, ValueError, "`supcon_temperature` must be a positive number"),
-        ({"freeze": 7}, ValueError, "layers from 0 to 3, found 7"),
+        ({"freeze": 7}, ValueError, "0 to 3 layers, found 7"),
         ({"class_weight": "even"}, ValueError, "`class_weight` must be"),
         ({"class_weight": {"B": 1}}, ValueError, "names 'B'; there are"),
         ({"class_weight": {"type 1": -1}}, ValueError, "must be a positive number"),

@@ -502,7 +502,7 @@ def test_counts_are_resampled_with_the_library_of_rna():
 @pytest.mark.parametrize(
     ("views", "match"),
     [
-        ({"adt": "mask"}, "for 'adt', but the modalities are 'rna', 'protein'"),
+        ({"adt": "mask"}, "for 'adt'; there are 'rna', 'protein'"),
         ({"protein": BinomialThinning()}, "resamples counts, which is for RNA only"),
         ({"protein": NeighborMix("near")}, "draws neighbours from a graph, which is for RNA only"),
     ],

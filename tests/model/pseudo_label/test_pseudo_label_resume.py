@@ -74,7 +74,7 @@ def folder(tmp_path_factory):
         (renamed, {}, 3, "setup is {"),
         (other_values, {}, 3, "data is {"),
         (the_same, {"cells_per_cluster": (25,)}, 3, 'model is "PseudoLabel'),
-        (the_same, {}, 4, "seed is 3, of this run it is 4"),
+        (the_same, {}, 4, "seed is 3, of this one 4"),
     ],
 )
 def test_clusters_of_another_run_are_refused(folder, change, options, rng, found):

@@ -56,7 +56,7 @@ class CellPLMOptions(Options):
             self.decoder_width = min(128, self.n_hidden)
         if self.n_hidden % self.n_heads or self.n_hidden % N_GROUPS:
             raise ValueError(
-                f"`n_hidden`={self.n_hidden} must be a multiple of {N_GROUPS} and of `n_heads`={self.n_heads}."
+                f"`n_hidden` must be a multiple of {N_GROUPS} and of n_heads={self.n_heads}, found {self.n_hidden}."
             )
         if self.objective == "kl" and self.latent == "ae":
             raise ValueError('objective="kl" needs a divergence: latent="vae" or "gmvae".')
