@@ -31,7 +31,7 @@ from _scib import scib
 from sklearn.decomposition import PCA
 
 import scssl
-from scssl.nn._mlp import effective_rank
+from scssl.nn import effective_rank
 
 DATA = [
     "pbmc3k",

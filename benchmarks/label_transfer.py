@@ -39,7 +39,7 @@ from sklearn.decomposition import PCA
 from sklearn.metrics import roc_auc_score
 
 import scssl
-from scssl.tl._label_transfer import Reference
+from scssl.tl import Reference
 
 TITLES = {"pca": "PCA-50", "autoencoder": "autoencoder"}
 HELD_OUT = "held_out"

@@ -28,7 +28,7 @@ from sklearn.decomposition import PCA
 
 import scssl
 from scssl._scores import class_table, scores_of
-from scssl.tl._protocol import make_protocol
+from scssl.tl import make_protocol
 
 DATA = ["pbmc3k", "mouse_bladder", "kang_ifnb", "scmixology_5batch", "cbmc_cite"]
 BUDGETS = [None, 20, 5, 1]

@@ -216,7 +216,7 @@ def test_ambiguous_symbols_are_reported(tmp_path, published, table, order, cells
         model.get_latent_representation(other)
     assert "58 of 60 genes of the model found" in caplog.text
     assert "58 of these by symbol" in caplog.text
-    assert "1 of these fit no gene alone (SAME)" in caplog.text
+    assert "1 of these fit no gene alone ('SAME')" in caplog.text
 
 
 def test_log_normalised_data_are_refused(read, cells):

@@ -464,7 +464,7 @@ def test_on_the_hub(hub, folder):
     assert (model.source["source"], model.source["revision"]) == (repo, commit)
     assert model.source["variant"] == "vae"
     assert "from lab/cellplm" in repr(model)
-    with pytest.raises(FileNotFoundError, match="A checkpoint of CellPLM is two files"):
+    with pytest.raises(FileNotFoundError, match="A checkpoint is two files"):
         CellPLM.from_pretrained(repo, prefix="absent")
 
 
@@ -472,7 +472,7 @@ def test_a_wrong_configuration_is_found_before_the_weights_are_fetched(folder, m
     path = folder / "20231027_85M.config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "enc_mod": "performer"}))
     monkeypatch.setattr(
-        "scssl.published._ledger.read_checkpoint", lambda *_, **__: pytest.fail("read")
+        "scssl.published._checkpoint.read_checkpoint", lambda *_, **__: pytest.fail("read")
     )
     with pytest.raises(BundleError, match="enc_mod='performer'"):
         CellPLM.from_pretrained(folder / "20231027_85M")

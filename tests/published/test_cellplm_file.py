@@ -10,7 +10,7 @@ import torch
 
 from scssl._errors import BundleError
 from scssl.published._cellplm import read_cellplm
-from scssl.published._checkpoint_file import read_checkpoint
+from scssl.published._checkpoint import read_checkpoint
 
 G = 30
 EMB = "embedder.feat_enc.emb"
@@ -338,7 +338,7 @@ def test_two_latent_spaces_or_none(made, write):
         ({"dsbn": True}, "dsbn=True; converted"),
         ({"cat_pe": True}, "cat_pe=True"),
         ({"norm": "layernorm"}, "norm='layernorm'"),
-        ({"dec_hid": 32}, "dec_hid=32 and enc_hid=16"),
+        ({"dec_hid": 32}, "dec_hid=32, which must be as enc_hid=16"),
         ({"enc_head": 3}, "enc_hid=16, which must be a multiple of 4 and of enc_head=3"),
         (
             {"enc_layers": 0},

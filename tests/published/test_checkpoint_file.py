@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from scssl._errors import BundleError
-from scssl.published._checkpoint_file import ALLOWED_GLOBALS, pickle_globals, read_checkpoint
+from scssl.published._checkpoint import ALLOWED_GLOBALS, pickle_globals, read_checkpoint
 
 
 class Evil:
@@ -150,7 +150,7 @@ def test_the_list_is_short_and_harmless():
 
 def test_the_second_lock_holds_without_the_first(path, marker, monkeypatch):
     torch.save({"state_dict": Evil(marker)}, path)
-    monkeypatch.setattr("scssl.published._checkpoint_file._refuse_globals", lambda *_: None)
+    monkeypatch.setattr("scssl.published._checkpoint._refuse_globals", lambda *_: None)
     with pytest.raises(BundleError, match="torch cannot load it"):
         read_checkpoint(path)
     assert not marker.exists()
@@ -253,3 +253,13 @@ def test_wrong_digest_no_file_and_folder(path):
         read_checkpoint(path, expected_sha256="0a0a")
     with pytest.raises(BundleError, match="cannot be read: Is a directory"):
         read_checkpoint(Path(path).parent)
+
+
+def test_a_torch_with_the_hole_in_its_reader_is_refused(path, monkeypatch):
+    torch.save({"a": torch.ones(2)}, path)
+    monkeypatch.setattr(torch, "__version__", type(torch.__version__)("2.9.1"))
+    with pytest.raises(ImportError, match=r'with torch 2\.9\.1 .*"torch>=2\.10"'):
+        read_checkpoint(path)
+    # Versions are compared as such, not as texts.
+    monkeypatch.setattr(torch, "__version__", type(torch.__version__)("2.10.0+cpu"))
+    assert read_checkpoint(path).content["a"].tolist() == [1, 1]

@@ -23,8 +23,8 @@ from scssl.data import GeneVocabulary
 from scssl.hub import CONFIG as BUNDLE_CONFIG
 from scssl.model.cellplm import FREE
 
+from ._checkpoint import Ledger, Published
 from ._gene_table import read_symbols
-from ._ledger import Ledger, Published
 from ._models import adopt, build_published
 from ._place import Place
 
@@ -84,10 +84,8 @@ def locate_cellplm(source: str | Path, prefix: str | None) -> tuple[str | Path, 
         {file.name.removesuffix(end) for end in (CONFIG, WEIGHTS) for file in path.glob(f"?*{end}")}
     )
     if len(there) > 1:
-        shown = ", ".join(there)
-        raise ValueError(
-            f"{source} holds several checkpoints ({shown}). Say which: prefix={there[0]!r}"
-        )
+        which = f"Say which: prefix={there[0]!r}"
+        raise ValueError(f"{source} holds several checkpoints ({', '.join(there)}). {which}")
     return (path, there[0]) if there else None
 
 
@@ -114,9 +112,8 @@ def cellplm_from(
     fixed = sorted(set(arguments) - set(FREE))
     if fixed:
         raise TypeError(
-            f"`{fixed[0]}` is no argument here, or given by the weights. Free are {', '.join(FREE)}. "
-            "For a model of other shape that starts from these weights: "
-            f"scssl.model.CellPLM.from_ssl_model(model, adata, {fixed[0]}=...)"
+            f"`{fixed[0]}` is no argument here, or given by the weights. Free are {', '.join(FREE)}. Of "
+            f"another shape: scssl.model.CellPLM.from_ssl_model(model, adata, {fixed[0]}=...)"
         )
     place = Place(source, prefix + WEIGHTS, revision, token)
     # The small file first: what is wrong with it is found before the download of a large one.
@@ -156,9 +153,8 @@ def _config(place: Place, prefix: str) -> Path:
         return place.beside(prefix + CONFIG)
     except (BundleError, FileNotFoundError) as error:
         raise type(error)(
-            f"{error} A checkpoint of CellPLM is two files, {prefix}{CONFIG} and {prefix}{WEIGHTS}; the "
-            "older .config.pkl is a pickle, which is not read. The configuration of 20230926_85M is in the "
-            'folder "ckpt" of OmicsML/CellPLM on GitHub.'
+            f"{error} A checkpoint is two files, {prefix}{CONFIG} and {prefix}{WEIGHTS}; a .config.pkl is "
+            'not read. That of 20230926_85M is in the folder "ckpt" of OmicsML/CellPLM on GitHub.'
         ) from error
 
 
@@ -169,26 +165,9 @@ def read_cellplm(
     variant: str = "auto",
     expected_sha256: str | None = None,
 ) -> Published:
-    """Read a published checkpoint of CellPLM.
+    """Read a checkpoint: its weights and its configuration, ``{prefix}.config.json``.
 
-    Parameters
-    ----------
-    path
-        The weights, ``{prefix}.best.ckpt``.
-    config
-        The configuration, ``{prefix}.config.json``.
-    variant
-        ``"gmvae"``, ``"vae"`` or ``"ae"``, which the tensors must then be; by default they tell it,
-        and the configuration has to agree.
-    expected_sha256
-        Digest that the weights must have.
-
-    Raises
-    ------
-    BundleError
-        If a file is not sound, the two do not belong together, or this is another network.
-    ValueError
-        If there is no such variant.
+    The tensors tell the variant, and the configuration has to agree, or `variant` says which they must be.
     """
     check_choice("variant", variant, ("auto", *VARIANTS))
     # The small file first.
@@ -265,18 +244,7 @@ class CellPLMConfig:
 
 
 def read_config(path: Path) -> CellPLMConfig:
-    """Read and check a configuration.
-
-    Parameters
-    ----------
-    path
-        ``{prefix}.config.json``.
-
-    Raises
-    ------
-    BundleError
-        If it is missing, not JSON, has no genes or sizes, or is of a network that is not converted.
-    """
+    """Read and check a configuration: one that names genes and sizes of a network that is converted."""
     # Through links: the cache of huggingface_hub is made of them.
     options = parse_json(read_bytes(path.resolve(), max_bytes=MAX_JSON_BYTES), path)
     genes = _genes(options.pop("gene_list", None), path)
@@ -284,24 +252,18 @@ def read_config(path: Path) -> CellPLMConfig:
         found = options.get(name, None if name in _NEEDED else expected)
         if found != expected:
             what = f"{name}={found!r}" if name in options else f"no {name}"
-            raise BundleError(
-                f"{path.name} has {what}; converted are networks with {name}={expected!r} "
-                "only, like the released ones."
-            )
+            only = f"converted are networks with {name}={expected!r} only, like the released ones"
+            raise BundleError(f"{path.name} has {what}; {only}.")
     n_hidden, n_layers, n_latent = (
         _size(options, name, path) for name in ("enc_hid", "enc_layers", "post_latent_dim")
     )
     n_heads = _size(options, "enc_head", path, default=8)
     if n_hidden % n_heads or n_hidden % 4:
-        raise BundleError(
-            f"{path.name} has enc_hid={n_hidden}, which must be a multiple of 4 and of enc_head="
-            f"{n_heads}."
-        )
-    if _size(options, "dec_hid", path, default=n_hidden) != n_hidden:
-        raise BundleError(
-            f"{path.name} has dec_hid={options['dec_hid']} and enc_hid={n_hidden}; converted are "
-            "networks where the two are the same."
-        )
+        must = f"must be a multiple of 4 and of enc_head={n_heads}"
+        raise BundleError(f"{path.name} has enc_hid={n_hidden}, which {must}.")
+    dec_hid = _size(options, "dec_hid", path, default=n_hidden)
+    if dec_hid != n_hidden:
+        raise BundleError(f"{path.name} has {dec_hid=}, which must be as enc_hid={n_hidden}.")
     latent = options.get("latent_mod")
     if latent is not None and latent not in VARIANTS:
         raise BundleError(f"{path.name} has latent_mod={latent!r}; known are {either(VARIANTS)}.")
@@ -334,10 +296,8 @@ def read_config(path: Path) -> CellPLMConfig:
 
 def _genes(names: Any, path: Path) -> tuple[str, ...]:
     if not isinstance(names, list) or not names:
-        raise BundleError(
-            f"{path.name} is no configuration of CellPLM: it has no gene_list, which names the rows of "
-            "the gene embedding."
-        )
+        what = "it has no gene_list, which names the rows of the gene embedding"
+        raise BundleError(f"{path.name} is no configuration of CellPLM: {what}.")
     wrong = next((i for i, n in enumerate(names) if not isinstance(n, str) or not n.strip()), None)
     if wrong is not None:
         raise BundleError(f"gene_list of {path.name} has no name in row {wrong}: {names[wrong]!r}.")
@@ -367,18 +327,16 @@ def _find_variant(ledger: Ledger, config: CellPLMConfig, variant: str) -> str:
     found = [name for name, prefix in _MARKS.items() if ledger.has(prefix)]
     if len(found) != 1 or not ledger.has("embedder.feat_enc."):
         raise BundleError(
-            f"{ledger.where} is no checkpoint of CellPLM: its tensors are "
-            f"{ledger.tensors()}. Expected are "
-            f"embedder.feat_enc.emb and one latent space out of {', '.join(_MARKS.values())}."
+            f"{ledger.where} is no checkpoint of CellPLM: its tensors are {ledger.tensors()}. Expected "
+            f"are embedder.feat_enc.emb and one latent space out of {', '.join(_MARKS.values())}."
         )
     (latent,) = found
     if variant not in ("auto", latent):
         raise BundleError(f"{ledger.where} has the tensors of variant={latent!r}, not {variant!r}.")
     if variant == "auto" and config.latent not in (None, latent):
         raise BundleError(
-            f"{config.file} says {config.latent!r}, but {ledger.where} has the tensors of {latent!r}: "
-            "they are not of one model. If you know that the genes and the other sizes are the same, "
-            f'pass variant="{latent}".'
+            f"{config.file} says {config.latent!r}, but {ledger.where} has the tensors of {latent!r}. "
+            f'If you know that genes and other sizes are the same, pass variant="{latent}".'
         )
     return latent
 

@@ -39,20 +39,8 @@ class GeneOrder:
 #: The protein-coding genes of scTab, in the order of the CELLxGENE census, which is not sorted.
 SCTAB = GeneOrder(
     19_331,
-    (
-        "ENSG00000186092",
-        "ENSG00000284733",
-        "ENSG00000284662",
-        "ENSG00000187634",
-        "ENSG00000188976",
-    ),
-    (
-        "ENSG00000288702",
-        "ENSG00000288705",
-        "ENSG00000182484",
-        "ENSG00000288622",
-        "ENSG00000285815",
-    ),
+    tuple(f"ENSG00000{n}" for n in (186092, 284733, 284662, 187634, 188976)),
+    tuple(f"ENSG00000{n}" for n in (288702, 288705, 182484, 288622, 285815)),
     (1000, "91bb8d67b7f97c2328235978e5098ad1a7b4846600c4079d0b87e824229c546b"),
 )
 
@@ -74,24 +62,10 @@ class GeneTable:
 def read_gene_table(
     table: str | Path | pd.DataFrame | Sequence[str], *, order: GeneOrder = SCTAB
 ) -> GeneTable:
-    """Read and check a table of genes.
+    """Read a table of genes: a ``.parquet``, ``.csv`` or ``.tsv`` file, a data frame, or the ids alone.
 
-    Parameters
-    ----------
-    table
-        A ``.parquet``, ``.csv`` or ``.tsv`` file or a data frame with the columns ``feature_id`` and
-        ``feature_name``, or the ids alone. Rows are in the order of the network's inputs.
-    order
-        What the table must be.
-
-    Raises
-    ------
-    BundleError
-        If the file is missing or cannot be read.
-    GeneMismatchError
-        If columns or ids are missing, ids are duplicated, or these are not the genes in their order.
-    ImportError
-        If the file is parquet and nothing is installed that reads it.
+    It has the columns ``feature_id`` and ``feature_name``, and its rows are in the order of the inputs of
+    the network, which must be `order`.
     """
     frame, digest, source = _read_frame(table)
     ids = tuple(texts(frame[ID]))
@@ -105,26 +79,13 @@ def read_symbols(
 ) -> tuple[list[str], dict[str, Any]]:
     """Symbol of each of these genes, empty where the table has none, and where they are from.
 
-    Parameters
-    ----------
-    table
-        A file or a data frame as for :func:`read_gene_table`, in any order; a data frame may have the
-        ids as its index.
-    genes
-        Ensembl ids without versions.
-
-    Raises
-    ------
-    BundleError
-        If the file is missing or cannot be read.
-    GeneMismatchError
-        If there are no symbols, or none of these genes.
+    The genes are ids without versions. The table is as for :func:`read_gene_table`, but in any order, and
+    a data frame may have the ids as its index.
     """
     frame, digest, source = _read_frame(table, ids_in_index=True)
     if SYMBOL not in frame:
         raise GeneMismatchError(
-            f"The table of symbols ({source}) has no column {SYMBOL!r}; there are: "
-            f"{some(frame.columns, 10)}."
+            f"The table of symbols ({source}) has no {SYMBOL!r}, but {some(frame.columns, 10)}."
         )
     ids = [bare_id(name) for name in texts(frame[ID])]
     by_id = dict(zip(ids, texts(frame[SYMBOL]), strict=True))
@@ -132,8 +93,8 @@ def read_symbols(
     n = sum(map(bool, symbols))
     if not n:
         raise GeneMismatchError(
-            f"The table of symbols ({source}) has none of the {len(genes):,} genes: it has ids like "
-            f"{some(ids[:3])}, these are like {some(genes[:3])}."
+            f"The table of symbols ({source}) has none of the {len(genes):,} genes, which are like "
+            f"{some(genes[:3])}; its ids are like {some(ids[:3])}."
         )
     return symbols, {"source": source, "sha256": digest, "n": n}
 
@@ -155,7 +116,7 @@ def _read_frame(
         frame = frame.rename_axis(ID).reset_index()
     if ID not in frame:
         raise GeneMismatchError(
-            f"The gene table ({source}) has no column {ID!r} with Ensembl ids; there are: "
+            f"The gene table ({source}) has no column {ID!r} with Ensembl ids, but "
             f"{some(frame.columns, 10) or 'none'}."
         )
     return frame, digest, source
@@ -169,9 +130,7 @@ def _check_ids(ids: tuple[str, ...], order: GeneOrder, source: str) -> None:
     if "" in ids:
         raise GeneMismatchError(f"The gene table ({source}) has no id in row {ids.index('')}.")
     if len(ids) != order.n_genes:
-        of_data = (
-            " It seems to be the list of genes of the data, which is longer and in another order."
-        )
+        of_data = " They seem to be those of the data, which are more and in another order."
         hint = of_data if len(ids) == 19_357 else ""
         raise GeneMismatchError(
             f"The gene table ({source}) has {len(ids):,} genes, the checkpoint {order.n_genes:,} "
@@ -180,8 +139,7 @@ def _check_ids(ids: tuple[str, ...], order: GeneOrder, source: str) -> None:
     if len(set(ids)) != len(ids):
         twice = sorted(name for name, n in Counter(ids).items() if n > 1)
         raise GeneMismatchError(
-            f"The gene table ({source}) has {len(twice):,} ids more than once "
-            f"({some(twice)}): it cannot be the order of the inputs."
+            f"The gene table ({source}) has {len(twice):,} ids more than once: {some(twice)}."
         )
     expected = dict(enumerate(order.first))
     expected |= {order.n_genes - len(order.last) + i: name for i, name in enumerate(order.last)}
@@ -194,9 +152,8 @@ def _check_ids(ids: tuple[str, ...], order: GeneOrder, source: str) -> None:
             return
         problem = f"the first {n:,} rows are not those expected"
     raise GeneMismatchError(
-        f"The gene table ({source}) is not in the order of {order.name}: {problem}. Rows must be as "
-        "they are in the var.parquet beside the checkpoints, neither sorted nor filtered, with Ensembl "
-        f"ids without version in {ID!r}."
+        f"The gene table ({source}) is not in the order of {order.name}: {problem}. Rows must be those "
+        f"of the var.parquet beside the checkpoints, in its order, with ids without version in {ID!r}."
     )
 
 
@@ -208,16 +165,13 @@ def _read_file(path: Path) -> Any:
     suffix = path.suffix.lower()
     if suffix in (".csv", ".tsv", ".txt"):
         return read_text_table(path)
+    columns = f"with the columns {ID} and {SYMBOL}"
     if suffix not in (".parquet", ".pq"):
-        raise BundleError(
-            f"{path} must be a .parquet, .csv or .tsv file with the columns {ID} and {SYMBOL}."
-        )
+        raise BundleError(f"{path} must be a .parquet, .csv or .tsv file {columns}.")
     try:
         return pd.read_parquet(path)
     except ImportError as error:
-        raise ImportError(
-            f"Reading {path.name} needs pyarrow: pip install pyarrow. Or pass the same table as .csv "
-            f"or .tsv, with the columns {ID} and {SYMBOL}."
-        ) from error
+        other = f"Or pass the same table as .csv or .tsv, {columns}."
+        raise ImportError(f"{path.name} needs pyarrow: pip install pyarrow. {other}") from error
     except (OSError, ValueError) as error:
         raise BundleError(f"{path} cannot be read as parquet: {error}") from error

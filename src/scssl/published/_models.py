@@ -14,7 +14,7 @@ from scvi import REGISTRY_KEYS
 from scssl.data import GeneVocabulary
 from scssl.model.base import SETUP, SOURCE
 
-from ._ledger import Published
+from ._checkpoint import Published
 
 if TYPE_CHECKING:
     from scssl.model.base import SSLModel

@@ -31,9 +31,7 @@ class Place:
         path = Path(source)
         if path.is_file():
             if file is not None:
-                raise ValueError(
-                    f"{source} is a file. Pass the folder that {file} is in, or leave out `file`."
-                )
+                raise ValueError(f"{source} is a file: pass its folder, or leave out `file`.")
             self.folder, file = path.parent, path.name
         elif file is None:
             raise BundleError(f"There is no file {source}.")

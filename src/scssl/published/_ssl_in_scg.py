@@ -16,8 +16,8 @@ from scssl._errors import BundleError
 from scssl.data import GeneVocabulary
 from scssl.model.base import backbone_of, get_model_class
 
+from ._checkpoint import Ledger, Published
 from ._gene_table import SCTAB, GeneOrder, read_gene_table
-from ._ledger import Ledger, Published
 from ._models import adopt, build_published, empty_registry
 from ._place import TABLE, Place
 
@@ -47,10 +47,7 @@ def masked_autoencoder_from(
     layer: str | None = None,
     **options: Any,
 ) -> Any:
-    """Masked autoencoder with the weights of a checkpoint, without data.
-
-    Arguments are those of :meth:`scssl.model.MaskedAutoencoder.from_pretrained`.
-    """
+    """Masked autoencoder without data; arguments are those of its ``from_pretrained``."""
     published, vocabulary = open_published(source, file, genes, **options)
     model = build_published(cls, vocabulary, published, layer=layer)
     adopt(model, vocabulary, published)
@@ -68,10 +65,7 @@ def classifier_from(
     layer: str | None = None,
     **options: Any,
 ) -> Any:
-    """Classifier with the encoder and the head of a checkpoint, without data.
-
-    Arguments are those of :meth:`scssl.model.CellTypeClassifier.from_pretrained`.
-    """
+    """Classifier without data, with encoder and head; arguments are those of its ``from_pretrained``."""
     published, vocabulary = open_published(source, file, genes, use_head=True, **options)
     assert published.head is not None
     names = _checked_classes(classes, len(published.head["bias"]), published.report["file"])
@@ -91,16 +85,13 @@ def classifier_from(
 def _checked_classes(classes: Sequence[str] | None, n_classes: int, file: str) -> list[str]:
     if classes is None:
         raise ValueError(
-            f"{file} has {n_classes} classes and does not name them. Pass their names in the order of "
-            "the network's outputs: classes=[...]; or read the encoder alone: "
-            "scssl.model.MaskedAutoencoder.from_pretrained"
+            f"{file} has {n_classes} classes and does not name them. Pass them in the order of the outputs, "
+            "classes=[...], or read the encoder: scssl.model.MaskedAutoencoder.from_pretrained"
         )
     names = [str(name) for name in classes]
     if isinstance(classes, str) or len(names) != n_classes:
-        found = repr(classes) if isinstance(classes, str) else f"{len(names)}"
-        raise ValueError(
-            f"{file} has {n_classes} classes; `classes` must name as many, found {found}."
-        )
+        found = repr(classes) if isinstance(classes, str) else len(names)
+        raise ValueError(f"`classes` must name the {n_classes} classes of {file}, found {found}.")
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice or not all(name.strip() for name in names):
         problem = f"{twice[0]!r} occurs more than once" if twice else "one is empty"
@@ -121,11 +112,7 @@ def open_published(
     pretext: str | None = None,
     order: GeneOrder = SCTAB,
 ) -> tuple[Published, GeneVocabulary]:
-    """Find, read and check a published checkpoint and its genes.
-
-    Arguments are those of ``from_pretrained`` and of :func:`read_published`; `order` is what the table of
-    genes must be.
-    """
+    """Find, read and check a checkpoint, and its table of genes, which must be `order`."""
     place = Place(source, file, revision, token)
     # The small file first: a wrong table is found before the download of a large one.
     genes = TABLE if genes is None else genes
@@ -157,35 +144,18 @@ def read_published(
     expected_sha256: str | None = None,
     n_genes: int = N_GENES,
 ) -> Published:
-    """Read a published checkpoint.
+    """Read a published checkpoint, of the layouts known here.
 
-    Parameters
-    ----------
-    path
-        The file.
-    legacy_output
-        Reproduce the published output of the decoder, a sigmoid.
-    use_head
-        Whether the head of a classifier is used.
-    expected_sha256
-        Digest that the file must have.
-    n_genes
-        Number of genes of the first layer, 19,331 in all files that are published.
-
-    Raises
-    ------
-    BundleError
-        If the file is not sound, or not one of the layouts known here.
+    With `legacy_output` the decoder ends in a sigmoid, as the published one; `use_head` asks for the head
+    of a classifier.
     """
     ledger = Ledger.open(path, "state_dict", n_genes=n_genes, expected_sha256=expected_sha256)
     found = _find_converter(ledger)(ledger)
     if use_head and found.head is None:
         raise BundleError(f"{ledger.where} is no classifier: it is {found.title}.")
     if legacy_output and found.family != "autoencoder":
-        raise BundleError(
-            f"legacy_output=True reproduces the sigmoid of a published autoencoder; {ledger.where} is "
-            f"{found.title}, whose output is not offered."
-        )
+        of = f"{ledger.where} is {found.title}, whose output is not offered"
+        raise BundleError(f"legacy_output=True is the sigmoid of an autoencoder; {of}.")
     if found.head is not None and not use_head:
         for key in [key for key, name in ledger.used.items() if name.startswith("head.")]:
             del ledger.used[key]
@@ -210,9 +180,8 @@ def _find_converter(ledger: Ledger) -> Callable[[Ledger], Published]:
     if "encoder.1.running_mean" in state:
         width = tuple(state["encoder.0.weight"].shape) if "encoder.0.weight" in state else "?"
         raise BundleError(
-            f"{ledger.where} is a network with batch norm in its encoder, whose first layer has shape "
-            f"{width}: the layout of the CITE-seq models, which predict proteins from selected genes "
-            "and one-hot batches. Their inputs are not published, so they are not converted."
+            f"{ledger.where} has batch norm in its encoder and a first layer of shape {width}, like the "
+            "CITE-seq models, which are not converted: their inputs (genes, batches) are not published."
         )
     for key, converter in first.items():
         if key not in state or (converter is _byol and not ledger.has("byol.")):
@@ -225,9 +194,8 @@ def _find_converter(ledger: Ledger) -> Callable[[Ledger], Published]:
         _check_width(ledger, key)
         return converter
     raise BundleError(
-        f"{ledger.where} has no layout that is known here; its tensors are "
-        f"{ledger.tensors()}. Known are autoencoders, "
-        "BYOL, Barlow Twins and cell-type classifiers of Richter et al. (2025)."
+        f"{ledger.where} has no layout that is known here; its tensors are {ledger.tensors()}. Known are "
+        "autoencoders, BYOL, Barlow Twins and cell-type classifiers of Richter et al. (2025)."
     )
 
 
@@ -238,10 +206,7 @@ def _check_width(ledger: Ledger, key: str) -> None:
     width = f"{shape[-1]:,}" if shape else "no"
     hint = ""
     if len(shape) == 2 and 0 < shape[1] - n_genes <= 50:
-        hint = (
-            f" It takes {shape[1] - n_genes} inputs besides the genes, like the models for data "
-            "integration, to which a one-hot batch is appended."
-        )
+        hint = f" {shape[1] - n_genes} are besides the genes, like the batch in models for integration."
     raise BundleError(
         f"The first layer of {ledger.where} takes {width} inputs ({key}, shape {shape}); converted are "
         f"only networks on the {n_genes:,} genes of scTab.{hint}"
