@@ -7,13 +7,14 @@ NEEDED := 3.12
 PYTHON ?=
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
+MUTANTS ?=
 UV := $(shell command -v uv 2>/dev/null)
 # Threads that wait for one another by spinning make training ten times slower on a busy machine.
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-all install format lint types docs clean
+.PHONY: help demo test test-all mutants install format lint types docs clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +30,9 @@ test: $(VENV)/.stamp-test ## the tests, without those marked slow
 
 test-all: $(VENV)/.stamp-test ## all tests, with a coverage report
 	$(TEST) --cov --cov-report=term $(PYTEST_ARGS)
+
+mutants: $(VENV)/.stamp-test ## break the source on purpose, and see that tests notice (MUTANTS="ema train": some)
+	$(BIN)/python -m tests.mutants.run $(MUTANTS)
 
 install: $(VENV)/.stamp-dev ## everything a developer needs, into .venv
 

@@ -41,6 +41,12 @@ def test_same_seed_same_bits(build):
     assert not np.array_equal(z, other)
 
 
+def test_initial_weights_are_of_the_seed(build):
+    first, again, other = (build(make_counts(), rng=seed).encoder_hash for seed in (3, 3, 4))
+    assert first == again
+    assert first != other
+
+
 def test_training_leaves_the_users_random_state(build, adata):
     model = build(adata)
     torch.manual_seed(1)

@@ -106,6 +106,36 @@ def test_calibration_is_of_cells_held_out(pair):
     assert written["ece"] == pytest.approx(calibration_error(bins))
 
 
+def test_reliability_is_of_cells_that_were_not_fitted_on(pair, monkeypatch):
+    found = Reference(
+        pair[0].obsm["X_ssl"],
+        pair[0].obs["label"].cat.codes.to_numpy(dtype=int),
+        3,
+        n_neighbors=5,
+        exact=True,
+        seed=0,
+    )
+    # Of every cell another, by which it is known again.
+    found.share = np.linspace(0.3, 0.99, len(found.share))
+    asked = []
+
+    class Watched(Platt):
+        @classmethod
+        def fit(cls, share, correct, n_neighbors):
+            fitted = super().fit(share, correct, n_neighbors)
+            fitted.seen = set(share)
+            return fitted
+
+        def __call__(self, share):
+            assert not self.seen & set(share)
+            asked.extend(share)
+            return super().__call__(share)
+
+    monkeypatch.setattr("scssl.tl._label_transfer.Platt", Watched)
+    found.calibration()
+    assert sorted(asked) == found.share.tolist()
+
+
 # --- novelty --------------------------------------------------------------------------------------
 
 

@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import Callback
 
 import scssl
 from scssl._errors import BundleError, ScsslWarning
+from scssl.augment import RandomMask
 from scssl.data.matrix import GeneStatistics
 from scssl.train import SafeCheckpointIO
 from scssl.train._devices import bfloat16_works
@@ -43,6 +44,43 @@ class At(Callback):
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
         if (trainer.current_epoch, batch_idx) == self.at:
             self.action()
+
+
+class Watched(RandomMask):
+    """A mask that keeps the state of the generator that it was last drawn from."""
+
+    def draw(self, x, rng, *, indicator=False):
+        self.state = rng.get_state().numpy().tobytes()
+        return super().draw(x, rng, indicator=indicator)
+
+
+class Watch(Callback):
+    """Of each batch: epoch, cells, loss, learning rate, and what its mask was drawn from."""
+
+    def __init__(self, mask):
+        self.mask, self.training, self.validation = mask, [], []
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        # After the step it is that of the next.
+        self.lr = trainer.optimizers[0].param_groups[0]["lr"]
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        cells, loss = batch["indices"].numpy(), float(outputs["loss"])
+        self.training.append((trainer.current_epoch, cells, loss, self.lr, self.mask.state))
+
+    def on_validation_batch_end(self, *_):
+        self.validation.append(self.mask.state)
+
+    def cells(self, epoch):
+        """Cells of an epoch in their order."""
+        return np.concatenate([cells for of, cells, *_ in self.training if of == epoch])
+
+
+def watched(max_epochs=3, **options):
+    watch = Watch(Watched())
+    model = build(masking=watch.mask)
+    model.train(max_epochs, **{**OPTIONS, **options}, callbacks=[watch])
+    return model, watch
 
 
 def same(a, b):
@@ -117,15 +155,58 @@ def test_two_interrupts_stop_at_once():
 
 def test_best_weights_are_restored():
     model = build()
-    model.train(8, **OPTIONS, lr=0.02)
+    model.train(6, **OPTIONS, lr=0.05)
     loss = model.history["validation_loss"]["validation_loss"]
     best = int(loss.idxmin())
+    # Neither the first weights nor the last are the best ones.
+    assert 0 < best < len(loss) - 1
     assert model.training_["best_epoch"] == best
     shorter = build()
-    shorter.train(best + 1, **OPTIONS, lr=0.02)
+    shorter.train(best + 1, **OPTIONS, lr=0.05)
     np.testing.assert_array_equal(
         shorter.get_latent_representation(), model.get_latent_representation()
     )
+
+
+def test_draws_of_training_differ_and_those_of_validation_stay():
+    _, watch = watched()
+    draws = [state for *_, state in watch.training]
+    assert len(draws) == len(set(draws)) == 3 * 5
+    assert len(watch.validation) == 3
+    assert len(set(watch.validation)) == 1
+    assert watch.validation[0] not in draws
+
+
+def test_every_epoch_has_an_order_of_its_own():
+    model, watch = watched()
+    orders = [watch.cells(epoch) for epoch in range(3)]
+    for order in orders:
+        np.testing.assert_array_equal(np.sort(order), model.train_indices_)
+    assert len({order.tobytes() for order in orders}) == 3
+
+
+def test_a_seed_is_that_of_split_order_and_draws():
+    (model, watch), (_, again), (other_model, other) = (watched(1, rng=seed) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(watch.cells(0), again.cells(0))
+    assert [state for *_, state in watch.training] == [state for *_, state in again.training]
+    assert watch.validation == again.validation
+    rows, other_rows = model.train_indices_, other_model.train_indices_
+    assert not np.array_equal(rows, other_rows)
+    # By place among the cells of training, which the split does not move.
+    places = np.searchsorted(rows, watch.cells(0))
+    assert not np.array_equal(places, np.searchsorted(other_rows, other.cells(0)))
+    states = {state for *_, state in watch.training} | set(watch.validation)
+    assert not states & ({state for *_, state in other.training} | set(other.validation))
+
+
+def test_losses_are_means_over_cells():
+    model, watch = watched(1, batch_size=12)
+    sizes = [len(cells) for _, cells, *_ in watch.training]
+    assert sizes == [12] * 11 + [3]
+    losses = [loss for _, _, loss, *_ in watch.training]
+    found = model.history["train_loss"]["train_loss"].iloc[0]
+    assert found == pytest.approx(np.average(losses, weights=sizes), rel=1e-6)
+    assert found != pytest.approx(np.mean(losses), rel=1e-5)
 
 
 def test_early_stopping():
@@ -213,6 +294,11 @@ def test_cosine_schedule():
     assert lr.max() <= 0.01
     assert lr[-1] == pytest.approx(1e-4, rel=0.2)
     assert (np.diff(lr[1:]) < 0).all()
+    # 5 % of 50 steps are for the warm-up.
+    _, watch = watched(10, lr_schedule="cosine", lr=0.01)
+    by_step = [lr for *_, lr, _ in watch.training]
+    assert by_step[:3] == pytest.approx([0.005, 0.01, 0.01])
+    assert (np.diff(by_step[3:]) < 0).all()
 
 
 def test_bf16():

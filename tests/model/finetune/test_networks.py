@@ -6,7 +6,9 @@ import torch
 from sklearn.metrics import f1_score
 
 from scssl.augment import RandomMask
+from scssl.data.keys import PROTEINS
 from scssl.model.finetune._classifier import CellTypeClassifierModule
+from scssl.model.finetune._protein import ProteinPredictorModule
 from scssl.model.masked_autoencoder._network import MaskedAutoencoderModule
 from scssl.train import RowAdamW
 
@@ -147,3 +149,33 @@ def test_probabilities():
     torch.testing.assert_close(p.sum(1), torch.ones(16))
     torch.testing.assert_close(p, module.head(module.embed(batch())).softmax(1))
     torch.testing.assert_close(p, module.classify(batch()), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_loss_of_proteins_is_that_of_the_measured_entries(full):
+    module = ProteinPredictorModule(
+        backbone(dropout=0.0),
+        n_genes=20,
+        n_latent=4,
+        n_proteins=5,
+        n_components=0,
+        head="linear",
+        freeze="none",
+    )
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for p in module.head.parameters():
+            p.normal_(generator=generator)
+    module.target_mean.copy_(torch.arange(5.0))
+    module.target_scale.copy_(torch.arange(1.0, 6.0))
+    tensors = batch()
+    values = torch.randn(16, 5, generator=generator) * 3
+    measured = torch.rand(16, 5, generator=generator) < 0.6
+    measured[3] = False
+    tensors[PROTEINS] = values.where(measured, torch.nan)
+    found = module.loss(tensors, full=full).loss
+    predicted = module.head(module.encode(tensors))
+    expected = (predicted - (values - torch.arange(5.0)) / torch.arange(1.0, 6.0))[measured]
+    torch.testing.assert_close(found, expected.square().mean())
+    tensors[PROTEINS] = torch.full((16, 5), torch.nan)
+    assert module.loss(tensors, full=full).loss == 0

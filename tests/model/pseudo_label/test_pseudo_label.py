@@ -12,6 +12,7 @@ from sklearn.metrics import normalized_mutual_info_score
 
 import scssl
 from scssl.data import Datasets
+from scssl.data.keys import DATASET
 from scssl.model import CellTypeClassifier, PseudoLabel
 
 from ..conftest import make_counts
@@ -95,6 +96,20 @@ def test_heads_of_a_data_set_learn_from_its_cells_alone():
     model.module.loss(batch, full=False).loss.backward()
     assert model.module.heads[0].weight.grad.abs().max() > 0
     assert model.module.heads[1].weight.grad is None
+
+
+def test_every_batch_has_as_many_cells_of_each_data_set():
+    adata = make_counts()
+    adata.obs["study"] = np.where(np.arange(adata.n_obs) < 110, "large", "small")
+    model, batches = build(adata, "study", n_rounds=1), []
+
+    class Count(Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            batches.append(np.bincount(batch[DATASET].squeeze(1), minlength=2))
+
+    model.train(**TRAIN, callbacks=[Count()])
+    assert len(batches) == 2 * 5
+    assert (np.ptp(batches, axis=1) <= 1).all()
 
 
 def test_learns_clusters_that_are_easy():
