@@ -76,7 +76,7 @@ MUTANTS = (
         "nn",
         "variance - 1 - variance.log()",
         "variance - 1 + variance.log()",
-        ("nn/test_latent.py::test_divergence_of_one_gaussian",),
+        ("nn/test_cell_transformer.py::test_divergence_of_one_gaussian",),
     ),
     # --- networks --------------------------------------------------------------------------------
     Mutant(
@@ -85,7 +85,7 @@ MUTANTS = (
         "nn",
         "torch._foreach_lerp_(slow, fast, 1 - momentum)",
         "torch._foreach_lerp_(slow, fast, momentum)",
-        ("nn/test_ema.py::test_closed_form",),
+        ("nn/test_momentum.py::test_closed_form",),
     ),
     Mutant(
         "ema_schedule",
@@ -117,7 +117,7 @@ MUTANTS = (
         "nn",
         "self.pointer.add_(n).remainder_(size)",
         "self.pointer.add_(0)",
-        ("nn/test_memory_bank.py::test_holds_the_latest_embeddings",),
+        ("nn/test_momentum.py::test_holds_the_latest_embeddings",),
     ),
     # --- masks -----------------------------------------------------------------------------------
     Mutant(
@@ -579,7 +579,7 @@ MUTANTS = (
         "augment",
         "return ((self.mutual,), (self.mutual, self.within))",
         "return ((self.within,), (self.within, self.within))",
-        ("augment/test_views_neighbors.py::test_mutual_partners_of_each_view",),
+        ("augment/test_views_mixes.py::test_mutual_partners_of_each_view",),
     ),
     Mutant(
         "not_mutual",

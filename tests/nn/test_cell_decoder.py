@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from scssl.nn._cell_decoder import CellDecoder
+from scssl.nn._cell_transformer import CellDecoder
 
 N, L, D, OUT = 9, 5, 8, 6
 

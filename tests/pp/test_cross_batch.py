@@ -710,7 +710,7 @@ def test_graphs_are_taken_as_tables_of_partners(adata):
 
 
 def test_graph_of_other_cells_is_noticed(adata, tmp_path):
-    from scssl.data.graphs._cells import check_graph_cells
+    from scssl.data.graphs._partners import check_graph_cells
 
     result = run(adata, method="mnn")
     order = np.random.default_rng(0).permutation(result.n_obs)

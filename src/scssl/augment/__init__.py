@@ -11,16 +11,19 @@ from ._by_name import (
     masking_from_config,
     remade,
 )
-from ._mask import CellMask, Hidden, Masking, RandomMask
-from ._program_masks import GeneProgramMask, GPToGPMask, GPToTFMask
+from ._mask import CellMask, GeneProgramMask, GPToGPMask, GPToTFMask, Hidden, Masking, RandomMask
 from ._programs import GenePrograms
-from ._view import Augmentation, Batch, ViewContext, Walk, two_views
-from ._view_compose import Compose, RandomApply
-from ._view_counts import BinomialThinning, NegativeBinomialNoise, PoissonResample
-from ._view_genes import CrossOver, GeneSwap
-from ._view_neighbors import MutualNeighborMix, NeighborMix
+from ._view import Augmentation, Batch, Compose, RandomApply, ViewContext, Walk, two_views
+from ._view_mixes import CrossOver, GeneSwap, MutualNeighborMix, NeighborMix
 from ._view_rows import choose_cells, take
-from ._view_values import Dropout, GaussianNoise, Mask
+from ._view_values import (
+    BinomialThinning,
+    Dropout,
+    GaussianNoise,
+    Mask,
+    NegativeBinomialNoise,
+    PoissonResample,
+)
 
 __all__ = [
     "Augmentation",

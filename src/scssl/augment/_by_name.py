@@ -8,15 +8,18 @@ from typing import Any
 
 from scssl._checks import either
 
-from ._mask import Masking, RandomMask
-from ._program_masks import GeneProgramMask, GPToGPMask, GPToTFMask
+from ._mask import GeneProgramMask, GPToGPMask, GPToTFMask, Masking, RandomMask
 from ._programs import GenePrograms
-from ._view import Augmentation
-from ._view_compose import Compose, RandomApply
-from ._view_counts import BinomialThinning, NegativeBinomialNoise, PoissonResample
-from ._view_genes import CrossOver, GeneSwap
-from ._view_neighbors import MutualNeighborMix, NeighborMix
-from ._view_values import Dropout, GaussianNoise, Mask
+from ._view import Augmentation, Compose, RandomApply
+from ._view_mixes import CrossOver, GeneSwap, MutualNeighborMix, NeighborMix
+from ._view_values import (
+    BinomialThinning,
+    Dropout,
+    GaussianNoise,
+    Mask,
+    NegativeBinomialNoise,
+    PoissonResample,
+)
 
 _MASKS: dict[str, type[Masking]] = {
     "random": RandomMask,
@@ -124,17 +127,7 @@ def remade(
     rate: float | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> Masking:
-    """A mask of this package once more, with other programmes or arguments.
-
-    Parameters
-    ----------
-    mask
-        The mask.
-    programs, rate
-        Those of the new mask, where they differ.
-    options
-        Further arguments that differ.
-    """
+    """A mask of this package once more, with other programmes, rate or further arguments."""
     arguments: dict[str, Any] = dict(mask.config())
     name = arguments.pop("name")
     known = arguments.pop("programs", None)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 
-from scssl._checks import check_number
+from scssl._checks import check_choice, check_number
+
+from ._programs import GenePrograms
 
 if TYPE_CHECKING:
     from scssl.nn import SparseRows
-
 
 # Of the distribution of rates of a mask of cells: its first shape, and the largest rate.
 _ALPHA, _CAP = 5.0, 0.9
@@ -211,3 +212,268 @@ class CellMask:
 
     def __repr__(self) -> str:
         return f"CellMask(cells={self.cells}, rate={self.rate})"
+
+
+Per = Literal["cell", "batch"]
+
+
+class _ProgramMasking(Masking):
+    """What masks by programmes share: the programmes, and draws per cell or per batch."""
+
+    needs_targets = False
+
+    def __init__(self, programs: GenePrograms, *, per: Per) -> None:
+        if not isinstance(programs, GenePrograms):
+            raise TypeError(
+                f"`programs` must be scssl.augment.GenePrograms, found {type(programs).__name__}."
+            )
+        self.programs, self.per = programs, check_choice("per", per, ("cell", "batch"))
+
+    def _n_rows(self, x: SparseRows) -> int:
+        if x.n_genes != self.programs.n_genes:
+            raise ValueError(
+                f"The programmes are positions among {self.programs.n_genes:,} genes, the batch has "
+                f"{x.n_genes:,}."
+            )
+        return x.n_cells if self.per == "cell" else 1
+
+    def _hidden(
+        self, x: SparseRows, unseen: Tensor, counted: Tensor, share: Any, *, indicator: bool
+    ) -> Hidden:
+        """Draw of what is not seen and what counts: a row per cell, or one for all."""
+        genes = x.columns.long()
+        if self.per == "cell":
+            at = x.rows * x.n_genes + genes
+            unseen_at = unseen.reshape(-1).index_select(0, at)
+            counted_at = counted.reshape(-1).index_select(0, at)
+            zero_weight = counted.float()
+        else:
+            unseen_at, counted_at = unseen[0].index_select(0, genes), counted[0][genes]
+            zero_weight = counted[0].float()
+        dense = unseen.expand(x.n_cells, -1) if indicator else None
+        return Hidden(~unseen_at, counted_at.float(), zero_weight, share, dense)
+
+    def _config(self, name: str, **arguments: Any) -> dict[str, object]:
+        return {"name": name, "programs": self.programs.to_dict(), "per": self.per, **arguments}
+
+
+class GeneProgramMask(_ProgramMasking):
+    r"""Hide whole gene programmes.
+
+    For each cell a set :math:`S` of programmes is drawn without replacement, and
+
+    .. math:: M_{ng} = 1 \text{ if } \sum_{i \in S_n} E_{ig} > 0
+
+    with :math:`E` the membership of genes in programmes :cite:p:`Richter2025`. Genes in no programme
+    are always visible and never counted.
+
+    Parameters
+    ----------
+    programs
+        The programmes.
+    rate
+        With ``rate_of="programs"``: :math:`|S| = \max(1, \mathrm{round}(r P))`, 0.25 in
+        :cite:p:`Richter2025`. With ``rate_of="genes"``: programmes are added in random order until
+        at least this share of all genes is hidden (or all programmes are).
+    rate_of
+        What the rate is a share of. The share of genes that are hidden follows from the overlap of
+        the programmes where it is a share of programmes.
+    per
+        ``"cell"``: each cell has a draw of its own. ``"batch"``: one draw for all cells of a step,
+        as in the published code.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from scssl.augment import GeneProgramMask, GenePrograms
+    >>> from scssl.nn import SparseRows
+    >>> programs = GenePrograms(["first", "second"], [[0, 1], [2, 3]], n_genes=5)
+    >>> x = SparseRows.from_tensor(torch.ones(1, 5))
+    >>> hidden = GeneProgramMask(programs, 0.5).draw(x, torch.Generator().manual_seed(0))
+    >>> int((~hidden.visible).sum())
+    2
+    """
+
+    def __init__(
+        self,
+        programs: GenePrograms,
+        rate: float = 0.25,
+        *,
+        rate_of: Literal["programs", "genes"] = "programs",
+        per: Per = "cell",
+    ) -> None:
+        super().__init__(programs, per=per)
+        self.rate = check_number("mask_rate", rate, "(0, 1)")
+        self.rate_of = check_choice("rate_of", rate_of, ("programs", "genes"))
+
+    def draw(self, x: SparseRows, rng: torch.Generator, *, indicator: bool = False) -> Hidden:
+        n_rows, device = self._n_rows(x), x.values.device
+        order = torch.rand(n_rows, len(self.programs), generator=rng, device=device).argsort(1)
+        rank = order.argsort(1)
+        if self.rate_of == "programs":
+            hidden = self.programs.cover(rank < max(1, round(self.rate * len(self.programs))))
+        else:
+            hidden = self._until_rate(rank)
+        share = hidden.float().mean(1, keepdim=True).expand(x.n_cells, 1)
+        return self._hidden(x, hidden, hidden, share, indicator=indicator)
+
+    def _until_rate(self, rank: Tensor) -> Tensor:
+        # The covered share grows with the number of programmes: bisect it, all rows at once.
+        low = torch.zeros(len(rank), 1, dtype=torch.int64, device=rank.device)
+        high = torch.full_like(low, len(self.programs))
+        while bool((high - low > 1).any()):
+            middle = (low + high) // 2
+            enough = self.programs.cover(rank < middle).float().mean(1, keepdim=True) >= self.rate
+            high = torch.where(enough, middle, high)
+            low = torch.where(enough, low, middle)
+        return self.programs.cover(rank < high)
+
+    def target_genes(self) -> Tensor:
+        return self.programs.genes.unique()
+
+    def config(self) -> dict[str, object]:
+        return self._config("gene_program", rate=self.rate, rate_of=self.rate_of)
+
+    def __repr__(self) -> str:
+        return f"GeneProgramMask({self.programs}, rate={self.rate}, per={self.per})"
+
+
+class GPToGPMask(_ProgramMasking):
+    r"""Isolated masking, gene programme to gene programme.
+
+    For each cell one programme :math:`i` is drawn. With ``mode="isolated"`` everything outside of it
+    is taken out of the input and of the target :cite:p:`Richter2025`: input
+    :math:`x \odot E_i \odot (1 - H)`, loss over the genes of :math:`i` (where :math:`H` is drawn,
+    over the hidden ones). With ``mode="complement"`` the programme is hidden and predicted from all
+    other genes: input :math:`x \odot (1 - E_i)`, loss over the genes of :math:`i`.
+
+    Parameters
+    ----------
+    programs
+        The programmes.
+    hide_fraction
+        Probability with which :math:`H` hides a gene of the programme, in isolated mode. With 0, as
+        published, input and target are the same genes, and the task is that of a plain autoencoder
+        on one programme.
+    mode
+        ``"isolated"`` or ``"complement"``.
+    per
+        ``"cell"``: each cell has a programme of its own. ``"batch"``: one for all cells of a step.
+
+    Raises
+    ------
+    ValueError
+        If ``hide_fraction`` is not in [0, 1), or given in complement mode.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from scssl.augment import GenePrograms, GPToGPMask
+    >>> from scssl.nn import SparseRows
+    >>> programs = GenePrograms(["only"], [[0, 1]], n_genes=5)
+    >>> x = SparseRows.from_tensor(torch.ones(1, 5))
+    >>> GPToGPMask(programs).draw(x, torch.Generator().manual_seed(0)).visible.tolist()
+    [True, True, False, False, False]
+    """
+
+    def __init__(
+        self,
+        programs: GenePrograms,
+        *,
+        hide_fraction: float = 0.0,
+        mode: Literal["isolated", "complement"] = "isolated",
+        per: Per = "cell",
+    ) -> None:
+        super().__init__(programs, per=per)
+        self.mode = check_choice("mode", mode, ("isolated", "complement"))
+        self.hide_fraction = check_number("hide_fraction", hide_fraction, "[0, 1)")
+        if hide_fraction and mode == "complement":
+            raise ValueError(
+                "`hide_fraction` must be 0 in complement mode, which hides the whole programme; found "
+                f"{hide_fraction}."
+            )
+
+    def draw(self, x: SparseRows, rng: torch.Generator, *, indicator: bool = False) -> Hidden:
+        n_rows, device = self._n_rows(x), x.values.device
+        program = torch.randint(len(self.programs), (n_rows,), generator=rng, device=device)
+        inside = self.programs.of(program)
+        if self.mode == "complement":
+            unseen = counted = inside
+        elif self.hide_fraction:
+            coin = torch.rand(inside.shape, generator=rng, device=device) < self.hide_fraction
+            counted = inside & coin
+            unseen = ~inside | coin
+        else:
+            counted, unseen = inside, ~inside
+        # What is visible is no thinned copy of the cell, so there is nothing to scale up.
+        return self._hidden(x, unseen, counted, 0.0, indicator=indicator)
+
+    def target_genes(self) -> Tensor:
+        return self.programs.genes.unique()
+
+    def config(self) -> dict[str, object]:
+        return self._config("gp_to_gp", hide_fraction=self.hide_fraction, mode=self.mode)
+
+    def __repr__(self) -> str:
+        return f"GPToGPMask({self.programs}, mode={self.mode}, per={self.per})"
+
+
+class GPToTFMask(_ProgramMasking):
+    r"""Isolated masking, gene programme to transcription factor.
+
+    For each cell one factor :math:`t` is drawn. The input is the cell restricted to the targets of
+    :math:`t`, :math:`t` itself taken out, and the loss is on gene :math:`t` alone
+    :cite:p:`Richter2025`: input :math:`x \odot E_t \odot (1 - e_t)`, loss on :math:`e_t`.
+
+    Parameters
+    ----------
+    programs
+        Targets of each factor, with the factors as ``targets``.
+    per
+        ``"cell"``: each cell has a factor of its own. ``"batch"``: one for all cells of a step.
+
+    Raises
+    ------
+    ValueError
+        If the programmes have no factors.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from scssl.augment import GenePrograms, GPToTFMask
+    >>> from scssl.nn import SparseRows
+    >>> programs = GenePrograms(["TF"], [[0, 1, 2]], n_genes=5, targets=[2])
+    >>> x = SparseRows.from_tensor(torch.ones(1, 5))
+    >>> hidden = GPToTFMask(programs).draw(x, torch.Generator().manual_seed(0))
+    >>> hidden.visible.tolist(), hidden.loss_weight.tolist()
+    ([True, True, False, False, False], [0.0, 0.0, 1.0, 0.0, 0.0])
+    """
+
+    needs_targets = True
+
+    def __init__(self, programs: GenePrograms, *, per: Per = "cell") -> None:
+        super().__init__(programs, per=per)
+        if programs.targets is None:
+            raise ValueError(
+                "These programmes name no transcription factors. Make them with "
+                "scssl.pp.tf_targets(adata, ...), or pass GenePrograms(..., targets=...)."
+            )
+        self._factors = programs.targets
+
+    def draw(self, x: SparseRows, rng: torch.Generator, *, indicator: bool = False) -> Hidden:
+        n_rows, device = self._n_rows(x), x.values.device
+        drawn = torch.randint(len(self.programs), (n_rows,), generator=rng, device=device)
+        factor = self._factors.to(device).index_select(0, drawn).unsqueeze(1)
+        unseen = self.programs.of(drawn).logical_not_()
+        unseen.scatter_(1, factor, value=True)
+        counted = torch.zeros_like(unseen).scatter_(1, factor, value=True)
+        return self._hidden(x, unseen, counted, 0.0, indicator=indicator)
+
+    def target_genes(self) -> Tensor:
+        return self._factors.unique()
+
+    def config(self) -> dict[str, object]:
+        return self._config("gp_to_tf")
+
+    def __repr__(self) -> str:
+        return f"GPToTFMask({self.programs}, per={self.per})"

@@ -1,16 +1,32 @@
-"""Rows of sparse batches: values cell by cell, chosen cells, two sets of entries in one batch.
+"""What views are made of: rows of sparse batches, values cell by cell, and random decisions.
 
-No operation sorts. Columns within a cell come out in any order, each at most once.
+No operation on rows sorts. Columns within a cell come out in any order, each at most once.
+
+To exchange entries between two sparse cells, both need the same decision for the same gene. A hash
+of the position gives it at stored entries only, without a random number per gene.
 """
 
 from __future__ import annotations
+
+import math
+import zlib
 
 import torch
 from torch import Tensor
 
 from scssl.nn import SparseRows, cpu
 
-from ._view import Batch
+Batch = SparseRows | Tensor
+
+
+def shape_of(x: Batch) -> tuple[int, int]:
+    """Number of cells and of genes."""
+    return (x.n_cells, x.n_genes) if isinstance(x, SparseRows) else (x.shape[0], x.shape[1])
+
+
+def device_of(x: Batch) -> torch.device:
+    """Where the batch is."""
+    return x.values.device if isinstance(x, SparseRows) else x.device
 
 
 def values_of(x: Batch) -> Tensor:
@@ -24,15 +40,7 @@ def per_value(x: Batch, of_cells: Tensor) -> Tensor:
 
 
 def with_values(x: Batch, values: Tensor) -> Batch:
-    """The same cells with other values, zeros no longer stored.
-
-    Parameters
-    ----------
-    x
-        Batch of cells.
-    values
-        Shaped as :func:`values_of`.
-    """
+    """The same cells with other values, shaped as :func:`values_of`; zeros are no longer stored."""
     return sparse_with_values(x, values) if isinstance(x, SparseRows) else values
 
 
@@ -62,17 +70,7 @@ def position_keys(x: SparseRows) -> Tensor:
 
 
 def take(x: SparseRows, cells: Tensor, kept: Tensor | None = None) -> SparseRows:
-    """Chosen cells, in this order.
-
-    Parameters
-    ----------
-    x
-        Batch of cells.
-    cells
-        Numbers of cells, int64; a cell may come several times.
-    kept
-        Which of the chosen are wanted; the others come without entries.
-    """
+    """Chosen cells, in this order, repeats allowed; without entries where not ``kept``."""
     starts = x.pointers.index_select(0, cells)
     lengths = x.pointers.diff().index_select(0, cells)
     if kept is not None:
@@ -87,15 +85,7 @@ def take(x: SparseRows, cells: Tensor, kept: Tensor | None = None) -> SparseRows
 
 
 def join(x: SparseRows, other: SparseRows) -> SparseRows:
-    """Entries of both, cell by cell; no entry may be in both.
-
-    Parameters
-    ----------
-    x
-        Batch of cells.
-    other
-        Other entries of the same cells.
-    """
+    """Entries of two batches of the same cells, cell by cell; no entry may be in both."""
     lengths, others = x.pointers.diff(), other.pointers.diff().to(x.pointers.dtype)
     pointers = _pointers(lengths + others)
     columns = x.columns.new_empty(x.n_stored + other.n_stored)
@@ -112,15 +102,7 @@ def join(x: SparseRows, other: SparseRows) -> SparseRows:
 
 
 def choose_cells(chosen: Tensor, x: Batch, other: Batch) -> Batch:
-    """Cells of ``x`` where ``chosen``, else those of ``other``.
-
-    Parameters
-    ----------
-    chosen
-        Boolean, shape ``(n_cells,)``.
-    x, other
-        Batches of as many cells and genes.
-    """
+    """Cells of ``x`` where ``chosen``, else those of ``other``."""
     if isinstance(x, SparseRows) and isinstance(other, SparseRows):
         cells = torch.arange(x.n_cells, device=chosen.device)
         return join(take(x, cells, chosen), take(other, cells, ~chosen))
@@ -128,15 +110,7 @@ def choose_cells(chosen: Tensor, x: Batch, other: Batch) -> Batch:
 
 
 def match(x: SparseRows, other: SparseRows) -> tuple[Tensor, Tensor]:
-    """Look up the entries of one batch in another.
-
-    Returns
-    -------
-    values
-        Value in ``other`` of each entry of ``x``, 0 where it has none; shape ``(x.n_stored,)``.
-    unmatched
-        Which entries of ``other`` are not in ``x``; boolean, shape ``(other.n_stored,)``.
-    """
+    """Value in ``other`` of each entry of ``x``, or 0; and which of ``other`` are not in ``x``."""
     keys, others = position_keys(x), position_keys(other)
     # A slot for each entry of the batch that says where it is among the stored ones. It needs no
     # clearing: what is read is believed only if the entry there has the key that was looked for.
@@ -155,3 +129,56 @@ def match(x: SparseRows, other: SparseRows) -> tuple[Tensor, Tensor]:
 def _pointers(lengths: Tensor) -> Tensor:
     ends = lengths.cumsum(0, dtype=lengths.dtype)
     return torch.nn.functional.pad(ends, (1, 0))
+
+
+# Odd constants of SplitMix64, as signed integers: PyTorch has 64-bit integers with a sign only.
+_FIRST = -0x40A7B892E31B1A47
+_SECOND = -0x6B2FB644ECCEEE15
+_LOW = 0xFFFFFFFF
+
+
+def scramble(key: Tensor) -> Tensor:
+    """Hash of int64 keys, uniform over all int64; overwrites ``key``."""
+    key *= _FIRST
+    key ^= (key >> 32) & _LOW
+    key *= _SECOND
+    key ^= (key >> 32) & _LOW
+    key *= _FIRST
+    return key
+
+
+def bernoulli(key: Tensor, seed: Tensor | int, probability: float) -> Tensor:
+    """Decision of each int64 key, true with this probability; another seed gives others."""
+    if probability >= 1:
+        return torch.ones_like(key, dtype=torch.bool)
+    # The hash is compared as an integer: no step to floats, and all of its bits count.
+    return scramble(key + seed) < round((probability - 0.5) * 2**64)
+
+
+def coins(shape: torch.Size | tuple[int, ...], probability: float, rng: torch.Generator) -> Tensor:
+    """Independent decisions, four for each random number, to within 1/65,536 of the probability."""
+    n = math.prod(shape)
+    if probability >= 1:
+        return torch.ones(shape, dtype=torch.bool, device=rng.device)
+    draws = torch.empty(-(-n // 4), dtype=torch.int64, device=rng.device)
+    draws.random_(-(2**63), None, generator=rng)
+    # The greatest 16-bit integer is the most that 16-bit integers can be compared with.
+    bound = min(round((probability - 0.5) * 2**16), 2**15 - 1)
+    return (draws.view(torch.int16)[:n] < bound).view(shape)
+
+
+def draw_seed(rng: torch.Generator, device: torch.device) -> Tensor:
+    """Seed for :func:`bernoulli`, which stays on the device; int64, shape ``(1,)``."""
+    return torch.randint(2**62, (1,), generator=rng, device=device)
+
+
+def key_of_names(seed: int, *names: str) -> int:
+    """Seed for the consumer of these names.
+
+    Seeds that follow each other give unrelated results, so that a position and the next seed do
+    not stand for the next position and the seed.
+    """
+    key = seed % 2**62
+    for name in ("", *names):
+        key = int(scramble(torch.tensor([key ^ zlib.crc32(name.encode())]))[0]) % 2**62
+    return key

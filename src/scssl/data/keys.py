@@ -40,13 +40,7 @@ Walk = tuple[str, ...]
 
 
 def category_key(column: str) -> str:
-    """Key of a categorical column; no column can be called like a key of the loader.
-
-    Parameters
-    ----------
-    column
-        Name of the column.
-    """
+    """Key of a categorical column; no column can be called like a key of the loader."""
     return f"category:{column}"
 
 
@@ -70,17 +64,8 @@ def partner_key(view: int, walk: Walk) -> str:
 
 
 def partner_obs_key(name: str, key: str) -> str:
-    """Key in a batch of what an array of ``obs`` says of the partners.
+    """Key in a batch of what the array ``name`` of ``obs`` says of the partners of a key.
 
-    Parameters
-    ----------
-    name
-        Name of the array.
-    key
-        Key of the partners, from :func:`partner_key`.
-
-    Examples
-    --------
     >>> from scssl.data.keys import partner_obs_key
     >>> partner_obs_key("modalities", "partner:1:mnn")
     'modalities@partner:1:mnn'
@@ -91,13 +76,6 @@ def partner_obs_key(name: str, key: str) -> str:
 def walk_of_key(key: str) -> tuple[int, Walk] | None:
     """View and walk of a key that :func:`partner_key` made; `None` for other keys of a batch.
 
-    Parameters
-    ----------
-    key
-        Key in a batch.
-
-    Examples
-    --------
     >>> from scssl.data.keys import walk_of_key
     >>> walk_of_key("partner:1:mnn/mnn_within"), walk_of_key("library")
     ((1, ('mnn', 'mnn_within')), None)

@@ -1,17 +1,132 @@
-"""The two layers as wide as the transcriptome, at a cost that hardly grows with it."""
+"""Cells as sparse rows, and the layers as wide as the transcriptome, whose cost hardly grows with it."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from scipy import sparse
 from torch import Tensor, nn
 from torch.nn import functional
 
+from scssl._checks import check_whole
+
 from . import cpu
-from ._sparse_rows import SparseRows
+
+
+@dataclass(frozen=True)
+class SparseRows:
+    """Expression of a batch of cells, stored values only.
+
+    Parameters
+    ----------
+    pointers
+        Start of each row in ``columns`` and ``values``; shape ``(n_cells + 1,)``.
+    columns
+        Gene of each stored value.
+    values
+        Stored values.
+    n_genes
+        Number of genes, stored or not.
+    """
+
+    pointers: Tensor
+    columns: Tensor
+    values: Tensor
+    n_genes: int
+
+    @classmethod
+    def from_tensor(cls, x: Tensor) -> SparseRows:
+        """Rows of a sparse CSR tensor, without a copy, or of a dense matrix."""
+        if x.layout != torch.sparse_csr:
+            rows, columns = x.nonzero(as_tuple=True)
+            counts = torch.bincount(rows, minlength=x.shape[0])
+            pointers = torch.nn.functional.pad(counts.cumsum(0), (1, 0))
+            return cls(pointers, columns, x[rows, columns], x.shape[1])
+        return cls(x.crow_indices(), x.col_indices(), x.values(), x.shape[1])
+
+    @property
+    def n_cells(self) -> int:
+        return len(self.pointers) - 1
+
+    @property
+    def n_stored(self) -> int:
+        return len(self.values)
+
+    @cached_property
+    def rows(self) -> Tensor:
+        """Cell of each stored value; int64, shape ``(n_stored,)``."""
+        cells = torch.arange(self.n_cells, device=self.pointers.device)
+        return cells.repeat_interleave(self.pointers.diff().long(), output_size=self.n_stored)
+
+    def keep(self, kept: Tensor, values: Tensor | None = None) -> SparseRows:
+        """The same cells with only the stored values where ``kept`` is true.
+
+        Parameters
+        ----------
+        kept
+            Boolean, shape ``(n_stored,)``.
+        values
+            Values to use instead of the stored ones; shape ``(n_stored,)``.
+        """
+        values = self.values if values is None else values
+        if cpu.enabled(values) and not values.requires_grad:
+            from .cpu.rows import compress
+
+            # One pass over the entries, where PyTorch takes one for each of seven operations.
+            arrays = (self.pointers, self.columns, values.contiguous(), kept.contiguous())
+            pointers, columns, found = map(torch.from_numpy, compress(*(t.numpy() for t in arrays)))
+            return SparseRows(pointers, columns, found, self.n_genes)
+        before = torch.nn.functional.pad(kept.cumsum(0, dtype=self.pointers.dtype), (1, 0))
+        where = kept.nonzero().squeeze(1)
+        return SparseRows(
+            before.index_select(0, self.pointers.long()),
+            self.columns.index_select(0, where),
+            values.index_select(0, where),
+            self.n_genes,
+        )
+
+    @classmethod
+    def stack(cls, parts: Sequence[SparseRows]) -> SparseRows:
+        """Cells of several batches of the same genes, one below the other.
+
+        Parameters
+        ----------
+        parts
+            The batches.
+        """
+        starts, pointers = 0, [parts[0].pointers[:1]]
+        for part in parts:
+            pointers.append(part.pointers[1:] + starts)
+            starts += part.n_stored
+        return cls(
+            torch.cat(pointers),
+            torch.cat([part.columns for part in parts]),
+            torch.cat([part.values for part in parts]),
+            parts[0].n_genes,
+        )
+
+    def slice(self, start: int, stop: int) -> SparseRows:
+        """Cells ``start`` to ``stop`` as views of the same storage."""
+        stop = min(stop, self.n_cells)
+        first, last = int(self.pointers[start]), int(self.pointers[stop])
+        return SparseRows(
+            self.pointers[start : stop + 1] - first,
+            self.columns[first:last],
+            self.values[first:last],
+            self.n_genes,
+        )
+
+    def to_dense(self) -> Tensor:
+        """Dense matrix ``(n_cells, n_genes)`` on the device of the rows."""
+        dense = self.values.new_zeros(self.n_cells * self.n_genes)
+        dense.index_copy_(0, self.rows * self.n_genes + self.columns, self.values)
+        return dense.view(self.n_cells, self.n_genes)
 
 
 class _SparseProduct(torch.autograd.Function):
@@ -172,3 +287,96 @@ class GeneDecoder(nn.Linear):
         if genes is None:
             return super().forward(hidden)
         return functional.linear(hidden, take_rows(self.weight, genes), take_rows(self.bias, genes))
+
+
+class GeneSampler:
+    r"""Draw part of the genes so that a sum over the part estimates the sum over all without bias.
+
+    Gene :math:`g` is drawn with probability :math:`\pi_g = \min(1, c\,q_g)`,
+    :math:`q_g = (1-\epsilon)\,\sigma_g / \sum_h \sigma_h + \epsilon / G`, and a drawn gene counts
+    :math:`1/\pi_g` (Horvitz-Thompson). :math:`\sigma_g` is the standard deviation of the gene: its
+    square is what the gene adds to the loss at the start of training, and sampling in proportion to
+    its root keeps both the variance of the loss and the largest weight low. :math:`c` is set so that
+    exactly ``n_draw`` genes are drawn each time; the draw is systematic (Madow) over a random order
+    of the genes.
+
+    Parameters
+    ----------
+    spread
+        Standard deviation of each gene, shape ``(n_genes,)``.
+    n_draw
+        Genes per draw.
+    floor
+        Share :math:`\epsilon` of the draws that is spread evenly over all genes, so that no gene
+        is without updates.
+    eligible
+        Positions of the genes that count at all, ascending; all by default. No other is drawn.
+
+    Raises
+    ------
+    ValueError
+        If ``n_draw`` is not between 1 and the number of genes.
+    """
+
+    def __init__(
+        self,
+        spread: np.ndarray,
+        n_draw: int,
+        *,
+        floor: float = 0.1,
+        eligible: np.ndarray | None = None,
+    ) -> None:
+        self.eligible = None if eligible is None else torch.from_numpy(np.asarray(eligible))
+        if eligible is not None:
+            spread = np.asarray(spread)[eligible]
+            n_draw = min(n_draw, len(spread))
+        n_genes = len(spread)
+        check_whole("n_output_genes", n_draw, 1, n_genes)
+        spread = np.asarray(spread, dtype=np.float64)
+        total = spread.sum()
+        share = spread / total if total > 0 else np.full(n_genes, 1 / n_genes)
+        self.probability = _inclusion(share * (1 - floor) + floor / n_genes, n_draw)
+        self._probability = torch.from_numpy(self.probability)
+        self.n_draw = n_draw
+
+    def draw(self, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Drawn genes, ascending, and what each counts; int64 and float32."""
+        device, n_genes = rng.device, len(self.probability)
+        if self.n_draw == n_genes:
+            return self._genes(torch.arange(n_genes, device=device)), torch.ones(
+                n_genes, device=device
+            )
+        if self._probability.device != device:
+            self._probability = self._probability.to(device)
+        probability = self._probability
+        order = torch.randperm(n_genes, generator=rng, device=device)
+        ends = probability[order].cumsum(0)
+        ends *= self.n_draw / ends[-1]
+        start = torch.rand(1, generator=rng, device=device, dtype=torch.float64)
+        ticks = start + torch.arange(self.n_draw, device=device, dtype=torch.float64)
+        # Rounding could put the last tick past the last gene, or two ticks in one gene.
+        at = torch.searchsorted(ends, ticks, right=True).clamp_(max=n_genes - 1)
+        drawn = order[at].unique()
+        return self._genes(drawn), (1 / probability[drawn]).float()
+
+    def _genes(self, drawn: Tensor) -> Tensor:
+        if self.eligible is None:
+            return drawn
+        return self.eligible.to(drawn.device).index_select(0, drawn)
+
+
+def _inclusion(share: np.ndarray, n_draw: int) -> np.ndarray:
+    """``min(1, c * share)`` with the ``c`` that makes the sum ``n_draw``."""
+    probability = np.ones_like(share)
+    free = np.ones(len(share), dtype=bool)
+    left = n_draw
+    # Genes whose probability would pass 1 are always in; the others share what is left.
+    while left > 0 and free.any():
+        scaled = share[free] * (left / share[free].sum())
+        if scaled.max() <= 1:
+            probability[free] = scaled
+            break
+        newly = np.flatnonzero(free)[scaled >= 1]
+        free[newly] = False
+        left -= len(newly)
+    return probability

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from scssl._checks import check_choice
 
-from ._batch_norm_encoder import BatchNormEncoder
-from ._sparse_rows import SparseRows
+from ._encoder import BatchNormEncoder
+from ._gene_layers import SparseRows
 
 Fusion = Literal["add", "mean", "concat", "clip"]
 FUSIONS: tuple[Fusion, ...] = ("concat", "add", "mean", "clip")

@@ -38,20 +38,7 @@ def full_precision[Objective: Callable[..., Tensor]](objective: Objective) -> Ob
 
 
 def check_pairs(at_least: int, **views: Tensor) -> None:
-    """Check that two matrices have one row for each cell.
-
-    Parameters
-    ----------
-    at_least
-        Cells that the objective needs.
-    views
-        The two matrices, by the names of the arguments.
-
-    Raises
-    ------
-    ValueError
-        If they are no matrices, have different shapes or too few rows.
-    """
+    """Check that two matrices have the same shape, one row for each cell, and enough rows."""
     (name1, first), (name2, second) = views.items()
     if first.ndim != 2 or first.shape != second.shape:
         raise ValueError(
@@ -66,19 +53,9 @@ def check_pairs(at_least: int, **views: Tensor) -> None:
 
 
 def pair_logits(z1: Tensor, z2: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """Similarities among all views of a batch.
+    """Similarities among all views of a batch, and the number of the other view of each one's cell.
 
-    Parameters
-    ----------
-    z1, z2
-        Embeddings of the two views, shape ``(n_cells, n_dimensions)``; scaled to unit length here.
-    temperature
-        Divides the cosine similarities.
-
-    Returns
-    -------
-    Similarity of each view with each, those of the second after those of the first, with negative
-    infinity for a view with itself; and for each view the number of the other view of its cell.
+    Second views come after first ones; the similarity of a view with itself is negative infinity.
     """
     z = normalize(torch.cat([z1, z2]), dim=1)
     logits = z @ z.T / temperature

@@ -8,7 +8,7 @@ from hypothesis.extra import numpy as hnp
 from scipy import sparse
 
 from scssl.data import scan_matrix
-from scssl.data.matrix import _scan as _scan
+from scssl.data.matrix import _input as _input
 
 FLOAT_KINDS = [
     "csr_matrix",
@@ -26,8 +26,8 @@ FLOAT_KINDS = [
 
 @pytest.mark.parametrize("block_values", [9, 2**17])
 def test_statistics_of_counts(stored, counts, block_values, monkeypatch, request):
-    monkeypatch.setattr(_scan, "_BLOCK_VALUES", block_values)
-    monkeypatch.setattr(_scan, "_STORED_BLOCK_VALUES", block_values)
+    monkeypatch.setattr(_input, "_BLOCK_VALUES", block_values)
+    monkeypatch.setattr(_input, "_STORED_BLOCK_VALUES", block_values)
     stats = scan_matrix(stored, where="here")
     sums = counts.sum(axis=1)[counts.sum(axis=1) > 0]
     assert (stats.where, stats.n_obs, stats.n_vars) == ("here", 57, 23)
@@ -56,7 +56,7 @@ def test_whole_numbers(kind, in_memory_kinds, counts):
 @pytest.mark.parametrize("block_values", [9, 2**17])
 @pytest.mark.parametrize("kind", FLOAT_KINDS)
 def test_names_the_first_bad_value(kind, block_values, in_memory_kinds, counts, monkeypatch):
-    monkeypatch.setattr(_scan, "_BLOCK_VALUES", block_values)
+    monkeypatch.setattr(_input, "_BLOCK_VALUES", block_values)
     counts[[50, 7, 7], [0, 20, 9]] = [np.nan, np.inf, -np.inf]
     counts[[40, 11, 11], [1, 22, 8]] = [-1, -2, -3]
     counts[30, 4] = 0.5

@@ -11,7 +11,7 @@ from scipy import sparse
 
 from scssl.data import CellContext, CellLoader, ContextOptions, open_rows
 from scssl.data.keys import SEQUENCE, TARGET
-from scssl.data.plans._tiles import Surroundings, split_tiles
+from scssl.data.plans._context import Surroundings, split_tiles
 
 
 def tissue(sizes, *, seed=0, spatial=None):

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from ._alignment import GeneAlignment
-from ._names import (
-    ENSEMBL,
+from ._kinds import ENSEMBL, bare_id, detect_id_type, mismatch_hint
+from ._vocabulary import (
+    GeneAlignment,
+    GeneVocabulary,
     Match,
     Stage,
     alias_stage,
-    bare_id,
     case_stage,
-    detect_id_type,
     exact_stage,
     match_in_stages,
-    mismatch_hint,
     version_stage,
 )
-from ._vocabulary import GeneVocabulary

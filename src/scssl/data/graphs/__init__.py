@@ -2,5 +2,12 @@
 
 from __future__ import annotations
 
-from ._cells import batch_codes, batch_keys, check_edges, check_graph_cells, describe_cells
-from ._partners import NeighborTable, PartnerWalks
+from ._partners import (
+    NeighborTable,
+    PartnerWalks,
+    batch_codes,
+    batch_keys,
+    check_edges,
+    check_graph_cells,
+    describe_cells,
+)

@@ -9,10 +9,16 @@ from ._blocks import (
     columns_of,
     inverse_document_frequency,
 )
-from ._input import InputDecision, find_counts, resolve_input
+from ._input import InputDecision, MatrixStats, find_counts, resolve_input, scan_matrix
 from ._pca import pca
-from ._rows import INPUT_KINDS, InputKind, csr_from_parts, normalize_rows, remap_columns
-from ._scan import MatrixStats, scan_matrix
-from ._source import RowSource, open_rows
+from ._rows import (
+    INPUT_KINDS,
+    InputKind,
+    RowSource,
+    csr_from_parts,
+    normalize_rows,
+    open_rows,
+    remap_columns,
+)
 from ._stacked import JoinedRows, SelectedRows, StackedRows
 from ._statistics import GeneStatistics, gene_statistics

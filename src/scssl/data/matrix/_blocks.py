@@ -144,20 +144,11 @@ def columns_of(
 def inverse_document_frequency(
     blocks: Iterable[sparse.csr_matrix], n_features: int, n_cells: int
 ) -> np.ndarray:
-    r"""Inverse document frequency of peaks :cite:p:`Stuart2021`. Float32, shape ``(n_features,)``.
+    r"""Inverse document frequency of peaks :cite:p:`Stuart2021`, from blocks of their counts in cells.
 
     .. math:: \mathrm{idf}_j = N / \sum_i x_{ij}
 
     and 0 for a peak without any count, of which nothing can be learnt.
-
-    Parameters
-    ----------
-    blocks
-        Counts of cells, ``(n, n_features)`` each.
-    n_features
-        Number of peaks.
-    n_cells
-        Number of cells :math:`N`.
     """
     totals = np.zeros(n_features)
     for block in blocks:

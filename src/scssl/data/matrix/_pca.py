@@ -9,8 +9,7 @@ import numpy as np
 
 from scssl._random import derive_generator
 
-from ._rows import normalize_rows
-from ._source import RowSource
+from ._rows import RowSource, normalize_rows
 
 if TYPE_CHECKING:
     from scipy import sparse
@@ -62,28 +61,11 @@ def pca(
     n_pcs: int,
     seed: int,
 ) -> np.ndarray:
-    """Scores of the leading principal components of log-normalised expression.
+    """Scores of the leading principal components of log-normalised expression; float32.
 
-    Randomised subspace iteration :cite:p:`Halko2011` on the covariance of the genes. The mean is
-    taken off the products and not off the values, so that zeros stay zeros.
-
-    Parameters
-    ----------
-    source
-        Cells.
-    input_kind
-        What their values are.
-    columns
-        Genes to use, after normalisation over all of them; all by default.
-    n_pcs
-        Components; no more than there are cells less one, or genes.
-    seed
-        Seed of the first directions.
-
-    Returns
-    -------
-    numpy.ndarray
-        Float32 ``(n_cells, n_components)``.
+    Randomised subspace iteration :cite:p:`Halko2011` on the covariance of the genes, of which `columns`
+    are used, after normalisation over all. The mean is taken off the products and not off the values, so
+    that zeros stay zeros. There are no more components than genes, or cells less one.
     """
     blocks = _Blocks(source, input_kind, columns)
     n_cells, n_genes = blocks.n_cells, blocks.n_genes

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import sparse
 
-from ._rows import csr_from_parts
-from ._source import RowSource
+from ._rows import RowSource, csr_from_parts
 
 if TYPE_CHECKING:
     from scssl.data.genes import GeneAlignment

@@ -29,15 +29,7 @@ class GeneStatistics:
 
 
 def gene_statistics(loader: Any, *, max_cells: int = 20_000) -> GeneStatistics:
-    """Statistics of each gene over the cells of a loader.
-
-    Parameters
-    ----------
-    loader
-        Batches of cells in random order.
-    max_cells
-        Cells to look at.
-    """
+    """Statistics of each gene over the first `max_cells` cells of a loader in random order."""
     total, square, natural, stored = np.zeros((4, loader.n_genes))
     n = 0
     for batch in loader:

@@ -3,6 +3,5 @@
 from __future__ import annotations
 
 from ._context import CellContext, ContextOptions
-from ._orders import BalancedPlan, OneGroupPlan, SequentialPlan, ShuffledPlan
-from ._plan import BatchPlan
+from ._plan import BalancedPlan, BatchPlan, OneGroupPlan, SequentialPlan, ShuffledPlan
 from ._split import train_validation_split

@@ -23,11 +23,6 @@ def enabled(*tensors: Tensor | None) -> bool:
     """Whether compiled kernels take these tensors: float32 on the CPU, and not through a compiler.
 
     Set the environment variable ``SCSSL_NO_KERNELS=1`` to do without.
-
-    Parameters
-    ----------
-    *tensors
-        What they compute with; `None` is left out.
     """
     return (
         # Compilers look into PyTorch's operations, not into these.

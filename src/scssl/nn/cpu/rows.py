@@ -99,14 +99,8 @@ def in_threads(kernel: Callable[..., None], ends: Sequence[int], *arguments: Any
     of which waits for work in a loop that keeps the cores from the other. A thread costs a tenth of a
     millisecond.
 
-    Parameters
-    ----------
-    kernel
-        Takes the first row and the one after the last, then the arguments. Lets go of the interpreter.
-    ends
-        Where ranges start, and where the last one ends.
-    *arguments
-        Of the kernel.
+    Ranges are between neighbouring `ends`. The kernel takes the first row and the one after the last,
+    then the arguments, and lets go of the interpreter.
     """
     failed: list[BaseException] = []
 
@@ -131,17 +125,7 @@ def in_threads(kernel: Callable[..., None], ends: Sequence[int], *arguments: Any
 def transposed_product(
     pointers: np.ndarray, cells: np.ndarray, values: np.ndarray, dense: np.ndarray, out: np.ndarray
 ) -> None:
-    """``out = X.T @ dense`` for X compressed by gene.
-
-    Parameters
-    ----------
-    pointers, cells, values
-        X: start of each gene, and cell and value of each entry.
-    dense
-        Shape ``(n_cells, width)``.
-    out
-        Shape ``(n_genes, width)``, overwritten.
-    """
+    """``out = X.T @ dense`` for X compressed by gene; overwrites ``out``."""
     n_threads = max(1, min(torch.get_num_threads(), len(cells) * dense.shape[1] // _WORK))
     # As many entries for each, which genes have very different numbers of.
     shares = np.linspace(0, len(cells), n_threads + 1)[1:-1]
@@ -152,15 +136,7 @@ def transposed_product(
 def compress(
     pointers: np.ndarray, columns: np.ndarray, values: np.ndarray, kept: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Compressed rows with some of their entries.
-
-    Parameters
-    ----------
-    pointers, columns, values
-        Start of each row, and column and value of each entry.
-    kept
-        Which entries; boolean.
-    """
+    """Compressed rows with the entries that are ``kept``."""
     out = np.empty_like(pointers), np.empty_like(columns), np.empty_like(values)
     n = _compress(pointers, columns, values, kept, *out)
     return out[0], out[1][:n], out[2][:n]
@@ -181,16 +157,8 @@ def adamw_rows(
 ) -> None:
     """AdamW on some rows of a matrix, each with its own count of steps, in one pass over memory.
 
-    Parameters
-    ----------
-    rows
-        Rows to update, each at most once.
-    gradient
-        Of these rows, shape ``(n_rows, width)``.
-    weight, first, second, steps
-        Matrix, its moments and the count of each row; updated.
-    lr, betas, eps, weight_decay
-        As in :class:`torch.optim.AdamW`.
+    Each row comes at most once, and ``gradient`` is of these only; matrix, moments and counts are
+    updated.
     """
     steps[rows] += 1
     count = steps[rows].astype(np.float64)

@@ -224,21 +224,7 @@ def _by_rows(kernel: Callable[..., None], n_rows: int, *arguments: Any) -> None:
 def mask(
     x: SparseRows, applied: Tensor, rate: float, divisor: float, rng: torch.Generator
 ) -> SparseRows:
-    """Hide entries of some cells, and divide what is left of these.
-
-    Parameters
-    ----------
-    x
-        Batch of cells, float32.
-    applied
-        Which cells.
-    rate
-        Probability to hide an entry.
-    divisor
-        Of the entries that stay.
-    rng
-        Generator.
-    """
+    """Hide entries of the ``applied`` cells with probability ``rate``, and divide what is left of these."""
     arrays = [t.numpy() for t in (x.pointers, x.columns, x.values.contiguous())]
     out = [np.empty_like(a) for a in arrays]
     drawn = (applied.numpy(), _seed(rng), _bound(rate), np.float32(divisor))
@@ -255,23 +241,7 @@ def noise(
     clip: bool,
     rng: torch.Generator,
 ) -> Tensor:
-    """Dense matrix with normal noise on a share of the genes of some cells.
-
-    Parameters
-    ----------
-    x
-        Batch of cells, float32.
-    applied
-        Which cells.
-    rate
-        Probability of noise, for each gene.
-    scale
-        Its standard deviation.
-    clip
-        Whether to raise to 0 what is below it in these cells.
-    rng
-        Generator.
-    """
+    """Dense matrix with noise on a share of the genes of the ``applied`` cells, raised to 0 with ``clip``."""
     drawn = (applied.numpy(), _seed(rng), _bound(rate), np.float32(scale), clip)
     if isinstance(x, SparseRows):
         out = x.values.new_empty(x.n_cells, x.n_genes)
@@ -287,22 +257,9 @@ def noise(
 def swap(
     x: Tensor, applied: Tensor, gene_at: Tensor, centre: Tensor, rate: float, rng: torch.Generator
 ) -> Tensor:
-    """Exchange the values of pairs of genes of some cells.
+    """Exchange the values of pairs of genes of some cells, each pair with probability ``rate``.
 
-    Parameters
-    ----------
-    x
-        Batch of cells.
-    applied
-        Which cells.
-    gene_at
-        Genes in the order of the ring.
-    centre
-        Sum of the places of the two genes of a pair, for each cell.
-    rate
-        Probability to exchange a pair.
-    rng
-        Generator.
+    ``gene_at``: genes in the order of a ring; ``centre``: sum of the places of the two of a pair.
     """
     x = x.contiguous()
     out = torch.empty_like(x)
@@ -314,23 +271,7 @@ def swap(
 def exchange(
     x: Tensor, other: Tensor, partner: Tensor, applied: Tensor, rate: float, rng: torch.Generator
 ) -> Tensor:
-    """Entries of partners in place of the own ones of some cells.
-
-    Parameters
-    ----------
-    x
-        Batch of cells.
-    other
-        Batch in which the partners are.
-    partner
-        Number of each cell's partner.
-    applied
-        Which cells.
-    rate
-        Probability that an entry comes from the partner.
-    rng
-        Generator.
-    """
+    """Entries of ``partner`` cells in ``other`` in place of the own ones, with probability ``rate``."""
     x, other = x.contiguous(), other.contiguous()
     out = torch.empty_like(x)
     arrays = (t.numpy() for t in (x, other, partner, applied))

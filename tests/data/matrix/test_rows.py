@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from scssl.data import RowSource, open_rows
-from scssl.data.matrix import _source as _source
+from scssl.data.matrix import _rows as _rows
 
 
 def assert_canonical(block: sparse.csr_matrix, dense: np.ndarray) -> None:
@@ -36,8 +36,8 @@ def test_reads_rows_in_the_order_asked_for(stored, counts, rows):
 
 
 def test_small_pieces_give_the_same_block(stored, counts, monkeypatch):
-    monkeypatch.setattr(_source, "_BLOCK_VALUES", 12)
-    monkeypatch.setattr(_source, "_GAP_VALUES", 8)
+    monkeypatch.setattr(_rows, "_BLOCK_VALUES", 12)
+    monkeypatch.setattr(_rows, "_GAP_VALUES", 8)
     rows = np.random.default_rng(1).integers(0, 57, 30)
     assert_canonical(open_rows(stored).read(rows), counts[rows])
 
@@ -45,7 +45,7 @@ def test_small_pieces_give_the_same_block(stored, counts, monkeypatch):
 @given(rows=st.lists(st.integers(0, 56), max_size=80), gap=st.integers(0, 40))
 def test_runs_cover_every_row_once(rows, gap):
     starts = np.unique(np.asarray(rows, dtype=np.int64)) * 10
-    runs = list(_source._runs(starts, starts + 10, gap=gap, limit=50))
+    runs = list(_rows._runs(starts, starts + 10, gap=gap, limit=50))
     covered = [i for first, last in runs for i in range(first, last)]
     assert covered == list(range(len(starts)))
     for first, last in runs:

@@ -1,10 +1,10 @@
-"""One list of genes out of those of several data sets."""
+"""Kinds of gene names, why those of two data sets do not match, and one list out of several."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -12,10 +12,126 @@ import pandas as pd
 from scssl._checks import some
 from scssl._errors import GeneMismatchError, warn
 
-from ._names import KINDS, bare_id, mismatch_hint
-
 if TYPE_CHECKING:
     from ._vocabulary import GeneVocabulary
+
+IdType = Literal["ensembl", "symbol", "unknown"]
+
+#: Stable ids of Ensembl genomes; fly and worm keep those of their own data bases.
+ENSEMBL = re.compile(r"(ENS[A-Z]{0,6}G\d{11}|FBgn\d{7}|WBGene\d{8})(\.\d+)?")
+_PLACEHOLDER = re.compile(r"(?i)(gene|var|feature|g)?[_-]?\d+")
+
+#: What the kinds of names are called in messages.
+KINDS = {"ensembl": "Ensembl ids", "symbol": "gene symbols", "unknown": "placeholders"}
+
+
+def bare_ids(names: pd.Index) -> pd.Index:
+    """Ensembl ids without their versions; other names as they are."""
+    return pd.Index([bare_id(name) for name in names], dtype=object)
+
+
+def bare_id(name: str) -> str:
+    """An Ensembl id without its version; other names as they are."""
+    match = ENSEMBL.fullmatch(name)
+    return name if match is None else match[1]
+
+
+def detect_id_type(names: Sequence[str] | np.ndarray) -> IdType:
+    """``"ensembl"``, ``"symbol"`` or, for numbers and placeholders, ``"unknown"``."""
+    sample = names[:: max(1, len(names) // 1000)]
+    if np.mean([ENSEMBL.fullmatch(name) is not None for name in sample]) > 0.5:
+        return "ensembl"
+    if np.mean([_PLACEHOLDER.fullmatch(name) is not None for name in sample]) > 0.5:
+        return "unknown"
+    return "symbol"
+
+
+_VERSION = re.compile(r"\.\d+$")
+
+
+class _Fix(NamedTuple):
+    reason: str
+    rename: Callable[[str], str]
+    line: str
+
+
+_FIXES = (
+    _Fix(
+        "the names of the data carry version suffixes ('ENSG00000167286.9')",
+        lambda name: _VERSION.sub("", name),
+        r'adata.var_names = adata.var_names.str.replace(r"\.\d+$", "", regex=True)',
+    ),
+    _Fix(
+        "the names differ in white space",
+        str.strip,
+        "adata.var_names = adata.var_names.str.strip()",
+    ),
+    _Fix(
+        "the names differ in case, which often means another species (human CD3D, mouse Cd3d): "
+        "map orthologues then (scssl.pp.map_orthologs); if the species is the same",
+        str.upper,
+        "adata.var_names = adata.var_names.str.upper()",
+    ),
+    _Fix(
+        "the names differ in case, which often means another species (mouse Cd3d, human CD3D): "
+        "map orthologues then (scssl.pp.map_orthologs); if the species is the same",
+        str.capitalize,
+        "adata.var_names = adata.var_names.str.capitalize()",
+    ),
+)
+_MODEL_VERSIONED = (
+    'versioned = {name.split(".")[0]: name for name in model.genes.names}; '
+    'adata.var_names = [versioned.get(name.split(".")[0], name) for name in adata.var_names]'
+)
+
+
+def mismatch_hint(
+    model: np.ndarray, query: np.ndarray, n_matched: int, *, id_types: tuple[str, str]
+) -> str:
+    """Most likely reason why names of data do not match a model, with the line that mends it."""
+    if id_types[0] != id_types[1]:
+        hint = (
+            f"The model knows {KINDS[id_types[0]]}, the data has {KINDS[id_types[1]]}. If the data "
+            'has the others in a column of adata.var: adata.var_names = adata.var["<that column>"]'
+        )
+        if "unknown" in id_types:
+            return hint
+        return (
+            f"{hint}; with a table of both: scssl.pp.match_genes(adata, model, synonyms={{<name in the "
+            "data>: <name in the model>, ...})"
+        )
+
+    gains = [_n_common(model, [fix.rename(name) for name in query]) for fix in _FIXES]
+    best = int(np.argmax(gains))
+    bare_model = [_VERSION.sub("", name) for name in model]
+    bare_query = [_VERSION.sub("", name) for name in query]
+    if id_types[0] == "ensembl" and _n_common(bare_model, bare_query) > max(n_matched, gains[best]):
+        return (
+            "The Ensembl ids of the model carry other version suffixes ('ENSG00000167286.9') than "
+            f"those of the data; match them without: {_MODEL_VERSIONED}"
+        )
+    if gains[best] > n_matched:
+        fix = _FIXES[best]
+        return f"It seems that {fix.reason}: {fix.line}"
+
+    if id_types[0] == "ensembl":
+        prefixes = [re.match(r"[A-Za-z]+", str(names[0])) for names in (model, query)]
+        found = [prefix.group() for prefix in prefixes if prefix]
+        if len(set(found)) == 2:
+            return (
+                f"The ids begin with {found[0]} in the model and {found[1]} in the data: these are "
+                "different species; map orthologues first: scssl.pp.map_orthologs(adata, table, "
+                "from_species=..., to_species=...)"
+            )
+    return (
+        "If the data really shares so few genes with the model, lower `min_overlap`; otherwise "
+        "check that model and data are of the same species and annotation."
+    )
+
+
+def _n_common(left: np.ndarray | list[str], right: np.ndarray | list[str]) -> int:
+    return int(pd.Index(left).unique().isin(right).sum())
+
 
 _PREFIX = re.compile(r"ENS[A-Z]*G(?=\d)|FBgn|WBGene")
 # Share of the genes of a list that differ from others in case only, above which there is a warning.
