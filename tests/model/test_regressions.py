@@ -268,7 +268,7 @@ def test_setup_arguments(kwargs, error, message):
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"gradient_clip": -1}, "`gradient_clip` must be a positive number or None"),
+        ({"gradient_clip": -1}, '`gradient_clip` must be a positive number, None or "auto"'),
         ({"weight_decay": np.inf}, r"`weight_decay` must be a number in \[0, inf\)"),
         ({"n_output_genes": 10.7}, "`n_output_genes` must be"),
         ({"precision": "bf16-true", "accelerator": "cpu"}, "bf16-mixed"),
@@ -291,7 +291,9 @@ def test_cells_without_any_gene_of_the_model_are_flagged():
     x[3, :60] = 0
     x[3, 70] = 5
     query.X = x.tocsr()
-    with pytest.warns(ScsslWarning, match="1 of 150 cells have no value in any gene of the model"):
+    with pytest.warns(
+        ScsslWarning, match="1 of 150 cells have no value in any gene of the model: all get"
+    ):
         model.get_latent_representation(query)
 
 

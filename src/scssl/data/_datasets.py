@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import pandas as pd
 
-from scssl._checks import check_choice
 from scssl.data.genes import GeneVocabulary
 
 if TYPE_CHECKING:
@@ -92,9 +91,11 @@ class Datasets:
         elif not isinstance(genes, str):
             self.genes = GeneVocabulary(genes)
         else:
-            combine = getattr(
-                GeneVocabulary, check_choice("genes", genes, ("intersection", "union"))
-            )
+            if genes not in ("intersection", "union"):
+                raise ValueError(
+                    f'`genes` must be "intersection", "union" or a list of genes, found {genes!r}.'
+                )
+            combine = getattr(GeneVocabulary, genes)
             self.genes = combine({n: a.var_names.astype(str) for n, a in self._datasets.items()})
         self.handle = self._make_handle(list(obs_keys))
 

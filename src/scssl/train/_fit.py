@@ -242,7 +242,8 @@ def has_lone_cell(module: SSLModule, plan: BatchPlan) -> bool:
         return False
     if plan.batch_size < 2:
         raise ValueError(
-            "The loss or batch normalisation is of several cells: batch_size=1 is one too few."
+            "The loss or batch normalisation is of several cells: at least 2 are needed per step, found "
+            "batch_size=1."
         )
     return plan.has_lone_cell
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from scssl._checks import check_choice, check_number, check_whole
+from scssl._checks import check_choice, check_number, check_whole, is_number
 from scssl._random import RNG
 
 from ._devices import n_processes
@@ -43,7 +43,11 @@ class TrainOptions:
             check_whole(name, getattr(self, name))
         check_number("lr", self.lr, "(0, inf)")
         check_number("weight_decay", self.weight_decay, "[0, inf)")
-        check_number("gradient_clip", self.gradient_clip, "(0, inf)", none=True)
+        clip = self.gradient_clip
+        if clip is not None and not (is_number(clip) and 0 < clip < float("inf")):
+            raise ValueError(
+                f'`gradient_clip` must be a positive number, None or "auto", found {clip!r}.'
+            )
         check_choice("lr_schedule", self.lr_schedule, get_args(Schedule))
 
     @classmethod

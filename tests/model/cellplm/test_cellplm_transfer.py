@@ -102,7 +102,7 @@ def test_labels_of_which_none_comes_twice_are_no_pairs(adata):
     own = adata.copy()
     own.obs["barcode"] = own.obs_names
     model = build(own, {**TISSUE, "labels_key": "barcode"}, objective="supcon")
-    with pytest.raises(ValueError, match=r'adata.obs\["barcode"\] has no two'):
+    with pytest.raises(ValueError, match=r'"barcode"\] has no two. Is it the column'):
         model.train(**TRAIN)
 
 

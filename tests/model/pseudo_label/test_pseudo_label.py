@@ -349,10 +349,13 @@ def test_fine_tuning():
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        ({"cells_per_cluster": ()}, r"must be a list of cells per cluster, .*; found \(\)\."),
+        (
+            {"cells_per_cluster": ()},
+            r"must be a list of cells per cluster, one for each partition.*; found \(\)\.",
+        ),
         (
             {"cells_per_cluster": 50},
-            r"must be a list of cells per cluster, such as .*; found 50\.",
+            r"must be a list of cells per cluster, .* such as .*; found 50\.",
         ),
         ({"cells_per_cluster": "50"}, r"must be a list of cells per cluster, .*; found '50'\."),
         (

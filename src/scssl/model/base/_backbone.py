@@ -154,6 +154,7 @@ def gene_columns(
     unknown = [name for name in genes if name not in position]
     if unknown:
         raise KeyError(
-            f"The model has no {some(unknown)}; its genes are like {some(vocabulary.names[:3])}."
+            f"The model has no gene {some(unknown)}; its genes are like {some(vocabulary.names[:3])} "
+            "(model.genes.names)."
         )
     return torch.tensor([position[name] for name in genes], dtype=torch.int64, device=device)

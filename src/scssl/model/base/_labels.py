@@ -82,10 +82,14 @@ def checked_weights(weights: Any, classes: Sequence[str]) -> Any:
     if weights is None or (isinstance(weights, str) and weights == "balanced"):
         return weights
     if not isinstance(weights, Mapping):
-        raise ValueError(f"`class_weight` must be None, 'balanced' or a dict, found {weights!r}.")
+        raise ValueError(
+            f"`class_weight` must be None, 'balanced' or a dict of weights by class, found {weights!r}."
+        )
     unknown = sorted({str(name) for name in weights} - set(classes))
     if unknown:
-        raise ValueError(f"`class_weight` names {some(unknown)}; there are {some(classes, 50)}.")
+        raise ValueError(
+            f"`class_weight` names {some(unknown)}, which is no class; there are {some(classes, 50)}."
+        )
     return {
         str(name): check_number(f"class_weight[{str(name)!r}]", value, "(0, inf)")
         for name, value in weights.items()

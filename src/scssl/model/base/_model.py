@@ -431,7 +431,8 @@ class SSLModel(BaseModelClass):
             out = out[back]
         if n_empty and data.alignment is not None:
             warn(
-                f"{n_empty:,} of {len(rows):,} cells have no value in any gene of the model: all the same."
+                f"{n_empty:,} of {len(rows):,} cells have no value in any gene of the model: all "
+                "get the same result."
             )
         return out
 
@@ -890,7 +891,9 @@ class SSLModel(BaseModelClass):
         try:
             model_class: Any = get_model_class(str(name))
         except ValueError as error:
-            raise BundleError(f"{dir_path} holds a model unknown here. {error}") from error
+            raise BundleError(
+                f"{dir_path} holds a model that this scssl does not have. {error}"
+            ) from error
         if not issubclass(model_class, cls):
             raise BundleError(
                 f'{dir_path} holds a {name}: load it with scssl.model.{name}.load("{dir_path}")'

@@ -45,7 +45,7 @@ def backbone_of(model: Any, of: type | None = None) -> Backbone:
         raise TypeError(f"The weights are those of a {found}, not of a {of.__name__}.")
     if not backbone.pretrained:
         warn(
-            "The model to start from is not trained, and is worth no more than a new one: model.train()"
+            "The model to start from is not trained: this is training from scratch. Call model.train() first."
         )
     return backbone
 

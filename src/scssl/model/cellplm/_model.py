@@ -282,7 +282,8 @@ class CellPLM(DatasetsMixin):
                 codes = data.obs[LABELS]
                 if np.bincount(codes[codes >= 0]).max() < 2:
                     raise ValueError(
-                        f'objective="supcon" needs cells of the same label: adata.obs["{key}"] has no two.'
+                        f'objective="supcon" needs cells of the same label: adata.obs["{key}"] has no two. '
+                        "Is it the column you meant?"
                     )
                 # A label with one cell in a batch has no pair there.
                 data.balance = codes

@@ -383,7 +383,8 @@ class CellPLMModule(SSLModule):
         """
         if not self.options.decoder:
             raise ValueError(
-                "This model has no decoder: it embeds cells, but cannot tell their expression."
+                "This model has no decoder: it embeds cells, but cannot tell their expression. Use "
+                "get_latent_representation(), or a model with a decoder."
             )
         if cells is not None:
             z = z[cells]

@@ -82,11 +82,14 @@ def protein_table(
         names = own
     if names is None:
         raise ValueError(
-            f'No names of {where}: protein_names=[...], or adata.uns["protein_names"] = [...]'
+            f"The proteins in {where} have no names. Pass protein_names=[...], or set "
+            'adata.uns["protein_names"] = [...]'
         )
     known = [str(name) for name in names]
     if values.ndim != 2 or values.shape[1] != len(known):
-        raise ValueError(f"{where} has shape {values.shape}, but {len(known)} protein names.")
+        raise ValueError(
+            f"{where} has shape {values.shape}, but there are {len(known)} protein names."
+        )
     if len(set(known)) < len(known):
         twice = pd.Index(known)[pd.Index(known).duplicated()][0]
         raise ValueError(f"Protein names must be unique; {twice!r} occurs more than once.")

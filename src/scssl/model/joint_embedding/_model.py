@@ -390,7 +390,10 @@ class JointEmbedding(StartsFromEncoder, SSLModel):
         try:
             views_from_config(config["augmentation"])
         except ValueError as error:
-            warn(f"{error} No views are saved. To train the loaded model: model.augmentation = ...")
+            warn(
+                f"{error} No views are saved. The loaded model embeds and can be fine-tuned; to train it "
+                "further: model.augmentation = ..."
+            )
             return {**config, "augmentation": None}
         return config
 

@@ -10,7 +10,6 @@ import numpy as np
 from anndata import AnnData
 from scipy import sparse
 
-from scssl._checks import some
 from scssl.augment import GenePrograms, Masking, is_own_mask, mask_needs, masking, remade
 
 _LOGGER = logging.getLogger("scssl")
@@ -95,12 +94,15 @@ def _read_programs(adata: AnnData, key: str | None, needs: str) -> GenePrograms:
     names = list(record.get("names", ()))
     if len(names) != members.shape[1]:
         raise ValueError(
-            f'adata.uns["{key}"] has not the names of its programmes. Make them again: {_MAKE[needs]}'
+            f'adata.varm["{key}"] has {members.shape[1]} programmes, adata.uns["{key}"] names {len(names)}. '
+            f"Make them again: {_MAKE[needs]}"
         )
     targets = None
     if needs == "targets":
         if "targets" not in record:
-            raise ValueError(f'No transcription factors in adata.uns["{key}"]: {_MAKE["targets"]}')
+            raise ValueError(
+                f'adata.uns["{key}"] names no transcription factors. Make them: {_MAKE["targets"]}'
+            )
         targets = adata.var_names.get_indexer(np.asarray(record["targets"], dtype=object))
         if (targets < 0).any():
             absent = record["targets"][int(np.flatnonzero(targets < 0)[0])]
@@ -112,6 +114,7 @@ def _read_programs(adata: AnnData, key: str | None, needs: str) -> GenePrograms:
     empty = [name for name, one in zip(names, split, strict=True) if not len(one)]
     if empty:
         raise ValueError(
-            f"Programmes without a gene in `adata`: {some(empty)}. Make them again: {_MAKE[needs]}"
+            f"{len(empty)} programmes of {key!r} have no gene in `adata`, such as {empty[0]!r}. Make them "
+            f"again: {_MAKE[needs]}"
         )
     return GenePrograms(names, split, adata.n_vars, targets=targets)

@@ -153,11 +153,13 @@ class MaskedAutoencoder(SSLModel):
         self.setup.check_counts(loss)
         if output_activation not in (None, "sigmoid") or (output_activation and loss != "mse"):
             raise ValueError(
-                f"`output_activation` goes with loss='mse', and is 'sigmoid'; found {output_activation!r}."
+                "`output_activation` must be None or, with loss='mse', 'sigmoid'; found "
+                f"{output_activation!r} with {loss=}."
             )
         if encode_covariates and not (self.setup.covariate_keys() or self.setup.continuous_keys):
             raise ValueError(
-                'encode_covariates=True needs some: setup_anndata(adata, batch_key="...")'
+                "encode_covariates=True, but no batch and no covariates were set up. Name them: "
+                'setup_anndata(adata, batch_key="...")'
             )
         if preset is not None:
             check_choice("preset", preset, PRESETS)
@@ -454,8 +456,9 @@ class MaskedAutoencoder(SSLModel):
         if mask is None or is_own_mask(mask):
             return self._arguments
         warn(
-            f"The mask ({mask!r}) is not one of scssl and not saved, as it would bring code along. To train the "
-            "loaded model: scssl.model.MaskedAutoencoder.from_ssl_model(model, adata, masking=...)"
+            f"The mask ({mask!r}) is not one of scssl and not saved, as it would bring code along. The loaded model "
+            "embeds and can be fine-tuned; to train it further: "
+            "scssl.model.MaskedAutoencoder.from_ssl_model(model, adata, masking=...)"
         )
         return {**self._arguments, "masking": None}
 

@@ -193,7 +193,8 @@ class MaskedAutoencoderModule(SSLModule):
         """
         if not self.decodes:
             raise ValueError(
-                "This model has no decoder: it embeds cells, but cannot reconstruct expression."
+                "This model has no decoder: it embeds cells, but cannot reconstruct expression. Use "
+                "get_latent_representation(), or a model with a decoder."
             )
 
         def decode(z_and_covariates: Tensor) -> Tensor:

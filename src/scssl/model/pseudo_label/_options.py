@@ -19,7 +19,8 @@ from ._kmeans import Engine
 def _sizes(name: str, per: Any) -> list[int]:
     if isinstance(per, (str, bytes)) or not isinstance(per, (Sequence, np.ndarray)) or not len(per):
         raise ValueError(
-            f"`{name}` must be a list of cells per cluster, such as (200, 100, 50); found {per!r}."
+            f"`{name}` must be a list of cells per cluster, one for each partition, such as (200, 100, 50) or "
+            f"(50,); found {per!r}."
         )
     return [check_whole(f"{name}[{i}]", one, 2) for i, one in enumerate(per)]
 
