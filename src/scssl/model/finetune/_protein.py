@@ -260,7 +260,8 @@ class ProteinPredictor(FineTunedModel):
         never = [name for name, n in zip(names, np.isfinite(values).sum(0), strict=True) if n < 2]
         if never:
             raise ValueError(
-                f'{some(never)} are measured in fewer than 2 cells of adata.obsm["{obsm}"]. Leave them out.'
+                f'{len(never)} proteins are measured in fewer than 2 cells of adata.obsm["{obsm}"], such as '
+                f"{never[0]!r}. Leave them out."
             )
         return super()._checked_setup(data, {**given, "protein_names": names})
 
