@@ -49,7 +49,7 @@ types: $(VENV)/.stamp-dev ## check types
 
 docs: $(VENV)/.stamp-dev ## build the documentation into docs/_build/html, warnings as errors
 	rm -rf docs/_build/html docs/generated
-	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
+	$(BIN)/python -m sphinx -W --keep-going -j auto -b html docs docs/_build/html
 
 clean: ## remove caches and built documentation (.venv stays)
 	rm -rf docs/_build docs/generated dist htmlcov .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis
