@@ -133,14 +133,14 @@ def check_key(key: Any, name: str) -> None:
         raise TypeError(f"`{name}` must be a string that is not empty, found {key!r}.")
 
 
-def get_matrix(adata: AnnData, layer: str | None) -> tuple[Any, str]:
+def get_matrix(adata: AnnData, layer: str | None, name: str = "adata") -> tuple[Any, str]:
     """``adata.X`` or the layer of this name, and how messages call it."""
     if layer is None:
-        return adata.X, "adata.X"
+        return adata.X, f"{name}.X"
     if layer not in adata.layers:
-        found = ", ".join(repr(name) for name in adata.layers if name is not None) or "none"
-        raise KeyError(f"There is no layer {layer!r} in adata.layers; there are: {found}.")
-    return adata.layers[layer], f'adata.layers["{layer}"]'
+        found = ", ".join(repr(one) for one in adata.layers if one is not None) or "none"
+        raise KeyError(f"There is no layer {layer!r} in {name}.layers; there are: {found}.")
+    return adata.layers[layer], f'{name}.layers["{layer}"]'
 
 
 def get_embedding(

@@ -139,13 +139,16 @@ class DataSetup:
         return np.stack(columns, axis=1)
 
 
-def matrix_of(adata: AnnData, layer: str | None) -> Any:
-    """The matrix in X or a layer."""
-    matrix, where = get_matrix(adata, layer)
+def matrix_of(
+    adata: AnnData, layer: str | None, name: str = "adata", *, mend: str | None = None
+) -> Any:
+    """The matrix in X or a layer; `mend` is what to do where there is none."""
+    matrix, where = get_matrix(adata, layer, name)
     if matrix is None:
         # anndata lists X among the layers, under None.
-        there = some((name for name in adata.layers if name is not None), 20) or "none"
-        raise ValueError(f"{where} is None. Say which layer to use: layer=...; there are: {there}.")
+        there = some((one for one in adata.layers if one is not None), 20) or "none"
+        how = mend or "Say which layer to use: layer=..."
+        raise ValueError(f"{where} is None. {how}; there are: {there}.")
     return matrix
 
 
@@ -162,16 +165,22 @@ def check_anndata(adata: Any) -> None:
 
 
 def decide_input(
-    adata: AnnData, layer: str | None, stats: MatrixStats, input: str, *, by_model: bool
+    adata: AnnData,
+    layer: str | None,
+    stats: MatrixStats,
+    input: str,
+    *,
+    by_model: bool,
+    **called: str,
 ) -> InputDecision:
     """What a matrix holds; an error, if it is not what was asked for, says where that is."""
     names = {"obs_names": adata.obs_names, "var_names": adata.var_names}
-    known: Any = {**names, "by_model": by_model}
+    known: Any = {**names, "by_model": by_model, **called}
     try:
         return resolve_input(stats, input, **known)
     except ValueError:
         # Looking for counts elsewhere reads other matrices: only where there is a message to write.
-        hint = find_counts(adata, layer=layer, by_model=by_model)
+        hint = find_counts(adata, layer=layer, by_model=by_model, **called)
         return resolve_input(stats, input, raw_hint=hint, **known)
 
 
@@ -246,31 +255,31 @@ def fingerprint(adata: AnnData, stats: MatrixStats) -> dict[str, Any]:
     }
 
 
-def categories_of(adata: AnnData, key: str, *, labels: bool) -> list[str]:
+def categories_of(adata: AnnData, key: str, *, labels: bool, name: str = "adata") -> list[str]:
     values = obs_column(adata, key)
     if not labels:
-        refuse_missing(adata, values, key)
+        refuse_missing(adata, values, key, name)
     values = values[values.notna()]
     fraction = first_fraction(values)
     if fraction is not None:
         raise ValueError(
-            f'adata.obs["{key}"] holds fractions ({fraction:g}, ...), which are no categories. '
+            f'{name}.obs["{key}"] holds fractions ({fraction:g}, ...), which are no categories. '
             "Pass it in `continuous_covariate_keys`, or name another column."
         )
     found = as_strings(values).unique().sort_values()
     if len(found) > _MAX_CATEGORIES and not labels:
-        warn(f'adata.obs["{key}"] has {len(found):,} categories. Is it the column you meant?')
-    return [str(name) for name in found]
+        warn(f'{name}.obs["{key}"] has {len(found):,} categories. Is it the column you meant?')
+    return [str(one) for one in found]
 
 
-def refuse_missing(adata: AnnData, values: pd.Series, key: str) -> None:
+def refuse_missing(adata: AnnData, values: pd.Series, key: str, name: str = "adata") -> None:
     missing = values.isna()
     if missing.any():
         cell = adata.obs_names[np.flatnonzero(missing)[0]]
         raise ValueError(
-            f'adata.obs["{key}"] has {int(missing.sum()):,} missing values, the first for cell '
-            f'{cell!r}. Fill them: adata.obs["{key}"] = '
-            f'adata.obs["{key}"].astype("object").fillna("unknown")'
+            f'{name}.obs["{key}"] has {int(missing.sum()):,} missing values, the first for cell '
+            f'{cell!r}. Fill them: {name}.obs["{key}"] = '
+            f'{name}.obs["{key}"].astype("object").fillna("unknown")'
         )
 
 

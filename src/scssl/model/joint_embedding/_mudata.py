@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
@@ -145,13 +144,10 @@ def make_mudata_setup(
             )
     if batch_key is not None and batch_key not in mdata.obs.columns:
         _refuse_incomplete(mdata, cells.obs[batch_key], batch_key, names)
-    try:
-        categories = {
-            key: categories_of(cast("AnnData", cells), key, labels=key == labels_key)
-            for key in keys
-        }
-    except ValueError as error:
-        raise ValueError(re.sub(r"\badata\b", "mdata", str(error))) from error
+    categories = {
+        key: categories_of(cast("AnnData", cells), key, labels=key == labels_key, name="mdata")
+        for key in keys
+    }
     modalities, features, stats = [], [], {}
     for kind, name in names.items():
         adata = mdata.mod[name]
@@ -364,24 +360,13 @@ def check_modality(
     Returns what was found and the normalisation; that of RNA follows from the values. `new` data are
     read by a model that exists, which changes what can be done about them.
     """
-    try:
-        matrix = matrix_of(adata, setup.layer)
-    except (KeyError, ValueError) as error:
-        message = error.args[0]
-        if new:
-            message = message.replace(
-                "Say which layer to use: layer=...", f"Fill it: {setup.where} = ..."
-            )
-        message = message.replace("layer=...", f"{setup.kind}_layer=...")
-        raise type(error)(_of_modality(message, setup)) from error
+    layer_name = f"{setup.kind}_layer"
+    mend = f"Fill it: {setup.where} = ..." if new else f"Say which layer to use: {layer_name}=..."
+    matrix = matrix_of(adata, setup.layer, setup.mod, mend=mend)
     stats, kind = scan_matrix(matrix, where=setup.where), setup.normalization
     if setup.kind == "rna":
-        try:
-            decision = decide_input(adata, setup.layer, stats, input, by_model=new)
-        except ValueError as error:
-            message = _of_modality(str(error), setup)
-            # Of the arguments of setup_mudata, not of those of scanpy.
-            raise ValueError(re.sub(r"(?<!, )\blayer=", "rna_layer=", message)) from error
+        called = {"name": setup.mod, "layer_name": layer_name}
+        decision = decide_input(adata, setup.layer, stats, input, by_model=new, **called)
         kind = decision.kind
         if input == "auto":
             _LOGGER.info("Input: %s.", decision.reason)
@@ -396,11 +381,6 @@ def check_modality(
             "0].copy(); mdata.update()"
         )
     return stats, kind
-
-
-def _of_modality(message: str, setup: ModalitySetup) -> str:
-    """A message about ``adata``, about a modality."""
-    return re.sub(r"\badata\b", setup.mod, message)
 
 
 def _check_values(adata: AnnData, setup: ModalitySetup, stats: MatrixStats, new: bool) -> None:
@@ -431,8 +411,8 @@ def _check_values(adata: AnnData, setup: ModalitySetup, stats: MatrixStats, new:
     if new and (stats.n_negative or not stats.all_integer):
         # The model exists: what can change are the values.
         wanted = f"the model reads counts ({what!r})"
-        hint = find_counts(adata, layer=setup.layer, by_model=True)
-        mend = _of_modality(hint, setup) or (
+        hint = find_counts(adata, layer=setup.layer, by_model=True, name=setup.mod)
+        mend = hint or (
             f"Put the counts there that these values were made of: {where} = ..."
         )
     if stats.n_negative:
