@@ -896,7 +896,8 @@ class SSLModel(BaseModelClass):
             ) from error
         if not issubclass(model_class, cls):
             raise BundleError(
-                f'{dir_path} holds a {name}: load it with scssl.model.{name}.load("{dir_path}")'
+                f"{dir_path} holds a {name}, not a {cls.__name__}. Load it with "
+                f'scssl.model.{name}.load("{dir_path}")'
             )
         try:
             genes = GeneVocabulary.from_dict(bundle.genes)
@@ -917,7 +918,9 @@ class SSLModel(BaseModelClass):
             model.training_ = dict(config["training"])
             model.history_ = history_frames(config["history"])
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-            raise BundleError(f"{dir_path} is no sound {name}: {error}") from error
+            raise BundleError(
+                f"{dir_path} does not fit the model it says it holds ({name}): {error}"
+            ) from error
         model.module.to(device).eval()
         if adata is not None:
             model.attach(adata)

@@ -412,9 +412,7 @@ def _check_values(adata: AnnData, setup: ModalitySetup, stats: MatrixStats, new:
         # The model exists: what can change are the values.
         wanted = f"the model reads counts ({what!r})"
         hint = find_counts(adata, layer=setup.layer, by_model=True, name=setup.mod)
-        mend = hint or (
-            f"Put the counts there that these values were made of: {where} = ..."
-        )
+        mend = hint or (f"Put the counts there that these values were made of: {where} = ...")
     if stats.n_negative:
         raise ValueError(
             f"{where} has {stats.n_negative:,} negative values; the first is "
