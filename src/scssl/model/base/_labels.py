@@ -45,7 +45,8 @@ def check_label_column(adata: AnnData, key: str | None, unlabeled: str | None) -
         raise ValueError(f'No cell has a label: all of adata.obs["{key}"] is missing{aside}.')
     if names.nunique() < 2:
         raise ValueError(
-            f'adata.obs["{key}"] has one class only ({names[0]!r}). A classifier needs at least two.'
+            f'adata.obs["{key}"] has one class only ({names[0]!r}, {len(names):,} cells). A classifier '
+            "needs at least two."
         )
 
 

@@ -63,8 +63,8 @@ def sample_codes(adata: AnnData, key: str | None) -> np.ndarray:
     if values.isna().any():
         cell = adata.obs_names[np.flatnonzero(values.isna())[0]]
         raise ValueError(
-            f'adata.obs["{key}"] is missing for {int(values.isna().sum()):,} cells, such as {cell!r}. '
-            "Cells see those of their sample: each needs one."
+            f'adata.obs["{key}"] has {int(values.isna().sum()):,} missing values, the first for cell '
+            f"{cell!r}. Cells see those of their sample: each needs one."
         )
     codes: np.ndarray = pd.factorize(values, sort=True)[0].astype(np.int64)
     return codes
