@@ -154,13 +154,23 @@ def test_two_interrupts_stop_at_once():
 
 
 def test_best_weights_are_restored():
-    model = build()
-    model.train(6, **OPTIONS, lr=0.05)
+    class States(Callback):
+        def __init__(self):
+            self.of_epoch = []
+
+        def on_validation_end(self, trainer, pl_module):
+            state = pl_module.module.state_dict()
+            self.of_epoch.append({name: value.clone() for name, value in state.items()})
+
+    model, states = build(), States()
+    model.train(6, **OPTIONS, lr=0.05, callbacks=[states])
     loss = model.history["validation_loss"]["validation_loss"]
     best = int(loss.idxmin())
     # Neither the first weights nor the last are the best ones.
     assert 0 < best < len(loss) - 1
     assert model.training_["best_epoch"] == best
+    for name, value in model.module.state_dict().items():
+        assert torch.equal(value, states.of_epoch[best][name]), name
     shorter = build()
     shorter.train(best + 1, **OPTIONS, lr=0.05)
     np.testing.assert_array_equal(
