@@ -213,7 +213,7 @@ def test_edited_json_is_refused(saved, changes, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[1]", "holds a JSON list instead of an object"),
+        ("[1]", "holds a JSON list, no object"),
         ('{"a": NaN}', "NaN is not JSON"),
         ("[" * 100_000, "truncated or malformed"),
         ("{" + " " * MAX_JSON_BYTES, "more than 67,108,864 are not read"),
@@ -291,7 +291,7 @@ def test_a_failed_rename_puts_the_folder_back(tmp_path):
 def test_the_working_directory_is_not_replaced(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with (
-        pytest.raises(ValueError, match="is the working directory and cannot be replaced"),
+        pytest.raises(ValueError, match="is the working directory: save into a folder"),
         replace_folder(tmp_path, owned=[]),
     ):
         pass

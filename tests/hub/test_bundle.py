@@ -120,7 +120,7 @@ def test_a_file_is_never_replaced(tmp_path):
 
 def test_the_working_directory_is_not_replaced(folder, monkeypatch):
     monkeypatch.chdir(folder)
-    with pytest.raises(ValueError, match="is the working directory and cannot be replaced"):
+    with pytest.raises(ValueError, match="is the working directory: save into a folder"):
         write(folder, overwrite=True)
 
 

@@ -202,7 +202,7 @@ def test_copy_key_and_file(tmp_path, caplog):
     assert read.uns["mine"]["genes"]["how"].tolist() == ["case", "exact"]
     assert read.uns["mine"]["missing"].tolist() == ["X"]
     assert read.var["mine_original"].tolist() == ["lyz", "CD3D"]
-    with pytest.raises(ValueError, match="view of another AnnData"):
+    with pytest.raises(ValueError, match="`adata` is a view"):
         scssl.pp.match_genes(adata[:2], ["LYZ"])
 
 

@@ -369,7 +369,7 @@ def test_copy_and_backed(tmp_path):
     assert result.var_names.tolist() == HUMAN
 
     view = adata[:3]
-    with pytest.raises(ValueError, match="view of another AnnData.*copy=True"):
+    with pytest.raises(ValueError, match="`adata` is a view.*copy=True"):
         scssl.pp.map_orthologs(view, columns_table(), **TO_HUMAN)
     assert scssl.pp.map_orthologs(view, columns_table(), **TO_HUMAN, copy=True).shape == (3, 5)
 

@@ -94,7 +94,7 @@ def test_bad_files(adata, tmp_path):
         scssl.pp.gene_programs(adata, tmp_path / "c.gmt")
     with pytest.raises(ValueError, match="needs the columns 'program' and 'gene'"):
         scssl.pp.gene_programs(adata, pd.DataFrame({"set": ["a"], "genes": ["b"]}))
-    with pytest.raises(TypeError, match="must be a list, found the string"):
+    with pytest.raises(TypeError, match="must be a list, found 'CD3D'"):
         scssl.pp.gene_programs(adata, {"a": "CD3D"})
 
 

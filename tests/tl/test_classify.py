@@ -330,7 +330,7 @@ def test_what_is_refused():
         partly = adata.copy()
         partly.obs["label"] = partly.obs["label"].where(np.arange(adata.n_obs) > 9)
         classify(partly, "label", split=(np.arange(10), np.arange(10, 100)))
-    with pytest.raises(ValueError, match="both in the training and in the test part"):
+    with pytest.raises(ValueError, match="are in both parts of `split`"):
         classify(adata, "label", split=([0, 1], [1, 2]))
     adata.obs["one"], adata.obs["none"] = "T", np.nan
     with pytest.raises(ValueError, match=r"Needs at least two labels.*'T'"):

@@ -169,7 +169,7 @@ def test_what_is_refused():
         metrics(adata, "label", resolution=0)
     with pytest.raises(ValueError, match="each once, found \\['X_ssl', 'X_ssl'\\]"):
         metrics(adata, "label", use_rep=["X_ssl", "X_ssl"])
-    with pytest.raises(ValueError, match="n_neighbors=120 must be below the 120 cells"):
+    with pytest.raises(ValueError, match="n_neighbors=120 is more than the 119 other cells"):
         metrics(adata, "label", n_neighbors=120)
     adata.obs["one"], adata.obs["own"] = "T", adata.obs_names
     for key in ("one", "own"):

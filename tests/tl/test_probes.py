@@ -194,7 +194,9 @@ def test_test_cells_do_not_shape_what_is_learned(probe):
 def test_a_split_that_overlaps_is_refused(probe):
     adata = make()
     rows = np.arange(adata.n_obs)
-    with pytest.raises(ValueError, match=r"20 cells are both in .* `split` \(first: 'cell100'\)"):
+    with pytest.raises(
+        ValueError, match=r"20 cells are in both parts of `split` \(first: 'cell100'\)"
+    ):
         probe(adata, "label", split=(rows[:120], rows[100:]))
 
 
@@ -397,7 +399,7 @@ def test_input_that_is_refused(probe):
     with pytest.raises(KeyError, match="adata.obs has no 'cell_type'"):
         probe(adata, "cell_type")
     for use_rep in ([], ["X_ssl", "X_ssl"]):
-        with pytest.raises(ValueError, match="`use_rep` must name one or more entries"):
+        with pytest.raises(ValueError, match="`use_rep` must name entries of adata.obsm"):
             probe(adata, "label", use_rep=use_rep)
     adata.obs["one"] = "same"
     with pytest.raises(ValueError, match="at least two labels with training cells.* has 1 among 1"):
@@ -435,9 +437,7 @@ def test_no_test_cell_with_a_known_label():
     last = (adata.obs["label"] == "type 2").to_numpy()
     with (
         pytest.warns(ScsslWarning, match="left out"),
-        pytest.raises(
-            ValueError, match="No test cell has a label that is among the training cells"
-        ),
+        pytest.raises(ValueError, match="No test cell has a label that training cells have"),
     ):
         scssl.tl.knn_probe(adata, "label", split=(~last, last))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ._files import (
+    ALTERED,
     MAX_JSON_BYTES,
     check_replaceable,
     check_version,

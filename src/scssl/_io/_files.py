@@ -16,6 +16,7 @@ from typing import Any
 from scssl._errors import BundleError
 
 MAX_JSON_BYTES = 64 * 2**20
+ALTERED = "was altered after it was saved: its sha256 is not the recorded one"
 
 
 def describe_bytes(content: bytes) -> dict[str, Any]:
@@ -26,21 +27,15 @@ def describe_bytes(content: bytes) -> dict[str, Any]:
 def read_bytes(path: Path, *, expected: Any = None, max_bytes: int | None = None) -> bytes:
     """Content of the regular file ``path``, checked against :func:`describe_bytes` of what was saved.
 
-    Raises
-    ------
-    BundleError
-        When the file is missing, is a link or a device, is larger than ``max_bytes``, or is not
-        what was saved.
+    Refuses links, devices, what is larger than ``max_bytes``, and what is not what was saved.
     """
     try:
         info = path.lstat()
     except FileNotFoundError:
         raise BundleError(f"{path.name} is missing from {path.parent}.") from None
     if stat.S_ISLNK(info.st_mode):
-        raise BundleError(
-            f"{path} is a symbolic link, and only the files themselves are read. "
-            f"Copy the folder with its content: `cp -rL {path.parent} COPY`."
-        )
+        copy = f"Copy the folder with its content: `cp -rL {path.parent} COPY`"
+        raise BundleError(f"{path} is a symbolic link, which is not read. {copy}.")
     if not stat.S_ISREG(info.st_mode):
         raise BundleError(f"{path} is not a regular file.")
     if max_bytes is not None and info.st_size > max_bytes:
@@ -53,14 +48,11 @@ def read_bytes(path: Path, *, expected: Any = None, max_bytes: int | None = None
         raise BundleError(f"No size and sha256 are recorded for {path}.")
     if info.st_size != expected["size"]:
         state = "truncated" if info.st_size < expected["size"] else "altered"
-        raise BundleError(
-            f"{path} is {state}: it has {info.st_size:,} bytes, {expected['size']:,} were saved."
-        )
+        sizes = f"it has {info.st_size:,} bytes, {expected['size']:,} were saved"
+        raise BundleError(f"{path} is {state}: {sizes}.")
     content = path.read_bytes()
     if describe_bytes(content) != expected:
-        raise BundleError(
-            f"{path} was altered after it was saved: its sha256 is not the recorded one."
-        )
+        raise BundleError(f"{path} {ALTERED}.")
     return content
 
 
@@ -74,11 +66,11 @@ def parse_json(content: bytes, path: Path) -> dict[str, Any]:
         value = json.loads(content.decode("utf-8"), parse_constant=refuse)
     except (ValueError, RecursionError) as error:
         raise BundleError(
-            f"{path} is truncated or malformed: it is not readable JSON ({error})."
+            f"{path} is truncated or malformed: not readable JSON ({error})."
         ) from error
     if not isinstance(value, dict):
         raise BundleError(
-            f"{path} is malformed: it holds a JSON {type(value).__name__} instead of an object."
+            f"{path} is malformed: it holds a JSON {type(value).__name__}, no object."
         )
     return value
 
@@ -96,19 +88,17 @@ def check_version(found: Any, known: int, path: Path) -> None:
     if type(found) is not int or found < 1:
         raise BundleError(f"{path} is malformed: its format_version is {found!r}.")
     if found > known:
-        raise BundleError(
-            f"{path} has format version {found}; this version of scssl reads up to {known}. "
-            "Upgrade with `pip install --upgrade scssl`."
+        upgrade = (
+            "this version of scssl reads up to {}. Upgrade with `pip install --upgrade scssl`."
         )
+        raise BundleError(f"{path} has format version {found}; {upgrade.format(known)}")
 
 
 def check_replaceable(path: Path) -> None:
     """Raise when :func:`replace_folder` would take the working directory away."""
     path = path.resolve()
     if path.is_dir() and Path.cwd().is_relative_to(path):
-        raise ValueError(
-            f"{path} is the working directory and cannot be replaced: save into a folder inside it."
-        )
+        raise ValueError(f"{path} is the working directory: save into a folder inside it.")
 
 
 @contextmanager

@@ -25,6 +25,7 @@ import torch
 from scssl._errors import BundleError
 
 from ._files import (
+    ALTERED,
     MAX_JSON_BYTES,
     check_version,
     describe_bytes,
@@ -41,6 +42,8 @@ _NUMPY_TYPES = frozenset(
     ["bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"]
     + ["float16", "float32", "float64"]
 )
+# What decoding raises of something that was not encoded.
+_MALFORMED = (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError)
 
 
 class TensorStore:
@@ -57,9 +60,8 @@ class TensorStore:
     def add_tensor(self, tensor: torch.Tensor, path: Sequence[str | int]) -> str:
         """Name under which ``tensor`` is stored."""
         if tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized:
-            raise TypeError(
-                f"Cannot save {where(path)}: only dense tensors, found {tensor.layout} on {tensor.device}."
-            )
+            found = f"{tensor.layout} on {tensor.device}"
+            raise TypeError(f"Cannot save {where(path)}: only dense tensors, found {found}.")
         # The store keeps every tensor alive, so that an address cannot be given to another one.
         identity = (tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
         if tensor.numel() and identity in self._seen:
@@ -72,9 +74,8 @@ class TensorStore:
     def add_array(self, array: np.ndarray, path: Sequence[str | int]) -> str:
         """Name under which a copy of ``array`` is stored."""
         if array.dtype.name not in _NUMPY_TYPES:
-            raise TypeError(
-                f"Cannot save {where(path)}: an array of dtype {array.dtype} is neither numbers nor booleans."
-            )
+            what = f"an array of dtype {array.dtype} is neither numbers nor booleans"
+            raise TypeError(f"Cannot save {where(path)}: {what}.")
         native = np.array(array, dtype=array.dtype.newbyteorder("="), order="C")
         name = self._free_name(path)
         self.tensors[name] = torch.from_numpy(native)
@@ -96,9 +97,8 @@ def where(path: Sequence[str | int]) -> str:
 def encode(value: Any, store: TensorStore | None = None, path: tuple[str | int, ...] = ()) -> Any:
     """JSON form of ``value``; its tensors and arrays go to ``store`` (none are allowed without one)."""
     if len(path) > MAX_DEPTH:
-        raise ValueError(
-            f"Cannot save {where(path[:3])}…: nested more than {MAX_DEPTH} levels deep, or contains itself."
-        )
+        deep = f"nested more than {MAX_DEPTH} levels deep, or contains itself"
+        raise ValueError(f"Cannot save {where(path[:3])}…: {deep}.")
     kind = type(value)
     if value is None or kind in (bool, int, str):
         return value
@@ -125,42 +125,26 @@ def encode(value: Any, store: TensorStore | None = None, path: tuple[str | int, 
     allowed = "None, bool, int, float, str, list, tuple, dict and NumPy scalars"
     if store is not None:
         allowed += ", tensors and arrays"
-    raise TypeError(
-        f"Cannot save {where(path)}: it is a {kind.__module__}.{kind.__qualname__}; only {allowed} can be saved."
-    )
+    what = f"it is a {kind.__module__}.{kind.__qualname__}; only {allowed} can be saved"
+    raise TypeError(f"Cannot save {where(path)}: {what}.")
 
 
 def _encode_key(key: Any, path: tuple[str | int, ...]) -> Any:
     if isinstance(key, (str, int, float, tuple, np.generic)) or key is None:
         return encode(key, None, path)
-    raise TypeError(
-        f"Cannot save {where(path)}: {key!r} ({type(key).__qualname__}) cannot be saved as a key."
-    )
+    what = f"{key!r} ({type(key).__qualname__}) cannot be saved as a key"
+    raise TypeError(f"Cannot save {where(path)}: {what}.")
 
 
 def decode(value: Any, tensors: Mapping[str, torch.Tensor] | None = None) -> Any:
-    """Value whose JSON form is ``value``; the inverse of :func:`encode`.
-
-    Raises
-    ------
-    BundleError
-        When ``value`` is not something :func:`encode` writes.
-    """
+    """Value whose JSON form is ``value``: the inverse of :func:`encode`, of nothing else."""
     try:
         return _decode(value, tensors or {})
     except BundleError:
         raise
-    except (
-        KeyError,
-        TypeError,
-        ValueError,
-        AttributeError,
-        OverflowError,
-        RecursionError,
-    ) as error:
-        raise BundleError(
-            f"The saved data is malformed ({type(error).__name__}: {error})."
-        ) from error
+    except _MALFORMED as error:
+        what = f"{type(error).__name__}: {error}"
+        raise BundleError(f"The saved data is malformed ({what}).") from error
 
 
 def _decode(value: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
@@ -217,9 +201,8 @@ def tensors_from_bytes(content: bytes, path: Path) -> dict[str, torch.Tensor]:
     try:
         return safetensors.torch.load(content)
     except (safetensors.SafetensorError, KeyError, ValueError, RuntimeError) as error:
-        raise BundleError(
-            f"{path} is truncated or malformed: not a readable safetensors file ({error})."
-        ) from error
+        what = f"not a readable safetensors file ({error})"
+        raise BundleError(f"{path} is truncated or malformed: {what}.") from error
 
 
 def save_tree(tree: Any, tensors_path: str | Path, json_path: str | Path) -> None:
@@ -228,11 +211,6 @@ def save_tree(tree: Any, tensors_path: str | Path, json_path: str | Path) -> Non
     It may have dicts, lists, tuples, numbers (``inf`` and ``nan`` included), strings, booleans,
     ``None``, NumPy scalars and arrays, and tensors, nested up to 100 levels. Mappings and keys of every
     such kind come back as they were, subclasses of ``dict`` as ``dict``.
-
-    Raises
-    ------
-    TypeError
-        When something else is found; the message names its place.
     """
     store = TensorStore()
     encoded = encode(tree, store)
@@ -249,24 +227,15 @@ def save_tree(tree: Any, tensors_path: str | Path, json_path: str | Path) -> Non
 
 
 def load_tree(tensors_path: str | Path, json_path: str | Path) -> Any:
-    """Value written by :func:`save_tree` to these files; tensors come back on the CPU.
-
-    Raises
-    ------
-    BundleError
-        When a file is missing, truncated, altered, foreign or of a newer format.
-    """
+    """Value written by :func:`save_tree` to these files; tensors come back on the CPU."""
     tensors_path, json_path = Path(tensors_path), Path(json_path)
     document = parse_json(read_bytes(json_path, max_bytes=MAX_JSON_BYTES), json_path)
     if document.get("format") != TREE_FORMAT:
-        raise BundleError(
-            f"{json_path} was not written by scssl: its format is {document.get('format')!r}."
-        )
+        found = f"its format is {document.get('format')!r}"
+        raise BundleError(f"{json_path} was not written by scssl: {found}.")
     check_version(document.get("format_version"), TREE_VERSION, json_path)
     encoded = document.get("tree")
     if document.get("tree_sha256") != json_sha256(encoded):
-        raise BundleError(
-            f"{json_path} was altered after it was saved: its sha256 is not the recorded one."
-        )
+        raise BundleError(f"{json_path} {ALTERED}.")
     content = read_bytes(tensors_path, expected=document.get("tensors", {}))
     return decode(encoded, tensors_from_bytes(content, tensors_path))

@@ -62,8 +62,8 @@ def train(
     model_class = _model_class(model)
     if ssl_model is None and not model_class._learns_embeddings:
         raise ValueError(
-            f"{model} starts from a trained model ({model}.from_ssl_model). Train one with `scssl train`, "
-            "then name it here: --ssl-model my_model"
+            f"{model} starts from a trained model ({model}.from_ssl_model). Train one with `scssl train` and "
+            "name it here: --ssl-model my_model"
         )
     groups = model_options(model_class, from_ssl_model=ssl_model is not None).values()
     for option in [option for group in groups for option in group.values()]:
@@ -84,19 +84,11 @@ def train(
     trained.train(**fit)
     trained.save(out, overwrite=overwrite)
     print(trained)
-    print(
-        f"The model is in {out}. To embed cells with it:\n"
-        f"  scssl embed {file} --model {out} --out embedded.h5ad"
-    )
+    _tell_next(out, file)
 
 
 def embed(
-    file: str | Path,
-    *,
-    model: str,
-    out: str | Path,
-    overwrite: bool = False,
-    **options: Any,
+    file: str | Path, *, model: str, out: str | Path, overwrite: bool = False, **options: Any
 ) -> None:
     """Embed the cells of an .h5ad file with a trained model.
 
@@ -209,10 +201,12 @@ def convert(
     converted.save(out, overwrite=overwrite)
     print(converted)
     print(_summary(converted.source))
-    print(
-        f"The model is in {out}. To embed cells with it:\n"
-        f"  scssl embed cells.h5ad --model {out} --out embedded.h5ad"
-    )
+    _tell_next(out, "cells.h5ad")
+
+
+def _tell_next(out: str | Path, cells: str | Path) -> None:
+    print(f"The model is in {out}. To embed cells with it:")
+    print(f"  scssl embed {cells} --model {out} --out embedded.h5ad")
 
 
 def model_options(model_class: Any, *, from_ssl_model: bool) -> Groups:
@@ -261,13 +255,11 @@ def _convert_options(words: Sequence[str]) -> Groups:
 
     skip = ("source", "file", "prefix", "classes", "adata", "device", "token")
     names = ("MaskedAutoencoder", "CellTypeClassifier", "CellPLM")
-    found: Groups = {}
-    for name in names:
-        options = options_of(getattr(model, name), "from_pretrained", skip=skip)
-        for others in found.values():
-            options = {key: one for key, one in options.items() if key not in others}
-        found[f"{name}.from_pretrained"] = options
-    return found
+    readers = {name: getattr(model, name) for name in names}
+    return {
+        f"{name}.from_pretrained": options_of(one, "from_pretrained", skip=skip)
+        for name, one in readers.items()
+    }
 
 
 def typed(words: Sequence[str], flag: str) -> str | None:
@@ -368,30 +360,20 @@ def _summary(source: dict[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class Command:
-    """What is known of a command before it runs.
-
-    Parameters
-    ----------
-    function
-        What it does; its arguments are options.
-    summary
-        The same in a few words.
-    usage
-        What has to be typed.
-    examples
-        Lines to copy.
-    options
-        Further options, given what was typed.
-    list_models
-        Whether its help lists the models.
-    """
+    """What is known of a command before it runs."""
 
     function: Callable[..., None]
+    """What it does; its arguments are options."""
     summary: str
+    """The same in a few words."""
     usage: str
+    """What has to be typed."""
     examples: str = ""
+    """Lines to copy."""
     options: Callable[[Sequence[str]], Groups] | None = None
+    """Further options, given what was typed."""
     list_models: bool = False
+    """Whether its help lists the models."""
 
     def epilog(self, words: Sequence[str]) -> str:
         """What stands at the end of its help."""

@@ -86,13 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parse(words: Sequence[str]) -> tuple[str | None, dict[str, Any]]:
-    """Name of the command and the arguments that were given; no name where there is nothing to run.
-
-    Raises
-    ------
-    ValueError
-        If there is no such option, or a configuration cannot be read.
-    """
+    """Name of the command and the arguments that were given; no name where there is nothing to run."""
     parser, parsers = _parsers(words)
     name = words[0] if words else None
     if name not in COMMANDS:
@@ -143,11 +137,8 @@ def _parsers(
     words: Sequence[str],
 ) -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
     """The parser, and those of the commands, without what they read from signatures."""
-    common: Any = {
-        "formatter_class": _Help,
-        # An abbreviation today may be another option tomorrow.
-        "allow_abbrev": False,
-    }
+    # An abbreviation today may be another option tomorrow.
+    common: Any = {"formatter_class": _Help, "allow_abbrev": False}
     parser = argparse.ArgumentParser(prog="scssl", description=DESCRIPTION, **common)
     parser.add_argument("--version", action="version", version=f"scssl {version('scssl')}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
@@ -163,16 +154,10 @@ def _parsers(
         )
         own.add_argument("--debug", action="store_true", help="show the traceback of an error")
         if command.options is not None:
-            own.add_argument(
-                "--config",
-                metavar="FILE.yaml",
-                help="options from a file; what is typed goes first",
-            )
-            own.add_argument(
-                "--print-config",
-                action="store_true",
-                help="print such a file, with every option and its default, and do nothing else",
-            )
+            text = "options from a file; what is typed goes first"
+            own.add_argument("--config", metavar="FILE.yaml", help=text)
+            text = "print such a file, with every option and its default, and do nothing else"
+            own.add_argument("--print-config", action="store_true", help=text)
         parsers[name] = own
     return parser, parsers
 

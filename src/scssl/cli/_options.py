@@ -27,27 +27,15 @@ _NUMBER = {int: "a whole number", float: "a number"}
 
 @dataclass(frozen=True)
 class Option:
-    """An argument of a Python function as an option of a command.
-
-    Parameters
-    ----------
-    name
-        Name of the argument.
-    annotation
-        Its type.
-    default
-        Its default.
-    text
-        What the docstring says of it.
-    by_position
-        Whether it is typed without a name.
-    """
+    """An argument of a Python function as an option of a command."""
 
     name: str
     annotation: Any
     default: Any
     text: str
+    """What the docstring says of it."""
     by_position: bool = False
+    """Whether it is typed without a name."""
 
     @property
     def flag(self) -> str:
@@ -63,11 +51,6 @@ class Option:
     def is_switch(self) -> bool:
         """Whether it is typed without a value."""
         return bool in self._members and set(self._members) <= {bool, NoneType}
-
-    @cached_property
-    def takes_several(self) -> bool:
-        """Whether several words can follow it."""
-        return self._items is not None or self._takes_pairs
 
     @cached_property
     def _members(self) -> list[Any]:
@@ -87,13 +70,7 @@ class Option:
         return any(isinstance(one, type) and issubclass(one, Mapping) for one in origins)
 
     def read(self, given: Any) -> Any:
-        """The argument, from a word, a list of words or a mapping of words.
-
-        Raises
-        ------
-        ValueError
-            If it cannot be that.
-        """
+        """The argument, from a word, a list of words or a mapping of words; an error if it cannot be that."""
         words = given if isinstance(given, list) else [given]
         try:
             if self._takes_pairs and isinstance(given, Mapping):
@@ -104,19 +81,16 @@ class Option:
             if self._items is not None and isinstance(given, list):
                 return [_as_one_of(self._items, word) for word in words]
             if len(words) == 1 and not isinstance(words[0], Mapping):
-                return self._one_word(words[0])
+                try:
+                    return _as_one_of(self._members, words[0])
+                except ValueError:
+                    if self._items is None:
+                        raise
+                    return [_as_one_of(self._items, words[0])]
         except ValueError:
             pass
         shown = " ".join(map(str, words))
         raise ValueError(f"must be {self._expected()}, found {shown or 'nothing'}")
-
-    def _one_word(self, word: str) -> Any:
-        try:
-            return _as_one_of(self._members, word)
-        except ValueError:
-            if self._items is None:
-                raise
-            return [_as_one_of(self._items, word)]
 
     def _expected(self) -> str:
         """What it can be, for a message."""
@@ -216,18 +190,9 @@ def _anything(value: Any) -> Any:
 def options_of(
     owner: Any, method: str | None = None, *, skip: Iterable[str] = (), handed_on: bool = True
 ) -> dict[str, Option]:
-    """Options of a function, or of a method of a class.
+    """Options of a function, or of a method of a class, but for the arguments to `skip`.
 
-    Parameters
-    ----------
-    owner
-        Function or class.
-    method
-        Name of the method.
-    skip
-        Arguments that cannot be typed.
-    handed_on
-        With those of the methods of its bases that it hands ``**kwargs`` on to.
+    With those that it hands on, as ``**kwargs``, to the methods of its bases.
     """
     functions = [(owner, owner.__doc__)] if method is None else _overridden(owner, method)
     texts: dict[str, str] = {}
@@ -355,7 +320,8 @@ def add_options(group: Any, options: Mapping[str, Option], *, optional: Containe
         if option.is_switch:
             group.add_argument(option.flag, action=argparse.BooleanOptionalAction, **common)
         else:
-            common |= {"nargs": "*" if option.takes_several else None, "metavar": option.metavar}
+            several = option._items is not None or option._takes_pairs
+            common |= {"nargs": "*" if several else None, "metavar": option.metavar}
             group.add_argument(option.flag, action=_Read, option=option, **common)
 
 
@@ -369,15 +335,7 @@ def each_once(groups: Groups) -> Groups:
 
 
 def read_configuration(path: str) -> dict[str, Any]:
-    """Options in a YAML file, as the text that could be typed in their place.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        If it is no YAML file of options.
-    """
+    """Options in a YAML file, as the text that could be typed in their place."""
     import yaml  # type: ignore[import-untyped]
 
     if not Path(path).is_file():
@@ -386,9 +344,8 @@ def read_configuration(path: str) -> dict[str, Any]:
         # All scalars as text: `off` is a word here, not a truth value.
         found = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=yaml.BaseLoader) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(
-            f"{path} cannot be read as YAML: {' '.join(str(error).split())}"
-        ) from error
+        why = " ".join(str(error).split())
+        raise ValueError(f"{path} cannot be read as YAML: {why}") from error
     if not isinstance(found, dict):
         raise ValueError(f"{path} must hold options, one a line, such as `n_latent: 64`.")
     return {str(name).replace("-", "_"): value for name, value in found.items()}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from scssl._errors import BundleError
 from scssl._io import (
+    ALTERED,
     MAX_JSON_BYTES,
     check_replaceable,
     check_version,
@@ -98,12 +99,18 @@ def write_bundle(
     taken = sorted(set(_RESERVED) & set(config))
     if taken:
         raise ValueError(f"`config` has keys that the format itself uses: {', '.join(taken)}.")
+    encoded = encode(dict(config))
+    if set(encoded) != set(config):
+        # They would not stay plain JSON keys.
+        raise TypeError(
+            "The top-level keys of `config` must be strings that do not start with '$'."
+        )
     genes_content = to_json(encode(dict(genes)))
     tensors_content = tensors_to_bytes(tensors)
     document: dict[str, Any] = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
-        **_encode_config(config),
+        **encoded,
         "files": {TENSORS: describe_bytes(tensors_content), GENES: describe_bytes(genes_content)},
     }
     document["config_sha256"] = json_sha256(document)
@@ -146,38 +153,19 @@ def read_bundle(path: str | Path) -> Bundle:
 
 
 def read_document(path: Path) -> dict[str, Any]:
-    """Checked content of the ``config.json`` of a model folder, as it is in the file.
-
-    Raises
-    ------
-    BundleError
-        When it is missing, malformed, altered, foreign, or of a newer format.
-    """
+    """Checked content of the ``config.json`` of a model folder, as it is in the file."""
     _check_is_bundle(path)
     document = parse_json(read_bytes(path / CONFIG, max_bytes=MAX_JSON_BYTES), path / CONFIG)
     if document.get("format") != FORMAT:
-        raise BundleError(
-            f"{path} was not saved by scssl: the format in its {CONFIG} is {document.get('format')!r}."
-        )
+        found = f"the format in its {CONFIG} is {document.get('format')!r}"
+        raise BundleError(f"{path} was not saved by scssl: {found}.")
     check_version(document.get("format_version"), FORMAT_VERSION, path)
     if document.pop("config_sha256", None) != json_sha256(document):
-        raise BundleError(
-            f"{path / CONFIG} was altered after it was saved: its sha256 is not the recorded one."
-        )
+        raise BundleError(f"{path / CONFIG} {ALTERED}.")
     files = document.get("files")
     if not isinstance(files, dict) or set(files) != {TENSORS, GENES}:
         raise BundleError(f"{path / CONFIG} is malformed: it does not list {TENSORS} and {GENES}.")
     return document
-
-
-def _encode_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON form of ``config``, refusing top-level keys that would not stay plain JSON keys."""
-    encoded: dict[str, Any] = encode(dict(config))
-    if set(encoded) != set(config):
-        raise TypeError(
-            "The top-level keys of `config` must be strings that do not start with '$'."
-        )
-    return encoded
 
 
 def check_target(path: Path, *, overwrite: bool) -> None:
@@ -187,20 +175,18 @@ def check_target(path: Path, *, overwrite: bool) -> None:
     check_replaceable(path)
     if not path.exists() or not any(path.iterdir()):
         return
-    if not _is_ours(path):
-        raise ValueError(
-            f"{path} holds files and no scssl model, so nothing is written there: give a new folder."
-        )
+    if not is_ours(path / CONFIG):
+        raise ValueError(f"{path} holds files and no scssl model: give a new folder.")
     if not overwrite:
-        raise ValueError(
-            f'{path} already holds a model. To replace it: `model.save("{path}", overwrite=True)`.'
-        )
+        replace = f'To replace it: `model.save("{path}", overwrite=True)`'
+        raise ValueError(f"{path} already holds a model. {replace}.")
 
 
-def _is_ours(path: Path) -> bool:
+def is_ours(config: Path) -> bool:
+    """Whether a ``config.json`` is that of a model of scssl."""
     try:
-        content = read_bytes(path / CONFIG, max_bytes=MAX_JSON_BYTES)
-        return parse_json(content, path / CONFIG).get("format") == FORMAT
+        content = read_bytes(config, max_bytes=MAX_JSON_BYTES)
+        return parse_json(content, config).get("format") == FORMAT
     except BundleError:
         return False
 
@@ -210,18 +196,14 @@ def _check_is_bundle(path: Path) -> None:
     if path.is_file():
         raise BundleError(f"{path} is a file: give the folder that `model.save` wrote.")
     if not path.is_dir():
-        msg = f"There is no folder {path}."
         previous = find_previous(path)
-        if previous is not None:
-            msg += f" Saving it was interrupted; the model it held before is in {previous}."
-        raise BundleError(msg)
+        held = f" Saving was interrupted; the model it held before is in {previous}."
+        raise BundleError(f"There is no folder {path}.{'' if previous is None else held}")
     if (path / CONFIG).exists(follow_symlinks=False):
         return
     if (path / "model.pt").exists():
-        raise BundleError(
-            f"{path} holds a scvi-tools model (model.pt, a pickle), not a scssl model. "
-            "Load it with the scvi-tools class that saved it."
-        )
+        what = "holds a scvi-tools model (model.pt, a pickle)"
+        raise BundleError(f"{path} {what}: load it with the scvi-tools class that saved it.")
     if (path / TENSORS).exists() and (path / GENES).exists():
         raise BundleError(f"{CONFIG} is missing from {path}.")
     found = ", ".join(sorted(entry.name for entry in path.iterdir())[:5]) or "nothing"

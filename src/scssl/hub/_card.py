@@ -65,34 +65,16 @@ class CardFacts:
 
 
 def make_card(facts: CardFacts, repo_id: str, card: Card = None) -> str:
-    """Text of the ``README.md`` of a published model.
+    """Text of the ``README.md`` of a model that is published as `repo_id`.
 
-    Parameters
-    ----------
-    facts
-        What the model says of itself.
-    repo_id
-        Where it will be, ``"owner/name"``.
-    card
-        A text or the path of one is taken as it is. A dict fills the generated card; it may have
-        ``description``, ``species`` (one or several), ``data``, ``license`` (an identifier of the
-        hub such as ``"cc-by-4.0"``), ``evaluation`` (a DataFrame or dict) and ``limits`` (one or
-        several).
-
-    Raises
-    ------
-    ValueError
-        If there is an unknown field.
-    TypeError
-        If a field is of the wrong type.
+    A `card` that is a text, or the path of one, is taken as it is. A dict fills the generated card, in
+    the fields that users of ``model.push_to_hub`` may give.
     """
     if isinstance(card, Path):
         return card.read_text(encoding="utf-8")
     if isinstance(card, str):
         if "\n" not in card and card.lower().endswith((".md", ".txt")):
-            raise ValueError(
-                f'`card` is taken as the text itself. For the file: card=pathlib.Path("{card}")'
-            )
+            raise ValueError(f'`card` is a text. For the file: card=pathlib.Path("{card}")')
         return card
     from huggingface_hub import ModelCard, ModelCardData
 
@@ -145,37 +127,29 @@ def make_card(facts: CardFacts, repo_id: str, card: Card = None) -> str:
 
 
 def has_tag(text: str) -> bool:
-    """Whether the metadata of a card have the tag by which ``scssl.hub.list_models`` finds it.
-
-    Raises
-    ------
-    ValueError
-        If they cannot be read: the hub would refuse the card.
-    """
+    """Whether the metadata of a card have the tag by which ``scssl.hub.list_models`` finds it."""
     from huggingface_hub import ModelCard
 
     try:
         data = ModelCard(text, ignore_metadata_errors=True).data
     except Exception as error:  # of the client's YAML library, which is not ours to import
-        raise ValueError(
-            f"The metadata of the card, between the lines `---`, are not a mapping in YAML: {error}"
-        ) from error
+        # The hub would refuse it.
+        where = "The metadata of the card, between the lines `---`"
+        raise ValueError(f"{where}, are not a mapping in YAML: {error}") from error
     return TAG in (data.get("tags") or ()) or data.get("library_name") == TAG
 
 
 def _check_fields(card: Any) -> dict[str, Any]:
     if not isinstance(card, Mapping):
-        raise TypeError(
-            f"`card` must be a text, a path or a dict of {', '.join(FIELDS)}; found {type(card).__name__}."
-        )
+        what = f"a text, a path or a dict of {', '.join(FIELDS)}"
+        raise TypeError(f"`card` must be {what}; found {type(card).__name__}.")
     unknown = [name for name in card if name not in FIELDS]
     if unknown:
         raise ValueError(f"`card` has no field {unknown[0]!r}; there are {', '.join(FIELDS)}.")
     for name in ("description", "data", "license"):
-        if card.get(name) is not None and not isinstance(card[name], str):
-            raise TypeError(
-                f"The field {name!r} of `card` must be a text, found {type(card[name]).__name__}."
-            )
+        if not isinstance(card.get(name), str | None):
+            found = type(card[name]).__name__
+            raise TypeError(f"The field {name!r} of `card` must be a text, found {found}.")
     for name in ("species", "limits"):
         if not all(isinstance(text, str) for text in _list(card.get(name))):
             raise TypeError(f"The field {name!r} of `card` must be a text or a list of texts.")
@@ -236,17 +210,14 @@ def _as_frame(evaluation: Any) -> pd.DataFrame:
     elif isinstance(evaluation, Mapping):
         nested = [isinstance(value, Mapping) for value in evaluation.values()]
         if any(nested) and not all(nested):
-            raise TypeError(
-                "The evaluation must be a dict of numbers or a dict of dicts, not a mixture."
-            )
+            raise TypeError("The evaluation must be a dict of numbers or of dicts, not a mixture.")
         if any(nested):
             frame = pd.DataFrame.from_dict(dict(evaluation), orient="index")
         else:
             frame = pd.DataFrame({"metric": list(evaluation), "value": list(evaluation.values())})
     else:
-        raise TypeError(
-            f"The evaluation must be a DataFrame or a dict, found {type(evaluation).__name__}."
-        )
+        found = type(evaluation).__name__
+        raise TypeError(f"The evaluation must be a DataFrame or a dict, found {found}.")
     if frame.empty:
         raise ValueError("The evaluation is empty. Leave it out.")
     return frame

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 from scssl._checks import check_whole
 from scssl._errors import BundleError
-from scssl._io import MAX_JSON_BYTES, file_digest, parse_json, replace_folder
+from scssl._io import MAX_JSON_BYTES, file_digest, replace_folder
 from scssl._settings import settings
 
 from ._bundle import (
     CONFIG,
     FILES,
-    FORMAT,
     GENES,
     TENSORS,
     check_target,
+    is_ours,
     read_bundle,
     read_document,
 )
@@ -97,18 +97,16 @@ def fetch_file(
     check_repo_id(repo_id)
     _check_filename(filename)
     if expected_sha256 is not None and not re.fullmatch(r"[0-9a-fA-F]{64}", expected_sha256):
-        raise ValueError(
-            f"`expected_sha256` must have 64 hexadecimal digits, found {expected_sha256!r}."
-        )
+        found = f"found {expected_sha256!r}"
+        raise ValueError(f"`expected_sha256` must have 64 hexadecimal digits, {found}.")
     path = fetch(client(token), repo_id, filename, check_revision(revision))
     if expected_sha256 is not None:
         digest = file_digest(path)
         if digest != expected_sha256.lower():
             raise BundleError(
                 f"{filename} of {repo_id} is another file than expected: its sha256 is {digest}, not "
-                f"{expected_sha256.lower()}. It was changed on the hub (an earlier commit may have "
-                f"the expected one: revision=...), or damaged: to fetch it again, delete "
-                f"{path.resolve()}"
+                f"{expected_sha256.lower()}. It was changed on the hub (the expected one may be in an "
+                f"earlier commit: revision=...), or damaged: to fetch it again, delete {path.resolve()}"
             )
     return path
 
@@ -154,9 +152,7 @@ def fetch_bundle(
     """
     path = Path(path)
     if path.is_dir() and any(path.iterdir()) and not overwrite:
-        raise ValueError(
-            f"{path} is not empty. Give a new folder, or overwrite=True to replace a model."
-        )
+        raise ValueError(f"{path} is not empty. Give a new folder, or overwrite=True.")
     check_target(path, overwrite=overwrite)
     with replace_folder(path, owned=FILES) as folder:
         commit = collect(repo_id, folder, revision=revision, token=token)
@@ -246,17 +242,13 @@ def push_bundle(
     branch = check_revision(revision) or "main"
     config = read_bundle(path).config
     if not config.get("trained"):
-        raise ValueError(
-            f"The model in {path} is not trained, so it is not published. Call model.train()."
-        )
+        raise ValueError(f"The model in {path} is not trained. Call model.train() first.")
     api = client(token)
     with progress_bars(), explained(repo_id, write=True):
         api.create_repo(repo_id, private=private, exist_ok=True)
         if private and not api.model_info(repo_id).private:
-            raise ValueError(
-                f"{repo_id} exists already and is public, so nothing is pushed with private=True. Make "
-                f'it private first: huggingface_hub.update_repo_settings("{repo_id}", private=True)'
-            )
+            make = f'huggingface_hub.update_repo_settings("{repo_id}", private=True)'
+            raise ValueError(f"{repo_id} is public already. Make it private first: {make}")
         if branch != "main":
             api.create_branch(repo_id, branch=branch, exist_ok=True)
     _check_content(api, repo_id, branch)
@@ -280,15 +272,10 @@ def _check_content(api: HfApi, repo_id: str, branch: str) -> None:
     if CONFIG not in there:
         return
     path = fetch(api, repo_id, CONFIG, branch, max_bytes=MAX_JSON_BYTES)
-    try:
-        ours = parse_json(path.read_bytes(), path).get("format") == FORMAT
-    except BundleError:
-        ours = False
-    if not ours:
-        raise ValueError(
-            f"{repo_id} holds a model of another program (its {CONFIG} is not of scssl), so nothing "
-            "is pushed there. Give another name."
-        )
+    # Through links: the cache is made of them.
+    if not is_ours(path.resolve()):
+        what = f"a model of another program (its {CONFIG} is not of scssl)"
+        raise ValueError(f"{repo_id} holds {what}, which is not replaced. Give another name.")
 
 
 def list_models(
@@ -435,8 +422,8 @@ def _check_size(name: str, found: int | None, max_bytes: int | None, size: int |
         raise BundleError(f"{name} has {found:,} bytes; more than {max_bytes:,} are not fetched.")
     if size is not None and found != size:
         raise BundleError(
-            f"{name} is not the file that was saved: it has {found:,} bytes on the hub, {size:,} are "
-            f"recorded in {CONFIG}. Its owner has to push the model again."
+            f"{name} is not the file that was saved: it has {found:,} bytes, in {CONFIG} are {size:,}. "
+            "Its owner has to push the model again."
         )
 
 
@@ -447,17 +434,13 @@ def check_repo_id(repo_id: Any) -> None:
 
 def _check_filename(filename: Any) -> None:
     if not _is_inside(filename) or ":" in filename:
-        raise ValueError(
-            f"`filename` must be the path of a file inside the repository, found {filename!r}."
-        )
+        raise ValueError(f"`filename` must be a path inside the repository, found {filename!r}.")
 
 
 def check_revision(revision: Any) -> str | None:
     # It also names a file in the cache.
     if revision is not None and not _is_inside(revision):
-        raise ValueError(
-            f"`revision` must be a branch, tag or commit of the repository, found {revision!r}."
-        )
+        raise ValueError(f"`revision` must be a branch, tag or commit, found {revision!r}.")
     return None if revision is None else str(revision)
 
 
@@ -510,14 +493,15 @@ def explained(
         yield
     except errors.LocalEntryNotFoundError as error:
         # What the client says here is of arguments that are its own.
-        msg = f"{what} is not in the cache ({constants.HF_HUB_CACHE})"
+        why = (
+            f" and cannot be fetched from {constants.ENDPOINT}: {_said(error.__cause__ or error)} "
+        )
+        why += "Check the network or HF_ENDPOINT."
         if constants.HF_HUB_OFFLINE:
-            msg += ", and HF_HUB_OFFLINE is set. Unset it, or fetch the model where there is a network: "
-            msg += f"hf download {repo_id}"
-        else:
-            msg += f" and cannot be fetched from {constants.ENDPOINT}: {_said(error.__cause__ or error)} "
-            msg += "Check the network or HF_ENDPOINT."
-        raise ConnectionError(msg) from error
+            where = f"where there is a network: hf download {repo_id}"
+            why = f", and HF_HUB_OFFLINE is set. Unset it, or fetch the model {where}"
+        cache = f"({constants.HF_HUB_CACHE})"
+        raise ConnectionError(f"{what} is not in the cache {cache}{why}") from error
     except errors.HFValidationError as error:
         raise ValueError(str(error)) from error
     # A RuntimeError is what the client makes of a failed transfer.

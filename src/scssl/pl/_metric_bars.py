@@ -11,8 +11,7 @@ import numpy as np
 from scssl._checks import check_number
 from scssl._errors import warn
 
-from ._figure import PALETTE, figure, finish, make_panels
-from ._score_tables import check_scores, in_order, name_of
+from ._figure import PALETTE, check_scores, figure, finish, in_order, make_panels, name_of
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -12,8 +12,7 @@ import pandas as pd
 from scssl._checks import some
 from scssl._errors import warn
 
-from ._figure import PALETTE, figure, finish, make_panels
-from ._score_tables import check_scores, in_order, name_of
+from ._figure import PALETTE, check_scores, figure, finish, in_order, make_panels, name_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -99,9 +98,8 @@ def paired_scatter(
     arms = list(scores[arm_key].unique())
     for name, arm in (("x", x), ("y", y)):
         if arm not in arms:
-            raise ValueError(
-                f"{name}={arm!r} is no arm in {arm_key!r}; there are {', '.join(map(repr, arms))}."
-            )
+            there = ", ".join(map(repr, arms))
+            raise ValueError(f"{name}={arm!r} is no arm in {arm_key!r}; there are {there}.")
     rows_of: dict[Any, pd.DataFrame] = {None: scores}
     if panel_key is not None:
         rows_of = {
@@ -147,18 +145,15 @@ def _pairs_of(
             if lacking:
                 what = "row" if repeat_key is None else f"{repeat_key} {_shown(lacking)}"
                 raise ValueError(
-                    f"Data set {name!r} has no {what} of {arm!r}, but of {other!r}: without the same "
-                    "runs of both arms the pair means nothing. Leave it out: "
+                    f"Data set {name!r} has no {what} of {arm!r}, but of {other!r}. Leave it out: "
                     f"`scores = scores[scores[{dataset_key!r}] != {name!r}]`."
                 )
     groups = rows.groupby([dataset_key, arm_key], observed=True, sort=False)[metric]
     mean, sd = groups.mean().unstack(), groups.std().unstack()
     broken = rows.loc[rows[metric].isna(), dataset_key].unique()
     if len(broken):
-        warn(
-            f"{len(broken)} of {len(mean)} data sets are left out, their {metric!r} is NaN in a run: "
-            f"{some(broken)}."
-        )
+        left = f"{len(broken)} of {len(mean)} data sets are left out"
+        warn(f"{left}, their {metric!r} is NaN in a run: {some(broken)}.")
     points = mean[[x, y]].set_axis(["x", "y"], axis=1)
     points[["x_sd", "y_sd"]] = sd[[x, y]].to_numpy()
     return points[~points.index.isin(broken)]
@@ -173,26 +168,24 @@ def _check_one_row(rows: pd.DataFrame, keys: list[str], repeat_key: str | None) 
     same = rows[(rows[keys] == first[keys]).all(axis=1)]
     dataset, arm = (first[key] for key in keys[:2])
     where = "" if repeat_key is None else f" with {repeat_key} {_shown([first[repeat_key]])}"
-    msg = f"Data set {dataset!r} has {len(same)} rows of {arm!r}{where}"
     # Scores differ too, but nobody chooses a row by them.
     apart = [
         column
         for column in rows
         if rows[column].dtype.kind != "f" and not rows.duplicated([*keys, column]).any()
     ]
-    if not apart:
-        msg += ", and no column says why. Keep one of them."
-        if repeat_key is None:
-            msg += " Of repeats, name the column as `repeat_key`."
-        raise ValueError(msg)
-    column, value = str(apart[0]), _shown([same[apart[0]].iloc[0]])
-    msg += (
-        f" that differ in {column!r}. Draw a panel for each of its values, `panel_key={column!r}`, or "
-        f"choose one: `scores = scores[scores[{column!r}] == {value}]`."
+    if apart:
+        column, value = str(apart[0]), _shown([same[apart[0]].iloc[0]])
+        why = f" that differ in {column!r}. Draw a panel for each of its values, `panel_key={column!r}`, "
+        why += f"or choose one: `scores = scores[scores[{column!r}] == {value}]`."
+        repeats = f" If they are repeats: `repeat_key={column!r}`."
+    else:
+        why = ", and no column says why. Keep one of them."
+        repeats = " Of repeats, name the column as `repeat_key`."
+    raise ValueError(
+        f"Data set {dataset!r} has {len(same)} rows of {arm!r}{where}{why}"
+        + (repeats if repeat_key is None else "")
     )
-    if repeat_key is None:
-        msg += f" If they are repeats: `repeat_key={column!r}`."
-    raise ValueError(msg)
 
 
 def _shown(values: list[Any]) -> str:
@@ -219,16 +212,8 @@ def _count(points: pd.DataFrame) -> str:
 def _draw(ax: Axes, points: pd.DataFrame, limits: tuple[float, float]) -> None:
     ax.plot(limits, limits, color="0.6", linewidth=1, zorder=0)
     if points[["x_sd", "y_sd"]].notna().to_numpy().any():
-        ax.errorbar(
-            points["x"],
-            points["y"],
-            xerr=points["x_sd"],
-            yerr=points["y_sd"],
-            fmt="none",
-            ecolor="0.75",
-            elinewidth=0.8,
-            zorder=1,
-        )
+        style: Any = {"fmt": "none", "ecolor": "0.75", "elinewidth": 0.8, "zorder": 1}
+        ax.errorbar(points["x"], points["y"], points["y_sd"], points["x_sd"], **style)
     ax.scatter(points["x"], points["y"], s=30, color=PALETTE[0], alpha=0.85, linewidth=0, zorder=2)
     ax.set(xlim=limits, ylim=limits, aspect="equal")
     ax.spines[["top", "right"]].set_visible(False)
@@ -237,8 +222,7 @@ def _draw(ax: Axes, points: pd.DataFrame, limits: tuple[float, float]) -> None:
 def _label_dots(ax: Axes, points: np.ndarray, names: Sequence[str]) -> None:
     """Write names beside dots: each at the nearest place that no name or other dot is at.
 
-    Places are right and left of the dot, and above and below those in growing steps; names that are
-    not beside their dot have a thin line to it.
+    Places are beside the dot, and above and below in growing steps; farther names have a line to it.
     """
     whole = ax.get_figure(root=True)
     assert whole is not None

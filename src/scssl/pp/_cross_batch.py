@@ -228,16 +228,14 @@ def _batches(adata: AnnData, key: str) -> tuple[np.ndarray, np.ndarray]:
     column = get_labels(adata, key, "batch_key")
     fraction = first_fraction(column)
     if fraction is not None:
-        raise ValueError(
-            f"adata.obs[{key!r}] holds fractions ({fraction:g}, ...), which are no batches. Set batch_key "
-            "to the column of batches."
-        )
+        what = f"holds fractions ({fraction:g}, ...), which are no batches"
+        raise ValueError(f"adata.obs[{key!r}] {what}. Set batch_key to the column of batches.")
     names, codes = np.unique(column.astype(str).to_numpy(dtype=str), return_inverse=True)
     if len(names) < 2:
         found = f"only the batch {str(names[0])!r}" if len(names) else "no cells"
         raise ValueError(
-            f"adata.obs[{key!r}] has {found}: neighbours across batches need two. For neighbours in "
-            "one batch: `sc.pp.neighbors(adata)`, whose adata.obsp entries augmentations take as well."
+            f"adata.obs[{key!r}] has {found}, and two batches are needed. For neighbours in one: "
+            "`sc.pp.neighbors(adata)`, whose adata.obsp entries augmentations take as well."
         )
     return codes.ravel(), names
 
@@ -264,7 +262,7 @@ def _components(adata: AnnData, layer: str | None, n_pcs: int, seed: int) -> tup
     matrix, where = get_matrix(adata, layer)
     if matrix is None:
         raise ValueError(
-            "adata.X is empty, and adata.obsm has no 'X_pca': set use_rep=... or layer=..."
+            "adata.X is empty, as is adata.obsm['X_pca']: set use_rep=... or layer=..."
         )
     decision = resolve_input(
         scan_matrix(matrix, where=where),

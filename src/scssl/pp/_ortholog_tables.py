@@ -87,15 +87,7 @@ class OrthologTable:
 
 
 def read_orthologs(table: Any, from_species: str, to_species: str) -> OrthologTable:
-    """Read a table of any of the formats.
-
-    Raises
-    ------
-    FileNotFoundError, TypeError
-        As for :func:`~scssl._io.read_table`.
-    GeneMismatchError
-        If the table does not have both species, or has the ids of others.
-    """
+    """Read a table of any of the formats, which must have both species and no ids of others."""
     help_ = how_to_get(from_species, to_species)
     if table is None:
         raise TypeError(f"There is no `table` of orthologs, and none may be shipped. {help_}")
@@ -211,9 +203,9 @@ def _of_columns(
         missing = []
     elif not missing and "" in sides:
         raise GeneMismatchError(
-            f"The table ({read.source}) is of orthologs of a third species, so that a row with a gene "
-            f"of {given[0]} and one of {given[1]} does not say that these are orthologs. Export one "
-            f"that begins with the genes of {given[0]} or {given[1]}. {how_to_get(*given)}"
+            f"The table ({read.source}) is of orthologs of a third species: genes of one row need not be "
+            f"orthologs. Export one that begins with genes of {given[0]} or {given[1]}. "
+            f"{how_to_get(*given)}"
         )
     if missing:
         _refuse_species(read, given[missing[0]], [names[key] for key in sides if key], given)

@@ -65,7 +65,7 @@ def gene_programs(
     Returns
     -------
     AnnData or None
-        `None`, or a copy of `adata` when `copy` is true. _Sets:
+        `None`, or a copy of `adata` when `copy` is true. Sets:
 
         ``adata.varm[key_added]`` : :class:`scipy.sparse.csr_matrix` (bool)
             Which gene is in which programme, shape ``(n_genes, n_programs)``.
@@ -151,7 +151,7 @@ def tf_targets(
     Returns
     -------
     AnnData or None
-        `None`, or a copy of `adata` when `copy` is true. _Sets:
+        `None`, or a copy of `adata` when `copy` is true. Sets:
 
         ``adata.varm[key_added]`` : :class:`scipy.sparse.csr_matrix` (bool)
             Which gene is a target of which factor, shape ``(n_genes, n_factors)``.
@@ -260,9 +260,8 @@ def _write(
     )
     if matched < _FEW_FOUND:
         warn(
-            f"Of the genes of {what} only {100 * matched:.0f} % are in the data, so they stand for little of "
-            "what they are called after. Use data with more genes, or leave out those of which most genes "
-            "are missing: min_fraction=0.5"
+            f"Of the genes of {what} only {100 * matched:.0f} % are in the data. Use data with more genes, or "
+            "leave out those of which most genes are missing: min_fraction=0.5"
         )
     if copy:
         adata = adata.to_memory() if adata.isbacked else adata.copy()
@@ -289,28 +288,19 @@ def _write(
 def _read_sets(source: Any, column: str) -> tuple[dict[str, list[str]], str]:
     """Sets of genes by name from a GMT file, a dict or a table, and where they are from.
 
-    Parameters
-    ----------
-    source
-        What the user gave.
-    column
-        Column of a table with the names of the sets: ``"program"``, or ``"tf"`` for targets of
-        transcription factors, whose names in a GMT file end at the first underscore and of which sets
-        of the same name are joined.
+    `column` of a table has their names: ``"program"``, or ``"tf"`` for targets of transcription factors,
+    whose names in a GMT file end at the first underscore and of which sets of one name are joined.
     """
     if isinstance(source, pd.DataFrame):
         return _of_table(source, column), "table"
     if isinstance(source, Mapping):
         for name, genes in source.items():
             if isinstance(genes, str):
-                raise TypeError(
-                    f"The genes of {name!r} must be a list, found the string {genes!r}."
-                )
+                raise TypeError(f"The genes of {name!r} must be a list, found {genes!r}.")
         return {str(name): _unique(genes) for name, genes in source.items()}, "dict"
     if not isinstance(source, (str, Path)):
-        raise TypeError(
-            f"Gene sets are a GMT file, a dict or a DataFrame, found {type(source).__name__}."
-        )
+        found = type(source).__name__
+        raise TypeError(f"Gene sets are a GMT file, a dict or a DataFrame, found {found}.")
     path = Path(source)
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {path}.")
@@ -325,9 +315,8 @@ def _read_names(source: str | Path | Sequence[str]) -> list[str]:
     if isinstance(source, (str, Path)):
         path = Path(source)
         if not path.is_file():
-            raise FileNotFoundError(
-                f"There is no file {path}. For one name pass a list: [{str(source)!r}]."
-            )
+            one = f"For one name pass a list: [{str(source)!r}]"
+            raise FileNotFoundError(f"There is no file {path}. {one}.")
         source = path.read_text(encoding="utf-8").split("\n")
     return _unique(source)
 
@@ -363,8 +352,8 @@ def _of_gmt(path: Path, *, factors: bool) -> dict[str, list[str]]:
         name, *rest = line.split("\t")
         if len(rest) < 2:
             raise ValueError(
-                f"{path}, line {number}, is not of a GMT file: a name, a description and genes are "
-                f"needed, separated by tabs; found {line[:60]!r}."
+                f"{path}, line {number}, is not of a GMT file: it needs a name, a description and "
+                f"genes, separated by tabs; found {line[:60]!r}."
             )
         name = name.strip().split("_")[0] if factors else name.strip()
         if name in found and not factors:

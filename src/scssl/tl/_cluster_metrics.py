@@ -17,7 +17,7 @@ from scssl._checks import (
 )
 from scssl._random import RNG, as_seed, derive_generator, derive_seed
 
-from ._common import list_of_keys, write_scores
+from ._common import check_neighbors, list_of_keys, write_scores
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -118,10 +118,7 @@ def cluster_metrics(
             f"Needs at least two labels and more cells than labels; adata.obs[{label_key!r}] has "
             f"{len(names):,} labels of {len(codes):,} cells. Is it a column of cell types?"
         )
-    if n_neighbors >= len(codes):
-        raise ValueError(
-            f"n_neighbors={n_neighbors} must be below the {len(codes):,} cells of `adata`."
-        )
+    check_neighbors(n_neighbors, len(codes) - 1, "other cells of `adata`")
     embeddings = {key: get_embedding(adata, key) for key in keys}
     seed = as_seed(rng)
     repeats, rows = [], []
@@ -176,14 +173,8 @@ def _clusterings(
     light.obsm["X"] = values
     sc.pp.neighbors(light, n_neighbors, use_rep="X", random_state=state("graph"))
     for repeat in range(n_repeats):
-        sc.tl.leiden(
-            light,
-            resolution,
-            flavor="igraph",
-            n_iterations=2,
-            directed=False,
-            random_state=state("leiden", repeat),
-        )
+        options = {"flavor": "igraph", "n_iterations": 2, "directed": False}
+        sc.tl.leiden(light, resolution, random_state=state("leiden", repeat), **options)
         yield "leiden", repeat, light.obs["leiden"].cat.codes.to_numpy()
     for repeat in range(n_repeats):
         means = KMeans(n_labels, n_init=1, random_state=state("kmeans", repeat))

@@ -19,55 +19,50 @@ def check_same_model(
     reference: AnnData, query: AnnData, use_rep: str, known: np.ndarray, new: np.ndarray
 ) -> None:
     """Raise if two embeddings, as far as is known of them, are by two models."""
-    again = (
-        f"`scssl.tl.embed(reference, model, key_added={use_rep!r})` and "
-        f"`scssl.tl.embed(query, model, key_added={use_rep!r})`"
-    )
+    problem = None
     if known.shape[1] != new.shape[1]:
-        raise ValueError(
-            f"obsm[{use_rep!r}] has {known.shape[1]} dimensions in `reference` and {new.shape[1]} in "
-            f"`query`: embed both with the same model, {again}."
-        )
+        problem = f"has {known.shape[1]} dimensions in `reference` and {new.shape[1]} in `query`"
     written = [adata.uns.get(use_rep) for adata in (reference, query)]
     for name, what in _MODEL.items():
         found = [one.get(name) if isinstance(one, Mapping) else None for one in written]
         if None not in found and found[0] != found[1]:
-            raise ValueError(
-                f"obsm[{use_rep!r}] is by models of different {what} in `reference` and `query` "
-                f"(uns[{use_rep!r}][{name!r}]), so distances between them mean nothing: embed both "
-                f"with the same model, {again}."
-            )
+            by = f"is by models of different {what} in `reference` and `query`"
+            problem = problem or f"{by} (uns[{use_rep!r}][{name!r}])"
+    if problem:
+        raise ValueError(
+            f"obsm[{use_rep!r}] {problem}: embed both with the same model, "
+            f"`scssl.tl.embed(reference, model, key_added={use_rep!r})` and "
+            f"`scssl.tl.embed(query, model, key_added={use_rep!r})`."
+        )
 
 
 def list_of_keys(use_rep: Any) -> list[str]:
     """The entries of ``obsm`` that are named, of which one may stand alone."""
     keys = [use_rep] if isinstance(use_rep, str) else list(use_rep)
     if not keys or len(set(keys)) < len(keys):
-        raise ValueError(
-            f"`use_rep` must name one or more entries of adata.obsm, each once, found {keys}."
-        )
+        raise ValueError(f"`use_rep` must name entries of adata.obsm, each once, found {keys}.")
     return keys
 
 
 def get_rows(adata: AnnData, cells: Any, where: str) -> np.ndarray:
     """Row numbers of row numbers, a mask or names, each once; `where` is their name in messages."""
-    cells = np.asarray(cells)
-    rows: np.ndarray
+    cells, n = np.asarray(cells), adata.n_obs
+    rows: np.ndarray = cells
+    problem = None
     if cells.ndim != 1 or not cells.size:
-        raise ValueError(
-            f"{where} must be a list of cells that is not empty, found shape {cells.shape}."
-        )
-    if cells.dtype.kind == "b":
-        if len(cells) != adata.n_obs:
-            raise ValueError(
-                f"{where} is a mask of {len(cells):,} cells, but `adata` has {adata.n_obs:,}."
-            )
+        problem = f"must be a list of cells that is not empty, found shape {cells.shape}"
+    elif cells.dtype.kind == "b":
         rows = np.flatnonzero(cells)
+        if len(cells) != n:
+            problem = f"is a mask of {len(cells):,} cells, but `adata` has {n:,}"
+        elif not len(rows):
+            problem = "is empty"
     elif cells.dtype.kind in "iu":
-        if cells.min() < 0 or cells.max() >= adata.n_obs:
-            worst = cells.max() if cells.max() >= adata.n_obs else cells.min()
-            raise ValueError(f"{where} has row {worst}, but `adata` has {adata.n_obs:,} cells.")
         rows = cells.astype(np.intp)
+        outside = cells[(cells < 0) | (cells >= n)]
+        if len(outside):
+            worst = outside.max() if outside.max() >= n else outside.min()
+            problem = f"has row {worst}, but `adata` has {n:,} cells"
     else:
         if not adata.obs_names.is_unique:
             raise ValueError(
@@ -75,14 +70,19 @@ def get_rows(adata: AnnData, cells: Any, where: str) -> np.ndarray:
             )
         rows = adata.obs_names.get_indexer(cells.astype(str))
         if (rows < 0).any():
-            raise KeyError(
-                f"{where} names cells that are not in `adata`, such as {str(cells[rows < 0][0])!r}."
-            )
-    if len(np.unique(rows)) < len(rows):
-        raise ValueError(f"{where} has {len(rows) - len(np.unique(rows)):,} cells more than once.")
-    if not len(rows):
-        raise ValueError(f"{where} is empty.")
+            first = str(cells[rows < 0][0])
+            raise KeyError(f"{where} names cells that are not in `adata`, such as {first!r}.")
+    if problem is None and len(np.unique(rows)) < len(rows):
+        problem = f"has {len(rows) - len(np.unique(rows)):,} cells more than once"
+    if problem is not None:
+        raise ValueError(f"{where} {problem}.")
     return rows
+
+
+def check_neighbors(n_neighbors: int, n_cells: int, what: str, hint: str = "") -> None:
+    """Raise if there are fewer cells than neighbours are asked for; `what` is what these cells are."""
+    if n_neighbors > n_cells:
+        raise ValueError(f"n_neighbors={n_neighbors} is more than the {n_cells:,} {what}.{hint}")
 
 
 def to_be_written(adata: Any, *, copy: bool) -> Any:
@@ -105,3 +105,25 @@ def write_scores(
         # A dict of columns: pandas compares attrs when frames are joined, and a frame has no truth.
         scores.attrs[name] = table.to_dict(orient="list")
     return scores
+
+
+def nearest(reference: np.ndarray, query: np.ndarray, n_neighbors: int) -> np.ndarray:
+    """Rows of the cells of a reference that are nearest to each other cell, by exact search."""
+    from sklearn.neighbors import NearestNeighbors
+
+    index = NearestNeighbors(n_neighbors=n_neighbors).fit(reference)
+    found: np.ndarray = index.kneighbors(query, return_distance=False)
+    return found
+
+
+def votes(labels: np.ndarray, n_labels: int, weights: np.ndarray | None = None) -> np.ndarray:
+    """Sum of votes for each label, ``(n_cells, n_labels)``, from the labels of each cell's neighbours.
+
+    The first of the largest wins: ties go to the label that sorts first.
+    """
+    n_cells = len(labels)
+    flat = labels + n_labels * np.arange(n_cells)[:, None]
+    tally = np.bincount(
+        flat.ravel(), None if weights is None else weights.ravel(), minlength=n_cells * n_labels
+    )
+    return tally.reshape(n_cells, n_labels)

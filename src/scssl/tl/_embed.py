@@ -97,9 +97,7 @@ def embed(
         from scssl.model import SSLModel
 
         if token is not None and Path(model).exists():
-            raise ValueError(
-                f"{model} is a folder, for which no token is needed. Leave `token` out."
-            )
+            raise ValueError(f"{model} is a folder, which needs no token: leave `token` out.")
         model = SSLModel.from_pretrained(model, revision=revision, token=token)
     elif revision is not None or token is not None:
         name = "revision" if revision is not None else "token"
@@ -107,16 +105,13 @@ def embed(
             f"`{name}` is for a model on the hub, and `model` is a {type(model).__name__}. Leave it out, "
             f'or name the model: scssl.tl.embed(adata, "owner/name", {name}=...)'
         )
-    elif not hasattr(model, "get_latent_representation"):
-        raise TypeError(
-            f"`model` must be a scssl model or the folder of one, found {type(model).__name__}."
-        )
+    found = type(model).__name__
+    if not hasattr(model, "get_latent_representation"):
+        raise TypeError(f"`model` must be a scssl model or the folder of one, found {found}.")
     if several and not getattr(model, "modalities", ()):
         # Its cells are those of all modalities, which the embedding of one does not fit.
-        raise TypeError(
-            f"{type(model).__name__} embeds one modality, and `adata` is a MuData. Embed that one: "
-            'scssl.tl.embed(mdata["rna"], model)'
-        )
+        one = 'Embed that one: scssl.tl.embed(mdata["rna"], model)'
+        raise TypeError(f"{found} embeds one modality, and `adata` is a MuData. {one}")
     embedding = model.get_latent_representation(
         adata, batch_size=batch_size, min_overlap=min_overlap
     )

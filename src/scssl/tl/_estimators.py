@@ -12,6 +12,7 @@ import numpy as np
 from scssl._random import derive_generator, derive_seed
 from scssl._scores import class_counts, f1_of
 
+from ._common import check_neighbors
 from ._protocol import Protocol, rank_in_class
 
 Classifier = Literal["svm", "rf", "lr", "knn"]
@@ -46,30 +47,19 @@ def scaling(values: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
 
 @dataclass
 class Fitted:
-    """A classifier after training.
-
-    Parameters
-    ----------
-    estimator
-        The classifier of scikit-learn.
-    scale
-        What is done to features before they reach it.
-    options
-        What it was made with.
-    probabilities
-        What its probabilities are.
-    converged
-        Whether it came to an end within its iterations.
-    temperature
-        What scores that are no probabilities are divided by before the softmax.
-    """
+    """A classifier of scikit-learn after training."""
 
     estimator: Any
     scale: Callable[[np.ndarray], np.ndarray]
+    """What is done to features before they reach it."""
     options: dict[str, Any]
+    """What it was made with."""
     probabilities: str
+    """What its probabilities are."""
     converged: bool
+    """Whether it came to an end within its iterations."""
     temperature: float = 1.0
+    """What scores that are no probabilities are divided by before the softmax."""
 
     @property
     def ranks(self) -> bool:
@@ -99,11 +89,9 @@ def fit(
     """
     options = {**_OPTIONS[classifier], **options}
     y = protocol.codes[protocol.train]
-    if classifier == "knn" and options["n_neighbors"] > len(y):
-        raise ValueError(
-            f"n_neighbors={options['n_neighbors']} is more than the {len(y):,} training cells. Give "
-            f"fewer: `n_neighbors={max(1, len(y) // len(protocol.names))}`."
-        )
+    if classifier == "knn":
+        fewer = f" Give fewer: `n_neighbors={max(1, len(y) // len(protocol.names))}`."
+        check_neighbors(options["n_neighbors"], len(y), "training cells", fewer)
     scale: Callable[[np.ndarray], np.ndarray] = np.asarray
     if classifier in _STANDARDISED:
         # The whole training part: its features are known where labels are few.

@@ -21,9 +21,8 @@ from scssl._neighbors import EXACT_PAIRS, Index
 from scssl._random import RNG, as_seed, derive_generator
 from scssl._scores import calibration_error, reliability
 
-from ._common import check_same_model, to_be_written
+from ._common import check_neighbors, check_same_model, to_be_written, votes
 from ._protocol import rank_in_class
-from ._votes import votes
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -168,7 +167,14 @@ def label_transfer(
     check_key(unknown_label, "unknown_label")
     labels = get_labels(reference, label_key, name="reference").astype(str).to_numpy()
     names, codes = np.unique(labels, return_inverse=True)
-    _check_labels(names, label_key, unknown_label)
+    if len(names) < 2:
+        raise ValueError(f"reference.obs[{label_key!r}] has {len(names)} label: nothing to decide.")
+    if unknown_label in names:
+        raise ValueError(
+            f"reference.obs[{label_key!r}] has a label {unknown_label!r}. Leave those cells out: "
+            f"`reference = reference[reference.obs[{label_key!r}] != {unknown_label!r}].copy()`, or call "
+            "what is unknown otherwise: `unknown_label=...`."
+        )
     known, new = (
         np.ascontiguousarray(get_embedding(adata, use_rep, name), dtype=np.float32)
         for adata, name in ((reference, "reference"), (query, "query"))
@@ -223,19 +229,6 @@ def label_transfer(
     return query if copy else None
 
 
-def _check_labels(names: np.ndarray, label_key: str, unknown_label: str) -> None:
-    if len(names) < 2:
-        raise ValueError(
-            f"reference.obs[{label_key!r}] has {len(names)} label: nothing is to be decided."
-        )
-    if unknown_label in names:
-        raise ValueError(
-            f"reference.obs[{label_key!r}] has a label {unknown_label!r}, which would mean a cell of no "
-            f"label. Leave those cells out: `reference = reference[reference.obs[{label_key!r}] != "
-            f"{unknown_label!r}].copy()`, or call it otherwise: `unknown_label=...`."
-        )
-
-
 def _check_other_cells(
     reference: AnnData, query: AnnData, known: np.ndarray, new: np.ndarray
 ) -> None:
@@ -258,23 +251,18 @@ def _warn_if_same_cells(known: np.ndarray, new: np.ndarray) -> None:
     # + 0.0: of zeros with either sign the bytes differ.
     rows = {row.tobytes() for row in known + 0.0}
     same = sum(row.tobytes() in rows for row in new + 0.0)
-    if same <= _SAME * len(new):
-        return
-    warn(
-        f"{same:,} of {len(new):,} cells of `query` have exactly the embedding of a cell of `reference` "
-        "and are given its label. If they are the same cells under other names, leave them out; if not, "
-        "the embedding tells too few cells apart."
-    )
+    if same > _SAME * len(new):
+        warn(
+            f"{same:,} of {len(new):,} cells of `query` have exactly the embedding of a cell of `reference`. "
+            "Leave them out if they are the same; if not, the embedding tells too few cells apart."
+        )
 
 
 def _groups(reference: AnnData, batch_key: str) -> np.ndarray:
     values = get_labels(reference, batch_key, "batch_key", "reference")
     groups = np.unique(values.astype(str).to_numpy(), return_inverse=True)[1]
     if not groups.any():
-        raise ValueError(
-            f"reference.obs[{batch_key!r}] has one batch: there is no other to hold it out against. "
-            "Leave out `batch_key`."
-        )
+        raise ValueError(f"reference.obs[{batch_key!r}] has one batch: leave out `batch_key`.")
     return groups
 
 
@@ -287,10 +275,8 @@ def _held_out(reference: AnnData, held_out_key: str) -> np.ndarray:
         )
     held_out: np.ndarray = values.to_numpy()
     if held_out.sum() < _FEW:
-        raise ValueError(
-            f"reference.obs[{held_out_key!r}] is true for {held_out.sum()} cells; {_FEW} or more are "
-            "needed to calibrate on."
-        )
+        found = f"is true for {held_out.sum()} cells; {_FEW} or more are needed to calibrate on"
+        raise ValueError(f"reference.obs[{held_out_key!r}] {found}.")
     return held_out
 
 
@@ -298,16 +284,13 @@ def _warn_if_too_familiar(novelty: np.ndarray, held_out_key: str | None) -> None
     """The novelty of cells like those held out is even from 0 to 1; that of new ones is higher."""
     if len(novelty) < _FEW or np.median(novelty) >= _TOO_FAMILIAR:
         return
-    mend = (
-        "train the embedding on both, or calibrate on cells of the reference that it was not fitted to "
-        "(`held_out_key`)"
-        if held_out_key is None
-        else "check that the embedding was not fitted to the cells of `held_out_key`"
-    )
+    mend = "check that the embedding was not fitted to the cells of `held_out_key`"
+    if held_out_key is None:
+        mend = "train it on both, or calibrate on cells that it was not fitted to (`held_out_key`)"
     warn(
         f"Half of the query is less novel than {1 - np.median(novelty):.0%} of the held-out reference. "
-        f"Either it has only the most common kinds of cells, or the embedding fits the reference more "
-        f"closely than the query, and nothing will be found unknown: {mend}."
+        "Either its cells are of the most common kinds, or the embedding fits the reference more closely, "
+        f"and nothing will be found unknown: {mend}."
     )
 
 
@@ -319,8 +302,7 @@ def _check_size(
     else:
         others = len(known) - int(np.bincount(groups).max())
         what = f"cells of `reference` outside its largest batch in {batch_key!r}"
-    if n_neighbors > others:
-        raise ValueError(f"n_neighbors={n_neighbors} is more than the {others:,} {what}.")
+    check_neighbors(n_neighbors, others, what)
 
 
 @dataclass
@@ -431,21 +413,10 @@ class Centres:
 
 
 class Reference:
-    """A labelled embedding that labels are transferred from.
+    """A labelled embedding, float32, that labels are transferred from; `codes` are positions in a list.
 
-    Parameters
-    ----------
-    values
-        Embedding, float32.
-    codes
-        Label of each cell, a position in a list of `n_labels`.
-    n_neighbors
-        Neighbours that vote.
-    groups
-        Cells that must not be each other's neighbours when they are held out, by number; by default
-        each cell is held out by itself.
-    calibrators
-        Mask of the cells to calibrate on, by default all.
+    Cells of one of the `groups`, numbered, must not be each other's neighbours when they are held out; by
+    default each is held out by itself. `calibrators` is the mask of the cells to calibrate on.
     """
 
     def __init__(
@@ -467,10 +438,8 @@ class Reference:
         if calibrators is not None:
             self.used &= calibrators
         if not self.used.any():
-            raise ValueError(
-                "No cell of `reference` can be held out: none has a label that other cells, or those of "
-                "other batches, have as well."
-            )
+            what = "none has a label that other cells, or those of other batches, have as well"
+            raise ValueError(f"No cell of `reference` can be held out: {what}.")
         self.index = Index(values, exact=exact, seed=seed)
         self._own = self.index.own(n_neighbors)
         self._spread = self._own[0].mean(axis=1)

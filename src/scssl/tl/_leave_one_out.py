@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -216,9 +216,8 @@ def leave_one_dataset_out(
             _without(datasets, name, group_of)
         if not isinstance(datasets.how, str):
             warn(
-                "`datasets` has genes from a list, which stays the same whatever is held out. If the "
-                "data sets that are held out had a part in choosing it, pretraining knows of them: use "
-                'scssl.data.Datasets(..., genes="union") or "intersection".'
+                "`datasets` has genes from a list, which stays the same whatever is held out. If what is held "
+                'out had a part in it, use scssl.data.Datasets(..., genes="union") or "intersection".'
             )
     seed, rows = as_seed(rng), []
     try:
@@ -279,11 +278,8 @@ def _score(protocol: Protocol, probabilities: np.ndarray) -> dict[str, float]:
 
 def _listed(value: Any, name: str, kind: type | tuple[type, ...], what: str) -> list[Any]:
     """The values of argument `name`, each once, where one alone may stand for a list of one."""
-    values = [value] if isinstance(value, kind) else value
-    try:
-        found = list(values)
-    except TypeError:
-        found = [value]
+    several = isinstance(value, Iterable) and not isinstance(value, kind)
+    found = list(value) if several else [value]
     wrong = [one for one in found if not isinstance(one, kind)]
     if wrong:
         raise TypeError(f"`{name}` must be {what} or a list of them, found {wrong[0]!r}.")
@@ -300,13 +296,11 @@ def _groups_of(datasets: Datasets, groups: Mapping[str, str] | None) -> dict[str
     names = [name for name, _ in datasets.items()]
     given = {} if groups is None else groups
     if not isinstance(given, Mapping):
-        raise TypeError(
-            f"`groups` must be a dict of groups by data set, found {type(groups).__name__}."
-        )
-    strange = [name for name in given if name not in names]
-    if strange:
+        raise TypeError(f"`groups` must be a dict by data set, found {type(groups).__name__}.")
+    for name in given:
         # What is misspelt would be pretrained on, though it belongs to what is held out.
-        raise KeyError(f"`groups` names {strange[0]!r}, which is no data set; there are {names}.")
+        if name not in names:
+            raise KeyError(f"`groups` names {name!r}, which is no data set; there are {names}.")
     return {name: given.get(name, name) for name in names}
 
 
@@ -336,18 +330,16 @@ def _held_out(
     kept, reasons = [], {}
     for name in names:
         if name not in labelled:
-            raise KeyError(
-                f"There is no data set {name!r} with labels {label_key!r}; there are {labelled}."
-            )
+            there = f"with labels {label_key!r}; there are {labelled}"
+            raise KeyError(f"There is no data set {name!r} {there}.")
         try:
             for budget in budgets:
                 # Sizes of the parts are the same with any seed.
                 found = _protocol_of(known[name], label_key, budget, max_labels, test_size, 0)
                 if len(found.train) < min_train:
-                    raise ValueError(
-                        f"with n_labels_per_class={budget} there are {len(found.train)} cells of "
-                        f"{len(found.names)} labels to learn from, and a network needs {min_train}."
-                    )
+                    few = f"{len(found.train)} cells of {len(found.names)} labels to learn from"
+                    few += f", and a network needs {min_train}"
+                    raise ValueError(f"with n_labels_per_class={budget} there are {few}.")
         except ValueError as error:
             if hold_out is not None:
                 raise ValueError(f"Data set {name!r} cannot be held out: {error}") from error
@@ -355,9 +347,8 @@ def _held_out(
         else:
             kept.append(name)
     if not kept:
-        raise ValueError(
-            f"No data set can be held out. {' '.join(f'{n!r}: {r}' for n, r in reasons.items())}"
-        )
+        why = " ".join(f"{name!r}: {reason}" for name, reason in reasons.items())
+        raise ValueError(f"No data set can be held out. {why}")
     for name, reason in reasons.items():
         _LOGGER.warning("Data set %r is only pretrained on, not held out: %s", name, reason)
     return kept
@@ -376,10 +367,8 @@ def _protocol_of(
     known = labels[labels.notna()]
     n_scored = int((known.astype(str).value_counts() > 1).sum())
     if n_scored < 2:
-        raise ValueError(
-            f"obs[{key!r}] has {n_scored} labels of two cells and more, one to learn from and one to "
-            "test on, and at least two such labels are needed."
-        )
+        need = "(to learn from, to test on), and two such labels are needed"
+        raise ValueError(f"obs[{key!r}] has {n_scored} labels of two cells and more {need}.")
     if max_labels is not None:
         test_size = max(test_size, 1 - max_labels / len(known))
     with warnings.catch_warnings():
@@ -433,15 +422,11 @@ class _Arms:
         self.finetune_arguments = {"progress": False, **(finetune_arguments or {})}
         strange = sorted(set(self.classifier_arguments) - set(_CLASSIFIER))
         if strange:
-            raise ValueError(
-                f"`classifier_arguments` takes {some(_CLASSIFIER)} of CellTypeClassifier; found "
-                f"{some(strange)}."
-            )
+            takes = f"takes {some(_CLASSIFIER)} of CellTypeClassifier"
+            raise ValueError(f"`classifier_arguments` {takes}; found {some(strange)}.")
         for name in ("model_arguments", "train_arguments", "finetune_arguments"):
             if "rng" in getattr(self, name):
-                raise ValueError(
-                    f"`{name}` has 'rng': seeds are of the study, from its own `rng`. Leave it out."
-                )
+                raise ValueError(f"`{name}` has 'rng', which is the study's own: leave it out.")
         self._reduced: tuple[Any, np.ndarray] | None = None
 
     def pretrain(self, others: Datasets, seed: int) -> Any:

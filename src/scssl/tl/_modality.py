@@ -7,11 +7,18 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from scipy import sparse
 
-from scssl._checks import check_adata, check_choice, check_key, check_whole, get_embedding
+from scssl._checks import (
+    check_adata,
+    check_choice,
+    check_key,
+    check_whole,
+    get_embedding,
+    some,
+)
 from scssl._neighbors import EXACT_PAIRS, Index
 from scssl._random import RNG, as_seed, derive_seed
 
-from ._common import check_same_model, get_rows, to_be_written, write_scores
+from ._common import check_neighbors, check_same_model, get_rows, to_be_written, write_scores
 from ._estimators import scaling
 
 if TYPE_CHECKING:
@@ -183,13 +190,11 @@ def _by_model(
     """Embeddings of both, and the features of the reference."""
     if not getattr(model, "modalities", ()):
         raise ValueError(
-            "`model` must be a model of several modalities, set up with setup_mudata(mdata). Of another "
-            "one, embed both: scssl.tl.embed(adata, model), and leave `model` out."
+            "`model` must be a model of several modalities, set up with setup_mudata(mdata). Of another, "
+            "embed both, scssl.tl.embed(adata, model), and leave `model` out."
         )
     if source == modality:
-        raise ValueError(
-            f"`source` and `modality` are both {source!r}: nothing is to be predicted."
-        )
+        raise ValueError(f"`source` and `modality` are both {source!r}: nothing to predict.")
     options: Any = {"modality": source}
     known = model.get_latent_representation(reference, **options)
     new = model.get_latent_representation(query, **options)
@@ -212,10 +217,7 @@ def _means(
     known: np.ndarray, new: np.ndarray, k: int, *, exact: bool, seed: int
 ) -> sparse.csr_matrix:
     """Matrix that takes the mean over the nearest cells: what is the product with their features."""
-    if k > len(known):
-        raise ValueError(
-            f"n_neighbors={k} is more than the {len(known):,} cells with these features."
-        )
+    check_neighbors(k, len(known), "cells with these features")
     shape = (len(new), len(known))
     if not len(new):
         return sparse.csr_matrix(shape, dtype=np.float32)
@@ -235,10 +237,8 @@ def _by_head(known: np.ndarray, y: np.ndarray, new: np.ndarray, modality: str) -
     from sklearn.linear_model import RidgeCV
 
     if len(known) < _FEW:
-        raise ValueError(
-            f"A head needs {_FEW} cells with the same features of {modality!r}, found {len(known)}. "
-            'Take method="neighbors" with fewer neighbours.'
-        )
+        needs = f"A head needs {_FEW} cells with the same features of {modality!r}"
+        raise ValueError(f'{needs}, found {len(known)}. Take method="neighbors".')
     scale = scaling(known)
     fitted = RidgeCV(_PENALTIES, alpha_per_target=True).fit(scale(known), y)
     if not len(new):
@@ -264,15 +264,12 @@ def _check_other_cells(
         known = f"reference.obsm[{modality!r}]"
         known = f"{known}.notna().any(axis=1)" if frame else f"np.isfinite({known}).any(axis=1)"
         names = f"reference.obs_names[{known}]"
-    n = int(shared.sum())
-    first = str(query.obs_names[shared][0])
-    msg = (
-        f"{n:,} of {query.n_obs:,} cells of `query` are in `reference` too, with values of "
-        f"{modality!r} (first: {first!r}), and would find themselves."
+    leave = f" Leave them out: `query = query[~query.obs_names.isin({names})].copy()`."
+    raise ValueError(
+        f"{shared.sum():,} of {query.n_obs:,} cells of `query` are in `reference` too, with values of "
+        f"{modality!r} (first: {query.obs_names[shared][0]!r}), and would find themselves."
+        + ("" if shared.all() else leave)
     )
-    if n < query.n_obs:
-        msg += f" Leave them out: `query = query[~query.obs_names.isin({names})].copy()`."
-    raise ValueError(msg)
 
 
 def modality_scores(
@@ -348,16 +345,14 @@ def modality_scores(
     if names is not None and found_names is not None:
         columns = pd.Index(found_names).get_indexer(pd.Index(names))
         if (columns < 0).any():
-            absent = [name for name, column in zip(names, columns, strict=True) if column < 0]
-            raise KeyError(
-                f"adata.obsm[{pred_key!r}] has no column {absent[0]!r}, which "
-                f"adata.obsm[{true_key!r}] has; it has {', '.join(found_names[:5])}."
-            )
+            absent = names[int((columns < 0).argmax())]
+            there = f"adata.obsm[{true_key!r}] has; it has {some(found_names)}"
+            raise KeyError(f"adata.obsm[{pred_key!r}] has no column {absent!r}, which {there}.")
         found = found[:, columns]
     if true.shape != found.shape:
         raise ValueError(
             f"adata.obsm[{true_key!r}] has {true.shape[1]} features, adata.obsm[{pred_key!r}] has "
-            f"{found.shape[1]}. Store both as frames to match columns by name."
+            f"{found.shape[1]}. Frames are matched by the names of their columns."
         )
     rows = np.arange(adata.n_obs) if indices is None else get_rows(adata, indices, "`indices`")
     true, found = true[rows], found[rows]
@@ -366,10 +361,8 @@ def modality_scores(
         raise ValueError(f"No value of adata.obsm[{true_key!r}] is measured in these cells.")
     if not np.isfinite(found[measured]).all():
         cell, feature = np.argwhere(measured & ~np.isfinite(found))[0]
-        raise ValueError(
-            f"adata.obsm[{pred_key!r}] is not finite in cell {adata.obs_names[rows[cell]]!r}, feature "
-            f"{feature}, where a value was measured."
-        )
+        where = f"in cell {adata.obs_names[rows[cell]]!r}, feature {feature}, which was measured"
+        raise ValueError(f"adata.obsm[{pred_key!r}] is not finite {where}.")
     ranked, found_ranked = _ranked(true, measured), _ranked(found, measured)
     squares = np.where(measured, np.square(np.where(measured, true - found, 0)), 0)
     n_cells = measured.sum(axis=0)
@@ -412,9 +405,7 @@ def _values(
     table: Any = adata.obsm[key]
     names = [str(column) for column in table.columns] if hasattr(table, "columns") else None
     if names is not None and len(set(names)) < len(names):
-        raise ValueError(
-            f"The columns of {name}.obsm[{key!r}] have names that occur more than once."
-        )
+        raise ValueError(f"{name}.obsm[{key!r}] has columns of the same name.")
     if hasattr(table, "toarray"):
         table = table.toarray()
     try:
@@ -422,9 +413,8 @@ def _values(
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name}.obsm[{key!r}] does not hold numbers: {error}") from error
     if values.ndim != 2:
-        raise ValueError(
-            f"{name}.obsm[{key!r}] must be (cells, features), found shape {values.shape}."
-        )
+        shape = f"must be (cells, features), found shape {values.shape}"
+        raise ValueError(f"{name}.obsm[{key!r}] {shape}.")
     return values, names
 
 

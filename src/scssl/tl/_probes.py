@@ -20,10 +20,9 @@ from scssl._errors import warn
 from scssl._random import RNG, as_seed, derive_generator
 from scssl._scores import class_counts, class_table, f1_of, scores_of
 
-from ._common import list_of_keys, write_scores
+from ._common import check_neighbors, list_of_keys, nearest, votes, write_scores
 from ._estimators import fit
 from ._protocol import Protocol, make_folds, make_protocol, params_of_split
-from ._votes import nearest, votes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -326,17 +325,15 @@ def _knn_probe(
     n_permutations = check_whole("n_permutations", n_permutations, 0)
     n_splits = check_whole("split", split, 2) if is_number(split) else None
     if n_splits is not None and n_labels_per_class is not None:
-        raise ValueError(
-            f"With split={n_splits} folds all labels of the other folds are used. Leave out "
-            "`n_labels_per_class`, or split into two parts."
-        )
+        two = "Leave out `n_labels_per_class`, or split into two parts"
+        raise ValueError(f"With split={n_splits} folds all labels of the others are used. {two}.")
 
     def predict(
         values: np.ndarray, protocol: Protocol, seed: int
     ) -> tuple[np.ndarray, dict[str, Any]]:
         n = n_neighbors if n_labels_per_class is None else min(n_neighbors, n_labels_per_class)
         neighbors = _neighbors(values, protocol, n)
-        predicted = _winners(protocol.codes, neighbors, protocol)
+        predicted = votes(protocol.codes[neighbors], len(protocol.names)).argmax(axis=1)
         found: dict[str, Any] = {"n_neighbors": n}
         if n_permutations:
             found |= _null(predicted, neighbors, protocol, n_permutations, seed)
@@ -425,19 +422,12 @@ def _neighbors(values: np.ndarray, protocol: Protocol, n_neighbors: int) -> np.n
     """Rows of the nearest training cells of each test cell."""
     parts = protocol.parts()
     n_train = min(len(train) for train, _ in parts)
-    if n_neighbors > n_train:
-        where = "training cells" if len(parts) == 1 else f"cells of {len(parts) - 1} folds"
-        raise ValueError(f"n_neighbors={n_neighbors} is more than the {n_train:,} {where}.")
+    where = "training cells" if len(parts) == 1 else f"cells of {len(parts) - 1} folds"
+    check_neighbors(n_neighbors, n_train, where)
     found = np.empty((len(values), n_neighbors), dtype=np.intp)
     for train, test in parts:
         found[test] = train[nearest(values[train], values[test], n_neighbors)]
     return found[protocol.test]
-
-
-def _winners(codes: np.ndarray, neighbors: np.ndarray, protocol: Protocol) -> np.ndarray:
-    """Most frequent label of the neighbours of each test cell, where cells have these labels."""
-    winners: np.ndarray = votes(codes[neighbors], len(protocol.names)).argmax(axis=1)
-    return winners
 
 
 def _permuted(protocol: Protocol, n: int, seed: int) -> Iterator[np.ndarray]:
@@ -458,19 +448,16 @@ def _null(
     predicted: np.ndarray, neighbors: np.ndarray, protocol: Protocol, n: int, seed: int
 ) -> dict[str, float]:
     """What an embedding scores that knows nothing of the labels, and how often it is as good."""
+    n_labels = len(protocol.names)
 
     def score(codes: np.ndarray, predicted: np.ndarray) -> tuple[float, float]:
-        counts = class_counts(codes[protocol.test], predicted, len(protocol.names))
+        counts = class_counts(codes[protocol.test], predicted, n_labels)
         hits = counts[2].sum() / len(protocol.test)
         return float(f1_of(counts)[counts[0] > 0].mean()), float(hits)
 
     macro_f1, _ = score(protocol.codes, predicted)
-    null = np.array(
-        [
-            score(codes, _winners(codes, neighbors, protocol))
-            for codes in _permuted(protocol, n, seed)
-        ]
-    )
+    permuted = _permuted(protocol, n, seed)
+    null = np.array([score(c, votes(c[neighbors], n_labels).argmax(axis=1)) for c in permuted])
     return {
         "null_macro_f1_mean": float(null[:, 0].mean()),
         "null_macro_f1_sd": float(null[:, 0].std(ddof=1)) if n > 1 else np.nan,

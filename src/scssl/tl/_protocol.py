@@ -19,33 +19,21 @@ if TYPE_CHECKING:
 
 @dataclass
 class Protocol:
-    """Cells and labels of one evaluation, the same for every representation.
-
-    Parameters
-    ----------
-    names
-        Names of the labels that can be learned, sorted.
-    pool
-        Rows of the training part. Features are standardised on all of them.
-    train
-        Rows of the training part whose label is used.
-    test
-        Rows of the test part.
-    codes
-        Label of every cell, a position in `names`; -1 for one that is left out.
-    left_out
-        Labels that cannot be tested, and their cells.
-    fold
-        In cross-validation, fold of every tested cell: it is tested on what the other folds taught.
-    """
+    """Cells and labels of one evaluation, the same for every representation."""
 
     names: np.ndarray
+    """Names of the labels that can be learned, sorted."""
     pool: np.ndarray
+    """Rows of the training part, on all of which features are standardised."""
     train: np.ndarray
+    """Rows of the training part whose label is used."""
     test: np.ndarray
     codes: np.ndarray
+    """Label of every cell, a position in `names`; -1 for one that is left out."""
     left_out: dict[str, int] = field(default_factory=dict)
+    """Labels that cannot be tested, and their cells."""
     fold: np.ndarray | None = None
+    """In cross-validation, fold of every tested cell: it is tested on what the others taught."""
 
     def parts(self) -> list[tuple[np.ndarray, np.ndarray]]:
         """Rows to learn from and rows to test on: one pair, or one for each fold."""
@@ -71,9 +59,7 @@ def make_protocol(
     """
     rows = np.flatnonzero(labels.notna())
     if not len(rows):
-        raise ValueError(
-            f"adata.obs[{label_key!r}] is missing for all {adata.n_obs:,} cells: nothing to learn."
-        )
+        raise ValueError(f"adata.obs[{label_key!r}] is missing for all {adata.n_obs:,} cells.")
     names, known = np.unique(np.asarray(labels.iloc[rows].astype(str)), return_inverse=True)
     codes = np.full(adata.n_obs, -1)
     codes[rows] = known
@@ -89,23 +75,13 @@ def make_protocol(
         for name, trained, cells in zip(names, in_pool, in_test, strict=True)
         if cells and not trained
     }
-    if left_out:
-        warn(
-            f"{sum(left_out.values()):,} test cells are left out: {len(left_out)} of "
-            f"{len(names)} labels in adata.obs[{label_key!r}] have no training cell: "
-            f"{_sizes(left_out)}."
-        )
+    _tell_left_out(left_out, "test cells", len(names), label_key, "no training cell")
     learned = np.flatnonzero(in_pool)
-    if len(learned) < 2:
-        raise ValueError(
-            f"Needs at least two labels with training cells; adata.obs[{label_key!r}] has "
-            f"{len(learned)} among {len(names):,} labels: {some(names[learned])}. Is it a column of "
-            "cell types?"
-        )
+    _check_two(names[learned], "training cells", len(names), label_key)
     test = test[in_pool[codes[test]] > 0]
     if not len(test) and (split is not None or test_size):
         raise ValueError(
-            "No test cell has a label that is among the training cells: nothing can be scored."
+            "No test cell has a label that training cells have: nothing can be scored."
         )
     # One code more than there are labels: that of cells that have none, -1, stays what it is.
     new = np.full(len(names) + 1, -1)
@@ -129,17 +105,9 @@ def make_folds(labels: Any, *, label_key: str, n_splits: int, seed: int) -> Prot
     left_out = {
         str(name): int(size) for name, size in zip(names, sizes, strict=True) if size < n_splits
     }
-    if is_kept.sum() < 2:
-        raise ValueError(
-            f"Needs at least two labels with {n_splits} cells or more; adata.obs[{label_key!r}] has "
-            f"{is_kept.sum()} among {len(names):,} labels. Is it a column of cell types?"
-        )
-    if left_out:
-        warn(
-            f"{sum(left_out.values()):,} cells are left out: {len(left_out)} of {len(names)} labels in "
-            f"adata.obs[{label_key!r}] have fewer than {n_splits} cells, one for each fold: "
-            f"{_sizes(left_out)}."
-        )
+    _check_two(names[is_kept], f"{n_splits} cells or more", len(names), label_key)
+    few = f"fewer than {n_splits} cells, one for each fold"
+    _tell_left_out(left_out, "cells", len(names), label_key, few)
     codes = np.where(is_kept, np.cumsum(is_kept) - 1, -1)[codes]
     rows = np.flatnonzero(codes >= 0)
     fold = np.empty(len(rows), dtype=np.intp)
@@ -161,8 +129,23 @@ def params_of_split(split: Any, test_size: float, n_labels_per_class: int | None
     }
 
 
-def _sizes(cells: dict[str, int]) -> str:
-    return ", ".join(f"{name!r} ({n})" for name, n in list(cells.items())[:5])
+def _tell_left_out(
+    left_out: dict[str, int], what: str, n_labels: int, label_key: str, why: str
+) -> None:
+    if left_out:
+        sizes = ", ".join(f"{name!r} ({n})" for name, n in list(left_out.items())[:5])
+        warn(
+            f"{sum(left_out.values()):,} {what} are left out: {len(left_out)} of {n_labels} labels in "
+            f"adata.obs[{label_key!r}] have {why}: {sizes}."
+        )
+
+
+def _check_two(names: Any, what: str, n_labels: int, label_key: str) -> None:
+    if len(names) < 2:
+        raise ValueError(
+            f"Needs at least two labels with {what}; adata.obs[{label_key!r}] has {len(names)} among "
+            f"{n_labels:,} labels: {some(names)}. Is it a column of cell types?"
+        )
 
 
 def rank_in_class(codes: np.ndarray, generator: np.random.Generator) -> np.ndarray:
@@ -200,15 +183,13 @@ def _given(
         train, test = (np.flatnonzero((values == part) & labelled) for part in ("train", "test"))
         if not (len(train) and len(test)):
             found = ", ".join(sorted({repr(value) for value in values[labelled]})[:10])
-            raise ValueError(
-                f"adata.obs[{split!r}] must say 'train' for some cells and 'test' for others "
-                f"(cells with other values are not used); found {found}."
-            )
+            must = "must say 'train' for some cells and 'test' for others"
+            raise ValueError(f"adata.obs[{split!r}] {must}; found {found}.")
         return train, test
     if not isinstance(split, (tuple, list)) or len(split) != 2:
         raise TypeError(
-            "`split` must be a column of adata.obs with 'train' and 'test', or a pair (training "
-            f"cells, test cells) of row numbers, masks or names; found {type(split).__name__}."
+            "`split` must be a column of adata.obs with 'train' and 'test', or a pair of row numbers, "
+            f"masks or names, (training cells, test cells); found {type(split).__name__}."
         )
     parts = []
     for cells, part in zip(split, ("training", "test"), strict=True):
@@ -221,7 +202,7 @@ def _given(
     both = np.intersect1d(train, test)
     if len(both):
         raise ValueError(
-            f"{len(both):,} cells are both in the training and in the test part of `split` (first: "
-            f"{adata.obs_names[both[0]]!r}). A cell must not be tested on what was learned from it."
+            f"{len(both):,} cells are in both parts of `split` (first: {adata.obs_names[both[0]]!r}). A "
+            "cell must not be tested on what was learned from it."
         )
     return train, test

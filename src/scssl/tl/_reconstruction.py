@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scssl._checks import check_adata, check_key, check_number, check_whole
+from scssl._checks import check_adata, check_key, check_number, check_whole, get_matrix
 from scssl._errors import warn
 from scssl._random import RNG, as_seed, derive_generator
 
@@ -116,11 +116,11 @@ def reconstruction_metrics(
             "`model` must be a scssl model that reconstructs expression, such as MaskedAutoencoder, "
             f"found {type(model).__name__}."
         )
-    objective = getattr(getattr(model, "module", None), "objective", None)
-    if objective == "bce":
+    loss = getattr(model, "loss", None)
+    if loss == "bce":
         raise ValueError(
-            'A model with loss="bce" predicts whether a gene is detected, not how much it is expressed. '
-            'Take one with loss="mse", "nb" or "zinb".'
+            'A model with loss="bce" predicts detection, not expression. Take one with loss="mse", "nb" or '
+            '"zinb".'
         )
     check_number("mask_rate", mask_rate, "(0, 1)", none=True)
     batch_size = check_whole("batch_size", batch_size)
@@ -129,16 +129,12 @@ def reconstruction_metrics(
     alignment = model.genes.align(adata.var_names, min_overlap=min_overlap)
     rows = np.arange(adata.n_obs) if indices is None else get_rows(adata, indices, "`indices`")
 
-    sums = _Sums(alignment.n_matched, log_of_mean=objective in ("nb", "zinb"))
+    sums = _Sums(alignment.n_matched, log_of_mean=loss in ("nb", "zinb"))
     hidden_error, n_hidden, visible_error, n_visible = 0.0, 0, 0.0, 0
     generator = derive_generator(seed, "hidden entries")
     for part, csr in _chunks(adata, model, rows, batch_size):
-        truth, found = (
-            _expression(csr, model, alignment),
-            _predict(model, adata, part, csr, min_overlap),
-        )
-        found = found[:, alignment.present]
-        sums.add(truth, found)
+        truth = _expression(csr, model, alignment)
+        sums.add(truth, _predict(model, adata, part, csr, min_overlap)[:, alignment.present])
         if mask_rate is None:
             continue
         # In the order of `adata`'s own columns: what is hidden does not depend on the model.
@@ -155,14 +151,10 @@ def reconstruction_metrics(
         visible_error += float(error[~mask].sum())
         n_visible += int((~mask).sum())
     if not sums.n:
-        raise ValueError(
-            "No cell has a value in any gene of the model: there is nothing to reconstruct."
-        )
+        raise ValueError("No cell has a value in any gene of the model to reconstruct.")
     if sums.n < len(rows):
-        warn(
-            f"{len(rows) - sums.n:,} of {len(rows):,} cells have no value in any gene of the model and "
-            "are left out."
-        )
+        left = f"{len(rows) - sums.n:,} of {len(rows):,} cells"
+        warn(f"{left} have no value in any gene of the model and are left out.")
     row = {
         "model": type(model).__name__,
         "n_cells": sums.n,
@@ -227,11 +219,7 @@ def _chunks(
     """Rows, and their values as stored, of the cells that have any in a gene of the model."""
     from scssl.data import open_rows
 
-    layer = model.setup.layer
-    if layer is not None and layer not in adata.layers:
-        found = ", ".join(repr(name) for name in adata.layers if name is not None) or "none"
-        raise KeyError(f"The model reads the layer {layer!r}; adata.layers has {found}.")
-    source = open_rows(adata.X if layer is None else adata.layers[layer])
+    source = open_rows(get_matrix(adata, model.setup.layer)[0])
     alignment = model.genes.align(adata.var_names, min_overlap=0)
     for start in range(0, len(rows), batch_size):
         part = rows[start : start + batch_size]
@@ -277,11 +265,8 @@ def _predict(
     import pandas as pd
     from anndata import AnnData
 
-    light = AnnData(
-        csr if model.setup.layer is None else None,
-        obs=adata.obs.iloc[rows],
-        var=pd.DataFrame(index=adata.var_names),
-        layers=None if model.setup.layer is None else {model.setup.layer: csr},
-    )
+    layer = model.setup.layer
+    values: dict[str, Any] = {"X": csr} if layer is None else {"layers": {layer: csr}}
+    light = AnnData(obs=adata.obs.iloc[rows], var=pd.DataFrame(index=adata.var_names), **values)
     found: np.ndarray = model.get_reconstruction(light, min_overlap=min_overlap)
     return found

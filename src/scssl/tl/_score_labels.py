@@ -148,8 +148,7 @@ def _take_descendants_for_labels(
         if strange:
             raise ValueError(
                 f"`children` does not know {len(strange)} of the labels in adata.obs[{key!r}]: "
-                f"{some(strange)}. Add them to the table (a label without relatives as "
-                f"{{{strange[0]!r}: []}}), or correct their names."
+                f"{some(strange)}. Add them (without relatives: {{{strange[0]!r}: []}}), or correct them."
             )
     pairs = {
         pair: pair[1] in below.get(pair[0], ()) for pair in set(zip(known, found, strict=True))
@@ -166,21 +165,14 @@ def _probabilities(values: pd.Series[Any]) -> np.ndarray:
     if broken.any():
         first = int(broken.argmax())
         raise ValueError(
-            f"adata.obs[{values.name!r}] must hold probabilities from 0 to 1, found "
-            f"{confidence[first]!r} in cell {values.index[first]!r}."
+            f"adata.obs[{values.name!r}] must hold probabilities from 0 to 1, found {confidence[first]!r} "
+            f"in cell {values.index[first]!r}."
         )
     return confidence
 
 
 def descendants(children: Mapping[str, Iterable[str]] | pd.DataFrame) -> dict[str, frozenset[str]]:
-    """All that is below each name of a table, at any depth.
-
-    Parameters
-    ----------
-    children
-        Children by parent, or a frame with a row per pair in the columns ``"parent"`` and ``"child"``.
-        A name may have several parents.
-    """
+    """All that is below each name of a table, at any depth; a name may have several parents."""
     table = _by_parent(children)
     below: dict[str, frozenset[str]] = {}
     # Depth first with a stack of our own: an ontology may be deeper than Python's recursion.
@@ -193,11 +185,8 @@ def descendants(children: Mapping[str, Iterable[str]] | pd.DataFrame) -> dict[st
                 child = todo.pop()
                 if child in on_path:
                     names = [step for step, _ in path]
-                    loop = [*names[names.index(child) :], child]
-                    raise ValueError(
-                        "`children` goes in a circle, so that nothing is above anything: "
-                        f"{' → '.join(map(repr, loop))}."
-                    )
+                    loop = " → ".join(map(repr, [*names[names.index(child) :], child]))
+                    raise ValueError(f"`children` goes in a circle: {loop}.")
                 if child not in below:
                     path.append((child, list(table[child])))
                     on_path.add(child)
@@ -212,21 +201,18 @@ def descendants(children: Mapping[str, Iterable[str]] | pd.DataFrame) -> dict[st
 def _by_parent(children: Any) -> dict[str, list[str]]:
     """Children of every name, of the childless as well."""
     if hasattr(children, "columns"):
-        absent = {"parent", "child"} - set(children.columns)
-        if absent:
-            found = ", ".join(map(repr, children.columns))
+        if not {"parent", "child"} <= set(children.columns):
             raise ValueError(
                 "`children` needs the columns 'parent' and 'child', one row per pair; it has "
-                f"{found}. Rename them: children.rename(columns={{...}})."
+                f"{some(children.columns)}. Rename them: children.rename(columns={{...}})."
             )
         pairs = list(zip(children["parent"], children["child"], strict=True))
     elif isinstance(children, Mapping):
-        single = [parent for parent, found in children.items() if isinstance(found, str)]
-        if single:
-            raise TypeError(
-                f"`children` maps a name to a list of names, found a string for {single[0]!r}. "
-                f"Write {{{single[0]!r}: [{children[single[0]]!r}]}}."
-            )
+        for parent, found in children.items():
+            if isinstance(found, str):
+                write = f"Write {{{parent!r}: [{found!r}]}}"
+                lists = "maps a name to a list of names"
+                raise TypeError(f"`children` {lists}, found a string for {parent!r}. {write}.")
         pairs = [(parent, child) for parent, found in children.items() for child in found]
     else:
         raise TypeError(
@@ -237,9 +223,8 @@ def _by_parent(children: Any) -> dict[str, list[str]]:
     for pair in pairs:
         for name in pair:
             if not isinstance(name, str) or not name:
-                raise TypeError(
-                    f"Names in `children` must be strings that are not empty, found {name!r}."
-                )
+                must = "must be strings that are not empty"
+                raise TypeError(f"Names in `children` {must}, found {name!r}.")
             table.setdefault(name, [])
         table[pair[0]].append(pair[1])
     if isinstance(children, Mapping):

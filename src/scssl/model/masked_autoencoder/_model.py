@@ -476,6 +476,12 @@ class MaskedAutoencoder(SSLModel):
             **({} if preset is None else PRESETS[preset].train),
         }
 
+    @property
+    def loss(self) -> str:
+        """What reconstructions are compared by: ``"mse"``, ``"bce"``, ``"nb"`` or ``"zinb"``."""
+        objective: str = self.module.objective
+        return objective
+
     @torch.inference_mode()
     def get_reconstruction(
         self,
