@@ -63,7 +63,9 @@ def test_tables_without_symbols(frame):
         read_symbols(frame[["feature_id"]], IDS)
     with pytest.raises(GeneMismatchError, match="has no column 'feature_id' with Ensembl ids"):
         read_symbols(frame[["feature_name"]], IDS)
-    with pytest.raises(GeneMismatchError, match="has none of the 1 genes: it has ids like 'ENSG"):
+    with pytest.raises(
+        GeneMismatchError, match="has none of the 1 genes, which are .*; its ids are like 'ENSG"
+    ):
         read_symbols(frame, ["ENSMUSG00000000001"])
 
 
