@@ -168,7 +168,9 @@ def test_duplicated_cell_names(adata):
     with pytest.warns(ScsslWarning, match=r"1 cell names occur more than once.*'a'"):
         model = setup(adata)
     model.train(**TRAIN)
-    with pytest.raises(ValueError, match="names are not unique"):
+    with pytest.raises(
+        ValueError, match="names are not unique: pass row numbers, or adata.obs_names_make"
+    ):
         model.get_latent_representation(indices=["a"])
 
 

@@ -87,7 +87,9 @@ def test_datasets_refuse():
         Datasets(data, obs_keys=["age"])
     with pytest.raises(ValueError, match="'one' has no cells"):
         Datasets({"one": data["one"][:0]})
-    with pytest.raises(ValueError, match="found 'both'"):
+    with pytest.raises(
+        ValueError, match='"intersection", "union" or a list of genes, found \'both\''
+    ):
         Datasets(data, "both")
     with pytest.raises(ValueError, match="need names that differ"):
         Datasets({})

@@ -75,7 +75,9 @@ def test_samples_must_be_there_and_complete(adata):
         CellPLM.setup_anndata(adata, sample_key="section")
     adata.obs["slice"] = adata.obs["slice"].astype(object)
     adata.obs.iloc[7, adata.obs.columns.get_loc("slice")] = np.nan
-    with pytest.raises(ValueError, match=r'adata.obs\["slice"\] has 1 missing .*\'cell7\''):
+    with pytest.raises(
+        ValueError, match=r'adata.obs\["slice"\] has 1 missing .*\'cell7\'.*needs one'
+    ):
         CellPLM.setup_anndata(adata, sample_key="slice")
 
 

@@ -235,6 +235,18 @@ def test_programmes_have_to_be_there():
     adata.uns["gene_programs"]["names"] = adata.uns["gene_programs"]["names"][:3]
     with pytest.raises(ValueError, match="has 12 programmes, .* names 3"):
         MODEL(adata, masking="gene_program")
+    adata = with_programs()
+    members = adata.varm["gene_programs"]
+    adata.varm["gene_programs"] = type(members)(members.shape)
+    with pytest.raises(
+        ValueError, match="12 programmes of 'gene_programs' have no gene .*Make them again"
+    ):
+        MODEL(adata, masking="gene_program")
+    del adata.uns["tf_targets"]["targets"]
+    with pytest.raises(
+        ValueError, match=r"names no transcription factors.*scssl\.pp\.tf_targets\(adata"
+    ):
+        MODEL(adata, masking="gp_to_tf")
 
 
 def test_covariates_for_the_encoder_have_to_be_there():
