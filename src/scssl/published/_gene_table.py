@@ -172,6 +172,8 @@ def _read_file(path: Path) -> Any:
         return pd.read_parquet(path)
     except ImportError as error:
         other = f"Or pass the same table as .csv or .tsv, {columns}."
-        raise ImportError(f"{path.name} needs pyarrow: pip install pyarrow. {other}") from error
+        raise ImportError(
+            f"Reading {path.name} needs pyarrow: pip install pyarrow. {other}"
+        ) from error
     except (OSError, ValueError) as error:
         raise BundleError(f"{path} cannot be read as parquet: {error}") from error
