@@ -58,7 +58,7 @@ def test_an_error_in_a_thread_is_an_error():
 
 UPDATES = """
 import numpy as np
-from scssl.nn.cpu import adamw_rows
+from scssl.nn.cpu.rows import adamw_rows
 
 rng = np.random.default_rng(0)
 weight, first, second, gradient = rng.normal(size=(4, 30, 17)).astype(np.float32)
