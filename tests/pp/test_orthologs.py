@@ -257,7 +257,9 @@ def test_genes_are_ids_where_there_are_ids():
         "many_to_one", "mapped",
     ]  # fmt: skip
     notes = dict(zip(genes["gene"], genes["note"], strict=True))
-    assert notes["Dup"] == "several genes in the table: ENSMUSG00000000011, ENSMUSG00000000012"
+    assert notes["Dup"] == (
+        "several genes in the table: 'ENSMUSG00000000011', 'ENSMUSG00000000012'"
+    )
     assert notes["Split"] == "human: SPLITA, SPLITB"
     assert notes["Joina"] == "human: JOIN; mouse: Joina, Joinb"
     assert notes["Nameless"] == "ENSG00000000015 in the table"

@@ -79,7 +79,9 @@ def test_column_of_names(adata):
 
 
 def test_nothing_left_says_what_names_there_are(adata):
-    with pytest.raises(ValueError, match=r"(?s)None of 1 gene programmes.*like CD3D.*like ENSG0"):
+    with pytest.raises(
+        ValueError, match=r"(?s)None of 1 gene programmes.*like 'CD3D'.*like 'ENSG0"
+    ):
         scssl.pp.gene_programs(adata, {"x": ["ENSG00000000003"] * 9})
 
 

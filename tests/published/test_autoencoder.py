@@ -339,7 +339,7 @@ def test_files_that_are_not_there(folder):
         read(folder, file="RandomMask.ckpt")
     with pytest.raises(BundleError, match="There is no folder .*absent. Pass a folder, or a repos"):
         read(folder / "absent", file="RandomMask.ckpt")
-    with pytest.raises(ValueError, match="is a file. Pass the folder that x.ckpt is in"):
+    with pytest.raises(ValueError, match="is a file: pass its folder, or leave out `file`"):
         read(folder / "var.csv", file="x.ckpt")
 
 

@@ -478,7 +478,7 @@ class MaskedAutoencoder(SSLModel):
 
     @property
     def loss(self) -> str:
-        """What reconstructions are compared by: ``"mse"``, ``"bce"``, ``"nb"`` or ``"zinb"``."""
+        """What reconstructions are compared by, ``"mse"``, ``"bce"``, ``"nb"`` or ``"zinb"``."""
         objective: str = self.module.objective
         return objective
 
