@@ -260,8 +260,8 @@ def test_genes_are_ids_where_there_are_ids():
     assert notes["Dup"] == (
         "several genes in the table: 'ENSMUSG00000000011', 'ENSMUSG00000000012'"
     )
-    assert notes["Split"] == "human: SPLITA, SPLITB"
-    assert notes["Joina"] == "human: JOIN; mouse: Joina, Joinb"
+    assert notes["Split"] == "human: 'SPLITA', 'SPLITB'"
+    assert notes["Joina"] == "human: 'JOIN'; mouse: 'Joina', 'Joinb'"
     assert notes["Nameless"] == "ENSG00000000015 in the table"
     ids = data([f"ENSMUSG000000000{i}" for i in range(10, 20)])
     scssl.pp.map_orthologs(ids, table, **TO_HUMAN)
