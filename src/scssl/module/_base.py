@@ -149,8 +149,6 @@ class SSLModule(BaseModuleClass):
     def loss(
         self,
         tensors: Mapping[str, Tensor],
-        inference_outputs: Any = None,
-        generative_outputs: Any = None,
         *,
         rng: torch.Generator | None = None,
         full: bool = True,
@@ -161,9 +159,6 @@ class SSLModule(BaseModuleClass):
         ----------
         tensors
             The batch.
-        inference_outputs, generative_outputs
-            Not used: the objectives here see other views of the batch than inference does. The
-            arguments are those of scvi-tools.
         rng
             Randomness of masks and views; a fixed seed where `None`.
         full

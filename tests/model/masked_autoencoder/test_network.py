@@ -160,13 +160,6 @@ def test_the_decoder_is_told_the_covariates():
     assert not torch.allclose(m.generative(tensors, z)["x_hat"], a)
 
 
-def test_scvi_forward():
-    m, (_, tensors) = module(), batch()
-    inference, generative = m(tensors, compute_loss=False)
-    assert inference["z"].shape == (12, 4)
-    assert generative["x_hat"].shape == (12, 40)
-
-
 @pytest.mark.parametrize("n", [0, 1, BLOCK - 1, BLOCK, 2 * BLOCK + 3])
 def test_blockwise_bits_do_not_depend_on_the_height(n):
     torch.manual_seed(0)

@@ -198,8 +198,6 @@ class CellPLMModule(SSLModule):
     def loss(
         self,
         tensors: Mapping[str, Tensor],
-        inference_outputs: Any = None,
-        generative_outputs: Any = None,
         *,
         rng: torch.Generator | None = None,
         full: bool = True,

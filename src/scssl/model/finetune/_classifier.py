@@ -75,8 +75,6 @@ class CellTypeClassifierModule(FineTunedModule):
     def loss(
         self,
         tensors: Mapping[str, Tensor],
-        inference_outputs: Any = None,
-        generative_outputs: Any = None,
         *,
         rng: torch.Generator | None = None,
         full: bool = True,

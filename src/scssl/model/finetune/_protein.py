@@ -94,8 +94,6 @@ class ProteinPredictorModule(FineTunedModule):
     def loss(
         self,
         tensors: Mapping[str, Tensor],
-        inference_outputs: Any = None,
-        generative_outputs: Any = None,
         *,
         rng: torch.Generator | None = None,
         full: bool = True,

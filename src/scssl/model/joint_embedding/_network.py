@@ -146,8 +146,6 @@ class JointEmbeddingModule(SSLModule):
     def loss(
         self,
         tensors: Mapping[str, Tensor],
-        inference_outputs: Any = None,
-        generative_outputs: Any = None,
         *,
         rng: torch.Generator | None = None,
         full: bool = True,

@@ -218,8 +218,6 @@ class MaskedAutoencoderModule(SSLModule):
     def loss(
         self,
         tensors: Mapping[str, Tensor],
-        inference_outputs: Any = None,
-        generative_outputs: Any = None,
         *,
         rng: torch.Generator | None = None,
         full: bool = True,
