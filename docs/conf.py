@@ -166,7 +166,22 @@ def _math(self: Any, node: Any) -> None:
     raise nodes.SkipNode
 
 
+def _deal_out(app: Any, env: Any, docnames: list[str]) -> None:
+    """Spread the pages that are executed evenly, so that every process of `-j` has its share.
+
+    Sphinx cuts the list into a few pieces, in the order of the alphabet all executed pages in one.
+    """
+    executed = [name for name in docnames if "{code-cell}" in env.doc2path(name).read_text()]
+    others = [name for name in docnames if name not in set(executed)]
+    places = {(i * len(others)) // max(len(executed), 1): i for i in range(len(executed))}
+    docnames[:] = []
+    for i in range(len(others) + 1):
+        docnames += [executed[places[i]]] if i in places else []
+        docnames += others[i : i + 1]
+
+
 def setup(app: Any) -> None:
+    app.connect("env-before-read-docs", _deal_out)
     app.add_html_math_renderer("mathml", (_math, None), (_math, None))
     app.connect("autodoc-skip-member", _is_inherited_from_upstream)
     app.connect("missing-reference", _resolve_by_last_name)

@@ -3,8 +3,10 @@ from __future__ import annotations
 import importlib.util
 import os
 import socket
+import sys
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import matplotlib
 import pytest
@@ -35,6 +37,33 @@ def data_file(data_dir: Path):
         return path
 
     return find
+
+
+@pytest.fixture
+def all_pairs(monkeypatch):
+    """All distances in place of pynndescent, which compiles itself for a minute or three.
+
+    Gives the numbers of cells of the indices that were made. `tests/test_neighbors.py` has the
+    search itself.
+    """
+    from sklearn.neighbors import NearestNeighbors
+
+    made = []
+
+    class AllPairs:
+        def __init__(self, values, *, n_neighbors, random_state):
+            made.append(len(values))
+            self.search = NearestNeighbors(n_neighbors=n_neighbors, algorithm="brute").fit(values)
+
+        def query(self, values, k):
+            return self.search.kneighbors(values, k)[::-1]
+
+        @property
+        def neighbor_graph(self):
+            return self.search.kneighbors(self.search._fit_X)[::-1]
+
+    monkeypatch.setitem(sys.modules, "pynndescent", SimpleNamespace(NNDescent=AllPairs))
+    return made
 
 
 @pytest.fixture(scope="session")

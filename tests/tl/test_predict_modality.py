@@ -133,11 +133,12 @@ def test_memory_is_that_of_the_result(known):
         np.testing.assert_allclose(found.iloc[cell], features[near].mean(0), rtol=1e-5)
 
 
-def test_approximate_search_finds_nearly_the_same(reference, query):
-    PREDICT(reference, query, exact=False, key_added="fast")
+def test_approximate_search_on_request(reference, query, all_pairs):
     PREDICT(reference, query, exact=True, key_added="exact")
-    same = np.isclose(query.obsm["fast"], query.obsm["exact"]).mean()
-    assert same > 0.9
+    assert not all_pairs
+    PREDICT(reference, query, exact=False, key_added="fast")
+    assert all_pairs == [len(reference)]
+    np.testing.assert_allclose(query.obsm["fast"], query.obsm["exact"])
 
 
 def test_cells_in_both(reference, query):
