@@ -167,12 +167,14 @@ def _math(self: Any, node: Any) -> None:
 
 
 def _deal_out(app: Any, env: Any, docnames: list[str]) -> None:
-    """Spread the pages that are executed evenly, so that every process of `-j` has its share.
+    """Spread the pages that are executed evenly, long ones first: every process of `-j` has its share.
 
     Sphinx cuts the list into a few pieces, in the order of the alphabet all executed pages in one.
     """
-    executed = [name for name in docnames if "{code-cell}" in env.doc2path(name).read_text()]
-    others = [name for name in docnames if name not in set(executed)]
+    texts = {name: env.doc2path(name).read_text() for name in docnames}
+    executed = [name for name, text in texts.items() if "{code-cell}" in text]
+    executed.sort(key=lambda name: -len(texts[name]))
+    others = [name for name in docnames if name not in executed]
     places = {(i * len(others)) // max(len(executed), 1): i for i in range(len(executed))}
     docnames[:] = []
     for i in range(len(others) + 1):
