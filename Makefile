@@ -11,6 +11,8 @@ MUTANTS ?=
 UV := $(shell command -v uv 2>/dev/null)
 # Threads that wait for one another by spinning make training ten times slower on a busy machine.
 export OMP_WAIT_POLICY ?= PASSIVE
+# Installation compiles nothing, so that what the first import compiles has to be kept.
+export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -79,7 +81,7 @@ fi
 endef
 
 # $(1): what to install. A venv made by another tool may lack pip or have one too old for groups.
-# Not compiled: of 20,000 files Python compiles the few that are imported when they are.
+# Not compiled: of 20,000 files Python compiles those that are imported, once, when they are first.
 define install
 @echo "Installing into $(VENV) (the first time this downloads PyTorch and takes some minutes)"
 @if [ -n "$(UV)" ]; then \

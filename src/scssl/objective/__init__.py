@@ -6,26 +6,25 @@ compared, a temperature that is not positive, partitions of one cluster, labels 
 
 from __future__ import annotations
 
-from ._contrastive import SUPCON_TEMPERATURE, clip_loss, dcl, info_nce, nt_xent, supcon
-from ._decorrelation import barlow_twins, vicreg
-from ._distillation import dino, negative_cosine
-from ._masked import masked_mse, nb_nll, sparse_masked_bce, sparse_masked_mse, sparse_masked_nb
-from ._partition_cross_entropy import partition_cross_entropy
+from . import (
+    _contrastive,
+    _decorrelation,
+    _distillation,
+    _masked,
+    _partition_cross_entropy,
+)
+from ._contrastive import *  # noqa: F403
+from ._contrastive import SUPCON_TEMPERATURE
+from ._decorrelation import *  # noqa: F403
+from ._distillation import *  # noqa: F403
+from ._masked import *  # noqa: F403
+from ._partition_cross_entropy import *  # noqa: F403
 
+# The losses, as they are listed where they are defined.
 __all__ = [
-    "barlow_twins",
-    "clip_loss",
-    "dcl",
-    "dino",
-    "info_nce",
-    "masked_mse",
-    "nb_nll",
-    "negative_cosine",
-    "nt_xent",
-    "partition_cross_entropy",
-    "sparse_masked_bce",
-    "sparse_masked_mse",
-    "sparse_masked_nb",
-    "supcon",
-    "vicreg",
+    *_contrastive.__all__,
+    *_decorrelation.__all__,
+    *_distillation.__all__,
+    *_masked.__all__,
+    *_partition_cross_entropy.__all__,
 ]

@@ -14,6 +14,8 @@ from scssl._checks import check_number
 
 from ._views import check_pairs, full_precision, pair_logits
 
+__all__ = ["clip_loss", "dcl", "info_nce", "nt_xent", "supcon"]
+
 
 @full_precision
 def info_nce(query: Tensor, key: Tensor, negatives: Tensor, *, temperature: float) -> Tensor:

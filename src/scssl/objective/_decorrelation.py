@@ -7,6 +7,8 @@ from torch.nn.functional import mse_loss, relu
 
 from ._views import check_pairs, full_precision, off_diagonal_squares
 
+__all__ = ["barlow_twins", "vicreg"]
+
 # As in the published code, whose batch norm has PyTorch's default.
 _EPS = 1e-5
 

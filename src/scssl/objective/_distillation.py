@@ -9,6 +9,8 @@ from scssl._checks import check_number
 
 from ._views import check_pairs, full_precision
 
+__all__ = ["dino", "negative_cosine"]
+
 
 @full_precision
 def dino(

@@ -35,6 +35,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
+__all__ = ["masked_mse", "nb_nll", "sparse_masked_bce", "sparse_masked_mse", "sparse_masked_nb"]
+
 
 def masked_mse(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     """Mean squared error over the entries of a dense mask. Scalar; 0 where nothing counts.

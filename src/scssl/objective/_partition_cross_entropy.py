@@ -19,6 +19,8 @@ from collections.abc import Sequence
 from torch import Tensor
 from torch.nn import functional
 
+__all__ = ["partition_cross_entropy"]
+
 
 def partition_cross_entropy(
     logits: Tensor, labels: Tensor, n_clusters: Sequence[int], *, weighted: bool = True
