@@ -273,7 +273,7 @@ def test_unsound_graphs_are_refused(entries, batches, match):
 # --- approximate search ---------------------------------------------------------------------------
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def large() -> ad.AnnData:
     """Two batches above the size that is always searched exactly, and one below."""
     return make({"a": 4200, "b": 4300, "c": 500}, n_dimensions=8, seed=1)
@@ -289,6 +289,41 @@ def test_large_batches_are_searched_by_pynndescent(large, all_pairs):
     for name in ("mnn", "mnn_within"):
         difference = abs(exact.obsp[name] - approximate.obsp[name])
         assert difference.max() < 1e-6
+
+
+@pytest.fixture(scope="module")
+def approximate(large):
+    """For slow tests: pynndescent compiles itself for a minute or three."""
+    with pytest.MonkeyPatch.context() as patch:
+        queried = []
+        index = _cross_batch.Index._approximate
+        patch.setattr(
+            _cross_batch.Index,
+            "_approximate",
+            lambda self, k: queried.append(len(self.values)) or index(self, k),
+        )
+        result = run(large, method="mnn", exact=False, n_neighbors=10)
+    assert set(queried) == {4200, 4300}, "pynndescent is used, where it pays"
+    return result
+
+
+@pytest.mark.slow
+def test_approximate_search_finds_nearly_all(large, approximate):
+    exact = run(large, method="mnn", exact=True, n_neighbors=10)
+    assert exact.uns["mnn"]["params"]["exact"]
+    assert not approximate.uns["mnn"]["params"]["exact"]
+    # Of a mutual pair, both directions have to be found.
+    for name, least in (("mnn", 0.93), ("mnn_within", 0.97)):
+        both = exact.obsp[name].multiply(approximate.obsp[name]).nnz
+        assert both / exact.obsp[name].nnz > least
+        assert both / approximate.obsp[name].nnz > least
+
+
+@pytest.mark.slow
+def test_approximate_search_is_a_function_of_the_seed(large, approximate):
+    again = run(large, method="mnn", exact=False, n_neighbors=10)
+    for name in ("mnn", "mnn_within"):
+        assert (again.obsp[name] != approximate.obsp[name]).nnz == 0
 
 
 def test_cells_that_pynndescent_does_not_find_are_found(monkeypatch):

@@ -115,6 +115,30 @@ def test_approximate_search_on_request(all_pairs):
     assert set(all_pairs) == {180}
 
 
+@pytest.mark.slow
+def test_approximate_search_finds_nearly_all():
+    """Slow: pynndescent compiles itself."""
+    reference, query = make((900, 600, 300), seed=1), make((300, 200, 100), seed=2)
+    exact = transfer(reference, query.copy(), exact=True)
+    found = transfer(reference, query, exact=False)
+    assert (found["ssl_label"] == exact["ssl_label"]).mean() > 0.99
+    np.testing.assert_allclose(
+        found["ssl_label_confidence"], exact["ssl_label_confidence"], atol=0.2
+    )
+    assert np.corrcoef(found["ssl_label_novelty"], exact["ssl_label_novelty"])[0, 1] > 0.99
+    again = query.copy()
+    pd.testing.assert_frame_equal(transfer(reference, again, exact=False), found)
+    values = reference.obsm["X_ssl"]
+    index = Index(values, exact=False, seed=0)
+    distances, rows = index.own(10)
+    assert (rows != np.arange(len(rows))[:, None]).all()
+    exact_rows = Index(values, exact=True, seed=0).own(10)[1]
+    recall = np.mean([np.isin(a, b).mean() for a, b in zip(rows, exact_rows, strict=True)])
+    assert recall > 0.98
+    expected = np.linalg.norm(values[rows[5]] - values[5], axis=1)
+    np.testing.assert_allclose(distances[5], expected, rtol=1e-5)
+
+
 # --- what is written ------------------------------------------------------------------------------
 
 

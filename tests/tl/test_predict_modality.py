@@ -141,6 +141,14 @@ def test_approximate_search_on_request(reference, query, all_pairs):
     np.testing.assert_allclose(query.obsm["fast"], query.obsm["exact"])
 
 
+@pytest.mark.slow
+def test_approximate_search_finds_nearly_the_same(reference, query):
+    PREDICT(reference, query, exact=False, key_added="fast")
+    PREDICT(reference, query, exact=True, key_added="exact")
+    same = np.isclose(query.obsm["fast"], query.obsm["exact"]).mean()
+    assert same > 0.9
+
+
 def test_cells_in_both(reference, query):
     both = anndata.concat([query, reference[:3]])
     with pytest.raises(
