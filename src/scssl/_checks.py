@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 from numbers import Real
 from typing import TYPE_CHECKING, Any, cast
 
@@ -131,6 +132,42 @@ def check_key(key: Any, name: str) -> None:
     """Raise unless argument ``name`` is a key, a string that is not empty."""
     if not isinstance(key, str) or not key:
         raise TypeError(f"`{name}` must be a string that is not empty, found {key!r}.")
+
+
+def check_destination(adata: Any, key: Any, name: str = "adata", *, copy: bool = False) -> None:
+    """Raise unless `key`, given as `key_added`, can be written to `adata`, and with it to a file.
+
+    `name` is what messages call the data; a `copy` of them is in memory.
+    """
+    check_key(key, "key_added")
+    if "/" in key or key in (".", ".."):
+        new = key.strip("/").replace("/", "_") if key.strip("./") else "X_new"
+        raise ValueError(
+            f"key_added={key!r} is no key that an .h5ad file or a Zarr folder can have, in which / and "
+            f"lone dots are places. Give another: `key_added={new!r}`."
+        )
+    if not copy and getattr(adata, "is_view", False) and getattr(adata, "isbacked", False):
+        raise ValueError(
+            f"`{name}` is a view of a file, to which no result can be added. Read its cells into memory: "
+            f"`{name} = {name}.to_memory()`."
+        )
+
+
+def writable(names: Sequence[Any]) -> list[str]:
+    """Names of columns as files can have them, each once: with "|" for "/"."""
+    found: list[str] = []
+    for name in map(str, names):
+        new = name.replace("/", "|")
+        while new != name and (new in found or new in names):
+            new += "|"
+        found.append(new)
+    return found
+
+
+def close_to(name: Any, known: Iterable[str]) -> str | None:
+    """What may have been meant by a name that is none of those known."""
+    found = get_close_matches(str(name), list(known), n=1)
+    return found[0] if found else None
 
 
 def get_matrix(adata: AnnData, layer: str | None, name: str = "adata") -> tuple[Any, str]:

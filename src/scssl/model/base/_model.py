@@ -32,6 +32,7 @@ from scvi.model.base import BaseModelClass
 
 from scssl._checks import check_number, check_whole
 from scssl._errors import BundleError, warn
+from scssl._io import as_path
 from scssl._random import RNG, as_seed, derive_seed
 from scssl._settings import settings
 from scssl.data import GeneAlignment, GeneVocabulary, train_validation_split
@@ -853,7 +854,7 @@ class SSLModel(BaseModelClass):
             overwrite=overwrite,
         )
         if save_anndata:
-            self._write_data(Path(dir_path))
+            self._write_data(as_path(dir_path))
 
     def _write_data(self, folder: Path) -> None:
         self._adata.write_h5ad(folder / "adata.h5ad")
@@ -977,7 +978,7 @@ class SSLModel(BaseModelClass):
         >>> import scssl
         >>> model = scssl.model.SSLModel.from_pretrained("owner/name")  # doctest: +SKIP
         """
-        if not is_repo_id(source) or Path(source).exists():
+        if not is_repo_id(source) or as_path(source, "source").exists():
             if revision is not None:
                 raise ValueError(f"{source} is a folder: leave `revision` out.")
             return cls.load(source, adata, device=device)

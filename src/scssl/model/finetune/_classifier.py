@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from scssl._checks import check_choice, check_number
+from scssl._io import as_path
 from scssl._random import RNG
 from scssl.data.keys import LABELS
 from scssl.model.base import (
@@ -370,7 +371,7 @@ class CellTypeClassifier(FineTunedModel):
             "adata": adata,
             "device": device,
         }
-        if file is None and not Path(source).is_file():
+        if file is None and not as_path(source, "source").is_file():
             check_unused('file="HLCA_SSL.ckpt"', genes=genes, **options)
             return super().from_pretrained(source, **access)
         options["labels_key"] = labels_key
