@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ast import literal_eval
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from numbers import Real
@@ -168,6 +169,20 @@ def close_to(name: Any, known: Iterable[str]) -> str | None:
     """What may have been meant by a name that is none of those known."""
     found = get_close_matches(str(name), list(known), n=1)
     return found[0] if found else None
+
+
+def no_argument(what: str, name: str, value: Any, known: Iterable[str]) -> str:
+    """Message that there is no such argument, with the one that may have been meant."""
+    close = close_to(name, known)
+    if close is None:
+        return f"{what} has no argument {name!r}; it has {', '.join(sorted(known))}."
+    try:
+        literal_eval(repr(value))
+    except (ValueError, SyntaxError):
+        meant = close
+    else:
+        meant = f"{close}={value!r}"
+    return f"{what} has no argument {name!r}. Did you mean `{meant}`?"
 
 
 def get_matrix(adata: AnnData, layer: str | None, name: str = "adata") -> tuple[Any, str]:

@@ -243,7 +243,7 @@ def _evaluated(annotation: Any, function: Any) -> Any:
     if not isinstance(annotation, str):
         return annotation
     try:
-        return eval(annotation, {}, _Names(function.__globals__))
+        return eval(annotation, {}, _Names(inspect.unwrap(function).__globals__))
     except (AttributeError, TypeError):
         return str
 

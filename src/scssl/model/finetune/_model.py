@@ -188,6 +188,13 @@ class FineTunedModel(SSLModel):
         )
 
     @classmethod
+    def _more_arguments(cls, given: Mapping[str, Any]) -> list[str]:
+        backbone = given.get("backbone", "MaskedAutoencoder")
+        if backbone not in list_models():
+            return []
+        return known_arguments(get_model_class(backbone), "__init__", {})
+
+    @classmethod
     def _setup_like(
         cls,
         model: Any,

@@ -574,9 +574,5 @@ class ProteinPredictor(FineTunedModel):
         ValueError
             If they have no names, or there are none that the model knows.
         """
-        if adata is None:
-            adata = self._adata
-        if adata is None:
-            raise ValueError("The model was loaded without an AnnData. Pass one: adata=...")
-        adata = self._with_proteins(adata)
+        adata = self._with_proteins(self._or_own(adata))
         return pd.DataFrame(self._targets(adata), index=adata.obs_names, columns=self.proteins)

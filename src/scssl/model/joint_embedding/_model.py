@@ -144,7 +144,8 @@ class JointEmbedding(StartsFromEncoder, SSLModel):
                 JointEmbedding.__init__(self, adata, registry, **options)
 
             init.__name__ = "__init__"
-            cls.__init__ = list_options(init, own.values(), JointEmbedding.__init__)  # type: ignore[method-assign]
+            listing = list_options(init, own.values(), JointEmbedding.__init__)
+            cls.__init__ = explained(listing)  # type: ignore[method-assign]
 
     def __init__(
         self,
@@ -193,12 +194,6 @@ class JointEmbedding(StartsFromEncoder, SSLModel):
     def _of_method(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """The hyper-parameters of the method, as the user wants them or as they are by default."""
         taken = options_of(self._Network._add_heads)
-        for name in given:
-            if name not in taken:
-                known = sorted({*taken, *options_of(JointEmbedding.__init__)})
-                raise TypeError(
-                    f"{type(self).__name__} has no argument {name!r}; it has {', '.join(known)}."
-                )
         chosen = {
             name: checked(name, given.get(name, one.default), one.annotation)
             for name, one in taken.items()
