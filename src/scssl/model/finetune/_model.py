@@ -24,6 +24,9 @@ from scssl.model.base import (
     backbone_of,
     check_anndata,
     copied,
+    get_model_class,
+    known_arguments,
+    list_models,
     record_tissue,
     tell_tissue,
 )

@@ -34,6 +34,7 @@ from scssl.model.base import (
     StartsFromEncoder,
     checked,
     copied,
+    explained,
     list_options,
 )
 from scssl.nn import Activation, Fusion
