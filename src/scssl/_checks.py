@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ast import literal_eval
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 from numbers import Real
 from typing import TYPE_CHECKING, Any, cast
@@ -81,7 +81,8 @@ def check_number(name: str, value: Any, bounds: str = "(-inf, inf)", *, none: bo
     if inside and (value != low or bounds[0] == "[") and (value != high or bounds[-1] == "]"):
         return float(value)
     what = {"(0, inf)": "a positive number"}.get(bounds, f"a number in {bounds}")
-    raise ValueError(f"`{name}` must be {what}{' or None' if none else ''}, found {value!r}.")
+    hint = _meant(name, value, lambda text: check_number(name, float(text), bounds))
+    raise ValueError(f"`{name}` must be {what}{' or None' if none else ''}, found {value!r}.{hint}")
 
 
 def check_whole(
@@ -94,9 +95,19 @@ def check_whole(
     if whole and least <= value and (most is None or value <= most):
         return int(value)
     limit = f"of at least {least}" if most is None else f"from {least} to {most:,}"
-    raise ValueError(
-        f"`{name}` must be a whole number {limit}{' or None' if none else ''}, found {value!r}."
-    )
+    limit += " or None" if none else ""
+    hint = _meant(name, value, lambda text: check_whole(name, float(text), least, most))
+    raise ValueError(f"`{name}` must be a whole number {limit}, found {value!r}.{hint}")
+
+
+def _meant(name: str, value: Any, read: Callable[[str], Any]) -> str:
+    """What to pass where the text of a number was given, for a message."""
+    if not isinstance(value, str) or not name.isidentifier():
+        return ""
+    try:
+        return f" Pass `{name}={read(value)!r}`."
+    except ValueError:
+        return ""
 
 
 def check_widths(name: str, dims: Any, *, empty: bool = False) -> list[int]:

@@ -43,7 +43,9 @@ def known_arguments(owner: Any, name: str, given: Mapping[str, Any]) -> list[str
             continue
         parameters = inspect.signature(getattr(method, "__func__", method)).parameters.values()
         rest = any(one.kind is one.VAR_KEYWORD for one in parameters)
-        found |= {one.name: None for one in parameters if one.kind is not one.VAR_KEYWORD}
+        found |= {
+            p.name: None for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
+        }
         if not rest:
             break
     else:
