@@ -305,7 +305,7 @@ def test_embed_may_replace_its_own_input(file, tmp_path):
         (["embed", "FILE", "--model", "absent", "--out", "d.h5ad"], "There is no folder absent"),
         (
             ["embed", "FILE", "--model", "absent", "--out", "d.csv"],
-            "--out must end in .h5ad, found d.csv",
+            "--out must end in .h5ad or .zarr, found d.csv",
         ),
         (["train", "FILE", "--out", "d", "--batch-key", "donor"], "donor"),
         (["train", "FILE", "--out", "d", "--layer", "counts"], "counts"),

@@ -317,7 +317,10 @@ def _check_input(file: str | Path) -> Path:
 
     path = as_path(file)
     if not path.is_file():
-        raise FileNotFoundError(f"There is no file {path}.")
+        problem = (
+            f"{path} is a folder, not a file." if path.is_dir() else f"There is no file {path}."
+        )
+        raise FileNotFoundError(problem)
     return path
 
 

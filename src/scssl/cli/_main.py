@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import inspect
+import re
+import shlex
 import sys
 import warnings
 from collections.abc import Iterable, Sequence
@@ -74,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 raise
             # str() of a KeyError is the repr of its message.
             message = error.args[0] if isinstance(error, KeyError) and error.args else error
-            print(f"scssl: error: {message}", file=sys.stderr)
+            print(f"scssl: error: {_as_options(str(message))}", file=sys.stderr)
             return 2
         except KeyboardInterrupt:
             if debug:
@@ -200,9 +203,26 @@ def _no_option(name: str, word: str, words: Sequence[str], flags: Iterable[str])
     return f"{who} has no option {flag}.{hint or _hint(flag, flags)} To see what it has: scssl {how} --help"
 
 
+def _as_options(message: str) -> str:
+    """A message of the Python API, with the arguments that it tells to pass as they are typed here."""
+
+    def typed_as(match: re.Match[str]) -> str:
+        flag = match[1].replace("_", "-")
+        try:
+            value = ast.literal_eval(match[2])
+        except (ValueError, SyntaxError):
+            return match[0]
+        if isinstance(value, bool):
+            return f"`--{'' if value else 'no-'}{flag}`"
+        words = value if isinstance(value, (list, tuple)) else [value]
+        return f"`--{flag} {shlex.join('none' if one is None else str(one) for one in words)}`"
+
+    return re.sub(r"`(\w+)=([^`=][^`]*)`", typed_as, message)
+
+
 def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
     """Warnings of scssl as one line; those of libraries say nothing to who runs a command."""
     from scssl._errors import ScsslWarning
 
     if issubclass(category, ScsslWarning):
-        print(f"scssl: warning: {message}", file=sys.stderr)
+        print(f"scssl: warning: {_as_options(str(message))}", file=sys.stderr)

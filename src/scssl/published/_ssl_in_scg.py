@@ -114,17 +114,22 @@ def open_published(
 ) -> tuple[Published, GeneVocabulary]:
     """Find, read and check a checkpoint, and its table of genes, which must be `order`."""
     place = Place(source, file, revision, token)
-    # The small file first: a wrong table is found before the download of a large one.
+
+    def read() -> Published:
+        return read_published(
+            place.checkpoint(sha256),
+            legacy_output=legacy_output,
+            use_head=use_head,
+            expected_sha256=sha256,
+            n_genes=order.n_genes,
+        )
+
+    # Of a repository the small file first: a wrong table is found before the download of a large one.
+    here = None if place.folder is None else read()
     genes = TABLE if genes is None else genes
     is_path = isinstance(genes, (str, Path))
     table = read_gene_table(place.table(genes) if is_path else genes, order=order)  # type: ignore[arg-type]
-    published = read_published(
-        place.checkpoint(sha256),
-        legacy_output=legacy_output,
-        use_head=use_head,
-        expected_sha256=sha256,
-        n_genes=order.n_genes,
-    )
+    published = read() if here is None else here
     published.report.update(
         {
             "source": place.name,
