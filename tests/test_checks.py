@@ -12,6 +12,7 @@ from scssl._checks import (
     check_widths,
     either,
     some,
+    table_of,
     writable,
 )
 from scssl._errors import warn
@@ -127,3 +128,13 @@ def test_keys_that_no_file_can_have(key, new):
 def test_names_of_columns_that_can_be_written():
     assert writable(["CD3/CD4", "CD8", 3]) == ["CD3|CD4", "CD8", "3"]
     assert len(set(writable(["a/b", "a|b", "a/b|"]))) == 3
+
+
+def test_a_table_that_no_file_can_hold_says_how_to_keep_it(caplog):
+    with caplog.at_level("INFO", logger="scssl"):
+        table = table_of(np.zeros((1, 2)), ["cell"], ["CD4+/CD25 T Reg", "B"])
+    assert list(table) == ["CD4+/CD25 T Reg", "B"]
+    assert "'CD4+/CD25 T Reg' have a / in their name" in caplog.text
+    caplog.clear()
+    table_of(np.zeros((1, 1)), ["cell"], ["B"])
+    assert not caplog.text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from ast import literal_eval
 from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
@@ -9,6 +10,8 @@ from numbers import Real
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
+
+_LOGGER = logging.getLogger("scssl")
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -174,6 +177,20 @@ def writable(names: Sequence[Any]) -> list[str]:
             new += "|"
         found.append(new)
     return found
+
+
+def table_of(values: np.ndarray, cells: Any, columns: Sequence[str]) -> pd.DataFrame:
+    """Frame of cells by names, which says how to keep it where a file cannot have the names."""
+    import pandas as pd
+
+    slashed = [name for name in columns if "/" in name]
+    if slashed:
+        _LOGGER.info(
+            "Columns such as %r have a / in their name, which no file can have. To keep the table in obsm: "
+            'adata.obsm[...] = table.rename(columns=lambda name: name.replace("/", "|"))',
+            slashed[0],
+        )
+    return pd.DataFrame(values, index=cells, columns=columns)
 
 
 def close_to(name: Any, known: Iterable[str]) -> str | None:

@@ -17,7 +17,7 @@ from anndata import AnnData
 from mudata import MuData
 from scipy import sparse
 
-from scssl._checks import check_choice, check_number, check_whole, check_widths
+from scssl._checks import check_choice, check_number, check_whole, check_widths, table_of
 from scssl._errors import warn
 from scssl._random import RNG
 from scssl.augment import Augmentation
@@ -587,7 +587,7 @@ class JointEmbedding(StartsFromEncoder, SSLModel):
             start += len(part)
         if data.alignment is not None:
             values[:, ~data.alignment.present[block.start : block.stop]] = np.nan
-        return pd.DataFrame(values, index=data.adata.obs_names, columns=columns)
+        return table_of(values, data.adata.obs_names, columns)
 
     def align(self, adata: AnnData | MuData, *, min_overlap: float = 0.0) -> GeneAlignment:
         """How the features of a data set map onto those of the model, by name.
