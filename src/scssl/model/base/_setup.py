@@ -115,8 +115,8 @@ class DataSetup:
         check_number("target_sum", made.target_sum, "(0, inf)", none=True)
         columns = [made.batch_key, made.labels_key, *made.categorical_keys]
         names = [*columns, *made.continuous_keys, made.layer, made.sample_key, made.spatial_key]
-        for key in {*columns} - {None}:
-            names += made.categories[key]
+        for key in columns:
+            names += [] if key is None else made.categories[key]
         if wrong := [name for name in names if not isinstance(name, str | None)]:
             raise TypeError(f"{wrong[0]!r} is no name in data")
         return made
