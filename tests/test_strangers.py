@@ -21,8 +21,6 @@ import scssl
 from scssl._errors import BundleError
 from scssl._io._files import describe_bytes
 from scssl._io._trees import json_sha256
-from scssl.published._cellplm import read_cellplm
-from scssl.published._checkpoint import read_checkpoint
 
 SAVED = Path(__file__).parent / "model" / "saved"
 TODAY = datetime.date.today().toordinal()
