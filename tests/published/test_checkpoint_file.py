@@ -200,8 +200,8 @@ def test_files_before_torch_1_6(path):
     with pytest.raises(BundleError, match="not a zip archive.*before torch 1.6") as refused:
         read_checkpoint(path)
     line = str(refused.value).split("`")[1]
-    exec(line, {"torch": torch}, {})
-    new = path.with_name(f"{path.stem}.new{path.suffix}")
+    new = path.with_name("new.ckpt")
+    exec(line, {"torch": torch, "NEW": new})
     assert read_checkpoint(new).content["a"].tolist() == [0, 1, 2]
 
 

@@ -250,7 +250,7 @@ def push_bundle(
     if is_public:
         raise ValueError(
             f"{repo_id} is public already. Make it private first: "
-            f'`huggingface_hub.update_repo_settings("{repo_id}", private=True)`'
+            f'huggingface_hub.update_repo_settings("{repo_id}", private=True)'
         )
     if branch != "main":
         with explained(repo_id, write=True):

@@ -141,7 +141,7 @@ def _read_pickle(file: IO[bytes], path: Path, size: int) -> bytes:
         raise BundleError(
             f"{path} is not a checkpoint of torch: not a zip archive, or a truncated one (it begins "
             f"with {file.read(8)!r}). A file from before torch 1.6 has to be written anew: "
-            f'`torch.save(torch.load("{path}", weights_only=True), "{path.with_stem(path.stem + ".new")}")`'
+            f'`torch.save(torch.load("{path}", weights_only=True), NEW)`'
         )
     try:
         with zipfile.ZipFile(file) as archive:

@@ -216,7 +216,7 @@ def _check_width(ledger: Ledger, key: str) -> None:
     raise BundleError(
         f"The first layer of {ledger.where} takes {width} inputs ({key}, shape {shape}), and the table of genes "
         f"has {n_genes:,}.{hint} Pass the table that it was trained with, a row for each input in their order, "
-        'as `genes`; of the released checkpoints that is the file beside them: `genes="var.parquet"`'
+        "as `genes`; for the released checkpoints leave `genes` out."
     )
 
 
