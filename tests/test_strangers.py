@@ -16,11 +16,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-import scssl
 from scssl._errors import BundleError
 from scssl._io._files import describe_bytes
 from scssl._io._trees import json_sha256
+
+# Not when the first file is read, which is timed.
+from scssl.model import CellPLM, MaskedAutoencoder, SSLModel
 
 SAVED = Path(__file__).parent / "model" / "saved"
 TODAY = datetime.date.today().toordinal()
@@ -115,7 +118,7 @@ def test_sizes_are_compared_before_anything_is_built(name, arguments, message, t
     folder = edited(tmp_path, name, lambda document: document["arguments"].update(arguments))
     match = f"does not fit the model it says .*({message})"
     with cheap(), pytest.raises(BundleError, match=match):
-        scssl.model.SSLModel.load(folder)
+        SSLModel.load(folder)
 
 
 def of_setup(**changes):
@@ -149,7 +152,7 @@ def of_batch(mapping):
 )
 def test_whatever_is_wrong_is_a_bundle_error(change, message, tmp_path):
     with pytest.raises(BundleError, match=message):
-        scssl.model.SSLModel.load(edited(tmp_path, "SimCLR", change))
+        SSLModel.load(edited(tmp_path, "SimCLR", change))
 
 
 def test_numbers_that_are_none(tmp_path):
@@ -157,7 +160,7 @@ def test_numbers_that_are_none(tmp_path):
     text = (folder / "config.json").read_text()
     (folder / "config.json").write_text(text.replace('"lr": 0.002', '"lr": 1e400'))
     with pytest.raises(BundleError, match="not readable JSON .1e400 is no number"):
-        scssl.model.SSLModel.load(folder)
+        SSLModel.load(folder)
 
 
 @pytest.mark.slow
@@ -174,10 +177,105 @@ def test_folders(name, seed, tmp_path):
         part = altered(rng, document, keep=("format", "format_version", "class", "files"))
         names = altered(rng, genes) if i % 5 == 0 else genes
         write(folder, altered(rng, document) if i % 10 == 1 else part, names)
-        model = read_or_refused(lambda: scssl.model.SSLModel.load(folder))
+        model = read_or_refused(lambda: SSLModel.load(folder))
         if model is not None:
             n_read += 1
             repr(model)
             model.make_card()
-            scssl.model.SSLModel.load_registry(folder)
+            SSLModel.load_registry(folder)
     assert n_read < N_FILES
+
+
+def bits(rng, content):
+    """The bytes of a file cut off, or some of them changed."""
+    content = bytearray(content)
+    if rng.random() < 0.3:
+        return bytes(content[: rng.integers(len(content))])
+    # What says what a file holds is at its ends.
+    edge = min(2000, len(content))
+    for _ in range(rng.integers(1, 8)):
+        at = rng.integers(edge) if rng.random() < 0.5 else -1 - rng.integers(edge)
+        content[at] = rng.integers(256)
+    return bytes(content)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [TODAY])
+def test_headers_of_tensors(seed, tmp_path):
+    rng = np.random.default_rng(seed)
+    folder = Path(shutil.copytree(SAVED / "mae", tmp_path / "model"))
+    document = json.loads((folder / "config.json").read_text())
+    genes = json.loads((folder / "genes.json").read_text())
+    whole = (folder / "model.safetensors").read_bytes()
+    n_header = int.from_bytes(whole[:8], "little")
+    header = json.loads(whole[8 : 8 + n_header])
+    for i in range(N_FILES):
+        if i % 2:
+            content = bits(rng, whole)
+        else:
+            text = json.dumps(altered(rng, header)).encode()
+            content = len(text).to_bytes(8, "little") + text + whole[8 + n_header :]
+        (folder / "model.safetensors").write_bytes(content)
+        document["files"]["model.safetensors"] = describe_bytes(content)
+        write(folder, document, genes)
+        read_or_refused(lambda: SSLModel.load(folder))
+
+
+def altered_state(rng, state):
+    """Tensors of which one is gone, one of another shape or kind, or one that is none."""
+    state, keys = dict(state), list(state)
+    for _ in range(rng.integers(1, 3)):
+        key = keys[rng.integers(len(keys))]
+        tensor = state.pop(key, torch.ones(3))
+        changes = [
+            *(
+                tensor[..., :1],
+                tensor.unsqueeze(0),
+                tensor.double(),
+                tensor.long(),
+                tensor * torch.nan,
+            ),
+            *(
+                tensor.new_ones(()).expand(10**5, 10**5),
+                tensor.new_empty(0),
+                tensor.bool(),
+                [tensor],
+                3,
+            ),
+        ]
+        if rng.random() < 0.8:
+            name = key if rng.random() < 0.8 else key.rpartition(".")[0]
+            state[name] = changes[rng.integers(len(changes))]
+    return state
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [TODAY])
+@pytest.mark.parametrize("latent", ["gmvae", "vae", "ae"])
+def test_published_cellplm(latent, seed, tmp_path, cellplm):
+    rng = np.random.default_rng(seed)
+    config, state = cellplm.checkpoint(tmp_path, "own", latent, 12)
+    content = (tmp_path / "own.best.ckpt").read_bytes()
+    for i in range(N_FILES):
+        odd = [altered(rng, config), config, config][i % 3]
+        cellplm.write(tmp_path, "own", odd, altered_state(rng, state) if i % 3 == 1 else state)
+        if i % 3 == 2:
+            (tmp_path / "own.best.ckpt").write_bytes(bits(rng, content))
+        read_or_refused(lambda: CellPLM.from_pretrained(tmp_path))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [TODAY])
+@pytest.mark.parametrize("family", ["autoencoder", "byol", "barlow_twins", "classifier"])
+def test_published_autoencoders(family, seed, tmp_path, published):
+    rng = np.random.default_rng(seed)
+    genes = [f"GENE{i}" for i in range(12)]
+    path = tmp_path / "own.ckpt"
+    state = published.checkpoint(path, family, len(genes))
+    content = path.read_bytes()
+    for i in range(N_FILES // 5):
+        if i % 2:
+            path.write_bytes(bits(rng, content))
+        else:
+            published.write(path, altered_state(rng, state))
+        read_or_refused(lambda: MaskedAutoencoder.from_pretrained(path, genes=genes))

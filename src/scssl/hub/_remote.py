@@ -327,13 +327,13 @@ def list_models(
     limit = check_whole("limit", limit, none=True)
     api = client(token)
     asked: dict[str, Any] = {"filter": TAG, "author": author, "search": search, "limit": limit}
-    expand = ["downloads", "gated", "lastModified", "likes", "private"]
+    expand: list[Any] = ["downloads", "gated", "lastModified", "likes", "private"]
     with explained(None):
         try:
             found = list(api.list_models(**asked, sort="downloads", expand=["cardData", *expand]))
         except TypeError:
             # One card has a field that the client takes for an argument of its own: all are asked for alone.
-            found = list(api.list_models(**asked, sort="downloads", expand=expand))  # type: ignore[arg-type]
+            found = list(api.list_models(**asked, sort="downloads", expand=expand))
             for info in found:
                 with suppress(TypeError):
                     info.card_data = api.model_info(info.id, expand=["cardData"]).card_data

@@ -154,7 +154,9 @@ def _read_pickle(file: IO[bytes], path: Path, size: int) -> bytes:
             return archive.read(
                 next(e.filename for e in entries if e.filename.endswith("/data.pkl"))
             )
-    except (zipfile.BadZipFile, EOFError, NotImplementedError) as error:
+    except BundleError:
+        raise
+    except (zipfile.BadZipFile, OSError, *_DAMAGE) as error:
         raise BundleError(f"{path} is damaged: {error}.") from error
 
 
