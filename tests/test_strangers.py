@@ -223,13 +223,14 @@ def test_headers_of_tensors(seed, tmp_path):
 
 def altered_state(rng, state):
     """Tensors of which one is gone, one of another shape or kind, or one that is none."""
-    state, keys = dict(state), list(state)
+    whole, state, keys = state, dict(state), list(state)
     for _ in range(rng.integers(1, 3)):
         key = keys[rng.integers(len(keys))]
-        tensor = state.pop(key, torch.ones(3))
+        tensor = whole[key]
+        state.pop(key, None)
         changes = [
             *(
-                tensor[..., :1],
+                tensor.flatten()[:1],
                 tensor.unsqueeze(0),
                 tensor.double(),
                 tensor.long(),
