@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import stat
@@ -44,7 +45,11 @@ def read_bytes(path: Path, *, expected: Any = None, max_bytes: int | None = None
         )
     if expected is None:
         return path.read_bytes()
-    if not isinstance(expected, dict) or set(expected) != {"size", "sha256"}:
+    if (
+        not isinstance(expected, dict)
+        or set(expected) != {"size", "sha256"}
+        or type(expected["size"]) is not int
+    ):
         raise BundleError(f"No size and sha256 are recorded for {path}.")
     if info.st_size != expected["size"]:
         state = "truncated" if info.st_size < expected["size"] else "altered"
@@ -59,11 +64,13 @@ def read_bytes(path: Path, *, expected: Any = None, max_bytes: int | None = None
 def parse_json(content: bytes, path: Path) -> dict[str, Any]:
     """JSON object in ``content``; ``path`` is for the messages."""
 
-    def refuse(constant: str) -> None:
-        raise ValueError(f"{constant} is not JSON")
+    def number(text: str) -> float:
+        if not math.isfinite(value := float(text)):
+            raise ValueError(f"{text} is no number in JSON")
+        return value
 
     try:
-        value = json.loads(content.decode("utf-8"), parse_constant=refuse)
+        value = json.loads(content.decode("utf-8"), parse_constant=number, parse_float=number)
     except (ValueError, RecursionError) as error:
         raise BundleError(
             f"{path} is truncated or malformed: not readable JSON ({error})."
@@ -88,10 +95,10 @@ def check_version(found: Any, known: int, path: Path) -> None:
     if type(found) is not int or found < 1:
         raise BundleError(f"{path} is malformed: its format_version is {found!r}.")
     if found > known:
-        upgrade = (
-            "this version of scssl reads up to {}. Upgrade with `pip install --upgrade scssl`."
+        raise BundleError(
+            f"{path} has format version {found}; this version of scssl reads up to {known}. Upgrade it: "
+            "`pip install --upgrade scssl`"
         )
-        raise BundleError(f"{path} has format version {found}; {upgrade.format(known)}")
 
 
 def check_replaceable(path: Path) -> None:

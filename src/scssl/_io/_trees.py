@@ -22,7 +22,7 @@ import safetensors
 import safetensors.torch
 import torch
 
-from scssl._errors import BundleError
+from scssl._errors import MALFORMED, BundleError
 
 from ._files import (
     ALTERED,
@@ -42,8 +42,6 @@ _NUMPY_TYPES = frozenset(
     ["bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"]
     + ["float16", "float32", "float64"]
 )
-# What decoding raises of something that was not encoded.
-_MALFORMED = (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError)
 
 
 class TensorStore:
@@ -142,7 +140,7 @@ def decode(value: Any, tensors: Mapping[str, torch.Tensor] | None = None) -> Any
         return _decode(value, tensors or {})
     except BundleError:
         raise
-    except _MALFORMED as error:
+    except MALFORMED as error:
         what = f"{type(error).__name__}: {error}"
         raise BundleError(f"The saved data is malformed ({what}).") from error
 

@@ -189,6 +189,8 @@ def read_cellplm(
         decoder, said = _take_decoder(ledger, known_as)
         tensors |= decoder
         arguments["decoder_width"] = len(decoder["decoder.hidden.bias"])
+        if known_as.n_decoder != known_as.n_hidden:
+            arguments["decoder_hidden"] = known_as.n_decoder
         notes += said
     else:
         notes.append("There is no decoder: the model embeds, and cannot impute.")
@@ -229,6 +231,7 @@ class CellPLMConfig:
     genes: tuple[str, ...]
     """Name of each row of the gene embedding."""
     n_hidden: int
+    n_decoder: int
     n_layers: int
     n_heads: int
     n_latent: int
@@ -258,12 +261,12 @@ def read_config(path: Path) -> CellPLMConfig:
         _size(options, name, path) for name in ("enc_hid", "enc_layers", "post_latent_dim")
     )
     n_heads = _size(options, "enc_head", path, default=8)
-    if n_hidden % n_heads or n_hidden % 4:
-        must = f"must be a multiple of 4 and of enc_head={n_heads}"
-        raise BundleError(f"{path.name} has enc_hid={n_hidden}, which {must}.")
     dec_hid = _size(options, "dec_hid", path, default=n_hidden)
-    if dec_hid != n_hidden:
-        raise BundleError(f"{path.name} has {dec_hid=}, which must be as enc_hid={n_hidden}.")
+    if n_hidden % n_heads or n_hidden % 4 or dec_hid % 4:
+        raise BundleError(
+            f"{path.name} has enc_hid={n_hidden}, {dec_hid=}, enc_head={n_heads}: the widths must be multiples "
+            "of 4, and enc_hid of enc_head."
+        )
     latent = options.get("latent_mod")
     if latent is not None and latent not in VARIANTS:
         raise BundleError(f"{path.name} has latent_mod={latent!r}; known are {either(VARIANTS)}.")
@@ -271,6 +274,7 @@ def read_config(path: Path) -> CellPLMConfig:
         path.name,
         genes,
         n_hidden,
+        dec_hid,
         n_layers,
         n_heads,
         n_latent,
@@ -402,7 +406,7 @@ def _take_latent(
 
 
 def _take_decoder(ledger: Ledger, config: CellPLMConfig) -> tuple[dict[str, Tensor], list[str]]:
-    d, n_genes, layer = config.n_hidden, ledger.n_genes, "decoder.layers.0"
+    d, n_genes, layer = config.n_decoder, ledger.n_genes, "decoder.layers.0"
     tensors = ledger.take_layer(f"{layer}.0", (d, config.n_latent), "decoder.input")
     name = "decoder.activation.weight"
     tensors[name] = ledger.take(f"{layer}.1.weight", (1,), name)
@@ -431,7 +435,7 @@ def _mean_covariate(ledger: Ledger, config: CellPLMConfig, kind: str) -> tuple[T
     """What a covariate adds on average over its rows, and the number of these."""
     from torch.nn import functional
 
-    d, prefix, target = config.n_hidden, f"{_COVARIATES}{kind}", "decoder.hidden.bias"
+    d, prefix, target = config.n_decoder, f"{_COVARIATES}{kind}", "decoder.hidden.bias"
     n_rows = config.n_covariates[kind] or max(ledger.n_rows(f"{prefix}.0.weight"), 1)
     embedding, slope, weight, bias = (
         ledger.take(f"{prefix}.{part}", shape, target)

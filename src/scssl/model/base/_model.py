@@ -31,7 +31,7 @@ from scvi.data.fields import (
 from scvi.model.base import BaseModelClass
 
 from scssl._checks import check_number, check_whole
-from scssl._errors import BundleError, warn
+from scssl._errors import MALFORMED, BundleError, warn
 from scssl._random import RNG, as_seed, derive_seed
 from scssl._settings import settings
 from scssl.data import GeneAlignment, GeneVocabulary, train_validation_split
@@ -59,7 +59,15 @@ from scssl.train import (
 )
 
 from ._backbone import Backbone, copied
-from ._folder import SOURCE, card_facts, encoder_digest, versions, with_genes, without_genes
+from ._folder import (
+    SOURCE,
+    build_fitting,
+    card_facts,
+    encoder_digest,
+    versions,
+    with_genes,
+    without_genes,
+)
 from ._registry import get_model_class, list_models
 from ._setup import (
     CellReader,
@@ -897,29 +905,25 @@ class SSLModel(BaseModelClass):
         if not issubclass(model_class, cls):
             raise BundleError(
                 f"{dir_path} holds a {name}, not a {cls.__name__}. Load it with "
-                f'scssl.model.{name}.load("{dir_path}")'
+                f'`scssl.model.{name}.load("{dir_path}")`'
             )
         try:
             genes = GeneVocabulary.from_dict(bundle.genes)
-            if config["input"] not in ("counts", "lognorm"):
-                raise ValueError(f"unknown input {config['input']!r}")
-            if not all(t.isfinite().all() for t in bundle.tensors.values()):
-                raise ValueError("there are weights that are not finite")
-            model = model_class._from_config(
-                with_genes(config["registry"], genes), config["arguments"]
+            registry, arguments = with_genes(config["registry"], genes), config["arguments"]
+            model = build_fitting(
+                lambda: model_class._from_config(registry, arguments), bundle.tensors
             )
             model.genes = genes
-            absent = model.module.state_dict().keys() - bundle.tensors.keys()
-            if absent:
-                # PyTorch lets the counters of batch normalisation be absent.
-                raise ValueError(f"there is no {min(absent)}")
             model.module.load_state_dict(bundle.tensors, strict=True)
             model.is_trained_ = bool(config["trained"])
             model.training_ = dict(config["training"])
             model.history_ = history_frames(config["history"])
-        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            # It reads what training left.
+            repr(model)
+        except MALFORMED as error:
+            what = f"{type(error).__name__}: {error}"
             raise BundleError(
-                f"{dir_path} does not fit the model it says it holds ({name}): {error}"
+                f"{dir_path} does not fit the model it says it holds ({name}): {what}"
             ) from error
         model.module.to(device).eval()
         if adata is not None:

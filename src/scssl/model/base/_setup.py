@@ -12,7 +12,14 @@ import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 
-from scssl._checks import first_fraction, get_matrix, some, whole_numbers
+from scssl._checks import (
+    check_choice,
+    check_number,
+    first_fraction,
+    get_matrix,
+    some,
+    whole_numbers,
+)
 from scssl._errors import warn
 from scssl.data import (
     BalancedPlan,
@@ -100,10 +107,19 @@ class DataSetup:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> DataSetup:
-        """Inverse of :meth:`to_dict`."""
+        """Inverse of :meth:`to_dict`; `content` may be of strangers."""
         lists = {k: tuple(content[k]) for k in ("categorical_keys", "continuous_keys")}
         modalities = tuple(ModalitySetup(**one) for one in content.get("modalities", ()))
-        return cls(**{**content, **lists, "modalities": modalities})
+        made = cls(**{**content, **lists, "modalities": modalities})
+        check_choice("input_kind", made.input_kind, ("counts", "lognorm"))
+        check_number("target_sum", made.target_sum, "(0, inf)", none=True)
+        columns = [made.batch_key, made.labels_key, *made.categorical_keys]
+        names = [*columns, *made.continuous_keys, made.layer, made.sample_key, made.spatial_key]
+        for key in columns:
+            names += [] if key is None else made.categories[key]
+        if wrong := [name for name in names if not isinstance(name, str | None)]:
+            raise TypeError(f"{wrong[0]!r} is no name in data")
+        return made
 
     def covariate_keys(self) -> tuple[str, ...]:
         """Categorical columns that a decoder is told: the batch and the covariates."""

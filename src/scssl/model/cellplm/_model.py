@@ -103,6 +103,8 @@ class CellPLM(DatasetsMixin):
         ``"flow"``: at linear cost :cite:p:`Wu2022`; ``"softmax"``: at quadratic cost, for small samples.
     dropout
         Share of units dropped in training, 0 by default; 0.2 in :cite:p:`Wen2024`.
+    decoder_hidden
+        Width of the first layer of the decoder, to which covariates are added; `n_hidden` by default.
     decoder_width
         Width of the layer before the genes; by default `n_hidden`, at most 128 as in :cite:p:`Wen2024`.
     loss
@@ -510,7 +512,7 @@ class CellPLM(DatasetsMixin):
             cls.setup_datasets(adata, **keys)
         else:
             cls.setup_anndata(adata, **keys, **told)
-        arguments = {name: source.arguments[name] for name in CARRIED}
+        arguments = {k: source.arguments[k] for k in CARRIED if k in source.arguments}
         if objective != "reconstruction":
             # What weighs little beside the reconstruction of all genes would be most of the loss beside that
             # of labels.

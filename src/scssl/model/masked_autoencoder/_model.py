@@ -265,10 +265,9 @@ class MaskedAutoencoder(SSLModel):
         file
             Checkpoint in it, such as ``"RandomMask.ckpt"``; or the path of one.
         genes
-            Table of the 19,331 genes in the order of the network's inputs, which the checkpoints do
-            not hold: a ``.parquet`` (needs pyarrow), ``.csv`` or ``.tsv`` file or a data frame with
+            Table of the genes in the order of the network's inputs, which the checkpoints do not hold: a ``.parquet`` (needs pyarrow), ``.csv`` or ``.tsv`` file or a data frame with
             the columns ``feature_id`` and ``feature_name``; ``"var.parquet"`` in `source` by
-            default. Data are matched by Ensembl id first, then by symbol, never by position.
+            default, which has the 19,331 genes of the released ones. Data are matched by Ensembl id first, then by symbol, never by position.
         pretext
             What the network was trained to do, if you know: the file does not tell random masks,
             gene-programme masks and reconstruction apart. Only recorded.
