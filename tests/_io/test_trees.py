@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scssl._errors import BundleError
-from scssl._io._files import MAX_JSON_BYTES, find_previous, replace_folder
+from scssl._io._files import MAX_JSON_BYTES, find_previous, recover, replace_file, replace_folder
 from scssl._io._trees import decode, encode, load_tree, save_tree
 
 SCALARS = (
@@ -256,7 +256,7 @@ def test_links_are_not_followed(saved, tmp_path):
 def test_a_folder_is_replaced_as_a_whole(tmp_path):
     path = tmp_path / "deep" / "folder"
     for content in ("one", "two"):
-        with replace_folder(path, owned=["a"]) as folder:
+        with replace_folder(path) as folder:
             (folder / "a").write_text(content)
         (path / "mine").write_text("kept")
     assert (path / "a").read_text() == "two"
@@ -270,7 +270,7 @@ def test_a_failure_leaves_the_folder_as_it_was(tmp_path):
     (path / "a").write_text("one")
     with (
         pytest.raises(RuntimeError, match="disk full"),
-        replace_folder(path, owned=["a"]) as folder,
+        replace_folder(path) as folder,
     ):
         (folder / "a").write_text("two")
         raise RuntimeError("disk full")
@@ -282,7 +282,7 @@ def test_a_failed_rename_puts_the_folder_back(tmp_path):
     path = tmp_path / "folder"
     path.mkdir()
     (path / "a").write_text("one")
-    with pytest.raises(FileNotFoundError), replace_folder(path, owned=["a"]) as folder:
+    with pytest.raises(FileNotFoundError), replace_folder(path) as folder:
         folder.rmdir()
     assert (path / "a").read_text() == "one"
     assert find_previous(path) is None
@@ -292,6 +292,6 @@ def test_the_working_directory_is_not_replaced(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with (
         pytest.raises(ValueError, match="is the working directory: save into a folder"),
-        replace_folder(tmp_path, owned=[]),
+        replace_folder(tmp_path),
     ):
         pass
