@@ -635,7 +635,7 @@ class SSLModel(BaseModelClass):
             for of_round in rounds:
                 left = self._train_once({**arguments, **of_round})
         if self.training_["stopped_by"] == "interrupt":
-            self._tell_interrupted(resume_from if checkpoint_dir is None else checkpoint_dir)
+            self._warn_of_interrupt(resume_from if checkpoint_dir is None else checkpoint_dir)
         if left:
             pass_on(left)
 
@@ -746,17 +746,14 @@ class SSLModel(BaseModelClass):
         }
         return result.signal
 
-    def _tell_interrupted(self, checkpoints: str | Path | None) -> None:
+    def _warn_of_interrupt(self, checkpoints: str | Path | None) -> None:
         done, weights = self.training_["epochs"], "those that it had then"
         if len(self.validation_indices_) and done and self.module.loss_ranks_epochs:
             weights = f"those of epoch {self.training_['best_epoch']}"
-        resume = f'. To go on with the run: `resume_from="{checkpoints}"`'
-        _LOGGER.warning(
-            "Training was interrupted after %d full epochs; the weights are %s%s.",
-            done,
-            weights,
-            resume if checkpoints is not None and done else "",
-        )
+        text = f"Training was interrupted after {done} full epochs; the weights are {weights}."
+        if checkpoints is not None and done:
+            text += f' To go on with the run: `resume_from="{checkpoints}"`'
+        warn(text)
 
     def _n_epochs(self) -> int:
         return len(next(iter(self.history_.values()))) if self.history_ else 0
