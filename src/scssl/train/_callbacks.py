@@ -218,8 +218,8 @@ class Interrupt(Callback):
             self._listen()
             yield
         finally:
-            for number, old in self._previous.items():
-                signal.signal(number, old)
+            for one, old in self._previous.items():
+                signal.signal(one, old)
 
     def _listen(self) -> None:
         for number in self._previous:
