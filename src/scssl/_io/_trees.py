@@ -31,7 +31,6 @@ from ._files import (
     describe_bytes,
     parse_json,
     read_bytes,
-    write_durably,
 )
 
 TREE_FORMAT = "scssl-tree"
@@ -220,8 +219,8 @@ def save_tree(tree: Any, tensors_path: str | Path, json_path: str | Path) -> Non
         "tree_sha256": json_sha256(encoded),
         "tree": encoded,
     }
-    write_durably(Path(tensors_path), content)
-    write_durably(Path(json_path), to_json(document))
+    Path(tensors_path).write_bytes(content)
+    Path(json_path).write_bytes(to_json(document))
 
 
 def load_tree(tensors_path: str | Path, json_path: str | Path) -> Any:

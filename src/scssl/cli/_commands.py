@@ -6,7 +6,6 @@ What is heavy is imported when a command runs, or when its options are asked for
 from __future__ import annotations
 
 import re
-import uuid
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -81,10 +80,16 @@ def train(
             trained = model_class.from_preset(make.pop("preset"), adata, **make)
         else:
             trained = model_class(adata, **make)
-    trained.train(**fit)
-    trained.save(out, overwrite=overwrite)
-    print(trained)
-    _tell_next(out, file)
+    try:
+        trained.train(**fit)
+    finally:
+        # What was learnt before Ctrl-C or SIGTERM, too; of a run that failed there is nothing.
+        if trained.is_trained_:
+            trained.save(out, overwrite=overwrite)
+            print(trained)
+            _tell_next(out, file)
+    if trained.training_["stopped_by"] == "interrupt":
+        raise KeyboardInterrupt
 
 
 def embed(
@@ -112,11 +117,14 @@ def embed(
         raise ValueError(f"--out must end in .h5ad, found {out}.")
     _check_output(target, overwrite=overwrite)
 
+    from scssl._io import replace_file
     from scssl.tl import embed as tl_embed
 
     adata = _read(path, backed=False)
     tl_embed(adata, model, **options)
-    _write(adata, target)
+    # Written as a whole: it may be the file that was read.
+    with replace_file(target) as written:
+        adata.write_h5ad(written)
     key = options.get("key_added", "X_ssl")
     n_cells, n_latent = adata.obsm[key].shape
     print(f'{out}: {n_cells:,} cells, {n_latent} dimensions in .obsm["{key}"].')
@@ -326,17 +334,6 @@ def _read(path: Path, *, backed: bool) -> AnnData:
         return anndata.read_h5ad(path, backed="r" if backed else None)
     except OSError as error:
         raise ValueError(f"{path} cannot be read as .h5ad: {error}") from error
-
-
-def _write(adata: AnnData, path: Path) -> None:
-    """Write the whole file or nothing, so that ``path`` may be the file that was read."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}.h5ad")
-    try:
-        adata.write_h5ad(partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _read_classes(path: Path) -> list[str]:

@@ -154,7 +154,7 @@ def fetch_bundle(
     if path.is_dir() and any(path.iterdir()) and not overwrite:
         raise ValueError(f"{path} is not empty. Give a new folder, or overwrite=True.")
     check_target(path, overwrite=overwrite)
-    with replace_folder(path, owned=FILES) as folder:
+    with replace_folder(path) as folder:
         commit = collect(repo_id, folder, revision=revision, token=token)
         with renamed(folder, repo_id):
             read_bundle(folder)

@@ -20,7 +20,6 @@ import pandas as pd
 import torch
 from anndata import AnnData
 from scvi import REGISTRY_KEYS
-from scvi.data import AnnDataManager
 from scvi.data._constants import _SCVI_UUID_KEY
 from scvi.data.fields import (
     CategoricalJointObsField,
@@ -55,6 +54,7 @@ from scssl.train import (
     fit,
     history_frames,
     history_lists,
+    pass_on,
     resolve_output_genes,
 )
 
@@ -68,6 +68,7 @@ from ._folder import (
     with_genes,
     without_genes,
 )
+from ._managers import WeakManager, forget_with
 from ._registry import get_model_class, list_models
 from ._setup import (
     CellReader,
@@ -80,10 +81,10 @@ from ._setup import (
     obs_column,
 )
 from ._setup_method import SetupArgument, setup_method
+from ._undo import SPLIT, undone_on_error
 
 _LOGGER = logging.getLogger("scssl")
 SETUP = "scssl_setup"
-_SPLIT = "scssl_split"
 # What scvi-tools passes on when it sets up data like others.
 _OF_SCVI = ("source_registry", "extend_categories", "allow_missing_labels")
 
@@ -215,12 +216,12 @@ class SSLModel(BaseModelClass):
         cls.register_manager(manager)
 
     @classmethod
-    def _manager(cls, fields: Sequence[Any] = (), **arguments: Any) -> AnnDataManager:
+    def _manager(cls, fields: Sequence[Any] = (), **arguments: Any) -> WeakManager:
         """What scvi-tools keeps of data; `arguments` of the setup method, data among them by name."""
-        return AnnDataManager(list(fields), cls._get_setup_method_args(cls=cls, **arguments))
+        return WeakManager(list(fields), cls._get_setup_method_args(cls=cls, **arguments))
 
     @classmethod
-    def _register_features(cls, manager: AnnDataManager, data: Any, names: Any) -> None:
+    def _register_features(cls, manager: WeakManager, data: Any, names: Any) -> None:
         """Register data that have no one matrix, for which scvi-tools has no field."""
         manager.register_fields(data)
         manager.registry["field_registries"][REGISTRY_KEYS.X_KEY] = {
@@ -251,7 +252,7 @@ class SSLModel(BaseModelClass):
         return {}
 
     @classmethod
-    def register_manager(cls, adata_manager: AnnDataManager) -> None:
+    def register_manager(cls, adata_manager: WeakManager) -> None:
         """Remember what was set up; data that are a copy of others get an identity of their own.
 
         A copy has the identifier of the original in `uns`, under which scvi-tools would take one for the
@@ -265,9 +266,14 @@ class SSLModel(BaseModelClass):
         adata, known = adata_manager.adata, adata_manager.adata_uuid
         stores = [get_model_class(name)._setup_adata_manager_store for name in list_models()]
         taken = (store[known].adata for store in stores if known in store)
-        if any(other is not adata for other in taken):
+        if any(other is not adata and other is not None for other in taken):
             adata_manager.registry[_SCVI_UUID_KEY] = adata.uns[_SCVI_UUID_KEY] = str(uuid4())
         super().register_manager(adata_manager)
+        forget_with(adata, cls._setup_adata_manager_store, adata_manager.adata_uuid)
+
+    def _register_manager_for_instance(self, adata_manager: WeakManager) -> None:
+        super()._register_manager_for_instance(adata_manager)
+        forget_with(self, self._per_instance_manager_store, self.id)
 
     @classmethod
     def _get_most_recent_anndata_manager(cls, adata: Any, required: bool = False) -> Any:
@@ -279,7 +285,7 @@ class SSLModel(BaseModelClass):
             managers = (
                 (name, manager)
                 for name in list_models()
-                for manager in get_model_class(name)._setup_adata_manager_store.values()
+                for manager in list(get_model_class(name)._setup_adata_manager_store.values())
             )
             others = [name for name, manager in managers if manager.adata is adata]
             if others:
@@ -569,8 +575,9 @@ class SSLModel(BaseModelClass):
         """Train on the cells of the model's AnnData.
 
         Ends with the weights of the epoch with the lowest validation loss. Ctrl-C ends training
-        after the current step and keeps the best weights so far; pressed twice, it stops at once.
-        Called again, it goes on from the present weights with a new optimiser. The split is written
+        after the current step and keeps the best weights so far; pressed twice, it stops at once, keeps
+        them too, and is raised. So is SIGTERM, after the current step: as ``SystemExit``, or what a
+        handler of your own makes of it. After an error the model is what it was before. Called again, it goes on from the present weights with a new optimiser. The split is written
         to ``adata.uns["scssl_split"]``.
 
         Parameters
@@ -631,16 +638,21 @@ class SSLModel(BaseModelClass):
             If the loss stops being finite.
         """
         arguments = {name: value for name, value in locals().items() if name != "self"}
-        with closing(self._rounds(arguments)) as rounds:
+        left = 0
+        with undone_on_error(self), closing(self._rounds(arguments)) as rounds:
             for of_round in rounds:
-                self._train_once({**arguments, **of_round})
+                left = self._train_once({**arguments, **of_round})
+        if self.training_["stopped_by"] == "interrupt":
+            self._warn_of_interrupt(resume_from if checkpoint_dir is None else checkpoint_dir)
+        if left:
+            pass_on(left)
 
     def _rounds(self, arguments: Mapping[str, Any]) -> Generator[dict[str, Any]]:
         """Arguments of :meth:`train` that are different in each round, of which most models have one."""
         yield {}
 
-    def _train_once(self, arguments: Mapping[str, Any]) -> None:
-        """One round of training; arguments of :meth:`train`."""
+    def _train_once(self, arguments: Mapping[str, Any]) -> int:
+        """One round of training; arguments of :meth:`train`. The signal that is left to pass on, or 0."""
         data = self._training_data()
         cells = self._training_cells(data)
         if len(cells) < 3:
@@ -722,7 +734,7 @@ class SSLModel(BaseModelClass):
         self.history_ = append_history(self.history_, result.n_epochs_before, result.history)
         self.is_trained_ = True
         self.train_indices_, self.validation_indices_ = rows, held_out
-        data.adata.uns[_SPLIT] = {
+        data.adata.uns[SPLIT] = {
             "train": rows,
             "validation": held_out,
             "train_size": train_size,
@@ -740,14 +752,16 @@ class SSLModel(BaseModelClass):
             "stopped_by": result.stopped_by,
             "seconds": round(time.perf_counter() - started, 1),
         }
-        if result.stopped_by == "interrupt":
-            done = self.training_["epochs"]
-            weights = "those that it had then"
-            if len(held_out) and done and self.module.loss_ranks_epochs:
-                weights = f"those of epoch {self.training_['best_epoch']}"
-            _LOGGER.warning(
-                "Training was interrupted after %d full epochs; the weights are %s.", done, weights
-            )
+        return result.signal
+
+    def _warn_of_interrupt(self, checkpoints: str | Path | None) -> None:
+        done, weights = self.training_["epochs"], "those that it had then"
+        if len(self.validation_indices_) and done and self.module.loss_ranks_epochs:
+            weights = f"those of epoch {self.training_['best_epoch']}"
+        text = f"Training was interrupted after {done} full epochs; the weights are {weights}."
+        if checkpoints is not None and done:
+            text += f' To go on with the run: `resume_from="{checkpoints}"`'
+        warn(text)
 
     def _n_epochs(self) -> int:
         return len(next(iter(self.history_.values()))) if self.history_ else 0
@@ -859,9 +873,8 @@ class SSLModel(BaseModelClass):
             config=config,
             genes=self.genes.to_dict(),
             overwrite=overwrite,
+            write_others=self._write_data if save_anndata else None,
         )
-        if save_anndata:
-            self._write_data(Path(dir_path))
 
     def _write_data(self, folder: Path) -> None:
         self._adata.write_h5ad(folder / "adata.h5ad")

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from scssl._errors import BundleError
+from scssl._io import recover
 from scssl.train import CHECKPOINT_NAME, SafeCheckpointIO, check_same_run, is_first_process
 
 _START = "start"
@@ -83,6 +84,7 @@ class RoundFolder:
         if resumed:
             assert self.source is not None
             before = _folder(self.source, number)
+            recover(before / CHECKPOINT_NAME)
             resume_from = before if (before / CHECKPOINT_NAME).exists() else None
         to = None if self.to is None else _folder(self.to, number)
         return {"checkpoint_dir": to, "resume_from": resume_from}
@@ -93,5 +95,7 @@ def _folder(base: Path, number: int) -> Path:
 
 
 def _numbers(base: Path) -> list[int]:
+    for folder in base.glob("round-*"):
+        recover(folder / _START)
     names = (path.parent.name for path in base.glob(f"round-*/{_START}"))
     return sorted(int(name.removeprefix("round-")) for name in names)
