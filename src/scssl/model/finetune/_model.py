@@ -23,6 +23,7 @@ from scssl.model.base import (
     SSLModel,
     backbone_of,
     check_anndata,
+    check_like,
     copied,
     record_tissue,
     tell_tissue,
@@ -161,6 +162,8 @@ class FineTunedModel(SSLModel):
             backbone = Backbone.untrained(backbone, self.registry_, backbone_arguments, seed)
         elif backbone_arguments:
             raise TypeError("The backbone has the arguments of its own model; pass none.")
+        if self._adata is not None:
+            check_like(self._adata, self.setup, backbone.setup)
         self.genes = backbone.genes
         known = backbone.setup.categories
         categories = {
