@@ -238,7 +238,7 @@ def _stacked(
     """Data sets as one, from the matrix and the statistics that :func:`inspect` gave of each."""
     sources = []
     for name, adata in datasets.items():
-        alignment = genes.align(adata.var_names, min_overlap=min_overlap)
+        alignment = genes.align(adata.var_names, min_overlap=min_overlap, var=adata.var)
         source = open_rows(found[name][0], where=setup.where)
         sources.append(SelectedRows(source, None, None if alignment.is_identity else alignment))
     stats = [one[1] for one in found.values()]

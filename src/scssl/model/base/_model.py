@@ -455,7 +455,7 @@ class SSLModel(BaseModelClass):
         check_anndata(adata)
         if own:
             self._check_unchanged({"cells": adata.n_obs, "genes": adata.n_vars})
-        alignment = self.genes.align(adata.var_names, min_overlap=min_overlap)
+        alignment = self.genes.align(adata.var_names, min_overlap=min_overlap, var=adata.var)
         matrix, stats, _ = inspect(
             adata,
             self.setup.layer,

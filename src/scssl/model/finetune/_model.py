@@ -205,7 +205,7 @@ class FineTunedModel(SSLModel):
         source = backbone_of(model)
         check_anndata(adata)
         # Before the matrix is read: what is wrong with the genes is wrong with all the rest.
-        source.genes.align(adata.var_names, min_overlap=min_overlap)
+        source.genes.align(adata.var_names, min_overlap=min_overlap, var=adata.var)
         if new_genes == "learn":
             source = source.on_genes(adata.var_names)
         covariates = source.build().encodes_covariates

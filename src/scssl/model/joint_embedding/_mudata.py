@@ -256,7 +256,9 @@ def read_mudata(
             given = replace(one, name="") if isinstance(data, AnnData) else one
             own = GeneVocabulary(stripped(genes, one, start))
             try:
-                found = own.align(adata.var_names, min_overlap=min_overlap)
+                found = own.align(
+                    adata.var_names, min_overlap=min_overlap, var=adata.var, name=given.mod
+                )
             except GeneMismatchError as error:
                 raise GeneMismatchError(f"In {given.mod}: {error}") from error
             expected = one.normalization if one.kind == "rna" else "auto"
