@@ -267,7 +267,9 @@ def test_the_line_to_type_works(model, query, share):
     query = [*model[:n_found], *query[n_found:]]
     adata = anndata.AnnData(np.zeros((2, len(query))), var=pd.DataFrame(index=query))
     if n_found and len(model) - n_found > 1:
-        with pytest.warns(ScsslWarning, match="Genes that are not found are taken as zero") as caught:
+        with pytest.warns(
+            ScsslWarning, match="Genes that are not found are taken as zero"
+        ) as caught:
             genes.align(adata.var_names, min_overlap=0, var=adata.var)
         message = str(caught[0].message)
     else:
@@ -283,7 +285,9 @@ def test_the_line_to_type_works(model, query, share):
 def test_the_column_with_the_names_is_told(share):
     anndata = pytest.importorskip("anndata")
     genes, n_found = GeneVocabulary(SYMBOLS), int(share * len(SYMBOLS))
-    var = pd.DataFrame({"n": range(len(SYMBOLS)), "gene_name": SYMBOLS}, index=ENSEMBL[: len(SYMBOLS)])
+    var = pd.DataFrame(
+        {"n": range(len(SYMBOLS)), "gene_name": SYMBOLS}, index=ENSEMBL[: len(SYMBOLS)]
+    )
     var.index = [*SYMBOLS[:n_found], *var.index[n_found:]]
     adata = anndata.AnnData(np.zeros((2, len(var))), var=var)
     caught = pytest.warns(ScsslWarning) if n_found else pytest.raises(GeneMismatchError)
