@@ -81,6 +81,24 @@ def another_sum_than_the_model():
     return {"adata": adata, "model": logarithms_model()}, "scssl.tl.embed(adata, model)"
 
 
+@case(CHAPTER, "Values are logarithms, and counts were asked for")
+def logarithms_as_counts():
+    names, _ = made(lambda adata: np.log1p(1e4 * shares(adata)))
+    names["adata"].layers["counts"] = cells(120, 60).X
+    return names, 'scssl.model.MaskedAutoencoder.setup_anndata(adata, input="counts")'
+
+
+@case(CHAPTER, "Values are counts, and logarithms were asked for")
+def counts_as_logarithms():
+    names, _ = made(lambda adata: adata.X)
+    return names, 'scssl.model.MaskedAutoencoder.setup_anndata(adata, input="lognorm")'
+
+
+@case(CHAPTER, "Counts for a model of logarithms")
+def counts_for_a_model_of_logarithms():
+    return {"adata": cells(120, 60), "model": logarithms_model()}, "scssl.tl.embed(adata, model)"
+
+
 @case(CHAPTER, "Logarithms of raw counts for a model of counts")
 def logarithms_for_a_model_of_counts():
     adata = cells(120)
@@ -88,12 +106,10 @@ def logarithms_for_a_model_of_counts():
     return {"adata": adata, "model": model()}, "scssl.tl.embed(adata, model)"
 
 
-@case(CHAPTER, "Genes and antibodies in one matrix")
+@case(CHAPTER, "Genes and antibodies in one matrix", ways="instead")
 def genes_and_antibodies():
     names, code = made(lambda adata: adata.X)
     names["adata"].var["feature_types"] = ["Gene Expression"] * 50 + ["Antibody Capture"] * 10
-    # Of the two ways told, the one that goes on with this code.
-    del names["adata"].obsm["X_ssl"]
     return names, code
 
 

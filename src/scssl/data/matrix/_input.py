@@ -456,7 +456,7 @@ def resolve_input(
     scale = stats.scale
     assert scale is not None
     if stats.all_integer:
-        decision = _resolve_integers(called, input, by_model)
+        decision = _resolve_integers(called, input, by_model, expected)
     else:
         _refuse_unlogged(called, input, by_model, expected, hint, name_of)
         if input == "counts":
@@ -582,13 +582,16 @@ def _to_counts(called: _Called) -> str:
     """What to do about logarithms where a model reads counts."""
     scale, where = called.stats.scale, called.where
     assert scale is not None
-    if not scale.scaled and (line := called.steps(scale, LOGARITHM)):
-        logs = f"{line}; " if line != where and scale.form != "ln" else called.into_memory
+    if not scale.scaled:
+        line = called.steps(scale, LOGARITHM)
+        logs = f"{line}; " if line else called.into_memory
         return f"They are {scale}: `{logs}{where} = np.rint(np.expm1({where}))`"
     return f"Put the counts there that these values were made of: {where} = ..."
 
 
-def _resolve_integers(called: _Called, input: str, by_model: bool) -> InputDecision:
+def _resolve_integers(
+    called: _Called, input: str, by_model: bool, expected: Scale | None
+) -> InputDecision:
     stats, where, name = called.stats, called.where, called.name
     assert stats.scale is not None
     if input == "lognorm" and stats.max > 1:
@@ -597,10 +600,15 @@ def _resolve_integers(called: _Called, input: str, by_model: bool) -> InputDecis
             how = "Normalise them as those of the model were, for instance"
         else:
             how = f'Pass `input="counts"` to have them normalised, or {how}'
+        raw = Scale("linear", certain=True, scaled=False)
+        line = called.steps(raw, expected) if expected is not None else ""
+        line = line or (
+            f"{called.into_memory}sc.pp.normalize_total({name}, target_sum=1e4{called.layer}); "
+            f"sc.pp.log1p({name}{called.layer})"
+        )
         raise ValueError(
             f"{where} holds counts (all values are whole numbers, up to {stats.max:g})"
-            f"{_asked(input, by_model)}. {how}: `{called.into_memory}sc.pp.normalize_total({name}, "
-            f"target_sum=1e4{called.layer}); sc.pp.log1p({name}{called.layer})`"
+            f"{_asked(input, by_model)}. {how}: `{line}`"
         )
     if input == "lognorm":
         reason = f"{where} holds only 0 and 1, used as it is as asked"
@@ -714,8 +722,9 @@ def check_scale(
     """
     trained = f"{whose} {expected}"
     if other := differs(expected, found):
+        storage = X if isinstance(X, Storage) else open_storage(X)
         layer = _layer(where)
-        line = steps(found, expected, where, name=name, layer=layer, storage=open_storage(X))
+        line = steps(found, expected, where, name=name, layer=layer, storage=storage)
         mend = f" Make them the same: `{line}`." if line else ""
         message = f"{trained}, but {where} holds {other}.{mend}{hint}"
         # Of genes that are hardly found, counts may well be 0 and 1.

@@ -12,6 +12,7 @@ from ._rows import Chunked, Compressed, Storage
 
 _CONSTANT = 1e-3  # relative spread of row sums below which they count as one value
 _NEAR = 0.05  # distance from a whole number below which a value is near it: 10 % are by chance
+_EXACT = 1e-3  # mean distance of multiples of one step, where nothing was rounded
 _FITS = 0.9  # share of near values above which they are multiples of one step
 _ENOUGH = 30  # values it takes to tell
 # log1p of a million is 13.8, log2 of it 20: no logarithm of expression reaches this.
@@ -129,7 +130,8 @@ def recognise(block: sparse.csr_matrix, used: np.ndarray | None = None) -> Scale
         form = constant[0] if constant else "unknown"
     large = distinct[distinct > 1.5]
     near = np.abs(large - np.rint(large)) < _NEAR
-    if form in ("linear", "sqrt", "unknown") and len(large) >= _ENOUGH and near.mean() > 0.6:
+    exact = form in fits and form not in ("linear", "sqrt") and fits[form][2] < _EXACT
+    if not exact and len(large) >= _ENOUGH and near.mean() > 0.6:
         return Scale("near counts", True)
     undo = _UNDO["ln" if form == "unknown" else form]
     counts = undo(distinct)
@@ -184,7 +186,11 @@ def _fit(rows: np.ndarray, values: np.ndarray) -> tuple[int, float, float]:
         better = mean < (best if count == 1 else best / 4)
         best, distance = np.where(better, mean, best), np.where(better[cells], apart, distance)
     distance = distance[n[cells] > 1]
-    if not len(distance):
+    # Cells that are not scaled all have the same few values, which are near to whole ones by chance.
+    few = (
+        len(np.unique(ratios.round(2))) < 4 and distance.mean() > _EXACT if len(distance) else True
+    )
+    if few:
         return 0, 0.0, 1.0
     return len(distance), float((distance < _NEAR).mean()), float(distance.mean())
 
