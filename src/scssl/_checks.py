@@ -53,6 +53,12 @@ def some(names: Iterable[Any], limit: int = 5) -> str:
     )
 
 
+def number(value: float) -> str:
+    """A number for a message: short, but not as a whole number unless it is one."""
+    short = f"{value:g}"
+    return short if float(short).is_integer() == float(value).is_integer() else repr(float(value))
+
+
 def either(choices: Iterable[Any]) -> str:
     """What can be chosen from, for a message."""
     shown = list(map(repr, choices))

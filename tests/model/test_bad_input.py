@@ -12,6 +12,7 @@ from scipy import sparse
 import scssl
 from scssl._errors import GeneMismatchError, ScsslWarning
 
+from ..messages import told_in
 from .conftest import TRAIN, arguments_of, make_counts
 
 MODEL = scssl.model.MaskedAutoencoder
@@ -66,7 +67,7 @@ def test_lognorm_as_counts_names_where_counts_are(adata):
 
 
 def test_counts_as_lognorm(adata):
-    with pytest.raises(ValueError, match=r'Pass input="counts"'):
+    with pytest.raises(ValueError, match=r'Pass `input="counts"`'):
         setup(adata, input="lognorm")
 
 
@@ -280,7 +281,7 @@ def test_query_of_the_other_kind_says_what_to_type(adata, layer):
         model.get_latent_representation(query)
     assert "input=" not in str(refused.value)
     assert "layer=" not in str(refused.value)
-    exec(str(refused.value).split(": ")[-1].rstrip("."), {"adata": query})
+    exec(told_in(str(refused.value))[0], {"adata": query})
     np.testing.assert_array_equal(model.get_latent_representation(query), expected)
     del query.layers["raw counts"]
     query = log1p(adata)
@@ -301,7 +302,7 @@ def test_query_of_the_other_kind_says_what_to_type(adata, layer):
     assert "input=" not in str(refused.value)
     import scanpy as sc
 
-    exec(str(refused.value).split("for instance: ")[1], {"sc": sc, "adata": query})
+    exec(told_in(str(refused.value))[0], {"sc": sc, "np": np, "adata": query})
     np.testing.assert_allclose(model.get_latent_representation(query), expected, atol=1e-5)
 
 

@@ -17,6 +17,7 @@ from scssl._checks import (
     get_embedding,
     get_labels,
     get_matrix,
+    number,
     some,
 )
 from scssl._errors import warn
@@ -228,7 +229,7 @@ def _batches(adata: AnnData, key: str) -> tuple[np.ndarray, np.ndarray]:
     column = get_labels(adata, key, "batch_key")
     fraction = first_fraction(column)
     if fraction is not None:
-        what = f"holds fractions ({fraction:g}, ...), which are no batches"
+        what = f"holds fractions ({number(fraction)}, ...), which are no batches"
         raise ValueError(f"adata.obs[{key!r}] {what}. Set batch_key to the column of batches.")
     names, codes = np.unique(column.astype(str).to_numpy(dtype=str), return_inverse=True)
     if len(names) < 2:
@@ -256,7 +257,7 @@ def _embedding(
 
 
 def _components(adata: AnnData, layer: str | None, n_pcs: int, seed: int) -> tuple[np.ndarray, str]:
-    from scssl.data import find_counts, open_rows, resolve_input, scan_matrix
+    from scssl.data import find_counts, open_rows, refuse_features, resolve_input, scan_matrix
     from scssl.data.matrix import pca
 
     matrix, where = get_matrix(adata, layer)
@@ -264,8 +265,10 @@ def _components(adata: AnnData, layer: str | None, n_pcs: int, seed: int) -> tup
         raise ValueError(
             "adata.X is empty, as is adata.obsm['X_pca']: set use_rep=... or layer=..."
         )
+    refuse_features(adata)
     decision = resolve_input(
         scan_matrix(matrix, where=where),
+        input_name=None,
         raw_hint=find_counts(adata, layer=layer),
         obs_names=adata.obs_names,
         var_names=adata.var_names,

@@ -496,11 +496,19 @@ class _Arms:
         """Principal components of the training part, and the test part in terms of them."""
         from sklearn.decomposition import PCA
 
-        from scssl.data import find_counts, normalize_rows, open_rows, resolve_input, scan_matrix
+        from scssl.data import (
+            find_counts,
+            normalize_rows,
+            open_rows,
+            refuse_features,
+            resolve_input,
+            scan_matrix,
+        )
 
         matrix = adata.X if self.layer is None else adata.layers[self.layer]
         kind = self.input
         if kind == "auto":
+            refuse_features(adata)
             hint = find_counts(adata, layer=self.layer)
             kind = resolve_input(scan_matrix(matrix), raw_hint=hint).kind
         rows = np.concatenate([protocol.pool, protocol.test])

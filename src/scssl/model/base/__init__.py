@@ -28,6 +28,7 @@ from ._setup import (
     as_strings,
     categories_of,
     check_anndata,
+    check_like,
     decide_input,
     matrix_of,
     obs_column,

@@ -14,6 +14,7 @@ from torch import Tensor
 from scssl._checks import check_choice, some
 from scssl._errors import GeneMismatchError
 from scssl.data import GeneVocabulary
+from scssl.data.genes import warn_of_names
 from scssl.module import SSLModule
 
 from ._registry import get_model_class, list_models
@@ -139,6 +140,7 @@ def known_genes(theirs: GeneVocabulary, ours: Any, min_overlap: float) -> np.nda
             f"{some(ours[:3])}. Use the same kind of names, or leave out the other genes: "
             "adata = adata[:, adata.var_names.isin(model.genes.names)].copy()"
         )
+    warn_of_names(theirs.names, np.asarray(ours, dtype=object), known)
     return rows
 
 

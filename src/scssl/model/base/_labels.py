@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from scssl._checks import check_number, some
+from scssl._checks import check_number, number, some
 
 from ._setup import DataSetup, as_strings, check_anndata, obs_column
 
@@ -31,7 +31,7 @@ def check_label_column(adata: AnnData, key: str | None, unlabeled: str | None) -
     distinct = values.nunique()
     fractions = numbers and not (values == values.round()).all()
     if fractions or (numbers and distinct > _MANY_NUMBERS and len(values) < 10 * distinct):
-        what = f"{values.iloc[0]:g}, {values.iloc[-1]:g}, ..."
+        what = f"{number(values.iloc[0])}, {number(values.iloc[-1])}, ..."
         raise ValueError(
             f'adata.obs["{key}"] holds numbers ({what}; {distinct:,} different ones in {len(values):,} '
             "cells) and no classes. If they are codes of classes, make them strings: "

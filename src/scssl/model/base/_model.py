@@ -469,8 +469,15 @@ class SSLModel(BaseModelClass):
         check_anndata(adata)
         if own:
             self._check_unchanged({"cells": adata.n_obs, "genes": adata.n_vars})
-        alignment = self.genes.align(adata.var_names, min_overlap=min_overlap)
-        matrix, stats, _ = inspect(adata, self.setup.layer, self.setup.input_kind, by_model=True)
+        alignment = self.genes.align(adata.var_names, min_overlap=min_overlap, var=adata.var)
+        matrix, stats, _ = inspect(
+            adata,
+            self.setup.layer,
+            self.setup.input_kind,
+            by_model=True,
+            expected=self.setup.expected,
+            used=alignment.columns >= 0,
+        )
         reader = CellReader(self.setup, adata, matrix, None if alignment.is_identity else alignment)
         reader.fingerprint = fingerprint(adata, stats)
         self._also_read(reader, adata)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -17,6 +17,7 @@ from scssl._checks import (
     check_number,
     first_fraction,
     get_matrix,
+    number,
     some,
     whole_numbers,
 )
@@ -32,10 +33,13 @@ from scssl.data import (
     MatrixStats,
     PartnerWalks,
     RowSource,
+    Scale,
     SequentialPlan,
     ShuffledPlan,
+    check_scale,
     find_counts,
     open_rows,
+    refuse_features,
     resolve_input,
     scan_matrix,
 )
@@ -91,6 +95,13 @@ class DataSetup:
     #: Column with the sample of a cell, entry of ``obsm`` with its place, where cells see each other.
     sample_key: str | None = None
     spatial_key: str | None = None
+    #: What was recognised in the values, see :class:`scssl.data.matrix.Scale`; empty of older models.
+    scale: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def expected(self) -> Scale | None:
+        """What values have to be like to be read."""
+        return Scale(**self.scale) if self.scale else None
 
     @property
     def where(self) -> str:
@@ -102,7 +113,7 @@ class DataSetup:
         content = asdict(self)
         content["modalities"] = list(content["modalities"])
         # Not of all models: what is not there is left out.
-        rare = ("modalities", "sample_key", "spatial_key")
+        rare = ("modalities", "sample_key", "spatial_key", "scale")
         return {name: value for name, value in content.items() if value or name not in rare}
 
     @classmethod
@@ -187,11 +198,12 @@ def decide_input(
     input: str,
     *,
     by_model: bool,
+    expected: Scale | None = None,
     **called: str,
 ) -> InputDecision:
     """What a matrix holds; an error, if it is not what was asked for, says where that is."""
     names = {"obs_names": adata.obs_names, "var_names": adata.var_names}
-    known: Any = {**names, "by_model": by_model, **called}
+    known: Any = {**names, "by_model": by_model, "expected": expected, **called}
     try:
         return resolve_input(stats, input, **known)
     except ValueError:
@@ -201,16 +213,24 @@ def decide_input(
 
 
 def inspect(
-    adata: AnnData, layer: str | None, input: str, *, by_model: bool = False
+    adata: AnnData,
+    layer: str | None,
+    input: str,
+    *,
+    by_model: bool = False,
+    expected: Scale | None = None,
+    used: np.ndarray | None = None,
 ) -> tuple[Any, MatrixStats, InputDecision]:
     """Scan the matrix and decide what it holds; flag cells without a count.
 
-    `by_model` where a model exists, and with it the layer and the input.
+    `by_model` where a model exists, and with it the layer and the input; it was trained with values as
+    `expected`, of which genes are `used`.
     """
+    refuse_features(adata, by_model=by_model)
     where = DataSetup(layer, "", 0).where
     matrix = matrix_of(adata, layer)
-    stats = scan_matrix(matrix, where=where)
-    decision = decide_input(adata, layer, stats, input, by_model=by_model)
+    stats = scan_matrix(matrix, where=where, used=used)
+    decision = decide_input(adata, layer, stats, input, by_model=by_model, expected=expected)
     if stats.n_empty_cells:
         empty = some(adata.obs_names[stats.empty_cells[:3]])
         warn(
@@ -255,8 +275,21 @@ def make_setup(adata: AnnData, given: Mapping[str, Any]) -> tuple[DataSetup, Mat
         categories,
         sample_key=given.get("sample_key"),
         spatial_key=given.get("spatial_key"),
+        scale=asdict(decision.scale),
     )
     return setup, stats
+
+
+def check_like(data: Any, setup: DataSetup, other: DataSetup) -> None:
+    """Refuse data set up for a model that starts from another whose data were made otherwise."""
+    if setup.expected is None or other.expected is None or setup.modalities or other.modalities:
+        return
+    # Not the same genes: levels say nothing.
+    found = replace(setup.expected, level=0.0)
+    adata = data if isinstance(data, AnnData) else data.items()[0][1]
+    X = matrix_of(adata, setup.layer)
+    whose = "The model to start from was trained with"
+    check_scale(found, other.expected, X, where=setup.where, whose=whose)
 
 
 def fingerprint(adata: AnnData, stats: MatrixStats) -> dict[str, Any]:
@@ -279,7 +312,7 @@ def categories_of(adata: AnnData, key: str, *, labels: bool, name: str = "adata"
     fraction = first_fraction(values)
     if fraction is not None:
         raise ValueError(
-            f'{name}.obs["{key}"] holds fractions ({fraction:g}, ...), which are no categories. '
+            f'{name}.obs["{key}"] holds fractions ({number(fraction)}, ...), which are no categories. '
             "Pass it in `continuous_covariate_keys`, or name another column."
         )
     found = as_strings(values).unique().sort_values()

@@ -18,7 +18,7 @@ from scssl.nn import Dropout, GeneEncoder
 
 from ._backbone import Backbone, known_genes
 from ._model import SSLModel
-from ._setup import check_anndata
+from ._setup import check_anndata, check_like
 
 _LOGGER = logging.getLogger("scssl")
 # What a new model takes over from the arguments of the other one.
@@ -121,6 +121,7 @@ class StartsFromEncoder:
         else:
             maker.setup_anndata(adata, batch_key=batch_key, **keys)
         new = maker(adata, **{**shape, **kwargs})
+        check_like(adata, new.setup, source.setup)
         theirs, ours = _layers(there), _layers(new.module)
         if [*map(_shape, theirs)] != [*map(_shape, ours)]:
             differs = [k for k, v in shape.items() if k in kwargs and kwargs[k] != v]

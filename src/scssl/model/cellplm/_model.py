@@ -28,6 +28,7 @@ from scssl.model.base import (
     backbone_of,
     check_anndata,
     check_label_column,
+    check_like,
     check_unused,
     foreign,
     from_foreign,
@@ -522,6 +523,7 @@ class CellPLM(DatasetsMixin):
             if arguments["context"] == "tiles":
                 arguments["context"] = "sample"
         new = cls(adata, **{**arguments, "objective": objective, **kwargs})
+        check_like(adata, new.setup, source.setup)
         take_over(new.module, new.genes, source, min_overlap)
         return new
 

@@ -23,6 +23,7 @@ from scssl.model.base import (
     SSLModel,
     backbone_of,
     check_anndata,
+    check_like,
     copied,
     record_tissue,
     tell_tissue,
@@ -161,6 +162,8 @@ class FineTunedModel(SSLModel):
             backbone = Backbone.untrained(backbone, self.registry_, backbone_arguments, seed)
         elif backbone_arguments:
             raise TypeError("The backbone has the arguments of its own model; pass none.")
+        if self._adata is not None:
+            check_like(self._adata, self.setup, backbone.setup)
         self.genes = backbone.genes
         known = backbone.setup.categories
         categories = {
@@ -202,7 +205,7 @@ class FineTunedModel(SSLModel):
         source = backbone_of(model)
         check_anndata(adata)
         # Before the matrix is read: what is wrong with the genes is wrong with all the rest.
-        source.genes.align(adata.var_names, min_overlap=min_overlap)
+        source.genes.align(adata.var_names, min_overlap=min_overlap, var=adata.var)
         if new_genes == "learn":
             source = source.on_genes(adata.var_names)
         covariates = source.build().encodes_covariates

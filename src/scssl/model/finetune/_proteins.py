@@ -10,7 +10,7 @@ import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 
-from scssl._checks import check_choice, some
+from scssl._checks import check_choice, number, some
 from scssl._errors import warn
 
 Transform = Literal["auto", "log1p", "clr"]
@@ -126,7 +126,7 @@ def choose_transform(
         # No error: counts from which a background was taken away are fractions too.
         warn(
             f"transform={asked!r} is for counts, but {len(fractions):,} of {len(measured):,} values in "
-            f"{where} are fractions such as {fractions[0]:g}. If they are transformed already, this is "
+            f"{where} are fractions such as {number(fractions[0])}. If they are transformed already, this is "
             "done twice: take counts, or make the model with transform=None."
         )
     return asked

@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from scssl._checks import check_choice
+from scssl._checks import check_choice, number
 from scssl._errors import GeneMismatchError, warn
 from scssl.data import (
     BlockNormalizer,
@@ -21,8 +21,10 @@ from scssl.data import (
     GeneVocabulary,
     JoinedRows,
     MatrixStats,
+    Scale,
     find_counts,
     open_rows,
+    refuse_features,
     scan_matrix,
 )
 from scssl.data.keys import PRESENT
@@ -165,6 +167,7 @@ def make_mudata_setup(
         labels_key,
         categories=categories,
         modalities=tuple(modalities),
+        scale=asdict(scale) if "rna" in stats and (scale := stats["rna"].scale) else {},
     )
     return setup, features, mudata_fingerprint(stats, places, features)
 
@@ -253,11 +256,16 @@ def read_mudata(
             given = replace(one, name="") if isinstance(data, AnnData) else one
             own = GeneVocabulary(stripped(genes, one, start))
             try:
-                found = own.align(adata.var_names, min_overlap=min_overlap)
+                found = own.align(
+                    adata.var_names, min_overlap=min_overlap, var=adata.var, name=given.mod
+                )
             except GeneMismatchError as error:
                 raise GeneMismatchError(f"In {given.mod}: {error}") from error
             expected = one.normalization if one.kind == "rna" else "auto"
-            stats[one.kind], _ = check_modality(adata, given, expected, new=True)
+            like: Any = {"used": found.columns >= 0}
+            if one.kind == "rna":
+                like["expected"] = setup.expected
+            stats[one.kind], _ = check_modality(adata, given, expected, new=True, **like)
             sources.append(open_rows(matrix_of(adata, one.layer), where=given.where))
             columns.append(np.where(found.columns >= 0, found.columns + start, -1))
             query += [f"{one.kind}:{name}" for name in adata.var_names]
@@ -353,7 +361,13 @@ def find_modalities(mdata: Any, asked: Mapping[str, str | None]) -> dict[str, st
 
 
 def check_modality(
-    adata: AnnData, setup: ModalitySetup, input: str, *, new: bool = False
+    adata: AnnData,
+    setup: ModalitySetup,
+    input: str,
+    *,
+    new: bool = False,
+    expected: Scale | None = None,
+    used: np.ndarray | None = None,
 ) -> tuple[MatrixStats, str]:
     """Scan the matrix of a modality and refuse what cannot be normalised as asked.
 
@@ -363,9 +377,10 @@ def check_modality(
     layer_name = f"{setup.kind}_layer"
     mend = f"Fill it: {setup.where} = ..." if new else f"Say which layer to use: {layer_name}=..."
     matrix = matrix_of(adata, setup.layer, setup.mod, mend=mend)
-    stats, kind = scan_matrix(matrix, where=setup.where), setup.normalization
+    stats, kind = scan_matrix(matrix, where=setup.where, used=used), setup.normalization
     if setup.kind == "rna":
-        called = {"name": setup.mod, "layer_name": layer_name}
+        refuse_features(adata, by_model=new, name=setup.mod)
+        called: Any = {"name": setup.mod, "layer_name": layer_name, "expected": expected}
         decision = decide_input(adata, setup.layer, stats, input, by_model=new, **called)
         kind = decision.kind
         if input == "auto":
@@ -389,7 +404,7 @@ def _check_values(adata: AnnData, setup: ModalitySetup, stats: MatrixStats, new:
 
     def place(entry: Any) -> str:
         cell, feature = adata.obs_names[entry.row], adata.var_names[entry.column]
-        return f"{entry.value:g} in cell {str(cell)!r}, feature {str(feature)!r}"
+        return f"{number(entry.value)} in cell {str(cell)!r}, feature {str(feature)!r}"
 
     if not stats.n_obs or not stats.n_vars:
         lacking = "cells" if not stats.n_obs else "features"

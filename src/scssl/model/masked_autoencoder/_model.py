@@ -23,6 +23,7 @@ from scssl.model.base import (
     DataSetup,
     SSLModel,
     backbone_of,
+    check_like,
     check_unused,
     from_foreign,
     gene_columns,
@@ -411,6 +412,7 @@ class MaskedAutoencoder(SSLModel):
             rows = known_genes(source.genes, adata.var_names, min_overlap)
             arguments |= mask_of(other, rows, kwargs)
         new = cls(adata, **{**arguments, **kwargs})
+        check_like(adata, new.setup, source.setup)
         take_weights(new.module, new.genes, new.setup, new._arguments, source, min_overlap)
         if freeze == "encoder":
             for part in new.module.encoder_parts():
