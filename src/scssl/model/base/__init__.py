@@ -27,10 +27,8 @@ from ._setup import (
     ModalitySetup,
     as_strings,
     categories_of,
-    check_anndata,
     decide_input,
     matrix_of,
-    obs_column,
     refuse_missing,
 )
 from ._setup_method import SetupArgument
