@@ -230,7 +230,7 @@ def get_column(
 def check_names(values: pd.Series[Any], name: str = "adata") -> None:
     """Raise if two groups in a column are called the same, such as the number 1 and the text "1"."""
     dtype = values.cat.categories.dtype if hasattr(values, "cat") else values.dtype
-    if dtype != object:
+    if dtype.kind != "O":
         return
     called: dict[str, set[str]] = {}
     for one in values.dropna().unique():

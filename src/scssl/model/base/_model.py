@@ -329,6 +329,10 @@ class SSLModel(BaseModelClass):
 
     def _start_module(self, rng: RNG, **live: Any) -> None:
         """Build the module, with new weights; `live` are arguments that are saved in another form."""
+        if self._adata is not None:
+            for key, (mean, spread) in self.setup.continuous_scale.items():
+                told = "%r is standardised for the model: mean %.4g, standard deviation %.4g."
+                _LOGGER.info(told, key, mean, spread)
         arguments = {**self._arguments, **live}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(as_seed(rng), "weights"))

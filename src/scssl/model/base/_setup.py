@@ -339,11 +339,6 @@ def _scale_of(adata: AnnData, keys: Sequence[str]) -> dict[str, tuple[float, flo
         mean, spread = float(values.mean()), float(values.std())
         # Of equal values, rounding leaves a little.
         scale[key] = mean, spread if spread > 1e-12 * abs(mean) else 1.0
-        _LOGGER.info(
-            'adata.obs["%s"] is standardised where it is read: mean %.4g, standard deviation %.4g.',
-            key,
-            *scale[key],
-        )
     return scale
 
 

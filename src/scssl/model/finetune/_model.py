@@ -166,7 +166,9 @@ class FineTunedModel(SSLModel):
             key: known.get(key, names) if key in backbone.setup.covariate_keys() else names
             for key, names in self.setup.categories.items()
         }
-        self.setup = replace(self.setup, categories=categories)
+        # The encoder is told covariates as it was in its own training.
+        scale = backbone.setup.continuous_scale
+        self.setup = replace(self.setup, categories=categories, continuous_scale=scale)
         self.registry_[SETUP]["setup"] = self.setup.to_dict()
         self._arguments = {
             "backbone": backbone.to_dict(),
