@@ -696,7 +696,7 @@ MUTANTS = (
         "tl",
         "scale = scaling(values[protocol.pool])",
         "scale = scaling(values)",
-        ("tl/test_classify.py::test_features_are_standardised_on_the_training_part_alone",),
+        ("tl/test_classify.py::test_features_are_scaled_on_the_training_part_alone",),
     ),
     Mutant(
         "cell_counts_itself",

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
+
 import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.linear_model import LogisticRegression
+import scanpy as sc
+from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
 from sklearn.metrics import balanced_accuracy_score, f1_score
 from sklearn.neighbors import KNeighborsClassifier
-from sklearn.preprocessing import StandardScaler
 
 import scssl
 from scssl._errors import ScsslWarning
@@ -81,20 +83,20 @@ def test_linear_probe_equals_scikit_learn():
     labels, values = adata.obs["label"].astype(str).to_numpy(), adata.obsm["X_ssl"]
     # Cells of the training part in the order of their rows, as the folds are drawn.
     train = np.sort(train)
-    scaler = StandardScaler().fit(values[train])
-    x, y = scaler.transform(values[train]), labels[train]
-    fold = rank_in_class(np.unique(y, return_inverse=True)[1], derive_generator(0, "folds")) % 3
+    center, factor = values[train].mean(0), np.sqrt(values[train].var(0).mean())
+    x, y = (values[train] - center) / factor, labels[train]
+    fold = rank_in_class(np.unique(y, return_inverse=True)[1], derive_generator(0, "folds")) % 5
     scores = {}
-    for strength in (0.001, 0.01, 0.1, 1.0, 10.0):
+    for strength in (0.001, 0.01, 0.1, 1.0, 10.0, 100.0):
         predicted = np.empty_like(y)
-        for i in range(3):
+        for i in range(5):
             fitted = LogisticRegression(C=strength, max_iter=1000).fit(x[fold != i], y[fold != i])
             predicted[fold == i] = fitted.predict(x[fold == i])
         scores[strength] = f1_score(y, predicted, average="macro")
     best = max(scores, key=lambda strength: (scores[strength], -strength))
     assert row["inverse_penalty"] == best
     final = LogisticRegression(C=best, max_iter=1000).fit(x, y)
-    check_scores(row, labels[test], final.predict(scaler.transform(values[test])))
+    check_scores(row, labels[test], final.predict((values[test] - center) / factor))
 
 
 def check_scores(row, known, predicted):
@@ -470,3 +472,40 @@ def test_an_empty_key_is_refused():
         with pytest.raises(TypeError, match="`key_added` must be a string that is not empty"):
             probe(adata, "label", key_added="")
     assert not adata.uns
+
+
+@pytest.mark.realdata
+def test_the_probe_does_principal_components_justice(data_file):
+    """As good as what their users do: scikit-learn's choice of a penalty on the raw components."""
+    adata = ad.read_h5ad(data_file("pbmc3k.h5ad"))
+    sc.pp.normalize_total(adata, target_sum=1e4)
+    sc.pp.log1p(adata)
+    sc.pp.highly_variable_genes(adata, n_top_genes=2000)
+    sc.pp.pca(adata)
+    values, labels = adata.obsm["X_pca"], adata.obs["cell_type"].astype(str).to_numpy()
+    options = {"use_rep": "X_pca", "key_added": "probe"}
+    for n_labels, n_seeds in ((5, 5), (20, 5), (None, 1)):
+        probe, expected = [], []
+        for seed in range(n_seeds):
+            row = scssl.tl.linear_probe(
+                adata, "cell_type", n_labels_per_class=n_labels, rng=seed, **options
+            )
+            probe.append(row["macro_f1"][0])
+            drawn = make_protocol(
+                adata,
+                adata.obs["cell_type"],
+                label_key="cell_type",
+                split=None,
+                test_size=0.2,
+                n_labels_per_class=n_labels,
+                seed=seed,
+            )
+            with warnings.catch_warnings():
+                # Of arguments whose defaults will change.
+                warnings.simplefilter("ignore", FutureWarning)
+                fitted = LogisticRegressionCV(cv=5, max_iter=10_000).fit(
+                    values[drawn.train], labels[drawn.train]
+                )
+            predicted = fitted.predict(values[drawn.test])
+            expected.append(f1_score(labels[drawn.test], predicted, average="macro"))
+        assert np.mean(probe) >= np.mean(expected) - 0.01, (n_labels, probe, expected)

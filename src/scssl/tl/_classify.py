@@ -52,8 +52,8 @@ def classify(
     - ``"knn"``: the 15 nearest training cells by Euclidean distance, or `n_labels_per_class`, as the
       others would be of another label.
 
-    For the first and the third, features are standardised with mean and standard deviation of the
-    training part. No parameter is tuned; :func:`linear_probe` chooses a penalty.
+    For the first and the third, all dimensions are divided by one factor, after which they have a
+    variance of 1 on average in the training part. No parameter is tuned; :func:`linear_probe` chooses a penalty.
 
     *Scores* are those of the test part. AUROC and AUPRC rank cells by the distance from the boundary
     (``"svm"``) or by probability (the others), one label against the rest, and never by predicted

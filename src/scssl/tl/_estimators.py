@@ -25,24 +25,28 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "knn": {"n_neighbors": N_NEIGHBORS},
 }
 # Distances between cells are those of the embedding, and trees do not see scales.
-_STANDARDISED = {"svm", "lr"}
+_SCALED = {"svm", "lr"}
 _PROBABILITIES = {
     "rf": "mean of the trees",
     "lr": "softmax, fitted",
     "knn": "share of the neighbours",
 }
-_FOLDS = 3
-# Inverse strengths of the L2 penalty on standardised features, strongest first.
-_STRENGTHS = (0.001, 0.01, 0.1, 1.0, 10.0)
+# Of the scores that a temperature is fitted to, and of the choice of a penalty.
+_FOLDS, _PENALTY_FOLDS = 3, 5
+# Inverse strengths of the L2 penalty on scaled features, strongest first.
+_STRENGTHS = (0.001, 0.01, 0.1, 1.0, 10.0, 100.0)
 _DEFAULT_STRENGTH = 1.0
 
 
 def scaling(values: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    """How features are scaled before anything linear: to mean 0 and deviation 1 of these cells."""
-    from sklearn.preprocessing import StandardScaler
+    """How features are scaled before anything linear: to mean 0, and one variance of 1 on average.
 
-    scaler = StandardScaler().fit(values.astype(np.float64))
-    return lambda others: np.asarray(scaler.transform(others.astype(np.float64)))
+    One factor for all dimensions. A factor for each would give the last principal components, which
+    are noise, the weight of the first.
+    """
+    known = values.astype(np.float64)
+    center, spread = known.mean(axis=0), np.sqrt(known.var(axis=0).mean())
+    return lambda others: (others.astype(np.float64) - center) / (spread or 1.0)
 
 
 @dataclass
@@ -93,7 +97,7 @@ def fit(
         fewer = f" Give fewer: `n_neighbors={max(1, len(y) // len(protocol.names))}`."
         check_neighbors(options["n_neighbors"], len(y), "training cells", fewer)
     scale: Callable[[np.ndarray], np.ndarray] = np.asarray
-    if classifier in _STANDARDISED:
+    if classifier in _SCALED:
         # The whole training part: its features are known where labels are few.
         scale = scaling(values[protocol.pool])
     x = scale(values[protocol.train])
@@ -116,7 +120,7 @@ def _choose_strength(
     """Inverse penalty with the best macro-F1 of the predictions of all folds; ties to the stronger."""
     sizes = np.sort(np.bincount(y))[::-1]
     # With fewer cells of the second label than folds, a fold could be trained on one label alone.
-    folds = min(_FOLDS, int(sizes[1]))
+    folds = min(_PENALTY_FOLDS, int(sizes[1]))
     if folds < 2:
         return _DEFAULT_STRENGTH
     fold = rank_in_class(y, derive_generator(seed, "folds")) % folds

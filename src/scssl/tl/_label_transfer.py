@@ -173,7 +173,7 @@ def label_transfer(
         raise ValueError(
             f"reference.obs[{label_key!r}] has a label {unknown_label!r}. Leave those cells out: "
             f"`reference = reference[reference.obs[{label_key!r}] != {unknown_label!r}].copy()`, or call "
-            "what is unknown otherwise: `unknown_label=...`."
+            f'what is unknown otherwise: `unknown_label="{unknown_label}_cell"`.'
         )
     known, new = (
         np.ascontiguousarray(get_embedding(adata, use_rep, name), dtype=np.float32)

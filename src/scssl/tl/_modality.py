@@ -61,8 +61,8 @@ def predict_modality(
     are those of `modality` as the model normalises them (``model.get_modality``).
 
     ``"neighbors"`` takes the mean over the nearest cells of the reference by cosine, as
-    :cite:t:`Ovcharenko2025` do. ``"head"`` fits a ridge regression of each feature on the standardised
-    embedding, with the penalty that predicts cells that are left out best.
+    :cite:t:`Ovcharenko2025` do. ``"head"`` fits a ridge regression of each feature on the
+    embedding, scaled by one factor, with the penalty that predicts cells that are left out best.
 
     Cells of the reference in which a feature was not measured (NaN) are left out, feature by feature.
     For scores against measured values see :func:`modality_scores`.

@@ -49,9 +49,10 @@ def linear_probe(
 ) -> pd.DataFrame:
     """Score embeddings by a linear classifier on top of them.
 
-    Multinomial logistic regression with an L2 penalty. Features are standardised with mean and
-    standard deviation of the training part; the penalty is the one of five with the best macro-F1 in
-    3-fold cross-validation within the labelled training cells. The test part is looked at once.
+    Multinomial logistic regression with an L2 penalty. All dimensions are divided by one factor, after
+    which they have a variance of 1 on average in the training part: dimensions keep their relative
+    size, as principal components need. The penalty is the one of six with the best macro-F1 in 5-fold
+    cross-validation within the labelled training cells. The test part is looked at once.
 
     All representations are given the same split and the same labelled cells, so that rows of one
     call can be compared. Embeddings of an untrained model and of PCA belong beside the one that is
@@ -73,8 +74,8 @@ def linear_probe(
         Share of the cells to test on, where `split` is not given.
     n_labels_per_class
         Learn from this many labelled cells of each label, drawn from the training part, or from all
-        there are of a rarer one; features are still standardised on the whole training part, which
-        needs no label. By default all are used. With one cell per label nothing is left to choose
+        there are of a rarer one; features are still scaled on the whole training part, which needs
+        no label. By default all are used. With one cell per label nothing is left to choose
         the penalty with, which is then 1. The cells drawn for a smaller number are among those for a
         larger one.
     rng

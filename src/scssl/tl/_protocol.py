@@ -24,7 +24,7 @@ class Protocol:
     names: np.ndarray
     """Names of the labels that can be learned, sorted."""
     pool: np.ndarray
-    """Rows of the training part, on all of which features are standardised."""
+    """Rows of the training part, on all of which features are scaled."""
     train: np.ndarray
     """Rows of the training part whose label is used."""
     test: np.ndarray

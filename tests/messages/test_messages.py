@@ -1,0 +1,85 @@
+"""What messages tell to type is typed."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+import scssl
+
+from . import all_cases, follow, told_in, trigger
+
+CASES = all_cases()
+SOURCE = Path(scssl.__file__).parent
+
+
+def shown(case):
+    """What is said to the code of a case."""
+    names, code = case.make()
+    said = trigger(names, code)
+    assert said, f"nothing was said of: {code}"
+    return said
+
+
+@pytest.mark.parametrize("case", CASES, ids=[one.name for one in CASES])
+def test_what_is_told_works(case):
+    said = shown(case)
+    first = next((one for one in said if told_in(one.message)), None)
+    assert first is not None, f"nothing to type in: {said}"
+    lines = told_in(first.message)
+    ways = [lines] if case.ways == "all" else [[line] for line in lines]
+    for way in ways:
+        names, code = case.make()
+        if case.ways == "instead":
+            code = way.pop()
+        for line in way:
+            code = follow(names, code, line)
+        again = trigger(names, code)
+        errors = [one for one in again if one.error is not None]
+        if errors:
+            raise AssertionError(f"{way} did not mend it: {errors}") from errors[0].error
+        assert first.message not in [one.message for one in again], way
+
+
+def literals():
+    """Texts of the source with code in backticks, as patterns of what is shown, and their places."""
+    for path in sorted(SOURCE.rglob("*.py")):
+        tree = ast.parse(path.read_text())
+        documented = {id(one.value) for one in ast.walk(tree) if isinstance(one, ast.Expr)}
+        inside = {
+            id(part)
+            for one in ast.walk(tree)
+            if isinstance(one, ast.JoinedStr)
+            for part in ast.walk(one)
+            if part is not one
+        }
+        for one in ast.walk(tree):
+            if id(one) in documented | inside:
+                continue
+            parts = [one] if isinstance(one, ast.Constant) else getattr(one, "values", [])
+            if not isinstance(one, (ast.Constant, ast.JoinedStr)):
+                continue
+            fixed = [getattr(part, "value", None) for part in parts]
+            fixed = [part if isinstance(part, str) else None for part in fixed]
+            # What is filled in is not known here; a name makes code of what is code.
+            text = "".join("x" if part is None else part for part in fixed)
+            if any(map(_is_code, re.findall(r"`([^`]+)`", text))):
+                pattern = "".join(".*?" if part is None else re.escape(part) for part in fixed)
+                yield f"{path.relative_to(SOURCE)}:{one.lineno}", pattern
+
+
+def _is_code(text):
+    return bool(told_in(f"`{text}`")) and "\\" not in text
+
+
+def test_every_line_is_run():
+    said = [one.message for case in CASES for one in shown(case)]
+    missing = [
+        place
+        for place, pattern in literals()
+        if not any(re.search(pattern, message, re.DOTALL) for message in said)
+    ]
+    assert not missing, f"tell something to type, and no case of tests/messages shows it: {missing}"
