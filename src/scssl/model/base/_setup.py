@@ -303,9 +303,9 @@ _NO_NUMBERS = {
 }
 
 
-def numbers_of(adata: AnnData, key: str, argument: str | None = None) -> np.ndarray:
-    """A column of finite numbers, float64."""
-    values = get_column(adata, key, argument)
+def numbers_of(adata: AnnData, key: str, named: Sequence[str] | None = None) -> np.ndarray:
+    """A continuous covariate, one of those that a user `named` if now; finite numbers, float64."""
+    values = get_column(adata, key, None if named is None else "continuous_covariate_keys")
     if isinstance(values.dtype, pd.CategoricalDtype):
         values = values.astype(object)
     values, column = values.infer_objects(), f'adata.obs["{key}"]'
@@ -320,10 +320,12 @@ def numbers_of(adata: AnnData, key: str, argument: str | None = None) -> np.ndar
     bad = np.flatnonzero(~(np.abs(numbers) < _LARGEST))
     if len(bad):
         first = values.iloc[bad[0]]
-        how = f'Words are categories: `categorical_covariate_keys=["{key}"]`'
-        if not isinstance(first, str):
-            keep = f'{column}.astype("float64").abs() < {_LARGEST:g}'
-            how = f"Leave these cells out: `adata = adata[{keep}].copy()`"
+        numeric = f'pd.to_numeric({column}.astype(object), errors="coerce").astype("float64")'
+        how = f"Leave these cells out: `adata = adata[{numeric}.abs() < {_LARGEST:g}].copy()`"
+        if isinstance(first, str) and named is not None:
+            rest = [one for one in named if one != key]
+            given = f'continuous_covariate_keys={rest}, categorical_covariate_keys=["{key}"]'
+            how = f"If they are categories: `{given}`"
         raise ValueError(
             f"{column} has {len(bad):,} values that are not finite numbers in float32, the first is "
             f"{first!r}, and a continuous covariate needs them. {how}"
@@ -335,7 +337,7 @@ def _scale_of(adata: AnnData, keys: Sequence[str]) -> dict[str, tuple[float, flo
     """Mean and standard deviation of continuous columns; 1 for no deviation."""
     scale = {}
     for key in keys:
-        values = numbers_of(adata, key, "continuous_covariate_keys")
+        values = numbers_of(adata, key, keys)
         mean, spread = float(values.mean()), float(values.std())
         # Of equal values, rounding leaves a little.
         scale[key] = mean, spread if spread > 1e-12 * abs(mean) else 1.0

@@ -133,22 +133,24 @@ def context_of(data: AnnData | Datasets, setup: DataSetup, options: ContextOptio
         xy = None if setup.spatial_key is None else coordinates_of(data, setup.spatial_key)
         return CellContext(sample_codes(data, setup.sample_key), xy, options)
     found = data.items()
-    xy: Any = setup.spatial_key
+    place = setup.spatial_key
     if setup.sample_key is not None and not any(setup.sample_key in a.obs for _, a in found):
         raise KeyError(f"No data set has {setup.sample_key!r} in obs.")
-    if xy is not None and not any(_has_places(adata, xy) for _, adata in found):
-        raise KeyError(f"No data set has {xy!r} in {'obsm' if isinstance(xy, str) else 'obs'}.")
+    if place is not None and not any(_has_places(adata, place) for _, adata in found):
+        raise KeyError(
+            f"No data set has {place!r} in {'obsm' if isinstance(place, str) else 'obs'}."
+        )
     samples, places, n_samples = [], [], 0
     for _, adata in found:
         has = setup.sample_key is not None and setup.sample_key in adata.obs
         codes = sample_codes(adata, setup.sample_key if has else None) + n_samples
         n_samples = int(codes.max()) + 1
         samples.append(codes)
-        if xy is not None and _has_places(adata, xy):
-            places.append(coordinates_of(adata, xy))
+        if place is not None and _has_places(adata, place):
+            places.append(coordinates_of(adata, place))
         else:
             places.append(np.full((adata.n_obs, 2), np.nan))
-    coordinates = None if setup.spatial_key is None else np.concatenate(places)
+    coordinates = None if place is None else np.concatenate(places)
     return CellContext(np.concatenate(samples), coordinates, options)
 
 

@@ -144,11 +144,11 @@ def _carried(weight: Tensor, there: DataSetup, here: DataSetup) -> tuple[Tensor,
     for i, key in enumerate(there.continuous_keys, start):
         if (key, None) in place:
             # The same number is told as another one where it is standardised otherwise.
-            (mean, spread), (own_mean, own_spread) = (
+            (shift, spread), (own_shift, own_spread) = (
                 one.continuous_scale.get(key, (0.0, 1.0)) for one in (there, here)
             )
             columns[:, place[key, None]] = weight[:, i] * (own_spread / spread)
-            offset += weight[:, i] * ((own_mean - mean) / spread)
+            offset += weight[:, i] * ((own_shift - shift) / spread)
     return columns, offset
 
 

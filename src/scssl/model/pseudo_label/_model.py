@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 from anndata import AnnData
 
+from scssl._checks import get_column
 from scssl._random import RNG, as_seed, derive_seed
 from scssl.data import Datasets, GeneVocabulary, SelectedRows
 from scssl.data.keys import CLUSTERS, DATASET
