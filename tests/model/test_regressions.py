@@ -174,7 +174,7 @@ def test_attached_data_are_watched_too(tmp_path):
     with pytest.raises(ValueError, match="changed since"):
         loaded.train(**TRAIN)
     del adata.obs["cell_type"]
-    with pytest.raises(KeyError, match="no column 'cell_type'"):
+    with pytest.raises(KeyError, match="adata.obs has no 'cell_type'"):
         MODEL.load(tmp_path / "model", adata)
 
 

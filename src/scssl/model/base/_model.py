@@ -445,6 +445,14 @@ class SSLModel(BaseModelClass):
         finally:
             # A callback may embed cells in training.
             self.module.train(trains)
+        lost = ~np.isfinite(out if width is None else out.sum(axis=1, dtype=np.float64))
+        if lost.any():
+            largest = max(float(p.abs().max()) for p in self.module.parameters() if p.numel())
+            raise ValueError(
+                f"The model makes no finite numbers of {int(lost.sum()):,} of {len(out):,} cells, the first "
+                f"is {str(data.adata.obs_names[rows[lost.argmax()]])!r}. Its weights go up to {largest:.2g}, so "
+                "it was damaged or its training diverged: load another copy, or train a new model."
+            )
         if data.context is not None:
             out = out[back]
         if n_empty and data.alignment is not None:
@@ -931,6 +939,12 @@ class SSLModel(BaseModelClass):
             if absent:
                 # PyTorch lets the counters of batch normalisation be absent.
                 raise ValueError(f"there is no {min(absent)}")
+            for name, own in model.module.state_dict().items():
+                kinds = own.is_floating_point(), bundle.tensors[name].is_floating_point()
+                if kinds[0] != kinds[1]:
+                    raise ValueError(
+                        f"{name} is {bundle.tensors[name].dtype}, the model has {own.dtype}"
+                    )
             model.module.load_state_dict(bundle.tensors, strict=True)
             model.is_trained_ = bool(config["trained"])
             model.training_ = dict(config["training"])
