@@ -255,8 +255,8 @@ def test_nonsense_with_the_right_digests_is_refused(spoil, tmp_path):
     ("kwargs", "error", "message"),
     [
         ({"target_sum": -1}, ValueError, "`target_sum` must be a positive number"),
-        ({"categorical_covariate_keys": "batch"}, TypeError, r"Pass \['batch'\]"),
-        ({"continuous_covariate_keys": "age"}, TypeError, r"Pass \['age'\]"),
+        ({"categorical_covariate_keys": "batch"}, TypeError, r'_keys=\["batch"\]'),
+        ({"continuous_covariate_keys": "age"}, TypeError, r'_keys=\["age"\]'),
         ({"label_key": "cell_type"}, TypeError, "no argument 'label_key'"),
     ],
 )

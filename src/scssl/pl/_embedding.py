@@ -183,17 +183,19 @@ def _expression(known: Any, genes: Sequence[str]) -> np.ndarray:
     from scssl.data import open_rows
 
     columns = known.var_names.get_indexer(genes)
-    source = open_rows(known.X) if genes else None
+    if not genes:
+        return np.zeros((known.shape[0], 0), dtype=np.float32)
+    source = open_rows(known.X)
     parts, whole = [], True
     sums = np.zeros(known.shape[0])
-    for start in range(0, known.shape[0] if source is not None else 0, _BLOCK_CELLS):
+    for start in range(0, known.shape[0], _BLOCK_CELLS):
         rows = np.arange(start, min(start + _BLOCK_CELLS, known.shape[0]))
         block = source.read(rows)
         whole = whole and bool((block.data >= 0).all() and (block.data == block.data.round()).all())
         sums[rows] = np.ravel(block.sum(axis=1))
         parts.append(block[:, columns].toarray())
-    values = np.concatenate(parts) if parts else np.zeros((known.shape[0], 0), dtype=np.float32)
-    if whole and genes:
+    values: np.ndarray = np.concatenate(parts)
+    if whole:
         _LOGGER.info(
             "Genes are drawn log-normalised: the values are counts. As they are: layer=..."
         )

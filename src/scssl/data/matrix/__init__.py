@@ -10,7 +10,7 @@ from ._blocks import (
     inverse_document_frequency,
 )
 from ._input import InputDecision, MatrixStats, find_counts, resolve_input, scan_matrix
-from ._pca import pca
+from ._pca import fitted_pca, pca
 from ._rows import (
     INPUT_KINDS,
     InputKind,
