@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 
@@ -97,6 +100,7 @@ def two_modalities():
 
     rna, protein = cells(), cells(seed=1)[:, :5].copy()
     protein.obs_names = rna.obs_names
+    protein.var_names = [f"PROTEIN{i}" for i in range(5)]
     mdata = mudata.MuData({"rna": rna, "prot": protein})
     mdata.obs = mdata.obs[[]]
     return mdata
@@ -132,4 +136,5 @@ def places_in_three_dimensions():
 def figure_without_a_name():
     adata = cells()
     adata.obsm["xy"] = adata.obsm["X_ssl"][:, :2]
-    return {"adata": adata}, 'scssl.pl.embedding(adata, "xy", color="type", save=True)'
+    names = {"adata": adata, "FILE": Path(tempfile.mkdtemp()) / "figure.png"}
+    return names, 'scssl.pl.embedding(adata, "xy", color="type", save=True)'

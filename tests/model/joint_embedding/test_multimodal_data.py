@@ -131,6 +131,16 @@ def test_batch_of_one_modality_is_completed_by_the_line_of_the_message(kind):
     assert np.isfinite(model.get_latent_representation()).all()
 
 
+def test_modalities_that_contradict_each_other_are_refused():
+    mdata = make_mdata()
+    mdata["prot"].obs["batch"] = mdata["prot"].obs["batch"].astype(str) + "x"
+    with pytest.raises(ValueError, match=r'110 cells have another obs\["batch"\].*"prot".*\'rna\''):
+        make(mdata=mdata, setup={"batch_key": "batch"})
+    # What the MuData itself says of its cells goes first.
+    mdata.obs["batch"] = "one"
+    assert make(mdata=mdata, setup={"batch_key": "batch"}).setup.categories["batch"] == ["one"]
+
+
 # --- bad input ------------------------------------------------------------------------------------
 
 
