@@ -144,11 +144,9 @@ def test_missing_layer_and_columns(adata):
     with pytest.raises(KeyError, match="no layer 'counts'.*there are: 'spliced'"):
         setup(adata, layer="counts")
     for argument in ("batch_key", "labels_key"):
-        with pytest.raises(
-            KeyError, match="no column 'donor' in adata.obs; there are: 'cell_type'"
-        ):
+        with pytest.raises(KeyError, match="adata.obs has no 'donor'; it has 'cell_type'"):
             setup(adata, **{argument: "donor"})
-    with pytest.raises(KeyError, match="no column 'n'"):
+    with pytest.raises(KeyError, match="adata.obs has no 'n'"):
         setup(adata, continuous_covariate_keys=["n"])
 
 
@@ -239,7 +237,7 @@ def test_unknown_category_at_query(adata):
         model.get_latent_representation(other)
     del query.obs["batch"]
     model.get_latent_representation(query)
-    with pytest.raises(KeyError, match="no column 'batch'"):
+    with pytest.raises(KeyError, match="adata.obs has no 'batch'"):
         model.get_reconstruction(query)
 
 

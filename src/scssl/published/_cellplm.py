@@ -8,7 +8,7 @@ down, or is an error.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -101,7 +101,7 @@ def cellplm_from(
     variant: str,
     symbols: str | Path | pd.DataFrame | None,
     sample_key: str | None,
-    spatial_key: str | None,
+    spatial_key: str | Sequence[str] | None,
     layer: str | None,
     sha256: str | None,
     revision: str | None,
@@ -131,8 +131,13 @@ def cellplm_from(
     # Even where no gene has one: aliases are what lets versions of ids be left out.
     vocabulary = GeneVocabulary(published.genes, species="human", aliases=aliases)
     # One made-up cell, in the columns that are set up.
-    obs = None if sample_key is None else pd.DataFrame({sample_key: ["sample"]}, index=["cell"])
-    obsm = None if spatial_key is None else {spatial_key: np.zeros((1, 2))}
+    obs, obsm = pd.DataFrame(index=["cell"]), {}
+    if sample_key is not None:
+        obs[sample_key] = "sample"
+    if isinstance(spatial_key, str):
+        obsm[spatial_key] = np.zeros((1, 2))
+    elif spatial_key is not None:
+        obs[list(spatial_key)] = 0.0
     model = build_published(
         cls,
         vocabulary,

@@ -494,8 +494,6 @@ class _Arms:
 
     def _components(self, adata: AnnData, protocol: Protocol, seed: int) -> np.ndarray:
         """Principal components of the training part, and the test part in terms of them."""
-        from sklearn.decomposition import PCA
-
         from scssl.data import (
             find_counts,
             normalize_rows,
@@ -504,6 +502,7 @@ class _Arms:
             resolve_input,
             scan_matrix,
         )
+        from scssl.data.matrix import fitted_pca
 
         matrix = adata.X if self.layer is None else adata.layers[self.layer]
         kind = self.input
@@ -515,9 +514,10 @@ class _Arms:
         x, _ = normalize_rows(open_rows(matrix).read(rows), input_kind=kind)
         n_pool = len(protocol.pool)
         n_pcs = min(_N_PCS, n_pool - 1, x.shape[1] - 1)
-        pca = PCA(n_pcs, svd_solver="arpack", random_state=seed % 2**32).fit(x[:n_pool])
+        pca = fitted_pca(x[:n_pool], n_pcs, seed % 2**32)
         values = np.zeros((adata.n_obs, n_pcs))
-        values[rows] = pca.transform(x)
+        if pca is not None:
+            values[rows] = pca.transform(x)
         return values
 
 

@@ -40,7 +40,8 @@ class TrainOptions:
 
     def __post_init__(self) -> None:
         for name in ("max_epochs", "batch_size", "patience"):
-            check_whole(name, getattr(self, name))
+            # The dataclass is frozen for all but this.
+            object.__setattr__(self, name, check_whole(name, getattr(self, name)))
         check_number("lr", self.lr, "(0, inf)")
         check_number("weight_decay", self.weight_decay, "[0, inf)")
         clip = self.gradient_clip

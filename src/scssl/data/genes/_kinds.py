@@ -105,7 +105,8 @@ class _Better(NamedTuple):
 def _better_names(model: np.ndarray, query: np.ndarray, var: pd.DataFrame | None) -> _Better | None:
     """What else the genes could be called of which most match, by a column or a simple change."""
     found = []
-    for column in () if var is None else var.columns:
+    for column in [] if var is None else var.columns:
+        assert var is not None
         # Names, not numbers.
         if var[column].dtype.kind == "O" or isinstance(var[column].dtype, pd.CategoricalDtype):
             values = var[column].astype(str)

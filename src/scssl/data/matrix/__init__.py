@@ -18,7 +18,7 @@ from ._input import (
     resolve_input,
     scan_matrix,
 )
-from ._pca import pca
+from ._pca import fitted_pca, pca
 from ._rows import (
     INPUT_KINDS,
     InputKind,

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from scssl._checks import check_number, number, some
+from scssl._checks import check_adata, check_number, get_column, number, some
 
-from ._setup import DataSetup, as_strings, check_anndata, obs_column
+from ._setup import DataSetup, as_strings
 
 # A column of numbers with more classes than this and few cells per class is a measurement.
 _MANY_NUMBERS = 50
@@ -19,13 +19,13 @@ _MANY_NUMBERS = 50
 
 def check_label_column(adata: AnnData, key: str | None, unlabeled: str | None) -> None:
     """Refuse a column that a classifier cannot learn from."""
-    check_anndata(adata)
+    check_adata(adata, matrix=True)
     if key is None:
         there = some(adata.obs.columns, 20) or "none"
         raise ValueError(
             f"Say which column of adata.obs has the labels to learn, labels_key=...; there are: {there}."
         )
-    column = obs_column(adata, key)
+    column = get_column(adata, key, "labels_key")
     values = column[column.notna()]
     numbers = pd.api.types.is_numeric_dtype(values.dtype) and values.dtype.kind != "b"
     distinct = values.nunique()
@@ -60,7 +60,7 @@ def label_codes(
     adata: AnnData, key: str, classes: Sequence[str], unlabeled: str | None
 ) -> np.ndarray:
     """Code of each cell's class, -1 where it has no label."""
-    values = obs_column(adata, key)
+    values = get_column(adata, key)
     labelled = values.notna().to_numpy().copy()
     names: Any = np.full(len(values), None, dtype=object)
     names[labelled] = as_strings(values[labelled]).to_numpy(dtype=object)

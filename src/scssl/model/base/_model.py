@@ -29,7 +29,7 @@ from scvi.data.fields import (
 )
 from scvi.model.base import BaseModelClass
 
-from scssl._checks import check_number, check_whole
+from scssl._checks import check_adata, check_number, check_whole, get_column
 from scssl._errors import MALFORMED, BundleError, warn
 from scssl._random import RNG, as_seed, derive_seed
 from scssl._settings import settings
@@ -73,12 +73,10 @@ from ._registry import get_model_class, list_models
 from ._setup import (
     CellReader,
     DataSetup,
-    check_anndata,
     check_unchanged,
     fingerprint,
     inspect,
     make_setup,
-    obs_column,
 )
 from ._setup_method import SetupArgument, setup_method
 from ._undo import SPLIT, undone_on_error
@@ -87,6 +85,14 @@ _LOGGER = logging.getLogger("scssl")
 SETUP = "scssl_setup"
 # What scvi-tools passes on when it sets up data like others.
 _OF_SCVI = ("source_registry", "extend_categories", "allow_missing_labels")
+
+
+class _Categories(CategoricalObsField):
+    """A field of scvi-tools for a column with values of several types, which cannot be sorted."""
+
+    def get_summary_stats(self, state_registry: dict[str, Any]) -> dict[str, int]:
+        """How many categories there are."""
+        return {self.count_stat_key: len(state_registry[self.CATEGORICAL_MAPPING_KEY])}
 
 
 class SSLModel(BaseModelClass):
@@ -193,20 +199,23 @@ class SSLModel(BaseModelClass):
         unknown = sorted(set(kwargs) - set(cls._setup_takes) - set(cls._setup_refuses))
         if unknown:
             raise TypeError(f"setup_anndata() has no argument {unknown[0]!r}.")
-        check_anndata(adata)
+        check_adata(adata, matrix=True)
         given = cls._checked_setup(adata, given | kwargs)
         setup, stats = make_setup(adata, given)
         recorded = cls._also_recorded(adata, setup, given)
         found = fingerprint(adata, stats) | recorded.pop("fingerprint", {})
         fields: list[Any] = [
             LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=False, correct_data_format=False),
-            CategoricalObsField(REGISTRY_KEYS.BATCH_KEY, setup.batch_key),
+            _Categories(REGISTRY_KEYS.BATCH_KEY, setup.batch_key),
             CategoricalJointObsField(REGISTRY_KEYS.CAT_COVS_KEY, list(setup.categorical_keys)),
             NumericalJointObsField(REGISTRY_KEYS.CONT_COVS_KEY, list(setup.continuous_keys)),
         ]
-        if labels_key is None or not adata.obs[labels_key].isna().any():
+        if labels_key is None or not get_column(adata, labels_key).isna().any():
             # Labels may be missing for some cells, which scvi-tools' field does not allow.
-            fields.insert(2, CategoricalObsField(REGISTRY_KEYS.LABELS_KEY, labels_key))
+            fields.insert(2, _Categories(REGISTRY_KEYS.LABELS_KEY, labels_key))
+        if not isinstance(adata.obs, pd.DataFrame):
+            # Nothing can be written to columns that are read lazily.
+            del fields[1:]
         manager = cls._manager(fields, adata=adata, **given)
         with warnings.catch_warnings():
             # Of small categories: nothing is estimated per category here.
@@ -238,7 +247,12 @@ class SSLModel(BaseModelClass):
                 raise ValueError(f"{cls.__name__} {why}, found {name}={keys!r}. Leave it out.")
         for name in ("categorical_covariate_keys", "continuous_covariate_keys"):
             if isinstance(keys := given.get(name), str):
-                raise TypeError(f"Covariate keys are a list of columns. Pass [{keys!r}].")
+                raise TypeError(f'`{name}` are a list of columns. Pass `{name}=["{keys}"]`.')
+            if keys is not None:
+                # One that was given twice is told once.
+                given = {**given, name: list(dict.fromkeys(keys))}
+        if isinstance(given.get("spatial_key"), (list, tuple)):
+            given = {**given, "spatial_key": tuple(given["spatial_key"])}
         # Counts without a common scale are for models alone that say what they are to them.
         scaled = "target_sum" not in cls._setup_takes
         scale = check_number("target_sum", given["target_sum"], "(0, inf)", none=not scaled)
@@ -329,6 +343,10 @@ class SSLModel(BaseModelClass):
 
     def _start_module(self, rng: RNG, **live: Any) -> None:
         """Build the module, with new weights; `live` are arguments that are saved in another form."""
+        if self._adata is not None:
+            for key, (mean, spread) in self.setup.continuous_scale.items():
+                told = "%r is standardised for the model: mean %.4g, standard deviation %.4g."
+                _LOGGER.info(told, key, mean, spread)
         arguments = {**self._arguments, **live}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(as_seed(rng), "weights"))
@@ -441,6 +459,14 @@ class SSLModel(BaseModelClass):
         finally:
             # A callback may embed cells in training.
             self.module.train(trains)
+        lost = ~np.isfinite(out if width is None else out.sum(axis=1, dtype=np.float64))
+        if lost.any():
+            largest = max(float(p.abs().max()) for p in self.module.parameters() if p.numel())
+            raise ValueError(
+                f"The model makes no finite numbers of {int(lost.sum()):,} of {len(out):,} cells, the first "
+                f"is {str(data.adata.obs_names[rows[lost.argmax()]])!r}. Its weights go up to {largest:.2g}, so "
+                "it was damaged or its training diverged: load another copy, or train a new model."
+            )
         if data.context is not None:
             out = out[back]
         if n_empty and data.alignment is not None:
@@ -466,7 +492,7 @@ class SSLModel(BaseModelClass):
         """Check a data set against the model and open it."""
         own = adata is None or adata is self._adata
         adata = self._or_own(adata)
-        check_anndata(adata)
+        check_adata(adata, matrix=True)
         if own:
             self._check_unchanged({"cells": adata.n_obs, "genes": adata.n_vars})
         alignment = self.genes.align(adata.var_names, min_overlap=min_overlap, var=adata.var)
@@ -512,7 +538,7 @@ class SSLModel(BaseModelClass):
         data = self._read(adata)
         self._check_columns(data)
         if self.setup.labels_key is not None:
-            obs_column(data.adata, self.setup.labels_key)
+            get_column(data.adata, self.setup.labels_key)
         self._adata = adata
         self.registry_[SETUP]["fingerprint"] = data.fingerprint
 
@@ -674,7 +700,7 @@ class SSLModel(BaseModelClass):
             )
         check_distributed(devices, arguments["strategy"], arguments["n_output_genes"], rng)
         key = self.setup.labels_key
-        labels = None if key is None else obs_column(data.adata, key).iloc[cells]
+        labels = None if key is None else get_column(data.adata, key).iloc[cells]
         train_size = arguments["train_size"]
         if train_size is None:
             train_size = self._default_train_size(labels)

@@ -10,7 +10,7 @@ import torch
 from anndata import AnnData
 from torch import nn
 
-from scssl._checks import some
+from scssl._checks import check_adata, some
 from scssl._errors import warn
 from scssl.data import Datasets
 from scssl.module import SSLModule
@@ -18,7 +18,7 @@ from scssl.nn import Dropout, GeneEncoder
 
 from ._backbone import Backbone, known_genes
 from ._model import SSLModel
-from ._setup import check_anndata, check_like
+from ._setup import check_like
 
 _LOGGER = logging.getLogger("scssl")
 # What a new model takes over from the arguments of the other one.
@@ -108,7 +108,7 @@ class StartsFromEncoder:
         shape = {name: source.arguments.get(name, False) for name in _ARCHITECTURE}
         several = isinstance(adata, Datasets)
         if not several:
-            check_anndata(adata)
+            check_adata(adata, matrix=True)
         data: Any = adata
         # Before the matrix is read: what is wrong with the genes is wrong with all the rest.
         known_genes(source.genes, data.genes.names if several else data.var_names, min_overlap)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from scssl._checks import check_choice, check_number
+from scssl._checks import check_adata, check_choice, check_number
 from scssl._random import RNG, as_seed, derive_seed
 from scssl.data import GeneVocabulary
 from scssl.model.base import (
@@ -22,7 +22,6 @@ from scssl.model.base import (
     SetupArgument,
     SSLModel,
     backbone_of,
-    check_anndata,
     check_like,
     copied,
     record_tissue,
@@ -170,7 +169,9 @@ class FineTunedModel(SSLModel):
             key: known.get(key, names) if key in backbone.setup.covariate_keys() else names
             for key, names in self.setup.categories.items()
         }
-        self.setup = replace(self.setup, categories=categories)
+        # The encoder is told covariates as it was in its own training.
+        scale = backbone.setup.continuous_scale
+        self.setup = replace(self.setup, categories=categories, continuous_scale=scale)
         self.registry_[SETUP]["setup"] = self.setup.to_dict()
         self._arguments = {
             "backbone": backbone.to_dict(),
@@ -203,7 +204,7 @@ class FineTunedModel(SSLModel):
         """Set `adata` up to be read like the data of a model; the encoder of that model."""
         check_choice("new_genes", new_genes, get_args(NewGenes))
         source = backbone_of(model)
-        check_anndata(adata)
+        check_adata(adata, matrix=True)
         # Before the matrix is read: what is wrong with the genes is wrong with all the rest.
         source.genes.align(adata.var_names, min_overlap=min_overlap, var=adata.var)
         if new_genes == "learn":

@@ -19,6 +19,7 @@ from scssl._checks import check_choice, check_whole, some
 from scssl._random import RNG
 from scssl.data import GeneAlignment
 from scssl.data.keys import PROTEINS
+from scssl.data.matrix import fitted_pca
 from scssl.model.base import (
     SETUP,
     Backbone,
@@ -496,7 +497,6 @@ class ProteinPredictor(FineTunedModel):
 
     def _start_components(self, data: CellReader, rows: np.ndarray) -> None:
         from scipy import sparse
-        from sklearn.decomposition import PCA
 
         components = self.module.components
         assert components is not None
@@ -506,11 +506,13 @@ class ProteinPredictor(FineTunedModel):
             arrays = (x.values().numpy(), x.col_indices().numpy(), x.crow_indices().numpy())
             parts.append(sparse.csr_matrix(arrays, shape=tuple(x.shape)))
         n = components.bias.numel()
-        pca = PCA(n, svd_solver="arpack", random_state=0).fit(
-            sparse.vstack(parts).astype(np.float64)
-        )
-        weight = np.ascontiguousarray(pca.components_.T)
+        pca = fitted_pca(sparse.vstack(parts).astype(np.float64), n, 0)
         with torch.no_grad():
+            if pca is None:
+                components.weight.zero_()
+                components.bias.zero_()
+                return
+            weight = np.ascontiguousarray(pca.components_.T)
             components.weight.copy_(torch.from_numpy(weight))
             components.bias.copy_(torch.from_numpy(-pca.mean_ @ weight))
 

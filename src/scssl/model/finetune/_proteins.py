@@ -67,7 +67,13 @@ def protein_table(
             f"There is no {where}; there are: {some(adata.obsm, 20) or 'none'}. Say where the proteins are: protein_obsm=..."
         )
     table: Any = adata.obsm[obsm]
+    if not isinstance(table, pd.DataFrame) and hasattr(table, "to_memory"):
+        # Of data that were read lazily.
+        table = table.to_memory()
     if isinstance(table, pd.DataFrame):
+        # Proteins go by their names, whatever type those have in a frame.
+        table = table.rename(columns=str)
+        names = None if names is None else [str(name) for name in names]
         if names is not None:
             absent = [name for name in names if name not in table.columns]
             if absent:

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from scssl._checks import check_choice, number
+from scssl._checks import check_choice, check_key, get_column, number
 from scssl._errors import GeneMismatchError, warn
 from scssl.data import (
     BlockNormalizer,
@@ -92,9 +92,13 @@ def places_of(mdata: Any, names: Mapping[str, str]) -> dict[str, np.ndarray]:
 def obs_of(
     mdata: Any, places: Mapping[str, np.ndarray], names: Mapping[str, str], keys: Sequence[str]
 ) -> pd.DataFrame:
-    """Annotations of the cells: those of the MuData, and columns that only modalities have."""
+    """Annotations of the cells: those of the MuData, and columns that only modalities have.
+
+    A column of the MuData goes first. Without it, modalities may not contradict each other.
+    """
     obs = mdata.obs
     for key in keys:
+        check_key(key, "batch_key or labels_key")
         if key in obs.columns:
             continue
         column = pd.Series(np.full(len(obs), None, dtype=object), index=obs.index)
@@ -102,11 +106,43 @@ def obs_of(
             own = mdata.mod[name].obs
             if key in own.columns:
                 rows = places[kind]
-                values = own[key].astype(object).to_numpy()[rows]
+                values = get_column(mdata.mod[name], key, name=f'mdata.mod["{name}"]')
+                values = pd.Series(values.astype(object).to_numpy()[rows], index=obs.index)
+                both = column.notna() & values.notna() & (rows >= 0)
+                other = both & (column.astype(str) != values.astype(str))
+                if other.any():
+                    _refuse_contradiction(mdata, column, values, other, key, names, name)
                 column = column.where(column.notna() | (rows < 0), values)
         if column.notna().any():
             obs = obs.assign(**{key: column.infer_objects()})
     return obs
+
+
+def _refuse_contradiction(
+    mdata: Any,
+    column: pd.Series,
+    values: pd.Series,
+    other: pd.Series,
+    key: str,
+    names: Mapping[str, str],
+    name: str,
+) -> None:
+    """Refuse a column of which two modalities say different things of the same cells."""
+    there = [one for one in names.values() if key in mdata.mod[one].obs.columns]
+    first = int(other.argmax())
+    raise ValueError(
+        f'{int(other.sum()):,} cells have another obs["{key}"] in mdata.mod["{name}"] than in '
+        f"{', '.join(map(repr, there[: there.index(name)]))}: of the first, {str(other.index[first])!r}, "
+        f"{str(values.iloc[first])!r} and {str(column.iloc[first])!r}. Say which goes first: "
+        f"`{_whole(key, there)}` or `{_whole(key, [name, *(one for one in there if one != name)])}`"
+    )
+
+
+def _whole(key: str, there: Sequence[str]) -> str:
+    """Code for a column of the MuData from those of modalities, of which earlier ones go first."""
+    first, *others = (f'mdata.mod["{name}"].obs["{key}"].astype("object")' for name in there)
+    joined = first + "".join(f".combine_first({other})" for other in others)
+    return f'mdata.obs["{key}"] = {joined}.reindex(mdata.obs_names)'
 
 
 def make_mudata_setup(
@@ -178,13 +214,11 @@ def _refuse_incomplete(mdata: Any, column: pd.Series, key: str, names: Mapping[s
     if not missing.any():
         return
     there = [name for name in names.values() if key in mdata.mod[name].obs.columns]
-    first, *others = (f'mdata.mod["{name}"].obs["{key}"].astype("object")' for name in there)
-    whole = first + "".join(f".combine_first({other})" for other in others)
     raise ValueError(
         f'There is no mdata.obs["{key}"], and the modalities with such a column '
         f"({', '.join(map(repr, there))}) do not have it for {int(missing.sum()):,} cells, the first is "
         f"{str(column.index[int(missing.argmax())])!r}. Make one for all cells: "
-        f'mdata.obs["{key}"] = {whole}.reindex(mdata.obs_names).fillna("unknown")'
+        f'`{_whole(key, there)}.fillna("unknown")`'
     )
 
 

@@ -350,7 +350,8 @@ class MaskedAutoencoder(SSLModel):
         by default, both the encoder and the decoder are told them. Their weights are taken over by
         the names of column and category. Those that the other model was not told start at zero,
         which stands for the mean over the categories that it knows; it is also what covariates
-        become of which only the other model was told (continuous ones are taken as 0).
+        become of which only the other model was told (continuous ones are taken as their mean in its
+        training).
 
         Before training, the embedding is that of the other model if its encoder was told no
         covariates, or those of `adata` with no new category; and, as counts are normalised over the
