@@ -64,10 +64,10 @@ def draw_dtype(rng, values):
         return values.astype(pick(rng, *names))
 
 
-def stored(rng, values, folder):
+def stored(rng, values):
     """The same values, stored in one of many ways."""
-    how = pick(rng, "csr", "csr", "csc", "dense", "fortran", "small", "coo", "unsorted", "dask")
-    if how in {"csr", "csc", "coo"}:
+    how = pick(rng, "csr", "csr", "csc", "dense", "fortran", "small", "unsorted", "dask")
+    if how in {"csr", "csc"}:
         return getattr(sparse, f"{how}_matrix")(values)
     if how == "fortran":
         return np.asfortranarray(values)
@@ -110,9 +110,9 @@ def draw_column(rng, n):
     return pick(rng, *columns)
 
 
-def draw(rng, folder):
+def draw(rng):
     """An AnnData, and arguments to set it up with."""
-    n_cells, n_genes = int(pick(rng, 1, 2, 5, 30, 60, 60, 90)), int(pick(rng, 1, 2, 10, 25, 40))
+    n_cells, n_genes = int(pick(rng, 1, 5, 30, 60, 60, 90)), int(pick(rng, 1, 10, 25, 40, 40))
     values = draw_dtype(rng, draw_values(rng, n_cells, n_genes))
     names = [pick(rng, f"GENE{i}", f"GENE{i}", f"ENSG{i:011d}") for i in range(n_genes)]
     if rng.random() < 0.05:
@@ -124,18 +124,18 @@ def draw(rng, folder):
         warnings.simplefilter("ignore")
         adata = anndata.AnnData(values, obs=obs, var=pd.DataFrame(index=names))
     setup = {}
-    adata.X = stored(rng, values, folder)
+    adata.X = stored(rng, values)
     if rng.random() < 0.2:
         adata.layers["mine"] = adata.X
         adata.X = np.full(adata.shape, -1, dtype=np.float32)
         setup["layer"] = "mine"
-    if rng.random() < 0.4:
+    if rng.random() < 0.3:
         setup["batch_key"] = "first"
     if rng.random() < 0.3:
         setup["labels_key"] = "second"
-    if rng.random() < 0.2:
+    if rng.random() < 0.1:
         setup["continuous_covariate_keys"] = ["third"]
-    if rng.random() < 0.2:
+    if rng.random() < 0.1:
         setup["categorical_covariate_keys"] = [pick(rng, "first", "second", "third")]
     if rng.random() < 0.1:
         setup["input"] = pick(rng, "counts", "lognorm")
@@ -153,51 +153,56 @@ def close(found, expected):
     np.testing.assert_allclose(found / scale, expected / scale, atol=2e-5)
 
 
-@pytest.mark.slow
-def test_right_or_refused(model_class, tmp_path):
-    refused, embedded = {}, 0
-    for seed in range(N_SETS):
-        rng = np.random.default_rng([seed, len(model_class.__name__)])
-        adata, values, setup = draw(rng, tmp_path)
-        where = f"{model_class.__name__}, set {seed}, {setup}"
-        name = model_class.__name__
-        if name == "ProteinPredictor":
-            adata.obs["cell_type"] = pd.Categorical(np.arange(adata.n_obs) % 3)
-            adata.obsm["protein"] = make_proteins(adata)
-            del adata.obs["cell_type"]
-        if "labels_key" in SETUP.get(name, {}):
-            setup.setdefault("labels_key", "second")
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("error")
-                warnings.simplefilter("ignore", ScsslWarning)
-                model_class.setup_anndata(adata, **setup)
-                model = model_class(adata, **arguments_of(model_class))
-                model.train(max_epochs=1, batch_size=16, progress=False)
-                z = model.get_latent_representation()
-        except (ValueError, TypeError, KeyError) as error:
-            assert is_ours(error), where
-            refused[str(error)[:60]] = seed
-            continue
-        embedded += 1
-        assert np.isfinite(z).all(), where
-        assert z.shape[0] == adata.n_obs, where
-        # The slow path: dense float32 in the model's own order.
-        plain = adata.copy()
-        dense = np.ascontiguousarray(values.astype(np.float32))
-        for matrix in ("X", "layers"):
-            if matrix == "layers" and "layer" in setup:
-                plain.layers["mine"] = dense
-            elif matrix == "X" and "layer" not in setup:
-                plain.X = dense
+def embedded(model_class, seed):
+    """Draw a data set, train on it and embed it, in two ways; the refusal, if it was refused."""
+    rng = np.random.default_rng([seed, len(model_class.__name__)])
+    adata, values, setup = draw(rng)
+    name = model_class.__name__
+    if name == "ProteinPredictor":
+        with_types = anndata.AnnData(obs=pd.DataFrame(index=adata.obs_names))
+        with_types.obs["cell_type"] = pd.Categorical(np.arange(adata.n_obs) % 3, [0, 1, 2])
+        adata.obsm["protein"] = make_proteins(with_types)
+    if "labels_key" in SETUP.get(name, {}):
+        setup.setdefault("labels_key", "second")
+    try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            close(z, model.get_latent_representation(plain))
-            genes, cells = rng.permutation(adata.n_vars), rng.permutation(adata.n_obs)
-            moved = plain[cells][:, genes].copy()
-            moved.X = (
-                moved.X if "layer" in setup else stored(rng, values[cells][:, genes], tmp_path)
-            )
-            close(model.get_latent_representation(moved), z[cells])
-    print(model_class.__name__, f"{embedded} of {N_SETS} embedded; refused:", list(refused))
-    assert embedded > N_SETS // 5
+            warnings.simplefilter("error")
+            warnings.simplefilter("ignore", ScsslWarning)
+            model_class.setup_anndata(adata, **setup)
+            model = model_class(adata, **arguments_of(model_class))
+            model.train(max_epochs=1, batch_size=16, progress=False)
+            z = model.get_latent_representation()
+    except (ValueError, TypeError, KeyError) as error:
+        if not is_ours(error):
+            raise
+        return str(error)
+    assert np.isfinite(z).all()
+    assert z.shape[0] == adata.n_obs
+    # The slow path: a dense matrix of float32 in the model's own order.
+    plain = adata.copy()
+    dense = np.ascontiguousarray(values.astype(np.float32))
+    if "layer" in setup:
+        plain.layers["mine"] = dense
+    else:
+        plain.X = dense
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        close(z, model.get_latent_representation(plain))
+        genes, cells = rng.permutation(adata.n_vars), rng.permutation(adata.n_obs)
+        moved = plain[cells][:, genes].copy()
+        if "layer" not in setup:
+            moved.X = stored(rng, values[cells][:, genes])
+        close(model.get_latent_representation(moved), z[cells])
+    return None
+
+
+@pytest.mark.slow
+def test_right_or_refused(model_class):
+    refused, wrong = {}, []
+    for seed in range(N_SETS):
+        try:
+            refused[seed] = embedded(model_class, seed)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is wrong
+            wrong.append(f"set {seed}: {''.join(traceback.format_exception(error)[-4:])}")
+    assert not wrong, "\n".join(wrong)
+    assert sum(one is None for one in refused.values()) > N_SETS // 10, refused
