@@ -369,3 +369,25 @@ def test_bad_arguments(adata, kwargs, message):
     MODEL.setup_anndata(adata)
     with pytest.raises(ValueError, match=message):
         MODEL(adata, **kwargs)
+
+
+def test_query_made_otherwise_than_what_a_model_was_trained_with(build, adata):
+    """Every model keeps what was recognised, also in its folder, and compares all that it reads."""
+    logs = log1p(adata)
+    model = build(logs, setup={"labels_key": "cell_type"})
+    assert model.setup.scale["form"] == "ln"
+    assert model.setup.scale["target_sum"] == 1e4
+    assert type(model.setup).from_dict(model.setup.to_dict()) == model.setup
+    model._read(logs)
+    for change in (lambda x: x / np.log(2), lambda x: np.log1p(np.expm1(x) * 100), np.log1p):
+        query = logs.copy()
+        query.X.data = change(query.X.data).astype(np.float32)
+        with pytest.raises(ValueError, match=r"adata\.X = |sc\.pp\.") as refused:
+            model._read(query)
+        exec(told_in(str(refused.value))[0], {"np": np, "adata": query})
+        np.testing.assert_allclose(query.X.toarray(), logs.X.toarray(), atol=1e-4)
+        model._read(query)
+    ones = logs.copy()
+    ones.X.data[:] = 1
+    with pytest.raises(ValueError, match="holds only 0 and 1"):
+        model._read(ones)

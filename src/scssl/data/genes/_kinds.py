@@ -105,11 +105,10 @@ class _Better(NamedTuple):
 def _better_names(model: np.ndarray, query: np.ndarray, var: pd.DataFrame | None) -> _Better | None:
     """What else the genes could be called of which most match, by a column or a simple change."""
     found = []
-    for column in [] if var is None else var.columns:
-        assert var is not None
+    for column, values in () if var is None else var.items():
         # Names, not numbers.
-        if var[column].dtype.kind == "O" or isinstance(var[column].dtype, pd.CategoricalDtype):
-            values = var[column].astype(str)
+        if values.dtype.kind == "O":
+            values = values.astype(str)
             unique = "" if values.is_unique else "; adata.var_names_make_unique()"
             line = f'adata.var_names = adata.var["{column}"].astype(str).to_numpy(){unique}'
             reason = f'the names that match are in adata.var["{column}"]'
