@@ -276,7 +276,7 @@ def test_several_embeddings_refused(several):
 def test_genes_of_counts_are_drawn_log_normalised(caplog):
     rng = np.random.default_rng(0)
     counts = rng.poisson(2.0, (40, 6)).astype("f4") * rng.integers(1, 9, (40, 1))
-    adata = anndata.AnnData(counts, obsm={"xy": rng.random((40, 2))})
+    adata = ad.AnnData(counts, obsm={"xy": rng.random((40, 2))})
     expected = np.log1p(counts[:, 2] / np.maximum(counts.sum(1), 1) * 1e4)
 
     def drawn(**kwargs):
@@ -296,7 +296,7 @@ def test_genes_of_counts_are_drawn_log_normalised(caplog):
 @pytest.mark.parametrize("several", [False, True])
 def test_colours_of_any_type(several):
     rng = np.random.default_rng(0)
-    adata = anndata.AnnData(np.ones((40, 2), "f4"), obsm={"xy": rng.random((40, 2))})
+    adata = ad.AnnData(np.ones((40, 2), "f4"), obsm={"xy": rng.random((40, 2))})
     adata.obsm["uv"] = rng.random((40, 2))
     odd = np.arange(40) % 2
     columns = {
@@ -320,6 +320,6 @@ def test_colours_of_any_type(several):
 
 
 def test_a_figure_is_saved_in_a_file():
-    adata = anndata.AnnData(np.ones((5, 2), "f4"), obsm={"xy": np.eye(5)[:, :2]})
+    adata = ad.AnnData(np.ones((5, 2), "f4"), obsm={"xy": np.eye(5)[:, :2]})
     with pytest.raises(TypeError, match="`save` must be the path of a file, found True"):
         scssl.pl.embedding(adata, "xy", save=True)
