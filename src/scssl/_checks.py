@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import logging
+from ast import literal_eval
+from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
+
+_LOGGER = logging.getLogger("scssl")
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -101,7 +105,8 @@ def check_number(name: str, value: Any, bounds: str = "(-inf, inf)", *, none: bo
     if inside and (value != low or bounds[0] == "[") and (value != high or bounds[-1] == "]"):
         return float(value)
     what = {"(0, inf)": "a positive number"}.get(bounds, f"a number in {bounds}")
-    raise ValueError(f"`{name}` must be {what}{' or None' if none else ''}, found {value!r}.")
+    hint = _meant(name, value, lambda text: check_number(name, float(text), bounds))
+    raise ValueError(f"`{name}` must be {what}{' or None' if none else ''}, found {value!r}.{hint}")
 
 
 def check_whole(
@@ -114,9 +119,19 @@ def check_whole(
     if whole and least <= value and (most is None or value <= most):
         return int(value)
     limit = f"of at least {least}" if most is None else f"from {least} to {most:,}"
-    raise ValueError(
-        f"`{name}` must be a whole number {limit}{' or None' if none else ''}, found {value!r}."
-    )
+    limit += " or None" if none else ""
+    hint = _meant(name, value, lambda text: check_whole(name, float(text), least, most))
+    raise ValueError(f"`{name}` must be a whole number {limit}, found {value!r}.{hint}")
+
+
+def _meant(name: str, value: Any, read: Callable[[str], Any]) -> str:
+    """What to pass where the text of a number was given, for a message."""
+    if not isinstance(value, str) or not name.isidentifier():
+        return ""
+    try:
+        return f" Pass `{name}={read(value)!r}`."
+    except ValueError:
+        return ""
 
 
 def check_widths(name: str, dims: Any, *, empty: bool = False) -> list[int]:
@@ -155,6 +170,70 @@ def check_key(key: Any, name: str) -> None:
         one = isinstance(key, (list, tuple)) and len(key) == 1 and isinstance(key[0], str)
         how = f' Pass `{name}="{key[0]}"`.' if one else ""
         raise TypeError(f"`{name}` must be a string that is not empty, found {key!r}.{how}")
+
+
+def check_destination(adata: Any, key: Any, name: str = "adata", *, copy: bool = False) -> None:
+    """Raise unless `key`, given as `key_added`, can be written to `adata`, and with it to a file.
+
+    `name` is what messages call the data; a `copy` of them is in memory.
+    """
+    check_key(key, "key_added")
+    if "/" in key or key in (".", ".."):
+        new = key.strip("/").replace("/", "_") if key.strip("./") else "X_new"
+        raise ValueError(
+            f"key_added={key!r} is no key that an .h5ad file or a Zarr folder can have, in which / and "
+            f"lone dots are places. Give another: `key_added={new!r}`."
+        )
+    if not copy and getattr(adata, "is_view", False) and getattr(adata, "isbacked", False):
+        raise ValueError(
+            f"`{name}` is a view of a file, to which no result can be added. Read its cells into memory: "
+            f"`{name} = {name}.to_memory()`."
+        )
+
+
+def writable(names: Sequence[Any]) -> list[str]:
+    """Names of columns as files can have them, each once: with "|" for "/"."""
+    found: list[str] = []
+    for name in map(str, names):
+        new = name.replace("/", "|")
+        while new != name and (new in found or new in names):
+            new += "|"
+        found.append(new)
+    return found
+
+
+def table_of(values: np.ndarray, cells: Any, columns: Sequence[str]) -> pd.DataFrame:
+    """Frame of cells by names, which says how to keep it where a file cannot have the names."""
+    import pandas as pd
+
+    slashed = [name for name in columns if "/" in name]
+    if slashed:
+        _LOGGER.info(
+            "Columns such as %r have a / in their name, which no file can have. To keep the table in obsm: "
+            'adata.obsm[...] = table.rename(columns=lambda name: name.replace("/", "|"))',
+            slashed[0],
+        )
+    return pd.DataFrame(values, index=cells, columns=columns)
+
+
+def close_to(name: Any, known: Iterable[str]) -> str | None:
+    """What may have been meant by a name that is none of those known."""
+    found = get_close_matches(str(name), list(known), n=1)
+    return found[0] if found else None
+
+
+def no_argument(what: str, name: str, value: Any, known: Iterable[str]) -> str:
+    """Message that there is no such argument, with the one that may have been meant."""
+    close = close_to(name, known)
+    if close is None:
+        return f"{what} has no argument {name!r}; it has {', '.join(sorted(known))}."
+    try:
+        literal_eval(repr(value))
+    except (ValueError, SyntaxError):
+        meant = close
+    else:
+        meant = f"{close}={value!r}"
+    return f"{what} has no argument {name!r}. Did you mean `{meant}`?"
 
 
 def get_matrix(adata: AnnData, layer: str | None, name: str = "adata") -> tuple[Any, str]:

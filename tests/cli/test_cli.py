@@ -307,7 +307,7 @@ def test_embed_may_replace_its_own_input(file, tmp_path):
         (["embed", "FILE", "--model", "absent", "--out", "d.h5ad"], "There is no folder absent"),
         (
             ["embed", "FILE", "--model", "absent", "--out", "d.csv"],
-            "--out must end in .h5ad, found d.csv",
+            "--out must end in .h5ad or .zarr, found d.csv",
         ),
         (["train", "FILE", "--out", "d", "--batch-key", "donor"], "donor"),
         (["train", "FILE", "--out", "d", "--layer", "counts"], "counts"),
@@ -444,3 +444,69 @@ def test_a_tissue_and_a_preset_of_a_model_without_from_preset(file, tmp_path, ca
     assert main(["train", tissue, "--out", str(tmp_path / "other"), *options, *few]) == 0
     assert main(["train", tissue, "--out", str(tmp_path / "no"), "--sample-key", "slice"]) == 2
     assert "no option --sample-key. Of CellPLM it is one." in capsys.readouterr().err
+
+
+def test_alone_it_shows_its_help(capsys):
+    assert main([]) == 0
+    assert "scssl demo" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        ("trian cells.h5ad", "scssl has no command trian. Did you mean train?"),
+        ("--verison", "scssl has no option --verison. Did you mean --version?"),
+        ("embed a.h5ad --modle m --out b.h5ad", "has no option --modle. Did you mean --model?"),
+        ("demo --oot=x", "has no option --oot. Did you mean --out?"),
+    ],
+)
+def test_what_is_mistyped_is_named_before_what_is_missing(typed, message, capsys):
+    assert main(typed.split()) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_wrong_usage_is_one_line(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["train"])
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "required: FILE, --out. To see what can be typed: scssl train --help" in error
+
+
+def test_a_zarr_store_is_read_and_written(file, tmp_path, capsys):
+    store, out = tmp_path / "my cells.zarr", tmp_path / "new.zarr"
+    ad.read_h5ad(file).write_zarr(store)
+    for name, source, options in (("a", file, []), ("b", store, []), ("c", store, ["--backed"])):
+        assert main(["train", str(source), "--out", str(tmp_path / name), *SMALL, *options]) == 0
+    said = capsys.readouterr().out
+    assert f"scssl embed '{store}' --model {tmp_path / 'c'} --out embedded.h5ad" in said
+    weights = {(tmp_path / name / "model.safetensors").read_bytes() for name in "abc"}
+    assert len(weights) == 1
+    command = ["embed", str(store), "--model", str(tmp_path / "c"), "--out", str(out)]
+    assert main(command) == 0
+    assert main([*command, "--overwrite"]) == 0
+    assert ad.read_zarr(out).obsm["X_ssl"].shape == (60, 4)
+    assert not list(tmp_path.glob(".*"))
+    (tmp_path / "d.zarr").mkdir()
+    (tmp_path / "d.zarr" / "thesis.txt").write_text("years of work")
+    assert main([*command[:-1], str(tmp_path / "d.zarr"), "--overwrite"]) == 2
+    assert "holds files and no Zarr store" in capsys.readouterr().err
+    assert main(["embed", str(tmp_path), *command[2:], "--overwrite"]) == 2
+    assert "is a folder, and no Zarr store" in capsys.readouterr().err
+
+
+def test_the_key_is_checked_before_cells_are_read(file, capsys, monkeypatch):
+    monkeypatch.setattr(commands, "_read", lambda *_, **__: pytest.fail("checked too late"))
+    assert main(["embed", file, "--model", "m", "--out", "o.h5ad", "--key-added", "a/b"]) == 2
+    assert "`--key-added a_b`" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["cells.h5ad", "a.npz"])
+def test_a_file_that_is_no_checkpoint(name, file, tmp_path, capsys):
+    np.savez(tmp_path / "a.npz", a=1)
+    path = str(tmp_path / name)
+    assert main(["convert", "--file", path, "--out", str(tmp_path / "model")]) == 2
+    assert f"{path} is not a checkpoint of torch" in capsys.readouterr().err

@@ -89,10 +89,10 @@ def is_line(code: str) -> bool:
     return any(isinstance(node, doing) for node in ast.walk(tree))
 
 
-def follow(names: dict[str, Any], code: str, line: str) -> str:
+def follow(names: dict[str, Any], code: str, line: str, message: str = "") -> str:
     """Type a line; gives the user's code, changed where the line is arguments for it."""
     if _is_keywords(line):
-        return _with_keywords(code, line)
+        return _with_keywords(code, line, line_is_meant=f"Did you mean `{line}`?" in message)
     _run(names, line)
     return code
 
@@ -126,7 +126,7 @@ def _is_keywords(code: str) -> bool:
     return re.match(r"\w+=[^=]", code) is not None
 
 
-def _with_keywords(code: str, line: str) -> str:
+def _with_keywords(code: str, line: str, *, line_is_meant: bool = False) -> str:
     """The outermost call of the last statement, with these arguments."""
     tree = ast.parse(code)
     last: Any = tree.body[-1]
@@ -135,5 +135,10 @@ def _with_keywords(code: str, line: str) -> str:
     given = ast.parse(f"f({line})", mode="eval").body
     assert isinstance(given, ast.Call)
     new = {one.arg for one in given.keywords}
-    call.keywords = [one for one in call.keywords if one.arg not in new] + given.keywords
+    kept = [one for one in call.keywords if one.arg not in new]
+    # "Did you mean" tells the same value under another name.
+    told = {ast.unparse(one.value) for one in given.keywords}
+    if line_is_meant:
+        kept = [one for one in kept if ast.unparse(one.value) not in told]
+    call.keywords = kept + given.keywords
     return ast.unparse(tree)

@@ -36,7 +36,7 @@ def test_what_is_told_works(case):
         if case.ways == "instead":
             code = way.pop()
         for line in way:
-            code = follow(names, code, line)
+            code = follow(names, code, line, first.message)
         again = trigger(names, code)
         errors = [one for one in again if one.error is not None]
         if errors:

@@ -391,3 +391,69 @@ def test_query_made_otherwise_than_what_a_model_was_trained_with(build, adata):
     ones.X.data[:] = 1
     with pytest.raises(ValueError, match="holds only 0 and 1"):
         model._read(ones)
+
+
+@pytest.mark.parametrize("name", scssl.model.list_models())
+def test_arguments_that_a_model_does_not_have(name):
+    """Nothing has to be set up: names are looked at first."""
+    cls = scssl.model.get_model_class(name)
+    with pytest.raises(TypeError, match=f"{name} has no argument 'rgn'. Did you mean `rng=3`"):
+        cls(None, rgn=3)
+    bare = object.__new__(cls)
+    with pytest.raises(
+        TypeError, match=rf"{name}.train\(\) has no argument 'epochs'.*`max_epochs=3`"
+    ):
+        bare.train(epochs=3)
+    with pytest.raises(
+        TypeError, match=r"setup_anndata\(\) has no argument 'label_key'.*`labels_key="
+    ):
+        cls.setup_anndata(None, label_key="type")
+    with pytest.raises(TypeError, match=r"no argument 'min_overlp'.*`min_overlap=0.1`"):
+        cls.from_ssl_model(None, None, min_overlp=0.1)
+    if not cls._learns_embeddings:
+        with pytest.raises(TypeError, match="no argument 'hidden_dim'.*hidden_dims="):
+            cls(None, hidden_dim=(8,))
+
+
+@pytest.mark.parametrize("name", scssl.model.list_models())
+def test_what_scvi_tools_has_and_does_not_work_is_not_offered(name):
+    cls = scssl.model.get_model_class(name)
+    gone = {"get_normalized_expression", "differential_abundance", "setup_annbatch"}
+    assert not gone & {*dir(cls), *dir(object.__new__(cls))}
+    assert "train" in dir(cls)
+    for one in gone:
+        assert not hasattr(cls, one)
+        with pytest.raises(AttributeError, match=f"{name} has no {one}. [A-Z]"):
+            getattr(object.__new__(cls), one)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"devices": []},
+        {"devices": "2x"},
+        {"devices": [0, 1], "accelerator": "cpu"},
+        {"accelerator": 3},
+        {"callbacks": [1]},
+        {"early_stopping": "yes"},
+        {"compile": "yes"},
+        {"progress": 2},
+        {"batch_size": "big"},
+        {"train_size": "0.5"},
+        {"checkpoint_dir": 3},
+    ],
+    ids=str,
+)
+def test_arguments_of_training_are_checked_before_anything_is_read(given):
+    (argument, value), *_ = given.items()
+    bare = object.__new__(MODEL)
+    with pytest.raises((ValueError, TypeError), match=f"`{argument}`.*found "):
+        bare.train(**given)
+
+
+def test_a_view_of_a_file_is_not_trained_on_for_nothing(adata, tmp_path):
+    model = setup(adata)
+    adata.write_h5ad(tmp_path / "cells.h5ad")
+    model.attach(anndata.read_h5ad(tmp_path / "cells.h5ad", backed="r")[:100])
+    with pytest.raises(ValueError, match="view of a file"):
+        model.train(**TRAIN)

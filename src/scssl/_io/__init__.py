@@ -5,6 +5,8 @@ from __future__ import annotations
 from ._files import (
     ALTERED,
     MAX_JSON_BYTES,
+    as_path,
+    check_place,
     check_replaceable,
     check_version,
     describe_bytes,

@@ -25,6 +25,35 @@ ALTERED = "was altered after it was saved: its sha256 is not the recorded one"
 _SAVING, _PREVIOUS = ".saving-", ".previous-"
 
 
+def as_path(path: Any, name: str = "path") -> Path:
+    """A path that a user gave as argument `name`; a leading ~ is their home."""
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"`{name}` must be a path, found {path!r}.")
+    return Path(path).expanduser()
+
+
+def check_place(path: Any, name: str, *, folder: bool = False, n_bytes: int = 0) -> Path:
+    """The path given as `name`, before the work, or an error unless it can be written then.
+
+    It is that of a file, or of a `folder` to write into; so much room is needed at least.
+    """
+    path = as_path(path, name)
+    whole = path.absolute()
+    there = next(one for one in (whole, *whole.parents) if one.exists())
+    problem = None
+    if there == whole and folder != there.is_dir():
+        problem = "is a file, and should be a folder" if folder else "is a folder, and no file"
+    elif there != whole and not there.is_dir():
+        problem = f"cannot be made: {there} is a file"
+    elif not os.access(there, os.W_OK):
+        problem = f"cannot be written: you may not write to {there}"
+    elif (free := shutil.disk_usage(there).free) < n_bytes:
+        problem = f"has no room: at least {n_bytes:,} bytes are needed, {free:,} are free"
+    if problem is not None:
+        raise OSError(f"`{name}` {path} {problem}. Give another.")
+    return path
+
+
 def describe_bytes(content: bytes) -> dict[str, Any]:
     """Size and digest by which :func:`read_bytes` recognises ``content`` again."""
     return {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
@@ -178,8 +207,11 @@ def _is_left(entry: Path, path: Path) -> bool:
 
 
 def _keep_others(previous: Path, path: Path) -> None:
-    """Move to a new folder what only the previous one has, which is then removed."""
-    for entry in previous.iterdir():
+    """Move to a new folder what only the previous one has, which is then removed.
+
+    A Zarr store is one thing, in which what it had before does not belong.
+    """
+    for entry in previous.iterdir() if path.suffix != ".zarr" else ():
         if not (path / entry.name).exists(follow_symlinks=False):
             entry.rename(path / entry.name)
     shutil.rmtree(previous)

@@ -32,7 +32,9 @@ def demo(out: str = "scssl_demo", *, rng: int = 0) -> None:
         Seed of every random choice.
     """
     start = time.perf_counter()
-    folder = Path(out)
+    from scssl._io import check_place
+
+    folder = check_place(out, "--out", folder=True)
     _check_folder(folder)
     print("Loading 700 blood cells that come with scanpy …", flush=True)
 
@@ -74,8 +76,6 @@ def demo(out: str = "scssl_demo", *, rng: int = 0) -> None:
 def _check_folder(folder: Path) -> None:
     """Raise when ``folder`` is not the demo's to write in."""
     ours = {"adata.h5ad", "history.png", "model", "umap.png"}
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder} is a file: give a folder to write in, `scssl demo --out DIR`.")
     # Hidden are the leftovers of a demo that was killed.
     if folder.is_dir() and {e.name for e in folder.iterdir() if e.name[0] != "."} - ours:
         raise ValueError(f"{folder} holds other files: give a new folder, `scssl demo --out DIR`.")

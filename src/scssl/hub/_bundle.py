@@ -11,6 +11,7 @@ from scssl._errors import BundleError
 from scssl._io import (
     ALTERED,
     MAX_JSON_BYTES,
+    as_path,
     check_replaceable,
     check_version,
     decode,
@@ -97,7 +98,7 @@ def write_bundle(
     >>> read_bundle(folder)
     Bundle(tensors={'weight': tensor([1., 1.])}, config={'n': 1}, genes={'names': ['A']})
     """
-    path = Path(path)
+    path = as_path(path)
     check_target(path, overwrite=overwrite)
     taken = sorted(set(_RESERVED) & set(config))
     if taken:
@@ -145,7 +146,7 @@ def read_bundle(path: str | Path) -> Bundle:
     BundleError
         When the folder is missing, incomplete, truncated, altered, foreign, or of a newer format.
     """
-    path = Path(path)
+    path = as_path(path)
     document = read_document(path)
     files = document["files"]
     genes_content = read_bytes(path / GENES, expected=files[GENES], max_bytes=MAX_JSON_BYTES)

@@ -72,7 +72,7 @@ def make_card(facts: CardFacts, repo_id: str, card: Card = None) -> str:
     the fields that users of ``model.push_to_hub`` may give.
     """
     if isinstance(card, Path):
-        return card.read_text(encoding="utf-8")
+        return card.expanduser().read_text(encoding="utf-8")
     if isinstance(card, str):
         if "\n" not in card and card.lower().endswith((".md", ".txt")):
             raise ValueError(f'`card` is a text. For the file: card=pathlib.Path("{card}")')

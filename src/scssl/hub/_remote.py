@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from scssl._checks import check_whole
 from scssl._errors import MALFORMED, BundleError
-from scssl._io import MAX_JSON_BYTES, file_digest, replace_folder
+from scssl._io import MAX_JSON_BYTES, as_path, file_digest, replace_folder
 from scssl._settings import settings
 
 from ._bundle import (
@@ -150,7 +150,7 @@ def fetch_bundle(
     ValueError
         If `path` exists and may not be replaced.
     """
-    path = Path(path)
+    path = as_path(path)
     if path.is_dir() and any(path.iterdir()) and not overwrite:
         raise ValueError(f"{path} is not empty. Give a new folder, or overwrite=True.")
     check_target(path, overwrite=overwrite)
@@ -237,7 +237,7 @@ def push_bundle(
 
     from scssl import __version__
 
-    path = Path(path)
+    path = as_path(path)
     check_repo_id(repo_id)
     branch = check_revision(revision) or "main"
     config = read_bundle(path).config

@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from scssl._checks import check_adata, check_key, check_names, get_column, get_embedding, some
+from scssl._checks import (
+    check_adata,
+    check_destination,
+    check_names,
+    get_column,
+    get_embedding,
+    some,
+)
 from scssl._random import RNG, as_seed, derive_seed
 
 from ._figure import figure, finish
@@ -216,7 +223,7 @@ def _two_dimensions(
     if values.shape[1] == 2:
         return use_rep
     key_added = f"{use_rep}_umap" if key_added is None else key_added
-    check_key(key_added, "key_added")
+    check_destination(adata, key_added)
     params = {"n_neighbors": n_neighbors, "min_dist": min_dist, "seed": seed}
     origin = {"use_rep": use_rep, "sha256": _fingerprint(values), "params": params}
     if key_added not in adata.obsm or adata.uns.get(key_added) != origin:

@@ -11,7 +11,7 @@ from scipy import sparse
 from scssl._checks import (
     check_adata,
     check_choice,
-    check_key,
+    check_destination,
     check_whole,
     first_fraction,
     get_embedding,
@@ -151,8 +151,8 @@ def cross_batch_neighbors(
     check_adata(adata)
     check_choice("method", method, _KEYS)
     check_choice("metric", metric, ("cosine", "euclidean"))
-    if key_added is not None:
-        check_key(key_added, "key_added")
+    key = _KEYS[method] if key_added is None else key_added
+    check_destination(adata, key, copy=copy)
     if exact not in (None, True, False):
         raise TypeError(f"`exact` must be True, False or None, found {exact!r}.")
     k = check_whole("n_neighbors", _N_NEIGHBORS[method] if n_neighbors is None else n_neighbors)
@@ -182,7 +182,6 @@ def cross_batch_neighbors(
 
     search = BatchSearch(values, codes, cosine=metric == "cosine", exact=exact, seed=seed)
     pairs = batch_pairs(len(names), max_batches, seed)
-    key = key_added or _KEYS[method]
     if method == "bbknn":
         graphs = {key: balanced(search, pairs, k)}
     else:

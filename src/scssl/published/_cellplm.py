@@ -18,7 +18,7 @@ import pandas as pd
 
 from scssl._checks import check_choice, either, some
 from scssl._errors import BundleError
-from scssl._io import MAX_JSON_BYTES, parse_json, read_bytes
+from scssl._io import MAX_JSON_BYTES, as_path, parse_json, read_bytes
 from scssl.data import GeneVocabulary
 from scssl.hub import CONFIG as BUNDLE_CONFIG
 from scssl.model.cellplm import FREE
@@ -70,7 +70,9 @@ _TITLES = {
 
 def locate_cellplm(source: str | Path, prefix: str | None) -> tuple[str | Path, str] | None:
     """Folder or repository, and prefix of a checkpoint; `None` where it is a model of scssl."""
-    path = Path(source)
+    path = as_path(source, "source")
+    # The name of a repository has no ~.
+    source = str(path)
     if prefix is not None:
         if path.is_file():
             raise ValueError(f"{source} is a file. Pass its folder, or leave out `prefix`.")

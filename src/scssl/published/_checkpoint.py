@@ -17,6 +17,7 @@ from typing import IO, TYPE_CHECKING, Any, Self
 
 from scssl._checks import some
 from scssl._errors import MALFORMED, BundleError
+from scssl._io import as_path
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -69,7 +70,7 @@ def read_checkpoint(path: str | Path, *, expected_sha256: str | None = None) -> 
     """
     import torch
 
-    path = Path(path)
+    path = as_path(path)
     # The older one writes where the pickle says (CVE-2026-24747), which no list of names prevents.
     if torch.__version__ < "2.10":
         raise ImportError(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from scssl._checks import some
 from scssl._errors import BundleError, GeneMismatchError
-from scssl._io import file_digest, read_text_table, texts
+from scssl._io import as_path, file_digest, read_text_table, texts
 from scssl.data.genes import bare_id, detect_id_type
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def _read_frame(
     import pandas as pd
 
     if isinstance(table, (str, Path)):
-        path = Path(table)
+        path = as_path(table)
         frame, digest, source = _read_file(path), file_digest(path), path.name
     elif isinstance(table, pd.DataFrame):
         frame, digest, source = table, None, "DataFrame"

@@ -16,7 +16,7 @@ from scssl._errors import BundleError
 from scssl.data import GeneVocabulary
 from scssl.model.base import backbone_of, get_model_class
 
-from ._checkpoint import Ledger, Published
+from ._checkpoint import Ledger, Published, read_checkpoint
 from ._gene_table import SCTAB, GeneOrder, read_gene_table
 from ._models import adopt, build_published, empty_registry
 from ._place import TABLE, Place
@@ -114,10 +114,17 @@ def open_published(
 ) -> tuple[Published, GeneVocabulary]:
     """Find, read and check a checkpoint and its table of genes: of as many as `order`, it must be that."""
     place = Place(source, file, revision, token)
-    # The small file first: a wrong table is found before the download of a large one.
+
+    # Of a repository the small file first: a wrong table is found before the download of a large one.
     genes = TABLE if genes is None else genes
     is_path = isinstance(genes, (str, Path))
-    table = read_gene_table(place.table(genes) if is_path else genes, order=order)  # type: ignore[arg-type]
+    try:
+        table = read_gene_table(place.table(genes) if is_path else genes, order=order)  # type: ignore[arg-type]
+    except (ValueError, OSError):
+        if place.folder is not None:
+            # What is no checkpoint has no table either, and that is to be said first.
+            read_checkpoint(place.checkpoint(sha256), expected_sha256=sha256)
+        raise
     published = read_published(
         place.checkpoint(sha256),
         legacy_output=legacy_output,

@@ -20,6 +20,7 @@ from scssl._checks import (
     whole_numbers,
 )
 from scssl._errors import ScsslWarning, warn
+from scssl._io import check_place
 from scssl._random import RNG, as_seed, derive_seed
 from scssl._scores import all_scores
 
@@ -185,6 +186,7 @@ def leave_one_dataset_out(
             'scssl.data.Datasets({"one": adata, "two": other})'
         )
     check_key(label_key, "label_key")
+    file = None if out is None else check_place(out, "out")
     n_repeats = check_whole("n_repeats", n_repeats)
     check_number("test_size", test_size, "(0, 1)")
     max_labels = check_whole("max_labels", max_labels, none=True)
@@ -244,9 +246,9 @@ def leave_one_dataset_out(
                         predicted = study.run(arm, adata, protocol, pretrained, own)
                         done.append({**about, "arm": arm, **_score(protocol, predicted)})
                 rows += done
-                if out is not None:
-                    with Path(out).open("a") as file:
-                        file.write(_table(done).to_json(orient="records", lines=True))
+                if file is not None:
+                    with file.open("a") as lines:
+                        lines.write(_table(done).to_json(orient="records", lines=True))
     except (Exception, KeyboardInterrupt) as error:
         where = "sys.last_value.table" + ("" if out is None else f", and in {out}")
         vars(error)["table"] = _table(rows) if rows else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ._arguments import explained, known_arguments
 from ._backbone import Backbone, copied, gene_columns, known_genes
 from ._datasets import DatasetsMixin
 from ._folder import SOURCE, check_unused, foreign, from_foreign

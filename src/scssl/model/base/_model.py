@@ -29,8 +29,16 @@ from scvi.data.fields import (
 )
 from scvi.model.base import BaseModelClass
 
-from scssl._checks import check_adata, check_number, check_whole, get_column
+from scssl._checks import (
+    check_adata,
+    check_destination,
+    check_number,
+    check_whole,
+    get_column,
+    no_argument,
+)
 from scssl._errors import MALFORMED, BundleError, warn
+from scssl._io import as_path
 from scssl._random import RNG, as_seed, derive_seed
 from scssl._settings import settings
 from scssl.data import GeneAlignment, GeneVocabulary, train_validation_split
@@ -50,6 +58,7 @@ from scssl.train import (
     FitOptions,
     TrainOptions,
     append_history,
+    check_arguments,
     check_distributed,
     fit,
     history_frames,
@@ -58,6 +67,7 @@ from scssl.train import (
     resolve_output_genes,
 )
 
+from ._arguments import EXPLAINED, Face, NotOffered, explained, known_arguments, offered
 from ._backbone import Backbone, copied
 from ._folder import (
     SOURCE,
@@ -95,7 +105,7 @@ class _Categories(CategoricalObsField):
         return {self.count_stat_key: len(state_registry[self.CATEGORICAL_MAPPING_KEY])}
 
 
-class SSLModel(BaseModelClass):
+class SSLModel(BaseModelClass, metaclass=Face):
     """Base of all models: set up an AnnData, train, embed, save.
 
     Subclasses build ``module`` and say in :meth:`_train_defaults` how they are trained where
@@ -129,6 +139,9 @@ class SSLModel(BaseModelClass):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        for name in EXPLAINED:
+            if name in vars(cls):
+                setattr(cls, name, explained(vars(cls)[name]))
         if "_setup_takes" in vars(cls) or "_setup_refuses" in vars(cls):
             cls._setup_takes = {**super(cls, cls)._setup_takes, **vars(cls).get("_setup_takes", {})}
             own: Any = setup_method(SSLModel.setup_anndata, cls._setup_takes, cls._setup_refuses)
@@ -198,7 +211,9 @@ class SSLModel(BaseModelClass):
         of_scvi = {name: kwargs.pop(name) for name in _OF_SCVI if name in kwargs}
         unknown = sorted(set(kwargs) - set(cls._setup_takes) - set(cls._setup_refuses))
         if unknown:
-            raise TypeError(f"setup_anndata() has no argument {unknown[0]!r}.")
+            known = known_arguments(cls, "setup_anndata", {})
+            name = unknown[0]
+            raise TypeError(no_argument("setup_anndata()", name, kwargs[name], known))
         check_adata(adata, matrix=True)
         given = cls._checked_setup(adata, given | kwargs)
         setup, stats = make_setup(adata, given)
@@ -314,6 +329,29 @@ class SSLModel(BaseModelClass):
     def _called(cls, data: Any) -> tuple[str, str]:
         """What data are called in messages, and the method that sets them up."""
         return "adata", "setup_anndata"
+
+    @classmethod
+    def _more_arguments(cls, given: Mapping[str, Any]) -> list[str]:
+        """Names of arguments that the constructor hands on to another class."""
+        return []
+
+    get_normalized_expression = NotOffered(
+        lambda cls: (
+            "Expression as it is decoded: `model.get_reconstruction(adata)`."
+            if hasattr(cls, "get_reconstruction")
+            else "It decodes no expression; scssl.model.MaskedAutoencoder does."
+        )
+    )
+    differential_abundance = NotOffered(
+        lambda cls: "Tools for that take an embedding: `scssl.tl.embed(adata, model)`."
+    )
+    get_normalized_function_name = NotOffered(lambda cls: "It is of models with a likelihood.")
+    setup_annbatch = NotOffered(
+        lambda cls: "Cells may stay on disk: set up an AnnData that was read with backed='r'."
+    )
+
+    def __dir__(self) -> list[str]:
+        return offered(type(self), super().__dir__())
 
     # --- the network ---------------------------------------------------------------------------
 
@@ -520,7 +558,11 @@ class SSLModel(BaseModelClass):
         """These data, by default the model's own."""
         data = self._adata if data is None else data
         if data is None:
-            raise ValueError("The model was loaded without an AnnData. Pass one: adata=...")
+            what = "mdata" if self.setup.modalities else "adata"
+            raise ValueError(
+                "The model was loaded without an AnnData, and has no cells of its own. Give it some: "
+                f"`model.attach({what})`."
+            )
         return data
 
     def _check_unchanged(self, found: Mapping[str, Any]) -> None:
@@ -581,6 +623,7 @@ class SSLModel(BaseModelClass):
     def _train_defaults(self, n_cells: int) -> dict[str, Any]:
         """Arguments of :meth:`train` where the user leaves them open."""
 
+    @explained
     def train(
         self,
         max_epochs: int | None = None,
@@ -670,7 +713,8 @@ class SSLModel(BaseModelClass):
         FloatingPointError
             If the loss stops being finite.
         """
-        arguments = {name: value for name, value in locals().items() if name != "self"}
+        arguments = check_arguments({k: v for k, v in locals().items() if k != "self"})
+        check_destination(self._or_own(None), SPLIT)
         left = 0
         with undone_on_error(self), closing(self._rounds(arguments)) as rounds:
             for of_round in rounds:
@@ -756,12 +800,12 @@ class SSLModel(BaseModelClass):
             devices=devices,
             n_output_genes=n_output,
             fresh=not self.is_trained_,
-            checkpoint_dir=None if folder is None else Path(folder),
-            resume_from=None if resume is None else Path(resume),
+            checkpoint_dir=folder,
+            resume_from=resume,
             n_epochs_before=self._n_epochs(),
             progress=settings.progress if progress is None else progress,
             run=run,
-            callbacks=tuple(arguments["callbacks"]),
+            callbacks=arguments["callbacks"],
         )
         result = fit(self.module, training, validation, options)
         self.history_ = append_history(self.history_, result.n_epochs_before, result.history)
@@ -979,6 +1023,7 @@ class SSLModel(BaseModelClass):
 
     # --- the Hugging Face Hub ------------------------------------------------------------------
 
+    @explained
     @classmethod
     def from_pretrained(
         cls,
@@ -1027,7 +1072,7 @@ class SSLModel(BaseModelClass):
         >>> import scssl
         >>> model = scssl.model.SSLModel.from_pretrained("owner/name")  # doctest: +SKIP
         """
-        if not is_repo_id(source) or Path(source).exists():
+        if not is_repo_id(source) or as_path(source, "source").exists():
             if revision is not None:
                 raise ValueError(f"{source} is a folder: leave `revision` out.")
             return cls.load(source, adata, device=device)

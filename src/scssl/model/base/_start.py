@@ -16,6 +16,7 @@ from scssl.data import Datasets
 from scssl.module import SSLModule
 from scssl.nn import Dropout, GeneEncoder
 
+from ._arguments import explained
 from ._backbone import Backbone, known_genes
 from ._model import SSLModel
 from ._setup import check_like
@@ -53,6 +54,7 @@ def backbone_of(model: Any, of: type | None = None) -> Backbone:
 class StartsFromEncoder:
     """What models have whose encoder can be that of any model with the same layers."""
 
+    @explained
     @classmethod
     def from_ssl_model(
         cls,

@@ -24,6 +24,9 @@ from scssl.model.base import (
     backbone_of,
     check_like,
     copied,
+    get_model_class,
+    known_arguments,
+    list_models,
     record_tissue,
     tell_tissue,
 )
@@ -190,6 +193,13 @@ class FineTunedModel(SSLModel):
             f"{start} encoder of {backbone.model_class}"
             f"{frozen.get(freeze, f', {freeze} layers of it frozen')}{summary}"
         )
+
+    @classmethod
+    def _more_arguments(cls, given: Mapping[str, Any]) -> list[str]:
+        backbone = given.get("backbone", "MaskedAutoencoder")
+        if backbone not in list_models():
+            return []
+        return known_arguments(get_model_class(backbone), "__init__", {})
 
     @classmethod
     def _setup_like(

@@ -15,7 +15,7 @@ from mudata import MuData
 from scvi.module.base import LossOutput
 from torch import Tensor
 
-from scssl._checks import check_choice, check_whole, some
+from scssl._checks import check_choice, check_whole, some, table_of
 from scssl._random import RNG
 from scssl.data import GeneAlignment
 from scssl.data.keys import PROTEINS
@@ -553,7 +553,7 @@ class ProteinPredictor(FineTunedModel):
             If too few genes are found.
         """
         found, cells = self._predicted(self.module.predict, adata, indices, batch_size, min_overlap)
-        return pd.DataFrame(found, index=cells, columns=self.proteins)
+        return table_of(found, cells, self.proteins)
 
     def get_proteins(self, adata: AnnData | MuData | None = None) -> pd.DataFrame:
         """Measured proteins in the units of :meth:`predict`: transformed, NaN where not measured.
@@ -576,9 +576,5 @@ class ProteinPredictor(FineTunedModel):
         ValueError
             If they have no names, or there are none that the model knows.
         """
-        if adata is None:
-            adata = self._adata
-        if adata is None:
-            raise ValueError("The model was loaded without an AnnData. Pass one: adata=...")
-        adata = self._with_proteins(adata)
-        return pd.DataFrame(self._targets(adata), index=adata.obs_names, columns=self.proteins)
+        adata = self._with_proteins(self._or_own(adata))
+        return table_of(self._targets(adata), adata.obs_names, self.proteins)

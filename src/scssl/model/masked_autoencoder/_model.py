@@ -14,6 +14,7 @@ from torch import Tensor
 
 from scssl._checks import check_choice, check_number, check_whole, check_widths
 from scssl._errors import warn
+from scssl._io import as_path
 from scssl._random import RNG
 from scssl.augment import Masking, is_own_mask, masking_from_config
 from scssl.data import GeneVocabulary
@@ -319,7 +320,7 @@ class MaskedAutoencoder(SSLModel):
             "adata": adata,
             "device": device,
         }
-        if file is None and not Path(source).is_file():
+        if file is None and not as_path(source, "source").is_file():
             check_unused('file="RandomMask.ckpt"', genes=genes, **options)
             return super().from_pretrained(source, **access)
         reader = "masked_autoencoder_from"

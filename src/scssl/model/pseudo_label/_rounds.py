@@ -47,9 +47,9 @@ class RoundFolder:
     `None` for a new run.
     """
 
-    def __init__(self, to: str | Path | None, source: str | Path | None) -> None:
-        self.source = None if source is None else Path(source)
-        self.to = self.source if to is None else Path(to)
+    def __init__(self, to: Path | None, source: Path | None) -> None:
+        self.source = source
+        self.to = source if to is None else to
         if not is_first_process():
             return
         if self.to is not None and self.source is None and _numbers(self.to):
