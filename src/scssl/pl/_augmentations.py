@@ -105,7 +105,7 @@ def augmentations(
     names = _check_panels(panels)
     steps = make_augmentation(augmentation)
     shown = [(name, i) for name in names for i in range(n_cells if name == "cells" else 1)]
-    advice = f"give panels={names[0]!r}{' and n_cells=1' if names[0] == 'cells' else ''}"
+    advice = f"give `panels={names[0]!r}{', n_cells=1' if names[0] == 'cells' else ''}`"
     drawn = _views(
         adata,
         steps,

@@ -10,6 +10,7 @@ from anndata import AnnData
 
 from scssl._errors import GeneMismatchError, warn
 from scssl.data import Datasets, GeneVocabulary, SelectedRows, StackedRows, open_rows
+from scssl.data._datasets import check_datasets
 
 from ._model import SETUP, SSLModel
 from ._setup import CellReader, DataSetup, categories_of, inspect
@@ -96,11 +97,7 @@ class DatasetsMixin(SSLModel):
         (400, 64)
         """
         given = {k: v for k, v in locals().items() if k not in ("cls", "datasets", "kwargs")}
-        if not isinstance(datasets, Datasets):
-            raise TypeError(
-                f"`datasets` must be scssl.data.Datasets, found {type(datasets).__name__}. Make them: "
-                'scssl.data.Datasets({"one": adata, "two": other})'
-            )
+        check_datasets(datasets)
         given = cls._checked_setup(datasets, given | kwargs)
         _check_genes(datasets)
         handle = datasets.handle
