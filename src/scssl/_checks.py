@@ -188,6 +188,19 @@ def get_column(adata: AnnData, key: str, argument: str, name: str = "adata") -> 
     return cast("pd.Series[Any]", adata.obs[key])
 
 
+def likely_column(obs: pd.DataFrame, *words: str) -> str | None:
+    """The column that groups cells, if there is one, to be named in a message as what could be meant.
+
+    One with any of these words in its name comes first.
+    """
+    groups = [
+        str(name)
+        for name, column in obs.items()
+        if column.dtype.kind != "f" and 1 < column.nunique() <= max(2, len(obs) // 2)
+    ]
+    return max(groups, key=lambda name: any(w in name.lower() for w in words), default=None)
+
+
 def get_labels(
     adata: AnnData, key: str, argument: str = "label_key", name: str = "adata"
 ) -> pd.Series[Any]:

@@ -204,7 +204,7 @@ class MemoryBank(nn.Module):
         if z.ndim != 2 or z.shape[1] != dim:
             raise ValueError(
                 f"This memory bank holds embeddings of width {dim}; found {tuple(z.shape)}. Make it "
-                f"as wide as what is stored: MemoryBank({len(self.values)}, {z.shape[-1]})."
+                f"as wide as what is stored, {z.shape[-1]}."
             )
 
     def extra_repr(self) -> str:
