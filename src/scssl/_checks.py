@@ -13,6 +13,11 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
+# What columns of batches and of labels are often called.
+BATCHES = ("batch", "sample", "donor", "dataset")
+LABELLED = ("type", "label", "annot")
+
+
 def check_adata(adata: Any, name: str = "adata") -> None:
     """Raise unless argument ``name`` is an AnnData."""
     from anndata import AnnData
@@ -199,6 +204,12 @@ def likely_column(obs: pd.DataFrame, *words: str) -> str | None:
         if column.dtype.kind != "f" and 1 < column.nunique() <= max(2, len(obs) // 2)
     ]
     return max(groups, key=lambda name: any(w in name.lower() for w in words), default=None)
+
+
+def likely_coordinates(adata: AnnData) -> str | None:
+    """The entry of ``obsm`` that is likeliest to hold places, likewise."""
+    planes = [name for name in adata.obsm if np.shape(adata.obsm[name])[1:] == (2,)]
+    return max(planes, key=lambda name: "spatial" in name.lower(), default=None)
 
 
 def get_labels(

@@ -378,7 +378,8 @@ class Compose(Augmentation):
         users = [step for step in self.steps if graph in step.graphs()]
         picky = [step for step in users if graph in step.edges()]
         chosen = picky or users
-        return (chosen[0] if chosen else super()).recipe(graph, adata, batch_key)
+        made = chosen[0].recipe if chosen else super().recipe
+        return made(graph, adata, batch_key)
 
     def edges(self) -> dict[str, Edges]:
         return {name: kind for step in self.steps for name, kind in step.edges().items()}
@@ -483,7 +484,7 @@ def _check_counts(steps: Sequence[Augmentation]) -> None:
     name = type(before).__name__
     own = not type(before).__module__.startswith("scssl.")
     why = (
-        f" (if {name} leaves the counts of one cell, write `keeps_counts` as true in it)"
+        f" (if {name} leaves the counts of one cell, set `keeps_counts` to True in it)"
         if own
         else ""
     )

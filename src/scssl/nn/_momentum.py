@@ -66,8 +66,8 @@ def _check_alike(target: dict[str, Tensor], online: dict[str, Tensor], what: str
     name = next(n for n in names if ours.get(n) != theirs.get(n))
     raise ValueError(
         f"The {what} of target and online network differ: {name!r} is {ours.get(name, 'missing')} in "
-        f"the target and {theirs.get(name, 'missing')} in the online network. Make the target a copy: "
-        "copy.deepcopy(online)."
+        f"the target and {theirs.get(name, 'missing')} in the online network. Make the target a "
+        "deep copy of the online network."
     )
 
 

@@ -43,6 +43,11 @@ class DatasetsMixin(SSLModel):
             cls.setup_datasets = own  # type: ignore[method-assign]
 
     @classmethod
+    def _called(cls, data: Any) -> tuple[str, str]:
+        several = isinstance(data, Datasets)
+        return ("datasets", "setup_datasets") if several else super()._called(data)
+
+    @classmethod
     def setup_datasets(
         cls,
         datasets: Datasets,
@@ -107,9 +112,12 @@ class DatasetsMixin(SSLModel):
             kinds.setdefault(decision.kind, []).append(name)
         if len(kinds) > 1:
             found = "; ".join(f"{kind}: {', '.join(names[:3])}" for kind, names in kinds.items())
+            layers = set.intersection(
+                *(set(adata.layers) - {layer} for _, adata in datasets.items())
+            )
+            use = f", such as `layer={min(layers)!r}`" if layers else ""
             raise ValueError(
-                f"Values are not of the same kind in all data sets ({found}). Use the counts of all, for "
-                'instance layer="counts", or say what they are: input="lognorm".'
+                f"Values are not of the same kind in all data sets ({found}). Take what is of one kind{use}."
             )
         categories = {_DATASET: [name for name, _ in datasets.items()]}
         if labels_key is not None:
@@ -179,7 +187,7 @@ def _check_genes(datasets: Datasets) -> None:
         found = (
             f"Data set {name!r} has {n:,} of the {n_genes:,} genes to learn from; the others are zero in "
             "its cells. If its genes have names of another kind or species, rename them: "
-            "scssl.pp.match_genes(adata, datasets.genes) says what fits, scssl.pp.map_orthologs brings "
+            "scssl.pp.match_genes says what fits, scssl.pp.map_orthologs brings "
             "species together. Then make the Datasets anew, or leave it out."
         )
         if not n:

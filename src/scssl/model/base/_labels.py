@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from scssl._checks import check_number, some
+from scssl._checks import LABELLED, check_number, likely_column, some
 
 from ._setup import DataSetup, as_strings, check_anndata, obs_column
 
@@ -22,8 +22,10 @@ def check_label_column(adata: AnnData, key: str | None, unlabeled: str | None) -
     check_anndata(adata)
     if key is None:
         there = some(adata.obs.columns, 20) or "none"
+        likely = likely_column(adata.obs, *LABELLED)
+        take = "" if likely is None else f", such as `labels_key={likely!r}`"
         raise ValueError(
-            f"Say which column of adata.obs has the labels to learn, labels_key=...; there are: {there}."
+            f"Say which column of adata.obs has the labels to learn{take}; there are: {there}."
         )
     column = obs_column(adata, key)
     values = column[column.notna()]
@@ -31,11 +33,11 @@ def check_label_column(adata: AnnData, key: str | None, unlabeled: str | None) -
     distinct = values.nunique()
     fractions = numbers and not (values == values.round()).all()
     if fractions or (numbers and distinct > _MANY_NUMBERS and len(values) < 10 * distinct):
-        what = f"{values.iloc[0]:g}, {values.iloc[-1]:g}, ..."
+        what = f"{values.iloc[0]}, {values.iloc[-1]}, ..."
         raise ValueError(
             f'adata.obs["{key}"] holds numbers ({what}; {distinct:,} different ones in {len(values):,} '
             "cells) and no classes. If they are codes of classes, make them strings: "
-            f'adata.obs["{key}"] = adata.obs["{key}"].astype(str)'
+            f'`adata.obs["{key}"] = adata.obs["{key}"].astype("string")`.'
         )
     names = as_strings(values)
     if unlabeled is not None:

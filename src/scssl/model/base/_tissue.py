@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from scssl._checks import likely_coordinates
 from scssl._errors import warn
 from scssl.data import CellContext, ContextOptions, Datasets, GeneVocabulary
 
@@ -22,10 +23,11 @@ def coordinates_of(adata: AnnData, key: str) -> np.ndarray:
     where = f'adata.obsm["{key}"]'
     if key not in adata.obsm:
         there = ", ".join(map(repr, adata.obsm)) or "none"
+        likely = likely_coordinates(adata)
+        copy = "" if likely is None else f' If they are others: `{where} = adata.obsm["{likely}"]`.'
         raise KeyError(
-            f"There is no {where}; there are: {there}. Say where the coordinates are: spatial_key=..., "
-            "or, of cells without, fill it with NaN: "
-            f'adata.obsm["{key}"] = np.full((adata.n_obs, 2), np.nan)'
+            f"There is no {where} with coordinates; there are: {there}.{copy} If cells have none: "
+            f"`{where} = np.full((adata.n_obs, 2), np.nan)`."
         )
     table: Any = adata.obsm[key]
     try:
@@ -33,7 +35,7 @@ def coordinates_of(adata: AnnData, key: str) -> np.ndarray:
     except (TypeError, ValueError) as error:
         raise ValueError(f"{where} must be numbers, an x and a y for each cell.") from error
     if found.ndim != 2 or found.shape[1] != 2:
-        more = f' Take two of them: adata.obsm["{key}"] = adata.obsm["{key}"][:, :2]'
+        more = f" Take two of them: `{where} = np.asarray({where})[:, :2]`."
         raise ValueError(
             f"{where} must have an x and a y for each cell, found the shape {found.shape}."
             + (more if found.ndim == 2 and found.shape[1] > 2 else "")
@@ -57,7 +59,7 @@ def sample_codes(adata: AnnData, key: str | None) -> np.ndarray:
         there = ", ".join(map(repr, adata.obs.columns[:20])) or "none"
         raise KeyError(
             f"There is no column {key!r} in adata.obs, which says of which sample a cell is; there are: "
-            f'{there}. If all cells are of one: adata.obs["{key}"] = "one"'
+            f'{there}. If all cells are of one: `adata.obs["{key}"] = "one"`.'
         )
     values = obs_column(adata, key)
     if values.isna().any():

@@ -386,7 +386,7 @@ class PseudoLabel(StartsFromEncoder, DatasetsMixin):
             If the model was not trained since it was made or loaded.
         """
         if self._clusters is None or self._adata is None:
-            raise ValueError("There are no clusters: model.train() finds those of its cells.")
+            raise ValueError("There are no clusters: `model.train()` finds those of its cells.")
         names = [f"{per} cells" for per in self._options.cells_per_cluster]
         return pd.DataFrame(self._clusters, index=self._adata.obs_names, columns=names)
 
@@ -418,9 +418,8 @@ class PseudoLabel(StartsFromEncoder, DatasetsMixin):
         there = ", ".join(map(repr, columns[:20])) or "none"
         raise KeyError(
             f"There is no column {key!r} in adata.obs, with the data set of each cell; there are: {there}. "
-            f'If all are of one data set: adata.obs["{key}"] = "mine". If there are several AnnData: '
-            'model.attach(scssl.data.Datasets({"one": adata, "two": other})). To embed cells, without '
-            "training on them: model.get_latent_representation(adata)"
+            f'If all are of one data set: `adata.obs["{key}"] = "mine"`. If there are several AnnData, attach '
+            "scssl.data.Datasets of them. Cells are embedded without."
         )
 
 
