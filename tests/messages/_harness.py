@@ -60,7 +60,15 @@ def trigger(names: dict[str, Any], code: str) -> list[Outcome]:
         error = None
         try:
             _run(names, code)
-        except (ValueError, TypeError, KeyError, AttributeError, ImportError, RuntimeError) as one:
+        except (
+            ValueError,
+            TypeError,
+            KeyError,
+            AttributeError,
+            ImportError,
+            OSError,
+            RuntimeError,
+        ) as one:
             error = one
     said = [
         Outcome("warning", str(one.message))

@@ -34,14 +34,6 @@ def frozen_encoder():
     return names, _CLASSIFIER.format(', freeze="encoder", loss="supcon"')
 
 
-@case(CHAPTER, "A model of several modalities is to learn new genes")
-def new_genes_of_modalities():
-    made = small("SimCLR", set_up("SimCLR", mdata()))
-    made.train(max_epochs=1, progress=False)
-    names = {"adata": cells(seed=1), "model": made}
-    return names, _CLASSIFIER.format(', new_genes="learn"')
-
-
 def _with_proteins(scale: float = 1.0, n: int = 3) -> anndata.AnnData:
     adata = cells(seed=1)
     adata.obsm["protein"] = np.random.default_rng(0).poisson(5.0, (60, n)) * scale

@@ -63,10 +63,10 @@ def genes_of_a_file():
 def ids_of_another_species():
     adata = cells()
     adata.var_names = [f"ENSMUSG{i:011}" for i in range(30)]
-    ids = {"mouse": adata.var_names, "human": [f"ENSG{i:011}" for i in range(30)]}
-    code = 'scssl.pp.map_orthologs(adata, table, from_species="mouse", to_species="human")'
-    table = pd.DataFrame(ids).rename(columns={"mouse": "rodent"})
-    return {"adata": adata, "table": table}, code.replace('"mouse"', '"rodent"')
+    human = [f"ENSG{i:011}" for i in range(30)]
+    names = {"Gene stable ID": adata.var_names, "Human gene stable ID": human}
+    code = 'scssl.pp.map_orthologs(adata, table, from_species="rodent", to_species="human")'
+    return {"adata": adata, "table": pd.DataFrame(names)}, code
 
 
 _SETS = {"one": [f"GENE{i}" for i in range(8)], "two": [f"GENE{i}" for i in range(8, 16)]}
@@ -103,7 +103,15 @@ def factor_for_a_list():
     return names, 'scssl.pp.tf_targets(adata, targets, tfs="GENE1")'
 
 
-def _write(name: str, table: pd.DataFrame) -> str:
-    place = f"{folder()}/{name}"
-    table.to_csv(place, sep="\t", index=False)
-    return place
+@case(CHAPTER, "There is no table of orthologs", ways="instead")
+def no_table():
+    adata = cells()
+    adata.var_names = [f"Gene{i}" for i in range(30)]
+    human = [f"GENE{i}" for i in range(30)]
+    table = pd.DataFrame({"Gene name": adata.var_names, "Human gene name": human})
+    table.to_csv("mart_export.txt", sep="\t", index=False)
+    organisms = {"Common Organism Name": ["mouse, laboratory"] * 30 + ["human"] * 30}
+    homology = {"DB Class Key": [*range(30)] * 2, **organisms, "Symbol": [*adata.var_names, *human]}
+    pd.DataFrame(homology).to_csv("HOM_MouseHumanSequence.rpt", sep="\t", index=False)
+    code = 'scssl.pp.map_orthologs(adata, from_species="mouse", to_species="human")'
+    return {"adata": adata, "table": table}, code

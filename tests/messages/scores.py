@@ -63,7 +63,7 @@ def held_out_by_words():
 @case(CHAPTER, "Several data sets are no Datasets")
 def dict_for_datasets():
     datasets = {"one": cells(), "two": cells(seed=1)}
-    code = 'scssl.model.PseudoLabel.setup_datasets(datasets, labels_key="type")'
+    code = "scssl.model.PseudoLabel.setup_datasets(datasets)"
     return {"datasets": datasets}, code
 
 

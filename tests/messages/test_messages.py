@@ -36,6 +36,12 @@ BARE = re.compile(
 )
 
 
+@pytest.fixture(autouse=True)
+def in_a_folder(tmp_path, monkeypatch):
+    """Where a user's files are."""
+    monkeypatch.chdir(tmp_path)
+
+
 @functools.cache
 def shown(case):
     """What is said to the code of a case."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 
 import scssl
@@ -68,7 +70,7 @@ def views_by_modality():
 def views_of_proteins():
     code = (
         "scssl.model.SimCLR(mdata, hidden_dims=(8,), n_latent=4, "
-        'augmentation={"rna": "mask", "protein": "clear"})'
+        'augmentation={"rna": "mask", "protein": "binomial_thinning"})'
     )
     return {"mdata": set_up("SimCLR", mdata())}, code
 
@@ -104,6 +106,7 @@ def own_views():
 @case(CHAPTER, "A model was saved without its views")
 def saved_without_views():
     names = _with_own_views()
-    names["model"].save(names["place"])
+    with warnings.catch_warnings(action="ignore"):
+        names["model"].save(names["place"])
     loaded = scssl.model.SimCLR.load(names["place"], set_up("SimCLR"))
     return {"model": loaded}, "model.train(max_epochs=1, progress=False)"

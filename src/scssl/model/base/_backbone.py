@@ -83,8 +83,6 @@ class Backbone:
         Training takes in what the new genes say. The same normalised values are embedded as before;
         those of counts are not quite the same, as a cell is scaled by its sum over these genes.
         """
-        if self.setup.modalities:
-            raise ValueError('Several modalities take no new genes. Pass `new_genes="ignore"`.')
         rows = known_genes(self.genes, names, 0)
         new = self.build().state_dict() if self.weights is None else dict(self.weights)
         known = torch.from_numpy(rows >= 0)

@@ -28,7 +28,7 @@ def modality_of(mdata: Any, name: str) -> AnnData:
         raise KeyError(
             f"The MuData has no modality {name!r}; there are: {some(mdata.mod)}. To make a model from it, say "
             "which is which by `rna_modality` and `protein_modality`. For a model that is made, if it is "
-            f"{first!r}: `mdata = mudata.MuData({{**mdata.mod, {name!r}: mdata[{first!r}]}})`."
+            f"{first!r}: `mdata = mudata.MuData({{one if one != {first!r} else {name!r}: mdata[one] for one in mdata.mod}})`."
         )
     found: AnnData = mdata.mod[name]
     return found

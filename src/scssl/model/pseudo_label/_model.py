@@ -147,6 +147,9 @@ class PseudoLabel(StartsFromEncoder, DatasetsMixin):
         super().__init__(adata, registry)
         self._options = chosen = PseudoLabelOptions.chosen(options)
         self._arguments = chosen.to_dict()
+        if registry is None:
+            # One that is loaded can embed without.
+            resolve_engine(chosen.kmeans)
         self._start_module(rng)
         self._clusters: np.ndarray | None = None
         self._opened: CellReader | None = None
