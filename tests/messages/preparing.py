@@ -20,13 +20,6 @@ def cells_of_zeros():
     return {"adata": adata}, _NEIGHBORS
 
 
-@case(CHAPTER, "There is one batch", ways="instead")
-def one_batch():
-    adata = cells()
-    adata.obs["batch"] = "one"
-    return {"adata": adata}, _NEIGHBORS
-
-
 @case(CHAPTER, "No gene is highly variable")
 def no_variable_gene():
     adata = cells()

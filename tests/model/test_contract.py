@@ -345,9 +345,9 @@ def test_load_with_data(trained, adata, tmp_path):
 def test_loaded_without_data(trained, tmp_path):
     trained.save(tmp_path / "model")
     loaded = type(trained).load(tmp_path / "model")
-    with pytest.raises(ValueError, match="loaded without an AnnData"):
+    with pytest.raises(ValueError, match="loaded without data. Pass them: `adata=adata`"):
         loaded.get_latent_representation()
-    with pytest.raises(ValueError, match="loaded without an AnnData"):
+    with pytest.raises(ValueError, match="loaded without data. Pass them: `adata=adata`"):
         loaded.train()
 
 

@@ -234,8 +234,8 @@ def _batches(adata: AnnData, key: str) -> tuple[np.ndarray, np.ndarray]:
     if len(names) < 2:
         found = f"only the batch {str(names[0])!r}" if len(names) else "no cells"
         raise ValueError(
-            f"adata.obs[{key!r}] has {found}, and two batches are needed. For neighbours in one: "
-            "`sc.pp.neighbors(adata)`, whose adata.obsp entries augmentations take as well."
+            f"adata.obs[{key!r}] has {found}, and two batches are needed. For neighbours in one "
+            "there is scanpy.pp.neighbors, whose adata.obsp entries augmentations take as well."
         )
     return codes.ravel(), names
 

@@ -261,7 +261,7 @@ class JointEmbeddingModule(SSLModule):
     def project(self, tensors: Mapping[str, Tensor]) -> Tensor:
         """Output of the projector in evaluation mode, the same for a cell in any batch."""
         if self.projector is None:
-            raise ValueError('This model has no projector. Pass `layer="encoder"`.')
+            raise ValueError("This model has no projector, only an encoder.")
         return blockwise(self.projector, self.embed(tensors)).float()
 
     def projected(self, z: Tensor) -> Tensor | None:
