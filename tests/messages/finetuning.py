@@ -8,7 +8,7 @@ import numpy as np
 import scssl
 
 from . import case
-from ._data import cells, mdata, model, set_up, small
+from ._data import cells, mdata, model
 
 CHAPTER = "Labels and proteins to learn"
 _CLASSIFIER = 'scssl.model.CellTypeClassifier.from_ssl_model(model, adata, "type"{})'

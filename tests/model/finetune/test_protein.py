@@ -334,7 +334,7 @@ def test_a_model_of_an_anndata_says_how_to_pass_a_mudata(source, adata):
     model = finetuned(source, adata, train=TRAIN)
     data = mudata.MuData({"rna": make_counts()})
     for method in (model.predict, model.get_latent_representation, model.get_proteins):
-        with pytest.raises(TypeError, match=r'of an AnnData.*adata=mdata\['rna'\]'):
+        with pytest.raises(TypeError, match=r"of an AnnData.*adata=mdata\['rna'\]"):
             method(data)
 
 
@@ -345,7 +345,7 @@ def test_cells_of_a_mudata_are_not_embedded_out_of_order(source, adata):
     proteins = anndata.AnnData(frame.iloc[::-1].astype(np.float32))
     data = mudata.MuData({"prot": proteins, "rna": make_counts()})
     model = finetuned(source, data, train=TRAIN)
-    with pytest.raises(TypeError, match=r'scssl.tl.embed\(mdata\['rna'\], model\)'):
+    with pytest.raises(TypeError, match=r"scssl.tl.embed\(mdata\['rna'\], model\)"):
         scssl.tl.embed(data, model)
     scssl.tl.embed(data["rna"], model)
     assert data["rna"].obsm["X_ssl"].shape == (150, model.n_latent)
