@@ -348,7 +348,7 @@ def test_views_are_drawn_apart(make):
 @every
 def test_what_is_missing_is_said(make):
     x, context = cells(np.full((5, 50), 8.0))
-    with pytest.raises(ValueError, match="Use the counts, .* a `layer` of them, .*'mask'"):
+    with pytest.raises(ValueError, match="Use the counts, a `layer` of them, .*'mask'"):
         make()(x, seeded(), ViewContext())
     with pytest.raises(ValueError, match="each of the 5 cells, none was given: .* ViewContext"):
         make()(x, seeded(), ViewContext(input_kind="counts"))

@@ -236,7 +236,7 @@ def test_proteins_without_names_are_not_matched_by_position(source, adata, tmp_p
     loaded = MODEL.load(tmp_path / "model", other)
     for run in (partial(model.get_proteins, other), loaded.get_proteins, partial(loaded.train, 1)):
         with pytest.raises(
-            ValueError, match=r'no names.*adata.uns\["protein_names"\] = \[\.\.\.\]'
+            ValueError, match=r'no names.*`adata.uns\["protein_names"\] = model.proteins`'
         ):
             run()
     other.uns["protein_names"] = names[::-1]

@@ -417,9 +417,9 @@ def test_genes_are_hidden_in_training_only():
 
 def test_a_model_made_with_faiss_embeds_without(monkeypatch, tmp_path):
     adata = make_counts()
-    model = build(adata, n_rounds=1, kmeans="faiss")
     with monkeypatch.context() as there:
         there.setattr("scssl.model.pseudo_label._model.resolve_engine", lambda engine: "sklearn")
+        model = build(adata, n_rounds=1, kmeans="faiss")
         model.train(**TRAIN)
     model.save(tmp_path / "model")
     monkeypatch.setattr("scssl.model.pseudo_label._kmeans.find_spec", lambda name: None)

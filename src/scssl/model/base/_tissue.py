@@ -26,7 +26,7 @@ def coordinates_of(adata: AnnData, key: str) -> np.ndarray:
         likely = likely_coordinates(adata)
         copy = "" if likely is None else f' If they are others: `{where} = adata.obsm["{likely}"]`.'
         raise KeyError(
-            f"There is no {where} with coordinates; there are: {there}.{copy} If cells have none: "
+            f"There is no {where}; there are: {there}.{copy} If cells have none: "
             f"`{where} = np.full((adata.n_obs, 2), np.nan)`."
         )
     table: Any = adata.obsm[key]

@@ -73,9 +73,7 @@ def protein_table(
     if obsm not in adata.obsm:
         likely = likely_proteins(adata)
         take = "" if likely is None else f' If they are others: `{where} = adata.obsm["{likely}"]`.'
-        raise KeyError(
-            f"There is no {where} with proteins; there are: {some(adata.obsm, 20) or 'none'}.{take}"
-        )
+        raise KeyError(f"There is no {where}; there are: {some(adata.obsm, 20) or 'none'}.{take}")
     table: Any = adata.obsm[obsm]
     if isinstance(table, pd.DataFrame):
         if names is not None:
