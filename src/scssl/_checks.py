@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
+# What columns of batches and of labels are often called.
+BATCHES = ("batch", "sample", "donor", "dataset")
+LABELLED = ("type", "label", "annot")
+
+
 def check_adata(adata: Any, name: str = "adata", *, matrix: bool = False) -> None:
     """Raise unless argument ``name`` is an AnnData with cells; with `matrix`, with genes too."""
     from anndata import AnnData
@@ -330,6 +335,25 @@ def check_names(values: pd.Series[Any], name: str = "adata") -> None:
                 f'{some(sorted(kinds))}. To keep them apart: `{mapped}({apart}, na_action="ignore")`. '
                 f'If they are one group: `{mapped}(str, na_action="ignore")`'
             )
+
+
+def likely_column(obs: pd.DataFrame, *words: str) -> str | None:
+    """The column that groups cells, if there is one, to be named in a message as what could be meant.
+
+    One with any of these words in its name comes first.
+    """
+    groups = [
+        str(name)
+        for name, column in obs.items()
+        if column.dtype.kind != "f" and 1 < column.nunique() <= max(2, len(obs) // 2)
+    ]
+    return max(groups, key=lambda name: any(w in name.lower() for w in words), default=None)
+
+
+def likely_coordinates(adata: AnnData) -> str | None:
+    """The entry of ``obsm`` that is likeliest to hold places, likewise."""
+    planes = [name for name in adata.obsm if np.shape(adata.obsm[name])[1:] == (2,)]
+    return max(planes, key=lambda name: "spatial" in name.lower(), default=None)
 
 
 def get_labels(

@@ -168,7 +168,7 @@ def cross_batch_neighbors(
         first = adata.obs_names[int((~values.any(axis=1)).argmax())]
         raise ValueError(
             f"{source} is zero in some cells (first: {first!r}), which have no angle to others. "
-            'Leave them out, or take metric="euclidean".'
+            'Leave them out, or take `metric="euclidean"`.'
         )
     most = max(k, n_within) if method == "mnn" else k
     small = sizes <= most
@@ -234,8 +234,8 @@ def _batches(adata: AnnData, key: str) -> tuple[np.ndarray, np.ndarray]:
     if len(names) < 2:
         found = f"only the batch {str(names[0])!r}" if len(names) else "no cells"
         raise ValueError(
-            f"adata.obs[{key!r}] has {found}, and two batches are needed. For neighbours in one: "
-            "`sc.pp.neighbors(adata)`, whose adata.obsp entries augmentations take as well."
+            f"adata.obs[{key!r}] has {found}, and two batches are needed. For neighbours in one "
+            "there is scanpy.pp.neighbors, whose adata.obsp entries augmentations take as well."
         )
     return codes.ravel(), names
 
@@ -261,9 +261,10 @@ def _components(adata: AnnData, layer: str | None, n_pcs: int, seed: int) -> tup
 
     matrix, where = get_matrix(adata, layer)
     if matrix is None:
-        raise ValueError(
-            "adata.X is empty, as is adata.obsm['X_pca']: set use_rep=... or layer=..."
-        )
+        ways = [f"`layer={name!r}`" for name in adata.layers if name is not None]
+        ways += [f"`use_rep={name!r}`" for name in adata.obsm]
+        take = f" Take {' or '.join(ways[:2])}." if ways else ""
+        raise ValueError(f"adata.X is empty, and there is no adata.obsm['X_pca'].{take}")
     refuse_features(adata)
     decision = resolve_input(
         scan_matrix(matrix, where=where),

@@ -149,7 +149,7 @@ def _make(classifier: str, options: dict[str, Any], state: int) -> Any:
     }[classifier]
     allowed = sorted(set(made().get_params()) - {"random_state"})
     if "random_state" in options:
-        raise TypeError("Give the seed as `rng=...`, not as `random_state`.")
+        raise TypeError("Give the seed as `rng`, not as `random_state`.")
     strange = sorted(set(options) - set(allowed))
     if strange:
         raise TypeError(

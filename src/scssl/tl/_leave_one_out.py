@@ -179,12 +179,9 @@ def leave_one_dataset_out(
     ['pretrained', 'scratch', 'PCA + LR']
     """
     from scssl.data import Datasets
+    from scssl.data._datasets import check_datasets
 
-    if not isinstance(datasets, Datasets):
-        raise TypeError(
-            f"`datasets` must be scssl.data.Datasets, found {type(datasets).__name__}. Make them: "
-            'scssl.data.Datasets({"one": adata, "two": other})'
-        )
+    check_datasets(datasets)
     check_key(label_key, "label_key")
     file = None if out is None else check_place(out, "out")
     n_repeats = check_whole("n_repeats", n_repeats)
@@ -219,7 +216,8 @@ def leave_one_dataset_out(
         if not isinstance(datasets.how, str):
             warn(
                 "`datasets` has genes from a list, which stays the same whatever is held out. If what is held "
-                'out had a part in it, use scssl.data.Datasets(..., genes="union") or "intersection".'
+                "out had a part in it, take those of the data: `datasets = "
+                'scssl.data.Datasets(dict(datasets.items()), genes="intersection")`.'
             )
     seed, rows = as_seed(rng), []
     try:

@@ -91,7 +91,7 @@ class Monitor(Callback):
             warn(
                 f"The embeddings have collapsed: effective rank {rank[-1]:.2f}, standard deviation "
                 f"{spread[-1]:.2g}. Downstream results will be poor; try a smaller learning rate, "
-                "less weight decay or another activation, and look at scssl.pl.history(model)."
+                "less weight decay or another activation, and look at scssl.pl.history."
             )
             return
         for name, least in pl_module.module.least_projected.items():
@@ -100,8 +100,8 @@ class Monitor(Callback):
                     f"The projections have collapsed, although the embeddings have not: {name} "
                     f"{self.history[name][-1]:.2g}, where less than {least:g} is {_MEANING[name]}. The "
                     "loss has nothing to teach any more; try other weights or another temperature of "
-                    "the loss, stronger views or a smaller learning rate, and look at "
-                    f'scssl.pl.history(model, "{name}").'
+                    f"the loss, stronger views or a smaller learning rate, and look at {name!r} with "
+                    "scssl.pl.history."
                 )
                 return
 

@@ -271,7 +271,8 @@ def _refuse_other_checkpoint(folder: Path) -> None:
     if (folder / CHECKPOINT_NAME).exists():
         raise ValueError(
             f"{folder} holds the checkpoint of another run. To go on with that run pass "
-            f'resume_from="{folder}"; for a new one, another checkpoint_dir.'
+            f"`resume_from={str(folder)!r}`; for a new one, another folder: "
+            f"`checkpoint_dir={str(folder) + '_2'!r}`."
         )
 
 

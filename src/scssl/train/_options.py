@@ -158,7 +158,10 @@ def resolve_output_genes(
         worth = n_genes >= 2 * _AUTO_OUTPUT_GENES and n_genes * width >= _AUTO_OUTPUT_WEIGHTS
         return _AUTO_OUTPUT_GENES if on_cpu and worth and n_processes(devices) < 2 else None
     if not width:
-        raise ValueError(f"This model predicts no genes: leave out n_output_genes={asked!r}.")
+        raise ValueError(
+            f"This model predicts no genes, found n_output_genes={asked!r}. Leave it out: "
+            "`n_output_genes=None`."
+        )
     whole = isinstance(asked, (int, np.integer)) and not isinstance(asked, bool)
     if not whole or not 1 <= asked <= n_genes:
         raise ValueError(

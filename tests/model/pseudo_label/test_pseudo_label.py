@@ -272,7 +272,7 @@ def test_data_sets_of_different_kinds_are_refused():
     logs.X.data = np.log1p(logs.X.data)
     with pytest.raises(ValueError, match=r"not of the same kind .*counts: one; lognorm: other"):
         PseudoLabel.setup_datasets(data)
-    with pytest.raises(TypeError, match="Make them: scssl.data.Datasets"):
+    with pytest.raises(TypeError, match="Make them of a dict of AnnData by name"):
         PseudoLabel.setup_datasets(make_counts())
 
 
@@ -313,7 +313,7 @@ def test_an_anndata_without_the_column_of_data_sets():
     adata = make_counts()
     with pytest.raises(KeyError, match="no column .*dataset.* there are: .*cell_type") as caught:
         model.attach(adata)
-    for line in ('adata.obs["dataset"] = "mine"', "model.attach(scssl.data.Datasets({"):
+    for line in ('adata.obs["dataset"] = "mine"', "attach scssl.data.Datasets of them"):
         assert line in caught.value.args[0]
     assert model.get_latent_representation(adata).shape == (150, 8)
     adata.obs["dataset"] = pd.Categorical(["mine"] * 149 + [None])
@@ -422,9 +422,9 @@ def test_genes_are_hidden_in_training_only():
 
 def test_a_model_made_with_faiss_embeds_without(monkeypatch, tmp_path):
     adata = make_counts()
-    model = build(adata, n_rounds=1, kmeans="faiss")
     with monkeypatch.context() as there:
         there.setattr("scssl.model.pseudo_label._model.resolve_engine", lambda engine: "sklearn")
+        model = build(adata, n_rounds=1, kmeans="faiss")
         model.train(**TRAIN)
     model.save(tmp_path / "model")
     monkeypatch.setattr("scssl.model.pseudo_label._kmeans.find_spec", lambda name: None)
@@ -432,7 +432,7 @@ def test_a_model_made_with_faiss_embeds_without(monkeypatch, tmp_path):
     np.testing.assert_array_equal(
         loaded.get_latent_representation(), model.get_latent_representation()
     )
-    with pytest.raises(ImportError, match="pip install faiss-cpu"):
+    with pytest.raises(ImportError, match='faiss-cpu. Or take `kmeans="sklearn"`'):
         loaded.train(**TRAIN)
 
 

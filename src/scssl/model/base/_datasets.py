@@ -19,6 +19,7 @@ from scssl.data import (
     check_scale,
     open_rows,
 )
+from scssl.data._datasets import check_datasets
 
 from ._model import SETUP, SSLModel
 from ._setup import CellReader, DataSetup, categories_of, inspect
@@ -49,6 +50,11 @@ class DatasetsMixin(SSLModel):
         if inherited.__func__ is base.__func__:
             own: Any = setup_method(base, cls._datasets_takes)
             cls.setup_datasets = own  # type: ignore[method-assign]
+
+    @classmethod
+    def _called(cls, data: Any) -> tuple[str, str]:
+        several = isinstance(data, Datasets)
+        return ("datasets", "setup_datasets") if several else super()._called(data)
 
     @classmethod
     def setup_datasets(
@@ -105,11 +111,7 @@ class DatasetsMixin(SSLModel):
         (400, 64)
         """
         given = {k: v for k, v in locals().items() if k not in ("cls", "datasets", "kwargs")}
-        if not isinstance(datasets, Datasets):
-            raise TypeError(
-                f"`datasets` must be scssl.data.Datasets, found {type(datasets).__name__}. Make them: "
-                'scssl.data.Datasets({"one": adata, "two": other})'
-            )
+        check_datasets(datasets)
         given = cls._checked_setup(datasets, given | kwargs)
         _check_genes(datasets)
         handle = datasets.handle
@@ -119,9 +121,12 @@ class DatasetsMixin(SSLModel):
             kinds.setdefault(decision.kind, []).append(name)
         if len(kinds) > 1:
             found = "; ".join(f"{kind}: {', '.join(names[:3])}" for kind, names in kinds.items())
+            layers = set.intersection(
+                *(set(adata.layers) - {layer} for _, adata in datasets.items())
+            )
+            use = f", such as `layer={min(layers)!r}`" if layers else ""
             raise ValueError(
-                f"Values are not of the same kind in all data sets ({found}). Use the counts of all, for "
-                'instance layer="counts", or say what they are: input="lognorm".'
+                f"Values are not of the same kind in all data sets ({found}). Take what is of one kind{use}."
             )
         scales = {name: decision.scale for name, (_, _, decision) in found_in.items()}
         first = next((one for one in scales.values() if one.certain), next(iter(scales.values())))
@@ -199,7 +204,7 @@ def _check_genes(datasets: Datasets) -> None:
         found = (
             f"Data set {name!r} has {n:,} of the {n_genes:,} genes to learn from; the others are zero in "
             "its cells. If its genes have names of another kind or species, rename them: "
-            "scssl.pp.match_genes(adata, datasets.genes) says what fits, scssl.pp.map_orthologs brings "
+            "scssl.pp.match_genes says what fits, scssl.pp.map_orthologs brings "
             "species together. Then make the Datasets anew, or leave it out."
         )
         if not n:

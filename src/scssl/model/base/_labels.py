@@ -9,7 +9,15 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from scssl._checks import check_adata, check_number, get_column, number, some
+from scssl._checks import (
+    LABELLED,
+    check_adata,
+    check_number,
+    get_column,
+    likely_column,
+    number,
+    some,
+)
 
 from ._setup import DataSetup, as_strings
 
@@ -22,8 +30,10 @@ def check_label_column(adata: AnnData, key: str | None, unlabeled: str | None) -
     check_adata(adata, matrix=True)
     if key is None:
         there = some(adata.obs.columns, 20) or "none"
+        likely = likely_column(adata.obs, *LABELLED)
+        take = "" if likely is None else f", such as `labels_key={likely!r}`"
         raise ValueError(
-            f"Say which column of adata.obs has the labels to learn, labels_key=...; there are: {there}."
+            f"Say which column of adata.obs has the labels to learn{take}; there are: {there}."
         )
     column = get_column(adata, key, "labels_key")
     values = column[column.notna()]
@@ -35,7 +45,7 @@ def check_label_column(adata: AnnData, key: str | None, unlabeled: str | None) -
         raise ValueError(
             f'adata.obs["{key}"] holds numbers ({what}; {distinct:,} different ones in {len(values):,} '
             "cells) and no classes. If they are codes of classes, make them strings: "
-            f'adata.obs["{key}"] = adata.obs["{key}"].astype(str)'
+            f'`adata.obs["{key}"] = adata.obs["{key}"].astype("string")`.'
         )
     names = as_strings(values)
     if unlabeled is not None:

@@ -8,9 +8,10 @@ import tempfile
 import time
 import warnings
 from abc import abstractmethod
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
+from inspect import signature
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 from uuid import uuid4
@@ -30,11 +31,15 @@ from scvi.data.fields import (
 from scvi.model.base import BaseModelClass
 
 from scssl._checks import (
+    BATCHES,
+    LABELLED,
     check_adata,
     check_destination,
     check_number,
     check_whole,
     get_column,
+    likely_column,
+    likely_coordinates,
     no_argument,
 )
 from scssl._errors import MALFORMED, BundleError, warn
@@ -103,6 +108,14 @@ class _Categories(CategoricalObsField):
     def get_summary_stats(self, state_registry: dict[str, Any]) -> dict[str, int]:
         """How many categories there are."""
         return {self.count_stat_key: len(state_registry[self.CATEGORICAL_MAPPING_KEY])}
+
+
+_LIKELY: dict[str, Callable[[Any], str | None]] = {
+    "batch_key": lambda data: likely_column(data.obs, *BATCHES),
+    "labels_key": lambda data: likely_column(data.obs, *LABELLED),
+    "spatial_key": likely_coordinates,
+    "layer": lambda data: next((name for name in getattr(data, "layers", ()) if name), None),
+}
 
 
 class SSLModel(BaseModelClass, metaclass=Face):
@@ -322,8 +335,34 @@ class SSLModel(BaseModelClass, metaclass=Face):
             elif "_scvi_uuid" in adata.uns:
                 found = "a copy of data that were set up, or from another session"
             raise ValueError(
-                f"`{what}` is {found}. Set it up: scssl.model.{cls.__name__}.{how}({what})"
+                f"`{what}` is {found}. Set it up: {cls._setup_line(adata)}."
             ) from error
+
+    @classmethod
+    def _setup_line(cls, data: Any, given: Mapping[str, Any] | None = None, **changes: Any) -> str:
+        """The call that sets data up, as they were `given` but for the `changes`; for messages."""
+        what, how = cls._called(data)
+        usual = signature(getattr(cls, how)).parameters
+        typed = {**cls._setup_needs(data), **(given or {}), **changes}
+        arguments = [f"{k}={v!r}" for k, v in typed.items() if k in usual and v != usual[k].default]
+        return f"`scssl.model.{cls.__name__}.{how}({', '.join([what, *arguments])})`"
+
+    def _setup_again(self, name: str | None = None, **changes: Any) -> str:
+        """The call that sets the model's own data up with these arguments instead; for messages.
+
+        Argument `name` is given what it is likely to be; where nothing is, it is only named.
+        """
+        data: Any = getattr(self, "_datasets", None) or self._adata
+        if name is not None:
+            changes[name] = None if self._adata is None else _LIKELY[name](self._adata)
+            if changes[name] is None:
+                return f"`{name}` of {self._called(data)[1]}"
+        return self._setup_line(data, self.registry_["setup_args"], **changes)
+
+    @classmethod
+    def _setup_needs(cls, data: Any) -> dict[str, Any]:
+        """What a setup cannot do without, as it is likely for these data."""
+        return {}
 
     @classmethod
     def _called(cls, data: Any) -> tuple[str, str]:
@@ -456,7 +495,9 @@ class SSLModel(BaseModelClass, metaclass=Face):
 
     def _warn_if_untrained(self) -> None:
         if not self._has_learnt:
-            warn("The model is not trained: embeddings are random projections. Call model.train().")
+            warn(
+                "The model is not trained: embeddings are random projections. Call `model.train()`."
+            )
 
     @property
     def n_latent(self) -> int:
@@ -932,7 +973,7 @@ class SSLModel(BaseModelClass, metaclass=Face):
         True
         """
         if save_anndata and self.adata is None:
-            raise ValueError("The model has no AnnData to save. Pass save_anndata=False.")
+            raise ValueError("The model has no AnnData to save. Pass `save_anndata=False`.")
         config = {
             "class": type(self).__name__,
             "arguments": self._saved_config(),
@@ -995,7 +1036,7 @@ class SSLModel(BaseModelClass, metaclass=Face):
         if not issubclass(model_class, cls):
             raise BundleError(
                 f"{dir_path} holds a {name}, not a {cls.__name__}. Load it with "
-                f'`scssl.model.{name}.load("{dir_path}")`'
+                f"`scssl.model.{name}.load({str(dir_path)!r})`."
             )
         try:
             genes = GeneVocabulary.from_dict(bundle.genes)
@@ -1176,12 +1217,12 @@ class SSLModel(BaseModelClass, metaclass=Face):
         >>> model.push_to_hub("owner/name", card={"license": "cc-by-4.0"})  # doctest: +SKIP
         """
         if not self.is_trained_:
-            raise ValueError("The model is not trained, so not published. Call model.train().")
+            raise ValueError("The model is not trained, so not published. Train it first.")
         text = self.make_card(repo_id, card)
         if not has_tag(text):
             warn(
                 "The card has no `library_name: scssl` in its metadata, so "
-                "scssl.hub.list_models() will not find the model. model.make_card() shows how."
+                "scssl.hub.list_models will not find the model. Its make_card shows how."
             )
         with tempfile.TemporaryDirectory(prefix="scssl-") as folder:
             self.save(Path(folder) / "model")

@@ -46,7 +46,7 @@ def backbone_of(model: Any, of: type | None = None) -> Backbone:
         raise TypeError(f"The weights are those of a {found}, not of a {of.__name__}.")
     if not backbone.pretrained:
         warn(
-            "The model to start from is not trained: this is training from scratch. Call model.train() first."
+            "The model to start from is not trained: this is training from scratch. Call `model.train()` first."
         )
     return backbone
 
@@ -105,7 +105,7 @@ class StartsFromEncoder:
             what = "is told covariates" if there.encodes_covariates else "has other layers"
             raise ValueError(
                 f"The encoder of the {source.model_class} {what}, so a {cls.__name__} cannot start from it. "
-                f"Go on with the model itself: scssl.model.{source.model_class}.from_ssl_model(model, adata)"
+                f"Go on with the model itself: `scssl.model.{source.model_class}.from_ssl_model(model, adata)`."
             )
         shape = {name: source.arguments.get(name, False) for name in _ARCHITECTURE}
         several = isinstance(adata, Datasets)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from scssl._checks import check_names, get_column
+from scssl._checks import check_names, get_column, likely_coordinates
 from scssl._errors import warn
 from scssl.data import CellContext, ContextOptions, Datasets, GeneVocabulary
 
@@ -30,10 +30,11 @@ def coordinates_of(adata: AnnData, key: str | Sequence[str]) -> np.ndarray:
     where = f'adata.obsm["{key}"]'
     if key not in adata.obsm:
         there = ", ".join(map(repr, adata.obsm)) or "none"
+        likely = likely_coordinates(adata)
+        copy = "" if likely is None else f' If they are others: `{where} = adata.obsm["{likely}"]`.'
         raise KeyError(
-            f"There is no {where}; there are: {there}. Say where the coordinates are: spatial_key=..., "
-            "or, of cells without, fill it with NaN: "
-            f'adata.obsm["{key}"] = np.full((adata.n_obs, 2), np.nan)'
+            f"There is no {where}; there are: {there}.{copy} If cells have none: "
+            f"`{where} = np.full((adata.n_obs, 2), np.nan)`."
         )
     table: Any = adata.obsm[key]
     return _checked_places(adata, where, table)
@@ -73,7 +74,7 @@ def sample_codes(adata: AnnData, key: str | None) -> np.ndarray:
         there = ", ".join(map(repr, adata.obs.columns[:20])) or "none"
         raise KeyError(
             f"There is no column {key!r} in adata.obs, which says of which sample a cell is; there are: "
-            f'{there}. If all cells are of one: adata.obs["{key}"] = "one"'
+            f'{there}. If all cells are of one: `adata.obs["{key}"] = "one"`.'
         )
     values = get_column(adata, key, "sample_key")
     check_names(values)

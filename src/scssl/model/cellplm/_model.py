@@ -47,7 +47,7 @@ from ._options import CARRIED, CellPLMOptions, Objective
 from ._transfer import take_over
 
 _LOGGER = logging.getLogger("scssl")
-_CHECKPOINT = '"ckpt/20231027_85M", or prefix="20231027_85M"'
+_CHECKPOINT = '"ckpt/20231027_85M", or the `prefix` "20231027_85M"'
 # How :cite:p:`Wen2024` pretrained.
 _PUBLISHED_TRAINING: dict[str, Any] = {
     "max_epochs": 200,
@@ -203,9 +203,9 @@ class CellPLM(DatasetsMixin):
         if chosen.preset is not None and adata is not None and self.setup.target_sum is not None:
             warn(
                 f"Published is log1p of unscaled counts, these are scaled to {self.setup.target_sum:g} per cell. "
-                "To do as published: setup_anndata(adata, target_sum=None)"
+                f"To do as published: {self._setup_again(target_sum=None)}."
             )
-        chosen.settle(self.setup)
+        chosen.settle(self.setup, self._setup_again)
         self._arguments = chosen.to_dict()
         self._start_module(rng)
         self._model_summary_string = (
@@ -357,7 +357,7 @@ class CellPLM(DatasetsMixin):
             If the model does not know a gene.
         """
         if not self.is_trained_:
-            raise ValueError("The model is not trained to impute. Call model.train().")
+            raise ValueError("The model is not trained to impute. Call `model.train()`.")
         if self._options.decoder and self._options.objective != "reconstruction":
             raise ValueError(
                 f"The model was trained with objective={self._options.objective!r}, which leaves the decoder as "
@@ -399,7 +399,7 @@ class CellPLM(DatasetsMixin):
         if lacking:
             warn(
                 f"{lacking:,} of the genes were not measured in all of these cells: the decoder never saw them "
-                f"with this batch. Name one in which they were: as_batch=..., one of {some(self.setup.categories[key])}."
+                f"with this batch. Name one in which they were as `as_batch`, one of {some(self.setup.categories[key])}."
             )
 
     def _tell_batch(self, data: CellReader, as_batch: str | None) -> None:
@@ -644,5 +644,5 @@ def _warn_of_batches(adata: AnnData, batch_key: str | None) -> None:
         warn(
             f'The cells have coordinates and {n_batches} batches of adata.obs["{batch_key}"], but no '
             "samples: all are taken as one tissue, in one frame of coordinates. If batches are slices: "
-            f'sample_key="{batch_key}". If they are one tissue: make a column that says so, and name it.'
+            f'`sample_key="{batch_key}"`. If they are one tissue: make a column that says so, and name it.'
         )

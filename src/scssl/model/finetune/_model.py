@@ -362,7 +362,7 @@ class FineTunedModel(SSLModel):
     ) -> tuple[np.ndarray, pd.Index]:
         """What a function of the module says of cells, a column for each target, and their names."""
         if not self.is_trained_:
-            raise ValueError("The head is not trained to predict. Call model.train().")
+            raise ValueError("The head is not trained to predict. Call `model.train()`.")
         data = self._read(adata, min_overlap=min_overlap)
         if self.module.encodes_covariates:
             data = data.with_covariates()

@@ -161,7 +161,7 @@ class MaskedAutoencoder(SSLModel):
         if encode_covariates and not (self.setup.covariate_keys() or self.setup.continuous_keys):
             raise ValueError(
                 "encode_covariates=True, but no batch and no covariates were set up. Name them: "
-                'setup_anndata(adata, batch_key="...")'
+                f"{self._setup_again('batch_key')}."
             )
         if preset is not None:
             check_choice("preset", preset, PRESETS)
@@ -461,7 +461,7 @@ class MaskedAutoencoder(SSLModel):
         warn(
             f"The mask ({mask!r}) is not one of scssl and not saved, as it would bring code along. The loaded model "
             "embeds and can be fine-tuned; to train it further: "
-            "scssl.model.MaskedAutoencoder.from_ssl_model(model, adata, masking=...)"
+            '`model = scssl.model.MaskedAutoencoder.from_ssl_model(model, adata, masking="random")`.'
         )
         return {**self._arguments, "masking": None}
 

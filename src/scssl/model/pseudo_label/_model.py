@@ -147,6 +147,9 @@ class PseudoLabel(StartsFromEncoder, DatasetsMixin):
         super().__init__(adata, registry)
         self._options = chosen = PseudoLabelOptions.chosen(options)
         self._arguments = chosen.to_dict()
+        if registry is None:
+            # One that is loaded can embed without.
+            resolve_engine(chosen.kmeans)
         self._start_module(rng)
         self._clusters: np.ndarray | None = None
         self._opened: CellReader | None = None
@@ -386,7 +389,7 @@ class PseudoLabel(StartsFromEncoder, DatasetsMixin):
             If the model was not trained since it was made or loaded.
         """
         if self._clusters is None or self._adata is None:
-            raise ValueError("There are no clusters: model.train() finds those of its cells.")
+            raise ValueError("There are no clusters: `model.train()` finds those of its cells.")
         names = [f"{per} cells" for per in self._options.cells_per_cluster]
         return pd.DataFrame(self._clusters, index=self._adata.obs_names, columns=names)
 
@@ -418,9 +421,8 @@ class PseudoLabel(StartsFromEncoder, DatasetsMixin):
         there = ", ".join(map(repr, columns[:20])) or "none"
         raise KeyError(
             f"There is no column {key!r} in adata.obs, with the data set of each cell; there are: {there}. "
-            f'If all are of one data set: adata.obs["{key}"] = "mine". If there are several AnnData: '
-            'model.attach(scssl.data.Datasets({"one": adata, "two": other})). To embed cells, without '
-            "training on them: model.get_latent_representation(adata)"
+            f'If all are of one data set: `adata.obs["{key}"] = "mine"`. If there are several AnnData, attach '
+            "scssl.data.Datasets of them. Cells are embedded without."
         )
 
 

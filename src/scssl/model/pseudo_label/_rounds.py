@@ -55,7 +55,8 @@ class RoundFolder:
         if self.to is not None and self.source is None and _numbers(self.to):
             raise ValueError(
                 f"{self.to} holds the rounds of another run. To go on with that run pass "
-                f'resume_from="{self.to}"; for a new one, another checkpoint_dir.'
+                f"`resume_from={str(self.to)!r}`; for a new one, another folder: "
+                f"`checkpoint_dir={str(self.to) + '_2'!r}`."
             )
 
     def read(self, run: Mapping[str, Any]) -> RoundStart:
