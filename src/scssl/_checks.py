@@ -7,6 +7,7 @@ from ast import literal_eval
 from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 from numbers import Real
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -18,22 +19,41 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 
-def check_adata(adata: Any, name: str = "adata") -> None:
-    """Raise unless argument ``name`` is an AnnData."""
+# What columns of batches and of labels are often called.
+BATCHES = ("batch", "sample", "donor", "dataset")
+LABELLED = ("type", "label", "annot")
+
+
+def check_adata(adata: Any, name: str = "adata", *, matrix: bool = False) -> None:
+    """Raise unless argument ``name`` is an AnnData with cells; with `matrix`, with genes too."""
     from anndata import AnnData
 
     if not isinstance(adata, AnnData):
-        raise TypeError(f"`{name}` must be an AnnData, found {type(adata).__name__}.")
+        how = (
+            f"anndata.read_h5ad({str(adata) if isinstance(adata, (str, Path)) else 'file.h5ad'!r})"
+        )
+        if isinstance(adata, np.ndarray):
+            how = f"anndata.AnnData({name})"
+        elif mods := getattr(adata, "mod", None):
+            how = f"{name}.mod[{next(iter(mods))!r}]"
+        raise TypeError(
+            f"`{name}` must be an AnnData, found {type(adata).__name__}. Make it one: "
+            f"`{name} = {how}`"
+        )
+    if not adata.n_obs or (matrix and not adata.n_vars):
+        what = "cells" if not adata.n_obs else "genes"
+        raise ValueError(f"`{name}` has no {what} (shape {adata.n_obs} × {adata.n_vars}).")
 
 
-def whole_numbers(values: pd.Series[Any]) -> pd.Series[Any]:
+def whole_numbers(values: pd.Series[Any], name: str = "adata") -> pd.Series[Any]:
     """Names of groups that are whole numbers written as fractions (1.0), as whole numbers (1).
 
     Missing values turn whole numbers into fractions in pandas; a group must not be called "1" in one
-    place and "1.0" in another for that.
+    place and "1.0" in another for that. Nor must two groups be called the same.
     """
     import pandas as pd
 
+    check_names(values, name)
     categorical = isinstance(values.dtype, pd.CategoricalDtype)
     names = values.cat.categories.to_series() if categorical else values[values.notna()]
     if names.dtype.kind != "f" or not len(names):
@@ -56,6 +76,12 @@ def some(names: Iterable[Any], limit: int = 5) -> str:
     return ", ".join(repr(str(name)) for name in names[:limit]) + (
         ", ..." if len(names) > limit else ""
     )
+
+
+def number(value: float) -> str:
+    """A number for a message: short, but not as a whole number unless it is one."""
+    short = f"{value:g}"
+    return short if float(short).is_integer() == float(value).is_integer() else repr(float(value))
 
 
 def either(choices: Iterable[Any]) -> str:
@@ -146,7 +172,9 @@ def check_integers(**counts: tuple[Any, int]) -> None:
 def check_key(key: Any, name: str) -> None:
     """Raise unless argument ``name`` is a key, a string that is not empty."""
     if not isinstance(key, str) or not key:
-        raise TypeError(f"`{name}` must be a string that is not empty, found {key!r}.")
+        one = isinstance(key, (list, tuple)) and len(key) == 1 and isinstance(key[0], str)
+        how = f' Pass `{name}="{key[0]}"`.' if one else ""
+        raise TypeError(f"`{name}` must be a string that is not empty, found {key!r}.{how}")
 
 
 def check_destination(adata: Any, key: Any, name: str = "adata", *, copy: bool = False) -> None:
@@ -217,6 +245,7 @@ def get_matrix(adata: AnnData, layer: str | None, name: str = "adata") -> tuple[
     """``adata.X`` or the layer of this name, and how messages call it."""
     if layer is None:
         return adata.X, f"{name}.X"
+    check_key(layer, "layer")
     if layer not in adata.layers:
         found = ", ".join(repr(one) for one in adata.layers if one is not None) or "none"
         raise KeyError(f"There is no layer {layer!r} in {name}.layers; there are: {found}.")
@@ -259,13 +288,72 @@ def get_embedding(
     return values
 
 
-def get_column(adata: AnnData, key: str, argument: str, name: str = "adata") -> pd.Series[Any]:
-    """``adata.obs[key]``, where `key` was given as `argument`."""
-    check_key(key, argument)
-    if key not in adata.obs:
-        found = ", ".join(map(repr, adata.obs.columns)) or "no columns"
-        raise KeyError(f"{name}.obs has no {key!r}; it has {found}.")
-    return cast("pd.Series[Any]", adata.obs[key])
+def get_column(
+    adata: AnnData, key: str, argument: str | None = None, name: str = "adata"
+) -> pd.Series[Any]:
+    """``adata.obs[key]``, in memory; `argument` is what the user named it as, if now."""
+    import pandas as pd
+
+    if isinstance(key, (list, tuple)) and len(key) > 1 and all(isinstance(k, str) for k in key):
+        joined = ' + "_" + '.join(f'{name}.obs["{one}"].astype(str)' for one in key)
+        raise TypeError(
+            f"`{argument}` must be one column of {name}.obs, found {list(key)}. To take them "
+            f'together: `{name}.obs["{"_".join(key)}"] = {joined}` and `{argument}="{"_".join(key)}"`'
+        )
+    check_key(key, argument or "key")
+    # Of data that were read lazily, `obs` is no DataFrame, nor are its columns in memory.
+    obs: Any = adata.obs
+    if key not in obs.columns:
+        close = get_close_matches(key, map(str, obs.columns), 1)
+        meant = f' Did you mean `{argument}="{close[0]}"`?' if close and argument else ""
+        found = some(obs.columns, 20) or "no columns"
+        raise KeyError(f"{name}.obs has no {key!r}; it has {found}.{meant}")
+    if (obs.columns == key).sum() > 1:
+        raise ValueError(
+            f"{name}.obs has {(obs.columns == key).sum()} columns of the name {key!r}. Keep the first: "
+            f"`{name}.obs = {name}.obs.loc[:, ~{name}.obs.columns.duplicated()].copy()`"
+        )
+    values = obs[key] if isinstance(obs, pd.DataFrame) else obs[[key]].to_memory()[key]
+    return cast("pd.Series[Any]", values)
+
+
+def check_names(values: pd.Series[Any], name: str = "adata") -> None:
+    """Raise if two groups in a column are called the same, such as the number 1 and the text "1"."""
+    dtype = values.cat.categories.dtype if hasattr(values, "cat") else values.dtype
+    if dtype.kind != "O":
+        return
+    called: dict[str, set[str]] = {}
+    for one in values.dropna().unique():
+        called.setdefault(str(one), set()).add(type(one).__name__)
+    for text, kinds in called.items():
+        if len(kinds) > 1:
+            column = f'{name}.obs["{values.name}"]'
+            mapped = f"{column} = {column}.astype(object).map"
+            apart = 'lambda value: f"{value} ({type(value).__name__})"'
+            raise ValueError(
+                f"{column} has different values that are all written {text!r}, of the types "
+                f'{some(sorted(kinds))}. To keep them apart: `{mapped}({apart}, na_action="ignore")`. '
+                f'If they are one group: `{mapped}(str, na_action="ignore")`'
+            )
+
+
+def likely_column(obs: pd.DataFrame, *words: str) -> str | None:
+    """The column that groups cells, if there is one, to be named in a message as what could be meant.
+
+    One with any of these words in its name comes first.
+    """
+    groups = [
+        str(name)
+        for name, column in obs.items()
+        if column.dtype.kind != "f" and 1 < column.nunique() <= max(2, len(obs) // 2)
+    ]
+    return max(groups, key=lambda name: any(w in name.lower() for w in words), default=None)
+
+
+def likely_coordinates(adata: AnnData) -> str | None:
+    """The entry of ``obsm`` that is likeliest to hold places, likewise."""
+    planes = [name for name in adata.obsm if np.shape(adata.obsm[name])[1:] == (2,)]
+    return max(planes, key=lambda name: "spatial" in name.lower(), default=None)
 
 
 def get_labels(

@@ -1,55 +1,159 @@
-"""Paths of users: where they are, and whether they can be written, before the work."""
+"""Files and folders are replaced as a whole, wherever the process is killed."""
 
 from __future__ import annotations
 
-import shutil
+import errno
+import fcntl
+import os
+import signal
+import sys
+from functools import partial
 
 import pytest
 
-import scssl
-from scssl._io import as_path, check_place
+from scssl._errors import ScsslWarning
+from scssl._io._files import find_previous, recover, replace_file, replace_folder
 
 
-def test_a_tilde_is_the_home(tmp_path, monkeypatch):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert as_path("~/a") == tmp_path / "a"
-    with pytest.raises(TypeError, match="`source` must be a path, found 3"):
-        as_path(3, "source")
+def test_a_folder_is_replaced_as_a_whole(tmp_path):
+    path = tmp_path / "deep" / "folder"
+    for content in ("one", "two"):
+        with replace_folder(path) as folder:
+            (folder / "a").write_text(content)
+        (path / "mine").write_text("kept")
+    assert (path / "a").read_text() == "two"
+    assert sorted(entry.name for entry in path.iterdir()) == ["a", "mine"]
+    assert [entry.name for entry in path.parent.iterdir()] == ["folder"]
 
 
-def test_every_place_that_writes_knows_the_home(tmp_path, monkeypatch):
-    from tests.messages._data import cells
-
-    (tmp_path / "work").mkdir()
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.chdir(tmp_path / "work")
-    adata = cells()
-    scssl.model.MaskedAutoencoder.setup_anndata(adata)
-    model = scssl.model.MaskedAutoencoder(adata, hidden_dims=(8,), n_latent=4)
-    options = {"lr_schedule": "constant", "progress": False}
-    model.train(max_epochs=1, checkpoint_dir="~/run", **options)
-    model.train(max_epochs=2, resume_from="~/run", **options)
-    model.save("~/model", save_anndata=True)
-    scssl.model.MaskedAutoencoder.from_pretrained("~/model", adata=adata)
-    scssl.tl.embed(adata, "~/model")
-    scssl.pl.history(model, save="~/figures/history.png", show=False)
-    found = {str(path.relative_to(tmp_path)) for path in tmp_path.glob("*/*")}
-    assert {"run/last.ckpt", "model/adata.h5ad", "figures/history.png"} <= found
-    assert not list((tmp_path / "work").iterdir())
-
-
-def test_places_that_cannot_be_written(tmp_path, monkeypatch):
-    file = tmp_path / "file"
-    file.write_text("")
-    for path, folder, message in (
-        (tmp_path, False, "is a folder, and no file"),
-        (file, True, "is a file, and should be a folder"),
-        (file / "in" / "it", True, "cannot be made: .*file is a file"),
+def test_a_failure_leaves_the_folder_as_it_was(tmp_path):
+    path = tmp_path / "folder"
+    path.mkdir()
+    (path / "a").write_text("one")
+    with (
+        pytest.raises(RuntimeError, match="disk full"),
+        replace_folder(path) as folder,
     ):
-        with pytest.raises(OSError, match=f"`out` .*{message}"):
-            check_place(path, "out", folder=folder)
-    assert check_place(tmp_path / "new" / "a.h5ad", "out", n_bytes=1).name == "a.h5ad"
-    room = shutil.disk_usage(tmp_path)._replace(free=9)
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: room)
-    with pytest.raises(OSError, match="at least 1,000 bytes are needed, 9 are free"):
-        check_place(tmp_path / "a", "out", n_bytes=1000)
+        (folder / "a").write_text("two")
+        raise RuntimeError("disk full")
+    assert (path / "a").read_text() == "one"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["folder"]
+
+
+def test_a_failed_rename_puts_the_folder_back(tmp_path):
+    path = tmp_path / "folder"
+    path.mkdir()
+    (path / "a").write_text("one")
+    with pytest.raises(FileNotFoundError), replace_folder(path) as folder:
+        folder.rmdir()
+    assert (path / "a").read_text() == "one"
+    assert find_previous(path) is None
+
+
+def test_the_working_directory_is_not_replaced(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with (
+        pytest.raises(ValueError, match="is the working directory: save into a folder"),
+        replace_folder(tmp_path),
+    ):
+        pass
+
+
+def write_folder(path, content):
+    with replace_folder(path) as folder:
+        for name in ("a", "b"):
+            (folder / name).write_text(content)
+
+
+def write_file(path, content):
+    with replace_file(path) as file:
+        file.write_text(content)
+
+
+def killed_at(step, function):
+    """Do something in a process that is killed at one of the steps that Python can see."""
+    child = os.fork()
+    if not child:
+        left = [step]
+
+        def count(event, arguments):
+            if event.startswith(("open", "os.", "shutil.", "fcntl.")):
+                left[0] -= 1
+                # Killing is an event, too.
+                if left[0] == -1:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+        sys.addaudithook(count)
+        try:
+            function()
+        finally:
+            os._exit(0)
+    return os.WIFSIGNALED(os.waitpid(child, 0)[1])
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:Saving .* what it held before is back")
+def test_a_kill_at_any_step_leaves_the_old_or_the_new_folder(tmp_path):
+    path, step = tmp_path / "folder", 0
+    write_folder(path, "old")
+    (path / "mine").write_text("kept")
+    known = "old"
+    while killed_at(step, partial(write_folder, path, f"{step}")):
+        recover(path)
+        contents = {entry.name: entry.read_text() for entry in path.iterdir()}
+        assert contents.pop("mine") == "kept"
+        assert contents["a"] == contents["b"]
+        assert contents["a"] in (known, f"{step}")
+        assert [entry.name for entry in tmp_path.iterdir()] == ["folder"]
+        known, step = contents["a"], step + 1
+    assert step > 20
+    assert known not in ("old", "0"), "some were killed when the new one was there"
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_kill_at_any_step_leaves_the_old_or_the_new_file(tmp_path):
+    path, step = tmp_path / "cells.h5ad", 0
+    write_file(path, "old")
+    while killed_at(step, lambda: write_file(path, "new")):
+        step += 1
+        assert path.read_text() in ("old", "new")
+        recover(path)
+        assert [entry.name for entry in tmp_path.iterdir()] == ["cells.h5ad"]
+    assert step > 8
+    assert path.read_text() == "new"
+
+
+def test_a_full_disk_leaves_the_file_as_it_was(tmp_path):
+    path = tmp_path / "cells.h5ad"
+    write_file(path, "old")
+    with pytest.raises(OSError, match="No space left"), replace_file(path) as file:
+        file.write_text("ne")
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert path.read_text() == "old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["cells.h5ad"]
+
+
+def test_what_a_kill_left_is_put_right_by_the_next_to_write(tmp_path):
+    path = tmp_path / "folder"
+    write_folder(path, "old")
+    path.rename(tmp_path / ".folder.previous-00")
+    (tmp_path / ".folder.saving-11").mkdir()
+    (tmp_path / ".folder of others.saving-11").mkdir()
+    with pytest.warns(ScsslWarning, match="folder was interrupted: what it held before is back"):
+        write_folder(path, "new")
+    assert (path / "a").read_text() == "new"
+    there = sorted(entry.name for entry in tmp_path.iterdir())
+    assert there == [".folder of others.saving-11", "folder"]
+
+
+def test_what_others_are_writing_is_left_alone(tmp_path):
+    path, staging = tmp_path / "folder", tmp_path / ".folder.saving-11"
+    staging.mkdir()
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_SH)
+    write_folder(path, "new")
+    assert staging.is_dir()
+    assert (path / "a").read_text() == "new"
+    os.close(descriptor)
+    recover(path)
+    assert not staging.exists()

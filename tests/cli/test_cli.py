@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import signal
 import subprocess
 import sys
 import warnings
@@ -16,6 +17,7 @@ from scssl._errors import ScsslWarning
 from scssl.cli import _commands as commands
 from scssl.cli import main
 from scssl.cli._main import parse
+from scssl.train._callbacks import Monitor
 
 SMALL = ["--hidden-dims", "16", "--n-latent", "4", "--max-epochs", "2", "--no-progress"]
 
@@ -357,6 +359,52 @@ def test_interrupt(monkeypatch, capsys):
     monkeypatch.setattr(commands, "train", interrupt)
     assert main(["train", "f", "--out", "d"]) == 130
     assert capsys.readouterr().err == "scssl: interrupted\n"
+
+
+@pytest.mark.filterwarnings("default:Training was interrupted")
+@pytest.mark.parametrize(
+    ("numbers", "status", "word"),
+    [
+        ((signal.SIGINT,), 130, "interrupted"),
+        ((signal.SIGINT, signal.SIGINT), 130, "interrupted"),
+        ((signal.SIGTERM,), 143, "terminated"),
+    ],
+)
+def test_signals_in_training_leave_a_model(
+    file, tmp_path, monkeypatch, capsys, numbers, status, word
+):
+    done = Monitor.on_train_batch_end
+
+    def receive(self, trainer, *arguments):
+        done(self, trainer, *arguments)
+        if trainer.current_epoch == 1:
+            for number in numbers:
+                signal.raise_signal(number)
+
+    monkeypatch.setattr(Monitor, "on_train_batch_end", receive)
+    before = signal.getsignal(signal.SIGTERM)
+    assert main(["train", file, "--out", str(tmp_path / "model"), *SMALL]) == status
+    assert signal.getsignal(signal.SIGTERM) is before
+    shown = capsys.readouterr()
+    assert shown.err.endswith(f"scssl: {word}\n")
+    assert "interrupted after 1 full epochs" in shown.err
+    assert f"The model is in {tmp_path / 'model'}" in shown.out
+    assert scssl.model.MaskedAutoencoder.load(tmp_path / "model").training_["epochs"] == 1
+
+
+def test_sigterm_outside_of_training_leaves_nothing_half_written(
+    file, tmp_path, monkeypatch, capsys
+):
+    def write(self, file):
+        file.write_bytes(b"half of")
+        signal.raise_signal(signal.SIGTERM)
+
+    model, out = str(tmp_path / "model"), tmp_path / "out.h5ad"
+    assert main(["train", file, "--out", model, *SMALL]) == 0
+    monkeypatch.setattr(ad.AnnData, "write_h5ad", write)
+    assert main(["embed", file, "--model", model, "--out", str(out)]) == 143
+    assert capsys.readouterr().err.endswith("scssl: terminated\n")
+    assert {entry.name for entry in tmp_path.iterdir()} == {"cells.h5ad", "model"}
 
 
 def test_errors_that_are_ours_to_mend_are_not_hidden(monkeypatch):

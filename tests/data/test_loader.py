@@ -268,7 +268,7 @@ def test_obs_arrays(counts):
         (
             {"rows": [True, False]},
             TypeError,
-            r"found bool of shape \(2,\). Of a mask: np.flatnonzero",
+            r"found bool of shape \(2,\). Of a mask: `rows = np.flatnonzero\(rows\)`",
         ),
         ({"rows": ["AAC"]}, TypeError, "`rows` must be row numbers"),
         ({"obs": {"X": np.zeros(57)}}, ValueError, "must not use the name 'X'"),

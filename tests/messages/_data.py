@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import tempfile
+from typing import Any
 
 import anndata
 import numpy as np
@@ -34,3 +36,42 @@ def model() -> scssl.model.MaskedAutoencoder:
     made = scssl.model.MaskedAutoencoder(adata, hidden_dims=(8,), n_latent=4)
     made.train(max_epochs=1, progress=False)
     return made
+
+
+def set_up(name: str, adata: Any = None, **arguments: Any) -> Any:
+    """Such cells, set up for a model."""
+    adata = cells() if adata is None else adata
+    made = getattr(scssl.model, name)
+    (made.setup_mudata if hasattr(adata, "mod") else made.setup_anndata)(adata, **arguments)
+    return adata
+
+
+def small(name: str, adata: Any, **arguments: Any) -> Any:
+    """A model of data that are set up, with few weights."""
+    few: dict[str, Any] = {"hidden_dims": (8,), "n_latent": 4}
+    if name == "CellPLM":
+        few = {"n_hidden": 16, "n_heads": 2, "n_layers": 1, "n_latent": 4}
+    return hurried(getattr(scssl.model, name)(adata, **few, **arguments))
+
+
+def hurried(model: Any) -> Any:
+    """Train in one epoch by default, so that tests are short."""
+    usual = model._train_defaults
+    model._train_defaults = lambda n_cells: {**usual(n_cells), "max_epochs": 1}
+    return model
+
+
+def folder() -> str:
+    """A place for files, another one each time."""
+    return tempfile.mkdtemp(prefix="scssl-messages-")
+
+
+def mdata(seed: int = 0) -> Any:
+    """RNA of such cells, and three proteins of them."""
+    import mudata
+
+    rna = cells(seed=seed)
+    rng = np.random.default_rng(seed)
+    proteins = anndata.AnnData(rng.poisson(5.0, (rna.n_obs, 3)).astype(np.float32))
+    proteins.obs_names, proteins.var_names = rna.obs_names, ["CD3", "CD19", "CD56"]
+    return mudata.MuData({"rna": rna, "prot": proteins})

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import logging
 import re
 import shlex
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,26 +52,55 @@ def case(chapter: str, title: str, *, ways: str = "each") -> Callable:
 
 
 def trigger(names: dict[str, Any], code: str) -> list[Outcome]:
-    """Errors and warnings of scssl that the code gives; nothing else may go wrong."""
+    """Errors, warnings and what is logged by scssl that the code gives; nothing else may go wrong."""
     from scssl._errors import ScsslWarning
 
-    with warnings.catch_warnings(record=True) as caught:
+    with warnings.catch_warnings(record=True) as caught, _logged() as logged:
         warnings.simplefilter("always")
         error = None
         try:
             _run(names, code)
-        except (ValueError, TypeError, KeyError, AttributeError, ImportError, RuntimeError) as one:
+        except (
+            ValueError,
+            TypeError,
+            KeyError,
+            AttributeError,
+            ImportError,
+            OSError,
+            RuntimeError,
+        ) as one:
             error = one
     said = [
         Outcome("warning", str(one.message))
         for one in caught
         if issubclass(one.category, ScsslWarning)
     ]
+    said += [Outcome("log", text) for text in logged]
     if error is None:
         return said
     # The text of a KeyError is shown in quotes, with what is in it escaped.
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     return [Outcome(type(error).__name__, text, error), *said]
+
+
+@contextmanager
+def _logged() -> Iterator[list[str]]:
+    """What is logged, at the level of a user who wants to know."""
+    texts: list[str] = []
+
+    class Keep(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            texts.append(record.getMessage())
+
+    logger, keep = logging.getLogger("scssl"), Keep()
+    level = logger.level
+    logger.addHandler(keep)
+    logger.setLevel(logging.INFO)
+    try:
+        yield texts
+    finally:
+        logger.removeHandler(keep)
+        logger.setLevel(level)
 
 
 def told_in(message: str) -> list[str]:

@@ -150,7 +150,7 @@ def test_a_card_of_the_user_is_taken_as_it_is(hub, trained, tmp_path):
     trained.push_to_hub(REPO, card=own)
     assert hub.repos[REPO].files["README.md"].decode() == own
     (tmp_path / "card.md").write_text("# No metadata\n")
-    with pytest.warns(ScsslWarning, match="list_models\\(\\) will not find the model"):
+    with pytest.warns(ScsslWarning, match="list_models will not find the model"):
         trained.push_to_hub(REPO, card=tmp_path / "card.md")
     assert hub.repos[REPO].files["README.md"].decode() == "# No metadata\n"
 

@@ -536,5 +536,5 @@ def test_lines_to_type_are_of_these_species(species, names):
     if names is None:
         assert "biomart_annotations" not in message
     else:
-        assert f'biomart_annotations("{names[0]}", ' in message
+        assert f'biomart_annotations gives for "{names[0]}"' in message
         assert f"{names[1]}_homolog_ensembl_gene" in message

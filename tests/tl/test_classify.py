@@ -327,7 +327,7 @@ def test_what_is_refused():
         classify(adata, "label", classifier="mlp")
     with pytest.raises(TypeError, match="LogisticRegression has no option 'n_trees'; it has C,"):
         classify(adata, "label", classifier="lr", n_trees=3)
-    with pytest.raises(TypeError, match="Give the seed as `rng=...`"):
+    with pytest.raises(TypeError, match="Give the seed as `rng`, not as `random_state`"):
         classify(adata, "label", classifier="rf", random_state=3)
     with pytest.raises(ValueError, match="key_added='label' would overwrite 'label'"):
         classify(adata, "label", key_added="label")

@@ -345,5 +345,5 @@ def test_bad_arguments(options, error, match):
 
 
 def test_not_data_sets():
-    with pytest.raises(TypeError, match="Make them: scssl.data.Datasets"):
+    with pytest.raises(TypeError, match=r"Make them `datasets = scssl.data.Datasets\(datasets\)`"):
         scssl.tl.leave_one_dataset_out({"a": make(9, 0)}, "type")

@@ -13,8 +13,9 @@ from ._files import (
     find_previous,
     parse_json,
     read_bytes,
+    recover,
+    replace_file,
     replace_folder,
-    write_durably,
 )
 from ._tables import NameTable, file_digest, read_table, read_text_table, texts
 from ._trees import (

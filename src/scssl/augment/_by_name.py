@@ -95,7 +95,9 @@ def masking(
     arguments: dict[str, Any] = dict(options)
     if needs is not None:
         if programs is None:
-            raise ValueError(f"masking={name!r} needs gene programmes: programs=GenePrograms(...).")
+            raise ValueError(
+                f"masking={name!r} needs gene programmes: give scssl.augment.GenePrograms as `programs`."
+            )
         arguments["programs"] = programs
     if name in _RATES:
         arguments["rate"] = _RATES[name] if rate is None else rate

@@ -455,8 +455,8 @@ class GPToTFMask(_ProgramMasking):
         super().__init__(programs, per=per)
         if programs.targets is None:
             raise ValueError(
-                "These programmes name no transcription factors. Make them with "
-                "scssl.pp.tf_targets(adata, ...), or pass GenePrograms(..., targets=...)."
+                "These programmes name no transcription factors. Make them with scssl.pp.tf_targets, or "
+                "name them as `targets` of GenePrograms."
             )
         self._factors = programs.targets
 

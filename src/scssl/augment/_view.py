@@ -85,8 +85,8 @@ class ViewContext:
         if walk not in self.partners:
             found = ", ".join(map(str, self.partners)) or "none"
             raise ValueError(
-                f"The partners of the walk {walk} are missing (found: {found}): give "
-                f"ViewContext(view={self.view}, partners={{{walk}: SparseRows(...)}})."
+                f"The partners of the walk {walk} are missing (found: {found}): give them as `partners` of "
+                "the ViewContext, SparseRows by walk."
             )
         partner = self.partners[walk]
         shape = (partner.n_cells, partner.n_genes)
@@ -141,8 +141,7 @@ class Augmentation(ABC):
             what = type(self).__name__
             raise ValueError(
                 f"{what} resamples counts, and the values are log-normalised already. Use the counts, "
-                'for instance Model.setup_anndata(adata, layer="counts"), or augmentations that take '
-                'logarithms: augmentation="mask".'
+                "a `layer` of them, or augmentations that take logarithms, such as 'mask'."
             )
         if self.p == 0:
             return x
@@ -224,8 +223,8 @@ class Augmentation(ABC):
         walks = (*self.walks(0), *self.walks(1))
         return tuple(sorted({name for walk in walks for name in walk}))
 
-    def recipe(self, graph: str, adata: str = "adata") -> str:
-        """Line that makes one of the graphs that it draws from, for messages.
+    def recipe(self, graph: str, adata: str = "adata", batch_key: str = "batch") -> str:
+        """Line that makes one of the graphs that it draws from, for messages; in backticks.
 
         Parameters
         ----------
@@ -233,8 +232,10 @@ class Augmentation(ABC):
             Name of the graph.
         adata
             How the data are called.
+        batch_key
+            Column of batches.
         """
-        return f"scssl.pp.cross_batch_neighbors({adata}, batch_key=..., key_added={graph!r})"
+        return f"`scssl.pp.cross_batch_neighbors({adata}, {batch_key!r}, key_added={graph!r})`"
 
     def edges(self) -> dict[str, Edges]:
         """Of graphs that cannot have any edges: whether they go across batches or stay within them."""
@@ -372,12 +373,13 @@ class Compose(Augmentation):
         # Each once, in order.
         return tuple(dict.fromkeys(walk for step in self.steps for walk in step.walks(view)))
 
-    def recipe(self, graph: str, adata: str = "adata") -> str:
+    def recipe(self, graph: str, adata: str = "adata", batch_key: str = "batch") -> str:
         # Of several steps that draw from it, the one that asks for more of it.
         users = [step for step in self.steps if graph in step.graphs()]
         picky = [step for step in users if graph in step.edges()]
         chosen = picky or users
-        return chosen[0].recipe(graph, adata) if chosen else super().recipe(graph, adata)
+        made = chosen[0].recipe if chosen else super().recipe
+        return made(graph, adata, batch_key)
 
     def edges(self) -> dict[str, Edges]:
         return {name: kind for step in self.steps for name, kind in step.edges().items()}
@@ -449,8 +451,8 @@ class RandomApply(Augmentation):
     def walks(self, view: int) -> tuple[Walk, ...]:
         return self.augmentation.walks(view)
 
-    def recipe(self, graph: str, adata: str = "adata") -> str:
-        return self.augmentation.recipe(graph, adata)
+    def recipe(self, graph: str, adata: str = "adata", batch_key: str = "batch") -> str:
+        return self.augmentation.recipe(graph, adata, batch_key)
 
     def edges(self) -> dict[str, Edges]:
         return self.augmentation.edges()
@@ -482,7 +484,7 @@ def _check_counts(steps: Sequence[Augmentation]) -> None:
     name = type(before).__name__
     own = not type(before).__module__.startswith("scssl.")
     why = (
-        f" (if {name} leaves the counts of one cell, write in it: keeps_counts = True)"
+        f" (if {name} leaves the counts of one cell, set `keeps_counts` to True in it)"
         if own
         else ""
     )

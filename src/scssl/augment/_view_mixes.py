@@ -180,7 +180,7 @@ class CrossOver(Augmentation):
                 raise ValueError(
                     f'CrossOver(within="batch") needs the experimental batch of each of the '
                     f"{n_cells:,} cells, {what}: give `batch_key` to `setup_anndata`, or "
-                    "ViewContext(batch=...)."
+                    "`batch` to the ViewContext."
                 )
             codes, order = batch.reshape(-1).sort(stable=True)
             _, group, sizes = codes.unique_consecutive(return_inverse=True, return_counts=True)
@@ -434,8 +434,8 @@ class MutualNeighborMix(_MixAugmentation):
         self.within = _check_graph("within", within)
         if mutual == within:
             raise ValueError(
-                f"`mutual` and `within` must be two graphs, found {mutual!r} for both: "
-                f'MutualNeighborMix("{mutual}", "{mutual}_within").'
+                f"`mutual` and `within` must be two graphs, found {mutual!r} for both. What "
+                f"belongs to the first is `within={mutual + '_within'!r}`."
             )
         self._set(mix, alpha, weight, p)
 
@@ -460,10 +460,10 @@ class MutualNeighborMix(_MixAugmentation):
             return ()
         return ((anchor[0], self._draw_shared(n_cells, device, context)),)
 
-    def recipe(self, graph: str, adata: str = "adata") -> str:
+    def recipe(self, graph: str, adata: str = "adata", batch_key: str = "batch") -> str:
         line = (
-            f"scssl.pp.cross_batch_neighbors({adata}, batch_key=..., method='mnn', "
-            f"key_added={self.mutual!r})"
+            f"`scssl.pp.cross_batch_neighbors({adata}, {batch_key!r}, method='mnn', "
+            f"key_added={self.mutual!r})`"
         )
         made = f"{self.mutual}_within"
         if self.within == made:

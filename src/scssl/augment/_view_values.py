@@ -248,7 +248,7 @@ class _CountAugmentation(Augmentation):
             what = "none was given" if found is None else f"found {found.numel():,} of them"
             raise ValueError(
                 f"{type(self).__name__} needs the sum of the counts of each of the {n_cells:,} cells, "
-                f'{what}: ViewContext(input_kind="counts", library=...).'
+                f"{what}: give it as `library` to the ViewContext."
             )
         return found.reshape(-1).to(values_of(x).dtype)
 

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import re
 import shlex
-import shutil
-import uuid
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -83,10 +81,16 @@ def train(
             trained = model_class.from_preset(make.pop("preset"), adata, **make)
         else:
             trained = model_class(adata, **make)
-    trained.train(**fit)
-    trained.save(out, overwrite=overwrite)
-    print(trained)
-    _tell_next(out, file)
+    try:
+        trained.train(**fit)
+    finally:
+        # What was learnt before Ctrl-C or SIGTERM, too; of a run that failed there is nothing.
+        if trained.is_trained_:
+            trained.save(out, overwrite=overwrite)
+            print(trained)
+            _tell_next(out, file)
+    if trained.training_["stopped_by"] == "interrupt":
+        raise KeyboardInterrupt
 
 
 def embed(
@@ -273,7 +277,7 @@ def _convert_options(words: Sequence[str]) -> Groups:
 def typed(words: Sequence[str], flag: str) -> str | None:
     """What was typed for an option last, before anything is parsed."""
     found = None
-    for word, following in zip(words, [*words[1:], None], strict=True):
+    for word, following in zip(words, [*words, None][1:], strict=True):
         if word == flag:
             found = following
         elif word.startswith(f"{flag}="):
@@ -362,7 +366,7 @@ def _read(path: Path, *, backed: bool) -> AnnData:
         if path.is_dir():
             return _open_zarr(path) if backed else anndata.read_zarr(path)
         return anndata.read_h5ad(path, backed="r" if backed else None)
-    except (OSError, KeyError, anndata.io.AnnDataReadError) as error:
+    except (OSError, KeyError) as error:
         kind = "a Zarr store" if path.is_dir() else ".h5ad"
         raise ValueError(f"{path} cannot be read as {kind} of cells: {error}") from error
 
@@ -383,24 +387,15 @@ def _open_zarr(path: Path) -> AnnData:
 
 
 def _write(adata: AnnData, path: Path) -> None:
-    """Write the whole file or nothing, so that ``path`` may be the file that was read."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}{path.suffix}")
-    try:
-        if path.suffix != ".zarr":
-            adata.write_h5ad(partial)
-            partial.replace(path)
-            return
-        adata.write_zarr(partial)
-        before = partial.with_suffix(".before")
-        if path.exists():
-            path.rename(before)
-        partial.rename(path)
-        shutil.rmtree(before, ignore_errors=True)
-    finally:
-        partial.unlink(missing_ok=True) if path.suffix != ".zarr" else shutil.rmtree(
-            partial, ignore_errors=True
-        )
+    """Write the whole file or nothing, so that ``path`` may be what was read."""
+    from scssl._io import replace_file, replace_folder
+
+    if path.suffix == ".zarr":
+        with replace_folder(path) as folder:
+            adata.write_zarr(folder)
+    else:
+        with replace_file(path) as file:
+            adata.write_h5ad(file)
 
 
 def _read_classes(path: Path) -> list[str]:

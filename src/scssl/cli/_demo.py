@@ -41,6 +41,7 @@ def demo(out: str = "scssl_demo", *, rng: int = 0) -> None:
     import scanpy as sc
 
     import scssl
+    from scssl._io import replace_file
 
     adata = scssl.datasets.pbmc68k_reduced()
     n_cells, n_genes = adata.shape
@@ -67,14 +68,16 @@ def demo(out: str = "scssl_demo", *, rng: int = 0) -> None:
     scssl.pl.history(model, save=folder / "history.png")
     scssl.pl.embedding(adata, color=LABELS, rng=rng, save=folder / "umap.png")
     model.save(folder / "model", overwrite=True)
-    adata.write_h5ad(folder / "adata.h5ad")
+    with replace_file(folder / "adata.h5ad") as file:
+        adata.write_h5ad(file)
     print(_report(scores, folder, time.perf_counter() - start))
 
 
 def _check_folder(folder: Path) -> None:
     """Raise when ``folder`` is not the demo's to write in."""
     ours = {"adata.h5ad", "history.png", "model", "umap.png"}
-    if folder.is_dir() and {entry.name for entry in folder.iterdir()} - ours:
+    # Hidden are the leftovers of a demo that was killed.
+    if folder.is_dir() and {e.name for e in folder.iterdir() if e.name[0] != "."} - ours:
         raise ValueError(f"{folder} holds other files: give a new folder, `scssl demo --out DIR`.")
 
 

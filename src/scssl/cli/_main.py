@@ -7,6 +7,7 @@ import ast
 import inspect
 import re
 import shlex
+import signal
 import sys
 import warnings
 from collections.abc import Iterable, Sequence
@@ -55,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0 on success, 2 when the input is at fault, 130 when interrupted.
+        0 on success, 2 when the input is at fault, 130 after Ctrl-C, 143 after SIGTERM.
 
     Examples
     --------
@@ -68,7 +69,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     with warnings.catch_warnings():
         if not debug:
             warnings.showwarning = _show_warning
+        previous = signal.getsignal(signal.SIGTERM)
         try:
+            if previous is signal.SIG_DFL:
+                signal.signal(signal.SIGTERM, _terminate)
             name, arguments = parse(words)
             if name is not None:
                 getattr(_commands, name)(**arguments)
@@ -84,7 +88,21 @@ def main(argv: Sequence[str] | None = None) -> int:
                 raise
             print("scssl: interrupted", file=sys.stderr)
             return 130
+        except _Terminated:
+            print("scssl: terminated", file=sys.stderr)
+            return 128 + signal.SIGTERM
+        finally:
+            if previous is signal.SIG_DFL:
+                signal.signal(signal.SIGTERM, previous)
     return 0
+
+
+class _Terminated(SystemExit):
+    """SIGTERM, which ends a command as Ctrl-C does: nothing is left half-written."""
+
+
+def _terminate(number: int, frame: Any) -> None:
+    raise _Terminated(128 + number)
 
 
 def parse(words: Sequence[str]) -> tuple[str | None, dict[str, Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -70,11 +70,7 @@ class Datasets:
         *,
         obs_keys: tuple[str, ...] | list[str] = (),
     ) -> None:
-        from anndata import AnnData
-
-        if not isinstance(datasets, Mapping) or not all(
-            isinstance(adata, AnnData) for adata in datasets.values()
-        ):
+        if not _by_name(datasets):
             raise TypeError(
                 "`datasets` must be a dict of AnnData by name, as in "
                 f'{{"pbmc": adata, "lung": other}}; found {type(datasets).__name__}.'
@@ -150,3 +146,23 @@ class Datasets:
         return (
             f"Datasets({len(self)} data sets, {self.n_cells:,} cells × {len(self.genes):,} genes)"
         )
+
+
+def check_datasets(datasets: Any) -> None:
+    """Raise unless an argument is what a model of several data sets takes."""
+    if isinstance(datasets, Datasets):
+        return
+    how = "of a dict of AnnData by name"
+    if _by_name(datasets):
+        how = "`datasets = scssl.data.Datasets(datasets)`"
+    raise TypeError(
+        f"`datasets` must be scssl.data.Datasets, found {type(datasets).__name__}. Make them {how}."
+    )
+
+
+def _by_name(datasets: Any) -> bool:
+    from anndata import AnnData
+
+    return isinstance(datasets, Mapping) and all(
+        isinstance(adata, AnnData) for adata in datasets.values()
+    )

@@ -66,8 +66,8 @@ def _check_alike(target: dict[str, Tensor], online: dict[str, Tensor], what: str
     name = next(n for n in names if ours.get(n) != theirs.get(n))
     raise ValueError(
         f"The {what} of target and online network differ: {name!r} is {ours.get(name, 'missing')} in "
-        f"the target and {theirs.get(name, 'missing')} in the online network. Make the target a copy: "
-        "copy.deepcopy(online)."
+        f"the target and {theirs.get(name, 'missing')} in the online network. Make the target a "
+        "deep copy of the online network."
     )
 
 
@@ -204,7 +204,7 @@ class MemoryBank(nn.Module):
         if z.ndim != 2 or z.shape[1] != dim:
             raise ValueError(
                 f"This memory bank holds embeddings of width {dim}; found {tuple(z.shape)}. Make it "
-                f"as wide as what is stored: MemoryBank({len(self.values)}, {z.shape[-1]})."
+                f"as wide as what is stored, {z.shape[-1]}."
             )
 
     def extra_repr(self) -> str:

@@ -314,5 +314,5 @@ def _check_labels(z: Tensor, labels: Tensor) -> None:
     if labels.is_floating_point() and bool((absent := labels.isnan()).any()):
         raise ValueError(
             f"`labels` has {int(absent.sum())} NaN of {len(labels)}. Leave out the cells without a "
-            "label: supcon(z[~labels.isnan()], labels[~labels.isnan()])"
+            "label: `z, labels = z[~labels.isnan()], labels[~labels.isnan()]`."
         )

@@ -48,7 +48,7 @@ def check_pairs(at_least: int, **views: Tensor) -> None:
     if len(first) < at_least:
         raise ValueError(
             f"This objective compares the cells of a batch and needs at least {at_least}; `{name1}` "
-            f"has {len(first)}. Drop the last batch if it is that small: drop_last=True."
+            f"has {len(first)}. Drop the last batch if it is that small (`drop_last`)."
         )
 
 

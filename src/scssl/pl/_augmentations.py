@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scssl._checks import check_adata, check_whole, either, get_labels, get_matrix
+from scssl._checks import (
+    BATCHES,
+    check_adata,
+    check_whole,
+    either,
+    get_labels,
+    get_matrix,
+    likely_column,
+)
 from scssl._random import RNG, as_seed, derive_generator, derive_seed
 
 from ._figure import PALETTE, figure, finish, make_panels
@@ -105,7 +113,7 @@ def augmentations(
     names = _check_panels(panels)
     steps = make_augmentation(augmentation)
     shown = [(name, i) for name in names for i in range(n_cells if name == "cells" else 1)]
-    advice = f"give panels={names[0]!r}{' and n_cells=1' if names[0] == 'cells' else ''}"
+    advice = f"give `panels={names[0]!r}{', n_cells=1' if names[0] == 'cells' else ''}`"
     drawn = _views(
         adata,
         steps,
@@ -194,9 +202,8 @@ def _views(
     walks = (augmentation.walks(0), augmentation.walks(1))
     tables = {}
     for graph in augmentation.graphs():
-        how = augmentation.recipe(graph)
-        if batch_key is not None:
-            how = how.replace("batch_key=...", f"batch_key={batch_key!r}")
+        batches = batch_key or likely_column(adata.obs, *BATCHES) or "batch"
+        how = augmentation.recipe(graph, batch_key=batches)
         table = NeighborTable.from_graph(
             adata.obsp.get(graph), graph, adata.n_obs, how=f" Make it: {how}."
         )

@@ -17,6 +17,7 @@ from scssl._checks import (
     get_embedding,
     get_labels,
     get_matrix,
+    number,
     some,
 )
 from scssl._errors import warn
@@ -167,7 +168,7 @@ def cross_batch_neighbors(
         first = adata.obs_names[int((~values.any(axis=1)).argmax())]
         raise ValueError(
             f"{source} is zero in some cells (first: {first!r}), which have no angle to others. "
-            'Leave them out, or take metric="euclidean".'
+            'Leave them out, or take `metric="euclidean"`.'
         )
     most = max(k, n_within) if method == "mnn" else k
     small = sizes <= most
@@ -227,14 +228,14 @@ def _batches(adata: AnnData, key: str) -> tuple[np.ndarray, np.ndarray]:
     column = get_labels(adata, key, "batch_key")
     fraction = first_fraction(column)
     if fraction is not None:
-        what = f"holds fractions ({fraction:g}, ...), which are no batches"
+        what = f"holds fractions ({number(fraction)}, ...), which are no batches"
         raise ValueError(f"adata.obs[{key!r}] {what}. Set batch_key to the column of batches.")
     names, codes = np.unique(column.astype(str).to_numpy(dtype=str), return_inverse=True)
     if len(names) < 2:
         found = f"only the batch {str(names[0])!r}" if len(names) else "no cells"
         raise ValueError(
-            f"adata.obs[{key!r}] has {found}, and two batches are needed. For neighbours in one: "
-            "`sc.pp.neighbors(adata)`, whose adata.obsp entries augmentations take as well."
+            f"adata.obs[{key!r}] has {found}, and two batches are needed. For neighbours in one "
+            "there is scanpy.pp.neighbors, whose adata.obsp entries augmentations take as well."
         )
     return codes.ravel(), names
 
@@ -255,16 +256,19 @@ def _embedding(
 
 
 def _components(adata: AnnData, layer: str | None, n_pcs: int, seed: int) -> tuple[np.ndarray, str]:
-    from scssl.data import find_counts, open_rows, resolve_input, scan_matrix
+    from scssl.data import find_counts, open_rows, refuse_features, resolve_input, scan_matrix
     from scssl.data.matrix import pca
 
     matrix, where = get_matrix(adata, layer)
     if matrix is None:
-        raise ValueError(
-            "adata.X is empty, as is adata.obsm['X_pca']: set use_rep=... or layer=..."
-        )
+        ways = [f"`layer={name!r}`" for name in adata.layers if name is not None]
+        ways += [f"`use_rep={name!r}`" for name in adata.obsm]
+        take = f" Take {' or '.join(ways[:2])}." if ways else ""
+        raise ValueError(f"adata.X is empty, and there is no adata.obsm['X_pca'].{take}")
+    refuse_features(adata)
     decision = resolve_input(
         scan_matrix(matrix, where=where),
+        input_name=None,
         raw_hint=find_counts(adata, layer=layer),
         obs_names=adata.obs_names,
         var_names=adata.var_names,

@@ -31,11 +31,11 @@ def check_changeable(adata: Any, *, copy: bool, subset: bool) -> None:
     if copy:
         return
     if adata.is_view:
-        raise ValueError("`adata` is a view. Pass copy=True, or first: adata = adata.copy()")
+        raise ValueError("`adata` is a view. Pass `copy=True`, or first `adata = adata.copy()`.")
     if adata.isbacked and subset:
         raise ValueError(
-            '`adata` is backed by a file, which keeps its genes. Pass copy=True, unmapped="keep", or '
-            "read it first: adata = adata.to_memory()"
+            '`adata` is backed by a file, which keeps its genes. Pass `copy=True` or `unmapped="keep"`, or '
+            "read it first: `adata = adata.to_memory()`."
         )
 
 

@@ -108,7 +108,7 @@ def read_orthologs(table: Any, from_species: str, to_species: str) -> OrthologTa
             raise GeneMismatchError(
                 f"The table ({read.source}) has ids of {found} where those of {given} are expected, "
                 f"such as {next(filter(None, pairs[f'{side}_id']))}: is `{side}_species` right? If "
-                f"{given} means {found}, say {side}_species={found!r}."
+                f"{given} means {found}, say `{side}_species={found!r}`."
             )
     kinds = frozenset(
         kind
@@ -123,7 +123,7 @@ def how_to_get(from_species: str, to_species: str) -> str:
 
     def call(table: str) -> str:
         species = f"from_species={from_species!r}, to_species={to_species!r}"
-        return f"scssl.pp.map_orthologs(adata, {table}, {species})"
+        return f"`scssl.pp.map_orthologs(adata, {table}, {species})`"
 
     keys = (species_key(from_species), species_key(to_species))
     ways = []
@@ -142,8 +142,8 @@ def how_to_get(from_species: str, to_species: str) -> str:
             for what in ("ensembl_gene", "associated_gene_name", "orthology_type")
         ]
         ways.append(
-            "the same from Python, with pybiomart installed\n    table = sc.queries."
-            f'biomart_annotations("{own}", {columns})\n    {call("table")}'
+            "the same from Python, with pybiomart installed: the table that scanpy's biomart_annotations "
+            f'gives for "{own}" and {columns}\n    {call("table")}'
         )
     return (
         f"To get a table of orthologs of {from_species} and {to_species}, where there is internet:\n"

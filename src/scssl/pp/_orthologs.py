@@ -319,8 +319,8 @@ def check_kind(
         known = " and ".join(there[one] for one in sorted(orthologs.kinds)) or "no names"
         raise GeneMismatchError(
             f"The genes are looked up as {what}, but the table ({orthologs.table.source}) has {known} "
-            f"of both species. If adata.var has a column with these: "
-            f'gene_names="<that column>". {how_to_get(*species)}'
+            f"of both species. If adata.var has a column with these, name it as `gene_names`. "
+            f"{how_to_get(*species)}"
         )
     own = species_of_ids(names)
     if on == "ensembl" and own is not None and own == species_key(species[1]):

@@ -243,15 +243,17 @@ def _write(
     if len(kept) < max(least, 1):
         limits = ", ".join(f"{name}={value}" for name, value in params.items() if "min" in name)
         few = f"Only {len(kept):,}" if kept else "None"
-        enough = f" If these are enough: min_programs={len(kept)}." if kept else ""
+        enough = f" If these are enough: `min_programs={len(kept)}`." if kept else ""
+        other = _fitting_column(adata, sets, params["gene_names"] or None)
         raise ValueError(
             f"{few} of {len(sets):,} {what} {'are' if len(kept) > 1 else 'is'} left with {limits}: "
             f"{n_found:,} of their {n_genes:,} genes are in the data. The data have genes like "
             f"{some(adata.var_names, 3)}, the programmes like "
-            f"{some(next(iter(sets.values()), []), 3)}. If adata.var has a column with names of "
-            f'the other kind: gene_names="...".{enough}'
+            f"{some(next(iter(sets.values()), []), 3)}.{other}{enough}"
         )
-    matched = n_found / max(n_genes, 1)
+    # Of those that are kept: with those that are left out nothing is learned.
+    n_genes, n_found = (sum(len(one[name]) for name in kept) for one in (sets, found))
+    matched = n_found / n_genes
     _LOGGER.info(
         "%d of %d %s used; %.0f %% of their genes are in the data.",
         len(kept),
@@ -262,7 +264,7 @@ def _write(
     if matched < _FEW_FOUND:
         warn(
             f"Of the genes of {what} only {100 * matched:.0f} % are in the data. Use data with more genes, or "
-            "leave out those of which most genes are missing: min_fraction=0.5"
+            "leave out those of which most genes are missing: `min_fraction=0.5`."
         )
     if copy:
         adata = adata.to_memory() if adata.isbacked else adata.copy()
@@ -316,7 +318,7 @@ def _read_names(source: str | Path | Sequence[str]) -> list[str]:
     if isinstance(source, (str, Path)):
         path = as_path(source)
         if not path.is_file():
-            one = f"For one name pass a list: [{str(source)!r}]"
+            one = f"For one name pass a list: `tfs=[{str(source)!r}]`"
             raise FileNotFoundError(f"There is no file {path}. {one}.")
         source = path.read_text(encoding="utf-8").split("\n")
     return _unique(source)
@@ -329,6 +331,16 @@ def _gene_index(adata: AnnData, column: str | None) -> dict[str, list[int]]:
         if name:
             index.setdefault(_key(name), []).append(position)
     return index
+
+
+def _fitting_column(adata: AnnData, sets: Mapping[str, list[str]], column: str | None) -> str:
+    """What to pass where another column of ``adata.var`` has more of the genes than `column`."""
+    wanted = {_key(gene) for genes in sets.values() for gene in genes}
+    found = {
+        name: len(wanted & set(_gene_index(adata, name))) for name in (column, *map(str, adata.var))
+    }
+    best = max(found, key=lambda name: found[name])
+    return f" adata.var[{best!r}] has them: `gene_names={best!r}`." if best != column else ""
 
 
 def _matches(genes: Iterable[str], index: Mapping[str, list[int]]) -> np.ndarray:

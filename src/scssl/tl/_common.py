@@ -66,7 +66,7 @@ def get_rows(adata: AnnData, cells: Any, where: str) -> np.ndarray:
     else:
         if not adata.obs_names.is_unique:
             raise ValueError(
-                "Cell names are not unique: give row numbers, or adata.obs_names_make_unique()."
+                "Cell names are not unique: give row numbers, or `adata.obs_names_make_unique()`."
             )
         rows = adata.obs_names.get_indexer(cells.astype(str))
         if (rows < 0).any():

@@ -103,15 +103,16 @@ def embed(
     elif revision is not None or token is not None:
         name = "revision" if revision is not None else "token"
         raise ValueError(
-            f"`{name}` is for a model on the hub, and `model` is a {type(model).__name__}. Leave it out, "
-            f'or name the model: scssl.tl.embed(adata, "owner/name", {name}=...)'
+            f"`{name}` is for a model that is named as on the hub, and `model` is a {type(model).__name__}. "
+            f"Leave it out: `{name}=None`."
         )
     found = type(model).__name__
     if not hasattr(model, "get_latent_representation"):
         raise TypeError(f"`model` must be a scssl model or the folder of one, found {found}.")
     if several and not getattr(model, "modalities", ()):
         # Its cells are those of all modalities, which the embedding of one does not fit.
-        one = 'Embed that one: scssl.tl.embed(mdata["rna"], model)'
+        name = "rna" if "rna" in adata.mod else next(iter(adata.mod))
+        one = f"Embed that one, here {name!r}: `scssl.tl.embed(mdata[{name!r}], model)`."
         raise TypeError(f"{found} embeds one modality, and `adata` is a MuData. {one}")
     embedding = model.get_latent_representation(
         adata, batch_size=batch_size, min_overlap=min_overlap

@@ -270,9 +270,13 @@ def _groups(reference: AnnData, batch_key: str) -> np.ndarray:
 def _held_out(reference: AnnData, held_out_key: str) -> np.ndarray:
     values = get_column(reference, held_out_key, "held_out_key", "reference")
     if values.dtype.kind != "b":
+        make = ""
+        if values.notna().any():
+            rare = values.astype(str).value_counts().index[-1]
+            column = f"reference.obs[{held_out_key!r}]"
+            make = f" If it is true for {rare!r}: `{column} = {column}.astype(str) == {rare!r}`."
         raise TypeError(
-            f"reference.obs[{held_out_key!r}] must be true or false, found {values.dtype}. To make it: "
-            f"`reference.obs[{held_out_key!r}] = reference.obs_names.isin(names)`."
+            f"reference.obs[{held_out_key!r}] must be true or false, found {values.dtype}.{make}"
         )
     held_out: np.ndarray = values.to_numpy()
     if held_out.sum() < _FEW:

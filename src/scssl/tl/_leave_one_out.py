@@ -179,12 +179,9 @@ def leave_one_dataset_out(
     ['pretrained', 'scratch', 'PCA + LR']
     """
     from scssl.data import Datasets
+    from scssl.data._datasets import check_datasets
 
-    if not isinstance(datasets, Datasets):
-        raise TypeError(
-            f"`datasets` must be scssl.data.Datasets, found {type(datasets).__name__}. Make them: "
-            'scssl.data.Datasets({"one": adata, "two": other})'
-        )
+    check_datasets(datasets)
     check_key(label_key, "label_key")
     file = None if out is None else check_place(out, "out")
     n_repeats = check_whole("n_repeats", n_repeats)
@@ -219,7 +216,8 @@ def leave_one_dataset_out(
         if not isinstance(datasets.how, str):
             warn(
                 "`datasets` has genes from a list, which stays the same whatever is held out. If what is held "
-                'out had a part in it, use scssl.data.Datasets(..., genes="union") or "intersection".'
+                "out had a part in it, take those of the data: `datasets = "
+                'scssl.data.Datasets(dict(datasets.items()), genes="intersection")`.'
             )
     seed, rows = as_seed(rng), []
     try:
@@ -496,22 +494,30 @@ class _Arms:
 
     def _components(self, adata: AnnData, protocol: Protocol, seed: int) -> np.ndarray:
         """Principal components of the training part, and the test part in terms of them."""
-        from sklearn.decomposition import PCA
-
-        from scssl.data import find_counts, normalize_rows, open_rows, resolve_input, scan_matrix
+        from scssl.data import (
+            find_counts,
+            normalize_rows,
+            open_rows,
+            refuse_features,
+            resolve_input,
+            scan_matrix,
+        )
+        from scssl.data.matrix import fitted_pca
 
         matrix = adata.X if self.layer is None else adata.layers[self.layer]
         kind = self.input
         if kind == "auto":
+            refuse_features(adata)
             hint = find_counts(adata, layer=self.layer)
             kind = resolve_input(scan_matrix(matrix), raw_hint=hint).kind
         rows = np.concatenate([protocol.pool, protocol.test])
         x, _ = normalize_rows(open_rows(matrix).read(rows), input_kind=kind)
         n_pool = len(protocol.pool)
         n_pcs = min(_N_PCS, n_pool - 1, x.shape[1] - 1)
-        pca = PCA(n_pcs, svd_solver="arpack", random_state=seed % 2**32).fit(x[:n_pool])
+        pca = fitted_pca(x[:n_pool], n_pcs, seed % 2**32)
         values = np.zeros((adata.n_obs, n_pcs))
-        values[rows] = pca.transform(x)
+        if pca is not None:
+            values[rows] = pca.transform(x)
         return values
 
 

@@ -197,8 +197,9 @@ def _by_model(
     """Embeddings of both, and the features of the reference."""
     if not getattr(model, "modalities", ()):
         raise ValueError(
-            "`model` must be a model of several modalities, set up with setup_mudata(mdata). Of another, "
-            "embed both, scssl.tl.embed(adata, model), and leave `model` out."
+            "`model` must be a model of several modalities, set up with a MuData. Of another, embed both, "
+            "`scssl.tl.embed(reference, model)` and `scssl.tl.embed(query, model)`, and leave it out: "
+            "`model=None`."
         )
     if source == modality:
         raise ValueError(f"`source` and `modality` are both {source!r}: nothing to predict.")
@@ -245,7 +246,7 @@ def _by_head(known: np.ndarray, y: np.ndarray, new: np.ndarray, modality: str) -
 
     if len(known) < _FEW:
         needs = f"A head needs {_FEW} cells with the same features of {modality!r}"
-        raise ValueError(f'{needs}, found {len(known)}. Take method="neighbors".')
+        raise ValueError(f'{needs}, found {len(known)}. Take `method="neighbors"`.')
     scale = scaling(known)
     fitted = RidgeCV(_PENALTIES, alpha_per_target=True).fit(scale(known), y)
     if not len(new):

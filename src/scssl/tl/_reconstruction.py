@@ -119,7 +119,7 @@ def reconstruction_metrics(
     loss = getattr(model, "loss", None)
     if loss == "bce":
         raise ValueError(
-            'A model with loss="bce" predicts detection, not expression. Take one with loss="mse", "nb" or '
+            'A model with loss="bce" predicts detection, not expression. Take one whose loss is "mse", "nb" or '
             '"zinb".'
         )
     check_number("mask_rate", mask_rate, "(0, 1)", none=True)

@@ -146,9 +146,13 @@ def _take_descendants_for_labels(
     for values, key in ((known, label_key), (found, pred_key)):
         strange = sorted(set(values) - set(below) - {unknown_label})
         if strange:
+            of = "children"
+            if hasattr(children, "columns"):
+                of = 'children.groupby("parent")["child"].agg(list)'
             raise ValueError(
                 f"`children` does not know {len(strange)} of the labels in adata.obs[{key!r}]: "
-                f"{some(strange)}. Add them (without relatives: {{{strange[0]!r}: []}}), or correct them."
+                f"{some(strange)}. Correct them, or add them, here without relatives: "
+                f"`children = {{**dict.fromkeys(adata.obs[{key!r}].astype(str), []), **{of}}}`."
             )
     pairs = {
         pair: pair[1] in below.get(pair[0], ()) for pair in set(zip(known, found, strict=True))
@@ -202,15 +206,21 @@ def _by_parent(children: Any) -> dict[str, list[str]]:
     """Children of every name, of the childless as well."""
     if hasattr(children, "columns"):
         if not {"parent", "child"} <= set(children.columns):
+            wanted = [name for name in ("parent", "child") if name not in children]
+            spare = [str(name) for name in children if name not in ("parent", "child")]
+            rename = ""
+            if len(spare) >= len(wanted):
+                names = dict(zip(spare, wanted, strict=False))
+                rename = f" Rename them, as in `children = children.rename(columns={names})`."
             raise ValueError(
                 "`children` needs the columns 'parent' and 'child', one row per pair; it has "
-                f"{some(children.columns)}. Rename them: children.rename(columns={{...}})."
+                f"{some(children.columns)}.{rename}"
             )
         pairs = list(zip(children["parent"], children["child"], strict=True))
     elif isinstance(children, Mapping):
         for parent, found in children.items():
             if isinstance(found, str):
-                write = f"Write {{{parent!r}: [{found!r}]}}"
+                write = f"Write `children[{parent!r}] = [{found!r}]`"
                 lists = "maps a name to a list of names"
                 raise TypeError(f"`children` {lists}, found a string for {parent!r}. {write}.")
         pairs = [(parent, child) for parent, found in children.items() for child in found]

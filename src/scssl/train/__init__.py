@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ._callbacks import pass_on
 from ._checkpoint_io import SafeCheckpointIO
 from ._devices import first_process_has, is_first_process, n_processes
 from ._fit import CHECKPOINT_NAME, FitResult, fit

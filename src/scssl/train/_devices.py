@@ -96,8 +96,8 @@ def check_precision(precision: Any, accelerator: str) -> None:
         )
     if not bfloat16_works():
         raise ValueError(
-            "This machine does not let programs use the bfloat16 instructions of its processor. Pass "
-            "precision=None, or set ONEDNN_MAX_CPU_ISA=AVX512_CORE before Python starts."
+            "This machine does not let programs use the bfloat16 instructions of its processor. Leave "
+            "`precision` out, or set ONEDNN_MAX_CPU_ISA to AVX512_CORE before Python starts."
         )
 
 

@@ -41,6 +41,9 @@ class TrainOptions:
 
     def __post_init__(self) -> None:
         _check_numbers(vars(self))
+        for name in ("max_epochs", "batch_size", "patience"):
+            # The dataclass is frozen for all but this; 3.0 was given for 3.
+            object.__setattr__(self, name, int(getattr(self, name)))
 
     @classmethod
     def chosen(cls, defaults: Mapping[str, Any], given: Mapping[str, Any]) -> Self:
@@ -155,7 +158,10 @@ def resolve_output_genes(
         worth = n_genes >= 2 * _AUTO_OUTPUT_GENES and n_genes * width >= _AUTO_OUTPUT_WEIGHTS
         return _AUTO_OUTPUT_GENES if on_cpu and worth and n_processes(devices) < 2 else None
     if not width:
-        raise ValueError(f"This model predicts no genes: leave out n_output_genes={asked!r}.")
+        raise ValueError(
+            f"This model predicts no genes, found n_output_genes={asked!r}. Leave it out: "
+            "`n_output_genes=None`."
+        )
     whole = isinstance(asked, (int, np.integer)) and not isinstance(asked, bool)
     if not whole or not 1 <= asked <= n_genes:
         raise ValueError(

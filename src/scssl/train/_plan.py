@@ -178,6 +178,6 @@ class SSLTrainingPlan(lightning.LightningModule):
         if not torch.isfinite(mean):
             raise FloatingPointError(
                 f"The {kind} loss is {mean.item()} in epoch {self.current_epoch}: training "
-                f"diverged. Try a smaller learning rate: model.train(lr={self.lr / 10:g})."
+                f"diverged. Try a smaller learning rate than {self.lr!r}, or `gradient_clip`."
             )
         return mean

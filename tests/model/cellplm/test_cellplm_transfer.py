@@ -132,7 +132,9 @@ def test_the_published_recipe_reads_counts_as_they_are():
         CellPLM(own, preset="cellplm", **SMALL)
         CellPLM.setup_anndata(own, target_sum=1e4)
         CellPLM(own, **SMALL)
-    with pytest.warns(ScsslWarning, match="scaled to 10000 per cell.*target_sum=None"):
+    with pytest.warns(
+        ScsslWarning, match=r"scaled to 10000 per cell.*setup_anndata\(adata, target_sum=None\)`"
+    ):
         CellPLM(own, preset="cellplm", **SMALL)
 
 

@@ -108,7 +108,7 @@ def test_batch_of_one_modality_is_completed_by_the_line_of_the_message(kind):
     mdata = make_mdata()
     if kind == "both":
         protein = mdata["prot"].obs["batch"].astype(object)
-        protein[:] = "c"
+        protein[~protein.index.isin(mdata["rna"].obs_names)] = "c"
         protein.iloc[-1] = None
         mdata["prot"].obs["batch"] = protein
     else:
@@ -117,7 +117,7 @@ def test_batch_of_one_modality_is_completed_by_the_line_of_the_message(kind):
         mdata["rna"].obs["batch"] = pd.factorize(mdata["rna"].obs["batch"])[0]
     with pytest.raises(ValueError, match=r'There is no mdata.obs\["batch"\]') as refused:
         make(mdata=mdata, setup={"batch_key": "batch"})
-    exec(str(refused.value).split("for all cells: ")[1], {"mdata": mdata})
+    exec(str(refused.value).split("`")[-2], {"mdata": mdata})
     model = trained(
         mdata=mdata,
         setup={"batch_key": "batch"},
@@ -129,6 +129,16 @@ def test_batch_of_one_modality_is_completed_by_the_line_of_the_message(kind):
     np.testing.assert_array_equal(found, expected)
     assert model.setup.categories["batch"] == sorted(set(expected))
     assert np.isfinite(model.get_latent_representation()).all()
+
+
+def test_modalities_that_contradict_each_other_are_refused():
+    mdata = make_mdata()
+    mdata["prot"].obs["batch"] = mdata["prot"].obs["batch"].astype(str) + "x"
+    with pytest.raises(ValueError, match=r'110 cells have another obs\["batch"\].*"prot".*\'rna\''):
+        make(mdata=mdata, setup={"batch_key": "batch"})
+    # What the MuData itself says of its cells goes first.
+    mdata.obs["batch"] = "one"
+    assert make(mdata=mdata, setup={"batch_key": "batch"}).setup.categories["batch"] == ["one"]
 
 
 # --- bad input ------------------------------------------------------------------------------------

@@ -373,7 +373,7 @@ def test_encoder_that_is_told_the_batch():
     with pytest.raises(ValueError, match="categories that the model was not trained with"):
         model.get_latent_representation(other)
     del other.obs["batch"]
-    with pytest.raises(KeyError, match="no column 'batch'"):
+    with pytest.raises(KeyError, match="adata.obs has no 'batch'"):
         model.get_latent_representation(other)
 
 

@@ -58,7 +58,7 @@ def test_engines(monkeypatch):
         resolve_engine("cuml")
     monkeypatch.setattr("scssl.model.pseudo_label._kmeans.find_spec", lambda name: None)
     assert resolve_engine("auto") == "sklearn"
-    with pytest.raises(ImportError, match="pip install faiss-cpu"):
+    with pytest.raises(ImportError, match='faiss-cpu. Or take `kmeans="sklearn"`'):
         resolve_engine("faiss")
     monkeypatch.setattr("scssl.model.pseudo_label._kmeans.find_spec", lambda name: sys)
     assert resolve_engine("auto") == "faiss"

@@ -79,8 +79,7 @@ class NeighborTable:
         """
         where = f'adata.obsp["{name}"]'
         how = how or (
-            f" To make it: `scssl.pp.cross_batch_neighbors(adata, batch_key=..., "
-            f'key_added="{name}")`, or any other graph of these cells.'
+            " scssl.pp.cross_batch_neighbors makes one; any other graph of these cells will do as well."
         )
         if graph is None:
             raise KeyError(f"There is no {where}.{how}")
@@ -395,8 +394,8 @@ def check_graph_cells(adata: AnnData, key: str, where: str = "adata") -> None:
     use_rep = f", use_rep={source.removeprefix('adata.obsm[').removesuffix(']')}" if given else ""
     warn(
         f"{where}.obsp[{key!r}] was made {what}: neighbours are then any cells. Make it again: "
-        f"scssl.pp.cross_batch_neighbors({where}, {params.get('batch_key', 'batch')!r}{use_rep}, "
-        f"method={params.get('method', 'bbknn')!r}, key_added={main!r})"
+        f"`scssl.pp.cross_batch_neighbors({where}, {params.get('batch_key', 'batch')!r}{use_rep}, "
+        f"method={params.get('method', 'bbknn')!r}, key_added={main!r})`."
     )
 
 

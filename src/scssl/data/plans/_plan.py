@@ -165,9 +165,9 @@ class BatchPlan(ABC):
 def _row_numbers(rows: Any) -> np.ndarray:
     rows = np.asarray(rows)
     if rows.ndim > 1 or (rows.size and rows.dtype.kind not in "iu"):
+        mask = " Of a mask: `rows = np.flatnonzero(rows)`." if rows.dtype.kind == "b" else ""
         raise TypeError(
-            f"`rows` must be row numbers, found {rows.dtype} of shape {rows.shape}. Of a mask: "
-            "np.flatnonzero(mask)."
+            f"`rows` must be row numbers, found {rows.dtype} of shape {rows.shape}.{mask}"
         )
     return np.arange(int(rows)) if rows.ndim == 0 else rows.astype(np.int64)
 

@@ -28,10 +28,9 @@ from ._setup import (
     ModalitySetup,
     as_strings,
     categories_of,
-    check_anndata,
+    check_like,
     decide_input,
     matrix_of,
-    obs_column,
     refuse_missing,
 )
 from ._setup_method import SetupArgument

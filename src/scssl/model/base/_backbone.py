@@ -14,6 +14,7 @@ from torch import Tensor
 from scssl._checks import check_choice, some
 from scssl._errors import GeneMismatchError
 from scssl.data import GeneVocabulary
+from scssl.data.genes import warn_of_names
 from scssl.module import SSLModule
 
 from ._registry import get_model_class, list_models
@@ -83,8 +84,6 @@ class Backbone:
         Training takes in what the new genes say. The same normalised values are embedded as before;
         those of counts are not quite the same, as a cell is scaled by its sum over these genes.
         """
-        if self.setup.modalities:
-            raise ValueError('Several modalities take no new genes. Pass new_genes="ignore".')
         rows = known_genes(self.genes, names, 0)
         new = self.build().state_dict() if self.weights is None else dict(self.weights)
         known = torch.from_numpy(rows >= 0)
@@ -133,12 +132,16 @@ def known_genes(theirs: GeneVocabulary, ours: Any, min_overlap: float) -> np.nda
     rows = theirs.align(ours, min_overlap=0).columns
     known = int((rows >= 0).sum())
     if known < min_overlap * len(rows):
+        leave = ""
+        if known:
+            leave = " `adata = adata[:, adata.var_names.isin(model.genes.names)].copy()`."
+            leave = f", or leave out the other genes:{leave}"
         raise GeneMismatchError(
             f"The model knows {known:,} of the {len(rows):,} genes of `adata`, fewer than "
-            f"min_overlap={min_overlap:g}. It has genes like {some(theirs.names[:3])}, `adata` like "
-            f"{some(ours[:3])}. Use the same kind of names, or leave out the other genes: "
-            "adata = adata[:, adata.var_names.isin(model.genes.names)].copy()"
+            f"min_overlap={min_overlap}. It has genes like {some(theirs.names[:3])}, `adata` like "
+            f"{some(ours[:3])}. Use the same kind of names{leave or '.'}"
         )
+    warn_of_names(theirs.names, np.asarray(ours, dtype=object), known)
     return rows
 
 

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict, replace
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 from anndata import AnnData
 
 from scssl._errors import GeneMismatchError, warn
-from scssl.data import Datasets, GeneVocabulary, SelectedRows, StackedRows, open_rows
+from scssl.data import (
+    Datasets,
+    GeneVocabulary,
+    SelectedRows,
+    StackedRows,
+    check_scale,
+    open_rows,
+)
+from scssl.data._datasets import check_datasets
 
 from ._model import SETUP, SSLModel
 from ._setup import CellReader, DataSetup, categories_of, inspect
@@ -40,6 +50,11 @@ class DatasetsMixin(SSLModel):
         if inherited.__func__ is base.__func__:
             own: Any = setup_method(base, cls._datasets_takes)
             cls.setup_datasets = own  # type: ignore[method-assign]
+
+    @classmethod
+    def _called(cls, data: Any) -> tuple[str, str]:
+        several = isinstance(data, Datasets)
+        return ("datasets", "setup_datasets") if several else super()._called(data)
 
     @classmethod
     def setup_datasets(
@@ -96,11 +111,7 @@ class DatasetsMixin(SSLModel):
         (400, 64)
         """
         given = {k: v for k, v in locals().items() if k not in ("cls", "datasets", "kwargs")}
-        if not isinstance(datasets, Datasets):
-            raise TypeError(
-                f"`datasets` must be scssl.data.Datasets, found {type(datasets).__name__}. Make them: "
-                'scssl.data.Datasets({"one": adata, "two": other})'
-            )
+        check_datasets(datasets)
         given = cls._checked_setup(datasets, given | kwargs)
         _check_genes(datasets)
         handle = datasets.handle
@@ -110,10 +121,20 @@ class DatasetsMixin(SSLModel):
             kinds.setdefault(decision.kind, []).append(name)
         if len(kinds) > 1:
             found = "; ".join(f"{kind}: {', '.join(names[:3])}" for kind, names in kinds.items())
-            raise ValueError(
-                f"Values are not of the same kind in all data sets ({found}). Use the counts of all, for "
-                'instance layer="counts", or say what they are: input="lognorm".'
+            layers = set.intersection(
+                *(set(adata.layers) - {layer} for _, adata in datasets.items())
             )
+            use = f", such as `layer={min(layers)!r}`" if layers else ""
+            raise ValueError(
+                f"Values are not of the same kind in all data sets ({found}). Take what is of one kind{use}."
+            )
+        scales = {name: decision.scale for name, (_, _, decision) in found_in.items()}
+        first = next((one for one in scales.values() if one.certain), next(iter(scales.values())))
+        for name, (matrix, _, decision) in found_in.items():
+            whose = "Other data sets hold"
+            where = DataSetup(layer, "", 0).where
+            one = replace(decision.scale, level=0.0)
+            _named(name, partial(check_scale, where=where, whose=whose), one, first, matrix)
         categories = {_DATASET: [name for name, _ in datasets.items()]}
         if labels_key is not None:
             categories[labels_key] = categories_of(handle, labels_key, labels=True)
@@ -126,6 +147,7 @@ class DatasetsMixin(SSLModel):
             categories=categories,
             sample_key=given.get("sample_key"),
             spatial_key=given.get("spatial_key"),
+            scale=asdict(first),
         )
         reader = _stacked(datasets, setup, datasets.genes, found_in, 0.0)
         recorded = cls._also_recorded(datasets, setup, given)
@@ -182,7 +204,7 @@ def _check_genes(datasets: Datasets) -> None:
         found = (
             f"Data set {name!r} has {n:,} of the {n_genes:,} genes to learn from; the others are zero in "
             "its cells. If its genes have names of another kind or species, rename them: "
-            "scssl.pp.match_genes(adata, datasets.genes) says what fits, scssl.pp.map_orthologs brings "
+            "scssl.pp.match_genes says what fits, scssl.pp.map_orthologs brings "
             "species together. Then make the Datasets anew, or leave it out."
         )
         if not n:
@@ -203,8 +225,9 @@ def read_datasets(
     datasets: Datasets, setup: DataSetup, *, genes: GeneVocabulary, min_overlap: float = 0.0
 ) -> CellReader:
     """Check data sets against a setup and open them as one."""
+    check = partial(inspect, by_model=True, expected=setup.expected)
     found = {
-        name: _named(name, inspect, adata, setup.layer, setup.input_kind)
+        name: _named(name, check, adata, setup.layer, setup.input_kind)
         for name, adata in datasets.items()
     }
     return _stacked(datasets, setup, genes, found, min_overlap)
@@ -220,7 +243,7 @@ def _stacked(
     """Data sets as one, from the matrix and the statistics that :func:`inspect` gave of each."""
     sources = []
     for name, adata in datasets.items():
-        alignment = genes.align(adata.var_names, min_overlap=min_overlap)
+        alignment = genes.align(adata.var_names, min_overlap=min_overlap, var=adata.var)
         source = open_rows(found[name][0], where=setup.where)
         sources.append(SelectedRows(source, None, None if alignment.is_identity else alignment))
     stats = [one[1] for one in found.values()]

@@ -8,9 +8,10 @@ import tempfile
 import time
 import warnings
 from abc import abstractmethod
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
+from inspect import signature
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 from uuid import uuid4
@@ -20,7 +21,6 @@ import pandas as pd
 import torch
 from anndata import AnnData
 from scvi import REGISTRY_KEYS
-from scvi.data import AnnDataManager
 from scvi.data._constants import _SCVI_UUID_KEY
 from scvi.data.fields import (
     CategoricalJointObsField,
@@ -30,8 +30,19 @@ from scvi.data.fields import (
 )
 from scvi.model.base import BaseModelClass
 
-from scssl._checks import check_destination, check_number, check_whole, no_argument
-from scssl._errors import BundleError, warn
+from scssl._checks import (
+    BATCHES,
+    LABELLED,
+    check_adata,
+    check_destination,
+    check_number,
+    check_whole,
+    get_column,
+    likely_column,
+    likely_coordinates,
+    no_argument,
+)
+from scssl._errors import MALFORMED, BundleError, warn
 from scssl._io import as_path
 from scssl._random import RNG, as_seed, derive_seed
 from scssl._settings import settings
@@ -57,30 +68,54 @@ from scssl.train import (
     fit,
     history_frames,
     history_lists,
+    pass_on,
     resolve_output_genes,
 )
 
 from ._arguments import EXPLAINED, Face, NotOffered, explained, known_arguments, offered
 from ._backbone import Backbone, copied
-from ._folder import SOURCE, card_facts, encoder_digest, versions, with_genes, without_genes
+from ._folder import (
+    SOURCE,
+    build_fitting,
+    card_facts,
+    encoder_digest,
+    versions,
+    with_genes,
+    without_genes,
+)
+from ._managers import WeakManager, forget_with
 from ._registry import get_model_class, list_models
 from ._setup import (
     CellReader,
     DataSetup,
-    check_anndata,
     check_unchanged,
     fingerprint,
     inspect,
     make_setup,
-    obs_column,
 )
 from ._setup_method import SetupArgument, setup_method
+from ._undo import SPLIT, undone_on_error
 
 _LOGGER = logging.getLogger("scssl")
 SETUP = "scssl_setup"
-_SPLIT = "scssl_split"
 # What scvi-tools passes on when it sets up data like others.
 _OF_SCVI = ("source_registry", "extend_categories", "allow_missing_labels")
+
+
+class _Categories(CategoricalObsField):
+    """A field of scvi-tools for a column with values of several types, which cannot be sorted."""
+
+    def get_summary_stats(self, state_registry: dict[str, Any]) -> dict[str, int]:
+        """How many categories there are."""
+        return {self.count_stat_key: len(state_registry[self.CATEGORICAL_MAPPING_KEY])}
+
+
+_LIKELY: dict[str, Callable[[Any], str | None]] = {
+    "batch_key": lambda data: likely_column(data.obs, *BATCHES),
+    "labels_key": lambda data: likely_column(data.obs, *LABELLED),
+    "spatial_key": likely_coordinates,
+    "layer": lambda data: next((name for name in getattr(data, "layers", ()) if name), None),
+}
 
 
 class SSLModel(BaseModelClass, metaclass=Face):
@@ -192,20 +227,23 @@ class SSLModel(BaseModelClass, metaclass=Face):
             known = known_arguments(cls, "setup_anndata", {})
             name = unknown[0]
             raise TypeError(no_argument("setup_anndata()", name, kwargs[name], known))
-        check_anndata(adata)
+        check_adata(adata, matrix=True)
         given = cls._checked_setup(adata, given | kwargs)
         setup, stats = make_setup(adata, given)
         recorded = cls._also_recorded(adata, setup, given)
         found = fingerprint(adata, stats) | recorded.pop("fingerprint", {})
         fields: list[Any] = [
             LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=False, correct_data_format=False),
-            CategoricalObsField(REGISTRY_KEYS.BATCH_KEY, setup.batch_key),
+            _Categories(REGISTRY_KEYS.BATCH_KEY, setup.batch_key),
             CategoricalJointObsField(REGISTRY_KEYS.CAT_COVS_KEY, list(setup.categorical_keys)),
             NumericalJointObsField(REGISTRY_KEYS.CONT_COVS_KEY, list(setup.continuous_keys)),
         ]
-        if labels_key is None or not adata.obs[labels_key].isna().any():
+        if labels_key is None or not get_column(adata, labels_key).isna().any():
             # Labels may be missing for some cells, which scvi-tools' field does not allow.
-            fields.insert(2, CategoricalObsField(REGISTRY_KEYS.LABELS_KEY, labels_key))
+            fields.insert(2, _Categories(REGISTRY_KEYS.LABELS_KEY, labels_key))
+        if not isinstance(adata.obs, pd.DataFrame):
+            # Nothing can be written to columns that are read lazily.
+            del fields[1:]
         manager = cls._manager(fields, adata=adata, **given)
         with warnings.catch_warnings():
             # Of small categories: nothing is estimated per category here.
@@ -215,12 +253,12 @@ class SSLModel(BaseModelClass, metaclass=Face):
         cls.register_manager(manager)
 
     @classmethod
-    def _manager(cls, fields: Sequence[Any] = (), **arguments: Any) -> AnnDataManager:
+    def _manager(cls, fields: Sequence[Any] = (), **arguments: Any) -> WeakManager:
         """What scvi-tools keeps of data; `arguments` of the setup method, data among them by name."""
-        return AnnDataManager(list(fields), cls._get_setup_method_args(cls=cls, **arguments))
+        return WeakManager(list(fields), cls._get_setup_method_args(cls=cls, **arguments))
 
     @classmethod
-    def _register_features(cls, manager: AnnDataManager, data: Any, names: Any) -> None:
+    def _register_features(cls, manager: WeakManager, data: Any, names: Any) -> None:
         """Register data that have no one matrix, for which scvi-tools has no field."""
         manager.register_fields(data)
         manager.registry["field_registries"][REGISTRY_KEYS.X_KEY] = {
@@ -237,7 +275,12 @@ class SSLModel(BaseModelClass, metaclass=Face):
                 raise ValueError(f"{cls.__name__} {why}, found {name}={keys!r}. Leave it out.")
         for name in ("categorical_covariate_keys", "continuous_covariate_keys"):
             if isinstance(keys := given.get(name), str):
-                raise TypeError(f"Covariate keys are a list of columns. Pass [{keys!r}].")
+                raise TypeError(f'`{name}` are a list of columns. Pass `{name}=["{keys}"]`.')
+            if keys is not None:
+                # One that was given twice is told once.
+                given = {**given, name: list(dict.fromkeys(keys))}
+        if isinstance(given.get("spatial_key"), (list, tuple)):
+            given = {**given, "spatial_key": tuple(given["spatial_key"])}
         # Counts without a common scale are for models alone that say what they are to them.
         scaled = "target_sum" not in cls._setup_takes
         scale = check_number("target_sum", given["target_sum"], "(0, inf)", none=not scaled)
@@ -251,7 +294,7 @@ class SSLModel(BaseModelClass, metaclass=Face):
         return {}
 
     @classmethod
-    def register_manager(cls, adata_manager: AnnDataManager) -> None:
+    def register_manager(cls, adata_manager: WeakManager) -> None:
         """Remember what was set up; data that are a copy of others get an identity of their own.
 
         A copy has the identifier of the original in `uns`, under which scvi-tools would take one for the
@@ -265,9 +308,14 @@ class SSLModel(BaseModelClass, metaclass=Face):
         adata, known = adata_manager.adata, adata_manager.adata_uuid
         stores = [get_model_class(name)._setup_adata_manager_store for name in list_models()]
         taken = (store[known].adata for store in stores if known in store)
-        if any(other is not adata for other in taken):
+        if any(other is not adata and other is not None for other in taken):
             adata_manager.registry[_SCVI_UUID_KEY] = adata.uns[_SCVI_UUID_KEY] = str(uuid4())
         super().register_manager(adata_manager)
+        forget_with(adata, cls._setup_adata_manager_store, adata_manager.adata_uuid)
+
+    def _register_manager_for_instance(self, adata_manager: WeakManager) -> None:
+        super()._register_manager_for_instance(adata_manager)
+        forget_with(self, self._per_instance_manager_store, self.id)
 
     @classmethod
     def _get_most_recent_anndata_manager(cls, adata: Any, required: bool = False) -> Any:
@@ -279,7 +327,7 @@ class SSLModel(BaseModelClass, metaclass=Face):
             managers = (
                 (name, manager)
                 for name in list_models()
-                for manager in get_model_class(name)._setup_adata_manager_store.values()
+                for manager in list(get_model_class(name)._setup_adata_manager_store.values())
             )
             others = [name for name, manager in managers if manager.adata is adata]
             if others:
@@ -287,8 +335,34 @@ class SSLModel(BaseModelClass, metaclass=Face):
             elif "_scvi_uuid" in adata.uns:
                 found = "a copy of data that were set up, or from another session"
             raise ValueError(
-                f"`{what}` is {found}. Set it up: scssl.model.{cls.__name__}.{how}({what})"
+                f"`{what}` is {found}. Set it up: {cls._setup_line(adata)}."
             ) from error
+
+    @classmethod
+    def _setup_line(cls, data: Any, given: Mapping[str, Any] | None = None, **changes: Any) -> str:
+        """The call that sets data up, as they were `given` but for the `changes`; for messages."""
+        what, how = cls._called(data)
+        usual = signature(getattr(cls, how)).parameters
+        typed = {**cls._setup_needs(data), **(given or {}), **changes}
+        arguments = [f"{k}={v!r}" for k, v in typed.items() if k in usual and v != usual[k].default]
+        return f"`scssl.model.{cls.__name__}.{how}({', '.join([what, *arguments])})`"
+
+    def _setup_again(self, name: str | None = None, **changes: Any) -> str:
+        """The call that sets the model's own data up with these arguments instead; for messages.
+
+        Argument `name` is given what it is likely to be; where nothing is, it is only named.
+        """
+        data: Any = getattr(self, "_datasets", None) or self._adata
+        if name is not None:
+            changes[name] = None if self._adata is None else _LIKELY[name](self._adata)
+            if changes[name] is None:
+                return f"`{name}` of {self._called(data)[1]}"
+        return self._setup_line(data, self.registry_["setup_args"], **changes)
+
+    @classmethod
+    def _setup_needs(cls, data: Any) -> dict[str, Any]:
+        """What a setup cannot do without, as it is likely for these data."""
+        return {}
 
     @classmethod
     def _called(cls, data: Any) -> tuple[str, str]:
@@ -346,6 +420,10 @@ class SSLModel(BaseModelClass, metaclass=Face):
 
     def _start_module(self, rng: RNG, **live: Any) -> None:
         """Build the module, with new weights; `live` are arguments that are saved in another form."""
+        if self._adata is not None:
+            for key, (mean, spread) in self.setup.continuous_scale.items():
+                told = "%r is standardised for the model: mean %.4g, standard deviation %.4g."
+                _LOGGER.info(told, key, mean, spread)
         arguments = {**self._arguments, **live}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(as_seed(rng), "weights"))
@@ -417,7 +495,9 @@ class SSLModel(BaseModelClass, metaclass=Face):
 
     def _warn_if_untrained(self) -> None:
         if not self._has_learnt:
-            warn("The model is not trained: embeddings are random projections. Call model.train().")
+            warn(
+                "The model is not trained: embeddings are random projections. Call `model.train()`."
+            )
 
     @property
     def n_latent(self) -> int:
@@ -458,6 +538,14 @@ class SSLModel(BaseModelClass, metaclass=Face):
         finally:
             # A callback may embed cells in training.
             self.module.train(trains)
+        lost = ~np.isfinite(out if width is None else out.sum(axis=1, dtype=np.float64))
+        if lost.any():
+            largest = max(float(p.abs().max()) for p in self.module.parameters() if p.numel())
+            raise ValueError(
+                f"The model makes no finite numbers of {int(lost.sum()):,} of {len(out):,} cells, the first "
+                f"is {str(data.adata.obs_names[rows[lost.argmax()]])!r}. Its weights go up to {largest:.2g}, so "
+                "it was damaged or its training diverged: load another copy, or train a new model."
+            )
         if data.context is not None:
             out = out[back]
         if n_empty and data.alignment is not None:
@@ -483,11 +571,18 @@ class SSLModel(BaseModelClass, metaclass=Face):
         """Check a data set against the model and open it."""
         own = adata is None or adata is self._adata
         adata = self._or_own(adata)
-        check_anndata(adata)
+        check_adata(adata, matrix=True)
         if own:
             self._check_unchanged({"cells": adata.n_obs, "genes": adata.n_vars})
-        alignment = self.genes.align(adata.var_names, min_overlap=min_overlap)
-        matrix, stats, _ = inspect(adata, self.setup.layer, self.setup.input_kind, by_model=True)
+        alignment = self.genes.align(adata.var_names, min_overlap=min_overlap, var=adata.var)
+        matrix, stats, _ = inspect(
+            adata,
+            self.setup.layer,
+            self.setup.input_kind,
+            by_model=True,
+            expected=self.setup.expected,
+            used=alignment.columns >= 0,
+        )
         reader = CellReader(self.setup, adata, matrix, None if alignment.is_identity else alignment)
         reader.fingerprint = fingerprint(adata, stats)
         self._also_read(reader, adata)
@@ -526,7 +621,7 @@ class SSLModel(BaseModelClass, metaclass=Face):
         data = self._read(adata)
         self._check_columns(data)
         if self.setup.labels_key is not None:
-            obs_column(data.adata, self.setup.labels_key)
+            get_column(data.adata, self.setup.labels_key)
         self._adata = adata
         self.registry_[SETUP]["fingerprint"] = data.fingerprint
 
@@ -597,8 +692,9 @@ class SSLModel(BaseModelClass, metaclass=Face):
         """Train on the cells of the model's AnnData.
 
         Ends with the weights of the epoch with the lowest validation loss. Ctrl-C ends training
-        after the current step and keeps the best weights so far; pressed twice, it stops at once.
-        Called again, it goes on from the present weights with a new optimiser. The split is written
+        after the current step and keeps the best weights so far; pressed twice, it stops at once, keeps
+        them too, and is raised. So is SIGTERM, after the current step: as ``SystemExit``, or what a
+        handler of your own makes of it. After an error the model is what it was before. Called again, it goes on from the present weights with a new optimiser. The split is written
         to ``adata.uns["scssl_split"]``.
 
         Parameters
@@ -659,17 +755,22 @@ class SSLModel(BaseModelClass, metaclass=Face):
             If the loss stops being finite.
         """
         arguments = check_arguments({k: v for k, v in locals().items() if k != "self"})
-        check_destination(self._or_own(None), _SPLIT)
-        with closing(self._rounds(arguments)) as rounds:
+        check_destination(self._or_own(None), SPLIT)
+        left = 0
+        with undone_on_error(self), closing(self._rounds(arguments)) as rounds:
             for of_round in rounds:
-                self._train_once({**arguments, **of_round})
+                left = self._train_once({**arguments, **of_round})
+        if self.training_["stopped_by"] == "interrupt":
+            self._warn_of_interrupt(resume_from if checkpoint_dir is None else checkpoint_dir)
+        if left:
+            pass_on(left)
 
     def _rounds(self, arguments: Mapping[str, Any]) -> Generator[dict[str, Any]]:
         """Arguments of :meth:`train` that are different in each round, of which most models have one."""
         yield {}
 
-    def _train_once(self, arguments: Mapping[str, Any]) -> None:
-        """One round of training; arguments of :meth:`train`."""
+    def _train_once(self, arguments: Mapping[str, Any]) -> int:
+        """One round of training; arguments of :meth:`train`. The signal that is left to pass on, or 0."""
         data = self._training_data()
         cells = self._training_cells(data)
         if len(cells) < 3:
@@ -684,7 +785,7 @@ class SSLModel(BaseModelClass, metaclass=Face):
             )
         check_distributed(devices, arguments["strategy"], arguments["n_output_genes"], rng)
         key = self.setup.labels_key
-        labels = None if key is None else obs_column(data.adata, key).iloc[cells]
+        labels = None if key is None else get_column(data.adata, key).iloc[cells]
         train_size = arguments["train_size"]
         if train_size is None:
             train_size = self._default_train_size(labels)
@@ -751,7 +852,7 @@ class SSLModel(BaseModelClass, metaclass=Face):
         self.history_ = append_history(self.history_, result.n_epochs_before, result.history)
         self.is_trained_ = True
         self.train_indices_, self.validation_indices_ = rows, held_out
-        data.adata.uns[_SPLIT] = {
+        data.adata.uns[SPLIT] = {
             "train": rows,
             "validation": held_out,
             "train_size": train_size,
@@ -769,14 +870,16 @@ class SSLModel(BaseModelClass, metaclass=Face):
             "stopped_by": result.stopped_by,
             "seconds": round(time.perf_counter() - started, 1),
         }
-        if result.stopped_by == "interrupt":
-            done = self.training_["epochs"]
-            weights = "those that it had then"
-            if len(held_out) and done and self.module.loss_ranks_epochs:
-                weights = f"those of epoch {self.training_['best_epoch']}"
-            _LOGGER.warning(
-                "Training was interrupted after %d full epochs; the weights are %s.", done, weights
-            )
+        return result.signal
+
+    def _warn_of_interrupt(self, checkpoints: str | Path | None) -> None:
+        done, weights = self.training_["epochs"], "those that it had then"
+        if len(self.validation_indices_) and done and self.module.loss_ranks_epochs:
+            weights = f"those of epoch {self.training_['best_epoch']}"
+        text = f"Training was interrupted after {done} full epochs; the weights are {weights}."
+        if checkpoints is not None and done:
+            text += f' To go on with the run: `resume_from="{checkpoints}"`'
+        warn(text)
 
     def _n_epochs(self) -> int:
         return len(next(iter(self.history_.values()))) if self.history_ else 0
@@ -870,7 +973,7 @@ class SSLModel(BaseModelClass, metaclass=Face):
         True
         """
         if save_anndata and self.adata is None:
-            raise ValueError("The model has no AnnData to save. Pass save_anndata=False.")
+            raise ValueError("The model has no AnnData to save. Pass `save_anndata=False`.")
         config = {
             "class": type(self).__name__,
             "arguments": self._saved_config(),
@@ -888,9 +991,8 @@ class SSLModel(BaseModelClass, metaclass=Face):
             config=config,
             genes=self.genes.to_dict(),
             overwrite=overwrite,
+            write_others=self._write_data if save_anndata else None,
         )
-        if save_anndata:
-            self._write_data(as_path(dir_path))
 
     def _write_data(self, folder: Path) -> None:
         self._adata.write_h5ad(folder / "adata.h5ad")
@@ -934,29 +1036,25 @@ class SSLModel(BaseModelClass, metaclass=Face):
         if not issubclass(model_class, cls):
             raise BundleError(
                 f"{dir_path} holds a {name}, not a {cls.__name__}. Load it with "
-                f'scssl.model.{name}.load("{dir_path}")'
+                f"`scssl.model.{name}.load({str(dir_path)!r})`."
             )
         try:
             genes = GeneVocabulary.from_dict(bundle.genes)
-            if config["input"] not in ("counts", "lognorm"):
-                raise ValueError(f"unknown input {config['input']!r}")
-            if not all(t.isfinite().all() for t in bundle.tensors.values()):
-                raise ValueError("there are weights that are not finite")
-            model = model_class._from_config(
-                with_genes(config["registry"], genes), config["arguments"]
+            registry, arguments = with_genes(config["registry"], genes), config["arguments"]
+            model = build_fitting(
+                lambda: model_class._from_config(registry, arguments), bundle.tensors
             )
             model.genes = genes
-            absent = model.module.state_dict().keys() - bundle.tensors.keys()
-            if absent:
-                # PyTorch lets the counters of batch normalisation be absent.
-                raise ValueError(f"there is no {min(absent)}")
             model.module.load_state_dict(bundle.tensors, strict=True)
             model.is_trained_ = bool(config["trained"])
             model.training_ = dict(config["training"])
             model.history_ = history_frames(config["history"])
-        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            # It reads what training left.
+            repr(model)
+        except MALFORMED as error:
+            what = f"{type(error).__name__}: {error}"
             raise BundleError(
-                f"{dir_path} does not fit the model it says it holds ({name}): {error}"
+                f"{dir_path} does not fit the model it says it holds ({name}): {what}"
             ) from error
         model.module.to(device).eval()
         if adata is not None:
@@ -1119,12 +1217,12 @@ class SSLModel(BaseModelClass, metaclass=Face):
         >>> model.push_to_hub("owner/name", card={"license": "cc-by-4.0"})  # doctest: +SKIP
         """
         if not self.is_trained_:
-            raise ValueError("The model is not trained, so not published. Call model.train().")
+            raise ValueError("The model is not trained, so not published. Train it first.")
         text = self.make_card(repo_id, card)
         if not has_tag(text):
             warn(
                 "The card has no `library_name: scssl` in its metadata, so "
-                "scssl.hub.list_models() will not find the model. model.make_card() shows how."
+                "scssl.hub.list_models will not find the model. Its make_card shows how."
             )
         with tempfile.TemporaryDirectory(prefix="scssl-") as folder:
             self.save(Path(folder) / "model")

@@ -66,9 +66,7 @@ def setup_method(
         try:
             bound = signature.bind(cls, *args, **kwargs)
         except TypeError as error:
-            hint = (
-                f"`{first.name}` and `layer` can come by position, all else by name: labels_key=..."
-            )
+            hint = f"`{first.name}` and `layer` can come by position, all else by name"
             raise TypeError(f"{base.__name__}(): {error}; {hint}") from None
         bound.apply_defaults()
         del bound.arguments["cls"]

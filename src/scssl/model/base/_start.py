@@ -10,7 +10,7 @@ import torch
 from anndata import AnnData
 from torch import nn
 
-from scssl._checks import some
+from scssl._checks import check_adata, some
 from scssl._errors import warn
 from scssl.data import Datasets
 from scssl.module import SSLModule
@@ -19,7 +19,7 @@ from scssl.nn import Dropout, GeneEncoder
 from ._arguments import explained
 from ._backbone import Backbone, known_genes
 from ._model import SSLModel
-from ._setup import check_anndata
+from ._setup import check_like
 
 _LOGGER = logging.getLogger("scssl")
 # What a new model takes over from the arguments of the other one.
@@ -46,7 +46,7 @@ def backbone_of(model: Any, of: type | None = None) -> Backbone:
         raise TypeError(f"The weights are those of a {found}, not of a {of.__name__}.")
     if not backbone.pretrained:
         warn(
-            "The model to start from is not trained: this is training from scratch. Call model.train() first."
+            "The model to start from is not trained: this is training from scratch. Call `model.train()` first."
         )
     return backbone
 
@@ -105,12 +105,12 @@ class StartsFromEncoder:
             what = "is told covariates" if there.encodes_covariates else "has other layers"
             raise ValueError(
                 f"The encoder of the {source.model_class} {what}, so a {cls.__name__} cannot start from it. "
-                f"Go on with the model itself: scssl.model.{source.model_class}.from_ssl_model(model, adata)"
+                f"Go on with the model itself: `scssl.model.{source.model_class}.from_ssl_model(model, adata)`."
             )
         shape = {name: source.arguments.get(name, False) for name in _ARCHITECTURE}
         several = isinstance(adata, Datasets)
         if not several:
-            check_anndata(adata)
+            check_adata(adata, matrix=True)
         data: Any = adata
         # Before the matrix is read: what is wrong with the genes is wrong with all the rest.
         known_genes(source.genes, data.genes.names if several else data.var_names, min_overlap)
@@ -123,6 +123,7 @@ class StartsFromEncoder:
         else:
             maker.setup_anndata(adata, batch_key=batch_key, **keys)
         new = maker(adata, **{**shape, **kwargs})
+        check_like(adata, new.setup, source.setup)
         theirs, ours = _layers(there), _layers(new.module)
         if [*map(_shape, theirs)] != [*map(_shape, ours)]:
             differs = [k for k, v in shape.items() if k in kwargs and kwargs[k] != v]

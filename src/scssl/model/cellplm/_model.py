@@ -13,7 +13,7 @@ import torch
 from anndata import AnnData
 from torch import Tensor
 
-from scssl._checks import some
+from scssl._checks import check_adata, get_column, some
 from scssl._errors import warn
 from scssl._random import RNG
 from scssl.data import Datasets, GeneVocabulary
@@ -26,8 +26,8 @@ from scssl.model.base import (
     SetupArgument,
     as_strings,
     backbone_of,
-    check_anndata,
     check_label_column,
+    check_like,
     check_unused,
     foreign,
     from_foreign,
@@ -47,7 +47,7 @@ from ._options import CARRIED, CellPLMOptions, Objective
 from ._transfer import take_over
 
 _LOGGER = logging.getLogger("scssl")
-_CHECKPOINT = '"ckpt/20231027_85M", or prefix="20231027_85M"'
+_CHECKPOINT = '"ckpt/20231027_85M", or the `prefix` "20231027_85M"'
 # How :cite:p:`Wen2024` pretrained.
 _PUBLISHED_TRAINING: dict[str, Any] = {
     "max_epochs": 200,
@@ -103,6 +103,8 @@ class CellPLM(DatasetsMixin):
         ``"flow"``: at linear cost :cite:p:`Wu2022`; ``"softmax"``: at quadratic cost, for small samples.
     dropout
         Share of units dropped in training, 0 by default; 0.2 in :cite:p:`Wen2024`.
+    decoder_hidden
+        Width of the first layer of the decoder, to which covariates are added; `n_hidden` by default.
     decoder_width
         Width of the layer before the genes; by default `n_hidden`, at most 128 as in :cite:p:`Wen2024`.
     loss
@@ -180,8 +182,9 @@ class CellPLM(DatasetsMixin):
             str | None,
         ),
         "spatial_key": SetupArgument(
-            "Entry of ``obsm`` with the place of each cell; cells of data sets without it have none.",
-            str | None,
+            "Entry of ``obsm`` with the place of each cell, or two columns of ``obs``, x and y; cells of "
+            "data sets without it have none.",
+            str | Sequence[str] | None,
         ),
         "target_sum": _TARGET_SUM,
     }
@@ -200,9 +203,9 @@ class CellPLM(DatasetsMixin):
         if chosen.preset is not None and adata is not None and self.setup.target_sum is not None:
             warn(
                 f"Published is log1p of unscaled counts, these are scaled to {self.setup.target_sum:g} per cell. "
-                "To do as published: setup_anndata(adata, target_sum=None)"
+                f"To do as published: {self._setup_again(target_sum=None)}."
             )
-        chosen.settle(self.setup)
+        chosen.settle(self.setup, self._setup_again)
         self._arguments = chosen.to_dict()
         self._start_module(rng)
         self._model_summary_string = (
@@ -354,7 +357,7 @@ class CellPLM(DatasetsMixin):
             If the model does not know a gene.
         """
         if not self.is_trained_:
-            raise ValueError("The model is not trained to impute. Call model.train().")
+            raise ValueError("The model is not trained to impute. Call `model.train()`.")
         if self._options.decoder and self._options.objective != "reconstruction":
             raise ValueError(
                 f"The model was trained with objective={self._options.objective!r}, which leaves the decoder as "
@@ -396,7 +399,7 @@ class CellPLM(DatasetsMixin):
         if lacking:
             warn(
                 f"{lacking:,} of the genes were not measured in all of these cells: the decoder never saw them "
-                f"with this batch. Name one in which they were: as_batch=..., one of {some(self.setup.categories[key])}."
+                f"with this batch. Name one in which they were as `as_batch`, one of {some(self.setup.categories[key])}."
             )
 
     def _tell_batch(self, data: CellReader, as_batch: str | None) -> None:
@@ -420,7 +423,7 @@ class CellPLM(DatasetsMixin):
         *,
         objective: Objective = "reconstruction",
         sample_key: str | None = None,
-        spatial_key: str | None = None,
+        spatial_key: str | Sequence[str] | None = None,
         batch_key: str | None = None,
         labels_key: str | None = None,
         categorical_covariate_keys: Sequence[str] | None = None,
@@ -484,7 +487,7 @@ class CellPLM(DatasetsMixin):
         if isinstance(adata, Datasets):
             names = adata.genes.names
         else:
-            check_anndata(adata)
+            check_adata(adata, matrix=True)
             names = adata.var_names
         # Before the matrix is read: what is wrong with the genes is wrong with all the rest.
         known_genes(source.genes, names, min_overlap)
@@ -510,7 +513,7 @@ class CellPLM(DatasetsMixin):
             cls.setup_datasets(adata, **keys)
         else:
             cls.setup_anndata(adata, **keys, **told)
-        arguments = {name: source.arguments[name] for name in CARRIED}
+        arguments = {k: source.arguments[k] for k in CARRIED if k in source.arguments}
         if objective != "reconstruction":
             # What weighs little beside the reconstruction of all genes would be most of the loss beside that
             # of labels.
@@ -520,6 +523,7 @@ class CellPLM(DatasetsMixin):
             if arguments["context"] == "tiles":
                 arguments["context"] = "sample"
         new = cls(adata, **{**arguments, "objective": objective, **kwargs})
+        check_like(adata, new.setup, source.setup)
         take_over(new.module, new.genes, source, min_overlap)
         return new
 
@@ -532,7 +536,7 @@ class CellPLM(DatasetsMixin):
         variant: Literal["auto", "gmvae", "vae", "ae"] = "auto",
         symbols: str | Path | pd.DataFrame | None = None,
         sample_key: str | None = None,
-        spatial_key: str | None = None,
+        spatial_key: str | Sequence[str] | None = None,
         layer: str | None = None,
         sha256: str | None = None,
         revision: str | None = None,
@@ -625,7 +629,7 @@ class CellPLM(DatasetsMixin):
 
 def _known_codes(adata: AnnData, setup: DataSetup, key: str) -> np.ndarray:
     """Codes of a column, -1 for categories that the model does not know and where there is none."""
-    values = adata.obs[key]
+    values = get_column(adata, key)
     codes = np.full(len(values), -1, dtype=np.int64)
     # Missing values make floats of whole numbers, and would hide that these are whole.
     there = values.notna().to_numpy()
@@ -635,10 +639,10 @@ def _known_codes(adata: AnnData, setup: DataSetup, key: str) -> np.ndarray:
 
 def _warn_of_batches(adata: AnnData, batch_key: str | None) -> None:
     """Warn of tissues that are taken as one."""
-    n_batches = 0 if batch_key is None else adata.obs[batch_key].nunique()
+    n_batches = 0 if batch_key is None else get_column(adata, batch_key).nunique()
     if n_batches > 1:
         warn(
             f'The cells have coordinates and {n_batches} batches of adata.obs["{batch_key}"], but no '
             "samples: all are taken as one tissue, in one frame of coordinates. If batches are slices: "
-            f'sample_key="{batch_key}". If they are one tissue: make a column that says so, and name it.'
+            f'`sample_key="{batch_key}"`. If they are one tissue: make a column that says so, and name it.'
         )

@@ -98,7 +98,7 @@ class CellPLMModule(SSLModule):
         self.variational = Variational(options.latent, n_hidden, n_latent, options.n_clusters)
         self.decoder = CellDecoder(
             n_latent,
-            n_hidden,
+            options.decoder_hidden or n_hidden,
             options.decoder_width,
             dropout=options.dropout,
             n_categories=self.n_categories,
@@ -128,7 +128,7 @@ class CellPLMModule(SSLModule):
         if not self.options.decoder:
             raise ValueError(
                 "This model has no decoder, so it cannot be trained to predict hidden genes. Fine-tune "
-                "it: scssl.model.CellTypeClassifier.from_ssl_model(model, adata, labels_key=...)"
+                "it, with scssl.model.CellTypeClassifier.from_ssl_model."
             )
         if fresh and not self.is_warm:
             # Cells are alike before what they have in common is taken away, and the norm that follows would

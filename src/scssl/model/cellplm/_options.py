@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, Self
 
@@ -31,6 +31,7 @@ class CellPLMOptions(Options):
     n_clusters: int = 16
     attention: Attention = "flow"
     dropout: Rate = option(0.0, 0.2, free=True)
+    decoder_hidden: int = option(None)
     decoder_width: int = option(None)
     loss: Literal["auto", "nb", "zinb", "mse"] = "auto"
     objective: Objective = option("reconstruction", carried=False)
@@ -58,12 +59,22 @@ class CellPLMOptions(Options):
             raise ValueError(
                 f"`n_hidden` must be a multiple of {N_GROUPS} and of n_heads={self.n_heads}, found {self.n_hidden}."
             )
+        if (self.decoder_hidden or N_GROUPS) % N_GROUPS:
+            raise ValueError(
+                f"`decoder_hidden` must be a multiple of {N_GROUPS}, found {self.decoder_hidden}."
+            )
         if self.objective == "kl" and self.latent == "ae":
-            raise ValueError('objective="kl" needs a divergence: latent="vae" or "gmvae".')
+            raise ValueError(
+                'objective="kl" needs a divergence. Take `latent="vae"` or `latent="gmvae"`.'
+            )
         if self.objective == "kl" and not self.kl_weight:
             raise ValueError('objective="kl" learns nothing else: pass a `kl_weight` above 0.')
         # They refuse what they cannot be made of.
         self.cell_mask(), self.contexts()
+
+    def to_dict(self) -> dict[str, Any]:
+        # Models that were saved before have no such width, and are saved as they were.
+        return {k: v for k, v in super().to_dict().items() if (k, v) != ("decoder_hidden", None)}
 
     @classmethod
     def chosen(cls, given: Mapping[str, Any]) -> Self:
@@ -73,8 +84,11 @@ class CellPLMOptions(Options):
             given = {**given, **{k: v for k, v in once.items() if given.get(k) is None}}
         return super().chosen(given)
 
-    def settle(self, setup: DataSetup) -> None:
-        """Decide what follows from the data; refuse what does not go with them."""
+    def settle(self, setup: DataSetup, again: Callable[[str], str]) -> None:
+        """Decide what follows from the data; refuse what does not go with them.
+
+        `again` gives the line that sets the data up with another argument.
+        """
         if self.loss == "auto":
             self.loss = "nb" if setup.input_kind == "counts" else "mse"
         if self.position == "auto":
@@ -89,12 +103,12 @@ class CellPLMOptions(Options):
             if asked and setup.spatial_key is None:
                 raise ValueError(
                     f"{what}, but no coordinates were set up. Say where they are: "
-                    'setup_anndata(adata, spatial_key="spatial")'
+                    f"{again('spatial_key')}."
                 )
         if self.supervised and setup.labels_key is None:
             raise ValueError(
                 f"objective={self.objective!r} learns from labels, and none were set up. Name their "
-                'column: setup_anndata(adata, labels_key="cell_type")'
+                f"column: {again('labels_key')}."
             )
 
     @property

@@ -15,7 +15,7 @@ from scvi.module.base import LossOutput
 from torch import Tensor
 from torch.nn import functional
 
-from scssl._checks import check_choice, check_number, table_of
+from scssl._checks import LABELLED, check_choice, check_number, likely_column, table_of
 from scssl._io import as_path
 from scssl._random import RNG
 from scssl.data.keys import LABELS
@@ -219,8 +219,12 @@ class CellTypeClassifier(FineTunedModel):
         self._start(backbone, {**(backbone_arguments or {}), **kwargs}, rng, arguments, summary)
         if loss == "supcon" and registry is None and self.module.backbone_is_frozen:
             raise ValueError(
-                f'loss="supcon" trains the encoder: pass freeze="none" or loss="ce", found {freeze=}.'
+                f'loss="supcon" trains the encoder: pass `freeze="none"` or `loss="ce"`, found {freeze=}.'
             )
+
+    @classmethod
+    def _setup_needs(cls, data: Any) -> dict[str, Any]:
+        return {"labels_key": likely_column(data.obs, *LABELLED)}
 
     @classmethod
     def _checked_setup(cls, data: Any, given: dict[str, Any]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from scssl._checks import check_choice, check_whole, some, table_of
 from scssl._random import RNG
 from scssl.data import GeneAlignment
 from scssl.data.keys import PROTEINS
+from scssl.data.matrix import fitted_pca
 from scssl.model.base import (
     SETUP,
     Backbone,
@@ -37,6 +38,7 @@ from ._proteins import (
     choose_transform,
     from_mudata,
     is_mudata,
+    likely_proteins,
     modality_of,
     moments,
     protein_table,
@@ -224,7 +226,9 @@ class ProteinPredictor(FineTunedModel):
         super().__init__(adata, registry)
         where = self.registry_[SETUP].get(_PROTEIN)
         if where is None:
-            raise ValueError("No proteins were set up: setup_anndata(adata, protein_obsm=...)")
+            raise ValueError(
+                "No proteins were set up: name them as `protein_obsm` of setup_anndata."
+            )
         self.proteins = list(where["names"])
         # Columns of an array have the names of the setup here, and nowhere else.
         self._named = adata
@@ -250,6 +254,11 @@ class ProteinPredictor(FineTunedModel):
             f"proteins, transform {transform}"
         )
         self._start(backbone, {**(backbone_arguments or {}), **kwargs}, rng, arguments, summary)
+
+    @classmethod
+    def _setup_needs(cls, data: Any) -> dict[str, Any]:
+        likely = likely_proteins(data)
+        return {} if likely is None else {"protein_obsm": likely}
 
     @classmethod
     def _checked_setup(cls, data: Any, given: dict[str, Any]) -> dict[str, Any]:
@@ -366,25 +375,26 @@ class ProteinPredictor(FineTunedModel):
         where: dict[str, Any] = self.registry_[SETUP][_PROTEIN]
         return where
 
-    def _modalities(self) -> tuple[str, str]:
+    def _modalities(self, mdata: Any) -> tuple[str, str]:
         """Names of the modalities of a MuData, expression and proteins."""
         names = self._where.get(_MODALITIES)
         if names is None:
+            name = "rna" if "rna" in mdata.mod else next(iter(mdata.mod))
             raise TypeError(
-                'The model is of an AnnData. Pass that of a MuData: adata=mdata["rna"] (for get_proteins with '
-                f'the proteins in .obsm["{self._where["obsm"]}"])'
+                f"The model is of an AnnData. Pass that of a MuData: `adata=mdata[{name!r}]`; for "
+                f"get_proteins with the proteins in its .obsm[{self._where['obsm']!r}]."
             )
         return names["rna"], names["protein"]
 
     def _read(self, adata: Any, *, min_overlap: float | None = None) -> CellReader:
         if is_mudata(adata):
-            adata = modality_of(adata, self._modalities()[0])
+            adata = modality_of(adata, self._modalities(adata)[0])
         return super()._read(adata, min_overlap=min_overlap)
 
     def _with_proteins(self, adata: Any) -> AnnData:
         """Cells with their proteins, which a MuData has in another modality."""
         if is_mudata(adata):
-            adata = from_mudata(adata, *self._modalities(), self._where["obsm"])
+            adata = from_mudata(adata, *self._modalities(adata), self._where["obsm"])
         cells: AnnData = adata
         return cells
 
@@ -399,7 +409,7 @@ class ProteinPredictor(FineTunedModel):
             Share of the model's genes that it must have.
         """
         if is_mudata(adata):
-            adata = modality_of(adata, self._modalities()[0])
+            adata = modality_of(adata, self._modalities(adata)[0])
         return super().align(adata, min_overlap=min_overlap)
 
     def attach(self, adata: AnnData | MuData) -> None:
@@ -420,9 +430,13 @@ class ProteinPredictor(FineTunedModel):
         names = None
         if obsm in adata.obsm and not isinstance(adata.obsm[obsm], pd.DataFrame):
             if not own and "protein_names" not in adata.uns:
+                same = np.shape(adata.obsm[obsm])[1:] == (len(self.proteins),)
+                name = (
+                    ': `adata.uns["protein_names"] = model.proteins` if they are those of the model'
+                )
                 raise ValueError(
-                    f'The proteins in adata.obsm["{obsm}"] have no names to match them by. Name the columns: '
-                    'adata.uns["protein_names"] = [...], or model.proteins if they are those of the model.'
+                    f'The proteins in adata.obsm["{obsm}"] have no names to match them by. Name the columns '
+                    f'in adata.uns["protein_names"]{name if same else ""}.'
                 )
             names = self.proteins if own else adata.uns["protein_names"]
         values, found = protein_table(adata, obsm, names)
@@ -496,7 +510,6 @@ class ProteinPredictor(FineTunedModel):
 
     def _start_components(self, data: CellReader, rows: np.ndarray) -> None:
         from scipy import sparse
-        from sklearn.decomposition import PCA
 
         components = self.module.components
         assert components is not None
@@ -506,11 +519,13 @@ class ProteinPredictor(FineTunedModel):
             arrays = (x.values().numpy(), x.col_indices().numpy(), x.crow_indices().numpy())
             parts.append(sparse.csr_matrix(arrays, shape=tuple(x.shape)))
         n = components.bias.numel()
-        pca = PCA(n, svd_solver="arpack", random_state=0).fit(
-            sparse.vstack(parts).astype(np.float64)
-        )
-        weight = np.ascontiguousarray(pca.components_.T)
+        pca = fitted_pca(sparse.vstack(parts).astype(np.float64), n, 0)
         with torch.no_grad():
+            if pca is None:
+                components.weight.zero_()
+                components.bias.zero_()
+                return
+            weight = np.ascontiguousarray(pca.components_.T)
             components.weight.copy_(torch.from_numpy(weight))
             components.bias.copy_(torch.from_numpy(-pca.mean_ @ weight))
 

@@ -10,7 +10,7 @@ import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 
-from scssl._checks import check_choice, some
+from scssl._checks import check_choice, number, some
 from scssl._errors import warn
 
 Transform = Literal["auto", "log1p", "clr"]
@@ -24,10 +24,11 @@ def is_mudata(data: Any) -> bool:
 def modality_of(mdata: Any, name: str) -> AnnData:
     """A modality of a MuData."""
     if name not in mdata.mod:
+        first = next(iter(mdata.mod))
         raise KeyError(
-            f"The MuData has no modality {name!r}; there are: {some(mdata.mod)}. To make a model from it: "
-            "rna_modality=..., protein_modality=...; for a model that is made: "
-            f"mdata = mudata.MuData({{{name!r}: mdata['...'], ...}})"
+            f"The MuData has no modality {name!r}; there are: {some(mdata.mod)}. To make a model from it, say "
+            "which is which by `rna_modality` and `protein_modality`. For a model that is made, if it is "
+            f"{first!r}: `mdata = mudata.MuData({{one if one != {first!r} else {name!r}: mdata[one] for one in mdata.mod}})`."
         )
     found: AnnData = mdata.mod[name]
     return found
@@ -53,6 +54,13 @@ def from_mudata(mdata: Any, rna: str, protein: str, obsm: str) -> AnnData:
     )
 
 
+def likely_proteins(adata: AnnData) -> str | None:
+    """The entry of ``obsm`` that is likeliest to hold proteins, to be named in messages."""
+    names = [name for name in adata.obsm if not name.startswith("X_")]
+    words = ("prot", "adt", "antibod", "cite")
+    return max(names, key=lambda name: any(w in name.lower() for w in words), default=None)
+
+
 def protein_table(
     adata: AnnData, obsm: str, names: Sequence[str] | None = None
 ) -> tuple[np.ndarray, list[str]]:
@@ -63,11 +71,17 @@ def protein_table(
     """
     where = _where(obsm)
     if obsm not in adata.obsm:
-        raise KeyError(
-            f"There is no {where}; there are: {some(adata.obsm, 20) or 'none'}. Say where the proteins are: protein_obsm=..."
-        )
+        likely = likely_proteins(adata)
+        take = "" if likely is None else f' If they are others: `{where} = adata.obsm["{likely}"]`.'
+        raise KeyError(f"There is no {where}; there are: {some(adata.obsm, 20) or 'none'}.{take}")
     table: Any = adata.obsm[obsm]
+    if not isinstance(table, pd.DataFrame) and hasattr(table, "to_memory"):
+        # Of data that were read lazily.
+        table = table.to_memory()
     if isinstance(table, pd.DataFrame):
+        # Proteins go by their names, whatever type those have in a frame.
+        table = table.rename(columns=str)
+        names = None if names is None else [str(name) for name in names]
         if names is not None:
             absent = [name for name in names if name not in table.columns]
             if absent:
@@ -81,9 +95,10 @@ def protein_table(
     if names is None:
         names = own
     if names is None:
+        number = f'[f"protein_{{i}}" for i in range({values.shape[1]})]'
         raise ValueError(
-            f"The proteins in {where} have no names. Pass protein_names=[...], or set "
-            'adata.uns["protein_names"] = [...]'
+            f"The proteins in {where} have no names. Name them, here by number: "
+            f'`adata.uns["protein_names"] = {number}`.'
         )
     known = [str(name) for name in names]
     if values.ndim != 2 or values.shape[1] != len(known):
@@ -119,15 +134,15 @@ def choose_transform(
     if asked is not None and (measured < 0).any():
         raise ValueError(
             f"transform={asked!r} is for counts, but {where} has negative values such as "
-            f"{measured.min():g}: it is normalised already. Pass transform=None."
+            f"{measured.min()}: it is normalised already. Pass `transform=None`."
         )
     fractions = measured[measured != measured.round()]
     if asked is not None and loud and len(fractions):
         # No error: counts from which a background was taken away are fractions too.
         warn(
             f"transform={asked!r} is for counts, but {len(fractions):,} of {len(measured):,} values in "
-            f"{where} are fractions such as {fractions[0]:g}. If they are transformed already, this is "
-            "done twice: take counts, or make the model with transform=None."
+            f"{where} are fractions such as {number(fractions[0])}. If they are transformed already, this is "
+            "done twice: take counts, or make the model with `transform=None`."
         )
     return asked
 

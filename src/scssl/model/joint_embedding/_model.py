@@ -55,7 +55,7 @@ from ._views import (
 _LOGGER = logging.getLogger("scssl")
 _NO_COVARIATES = (
     "has no decoder to be told covariates; to learn to ignore a batch, mix cells across batches "
-    "(augmentation=[scssl.augment.NeighborMix(), ...])"
+    "(scssl.augment.NeighborMix among its augmentations)"
 )
 
 
@@ -165,7 +165,11 @@ class JointEmbedding(StartsFromEncoder, SSLModel):
         **options: Any,
     ) -> None:
         super().__init__(adata, registry)
-        views = None if augmentation is None else choose_views(augmentation, self.setup)
+        views = (
+            None
+            if augmentation is None
+            else choose_views(augmentation, self.setup, self._setup_again)
+        )
         if augmentation == "default":
             say_of_batches(self.setup)
         if self.setup.modalities:
@@ -173,7 +177,7 @@ class JointEmbedding(StartsFromEncoder, SSLModel):
         elif fusion is not None:
             raise ValueError(
                 f"fusion={fusion!r} is for several modalities, and the model was set up with an AnnData. "
-                "Leave it out, or set up a MuData: setup_mudata(mdata)"
+                "Leave it out, `fusion=None`, or set up a MuData."
             )
         dims = None if projector_dims is None else check_widths("projector_dims", projector_dims)
         self._arguments = {
@@ -358,7 +362,7 @@ class JointEmbedding(StartsFromEncoder, SSLModel):
     def augmentation(self, augmentation: Any) -> None:
         before, views = self.augmentation, None
         if augmentation is not None:
-            views = choose_views(augmentation, self.setup)
+            views = choose_views(augmentation, self.setup, self._setup_again)
         self.module.augmentation = views
         try:
             self._tables(self._adata)
@@ -388,7 +392,7 @@ class JointEmbedding(StartsFromEncoder, SSLModel):
         except ValueError as error:
             warn(
                 f"{error} No views are saved. The loaded model embeds and can be fine-tuned; to train it "
-                "further: model.augmentation = ..."
+                'further: `model.augmentation = "default"`.'
             )
             return {**config, "augmentation": None}
         return config
@@ -408,7 +412,7 @@ class JointEmbedding(StartsFromEncoder, SSLModel):
         if self.augmentation is None:
             raise ValueError(
                 "This model has no augmentation, as one that is not of scssl is not saved. To train it: "
-                "model.augmentation = scssl.augment.Mask(0.5), for instance."
+                '`model.augmentation = "default"`, for instance.'
             )
         data = self._read(None)
         if self.setup.batch_key is not None:
@@ -427,7 +431,7 @@ class JointEmbedding(StartsFromEncoder, SSLModel):
         if not any(part is not None and part.changes for part in parts):
             warn(
                 f"The two views of a cell never differ: {views!r} changes nothing. Pass views that do, "
-                'such as model.augmentation = "default".'
+                'such as `model.augmentation = "default"`.'
             )
         # The momentum of a target follows the number of steps in total.
         identity: dict[str, Any] = {"max_epochs": chosen.max_epochs}
@@ -611,8 +615,8 @@ class JointEmbedding(StartsFromEncoder, SSLModel):
         if not self.setup.modalities:
             if hasattr(adata, "mod"):
                 raise TypeError(
-                    f"The model was set up with an AnnData. Pass a modality: adata=mdata.mod["
-                    f'"{next(iter(adata.mod), "rna")}"]; to learn from several: setup_mudata(mdata)'
+                    "The model was set up with an AnnData. Pass a modality: "
+                    f"`adata=mdata[{next(iter(adata.mod), 'rna')!r}]`; to learn from several, set up the MuData."
                 )
             return super()._read(adata, min_overlap=min_overlap)
         own = adata is None or adata is self._adata
@@ -649,7 +653,7 @@ class JointEmbedding(StartsFromEncoder, SSLModel):
         if n_paired < 2:
             warn(
                 f'fusion="clip" contrasts modalities, and {n_paired} of {mdata.n_obs:,} cells have two. Add cells '
-                'with both, or take fusion="mean".'
+                'with both, or take `fusion="mean"`.'
             )
 
     @property
@@ -664,7 +668,7 @@ class JointEmbedding(StartsFromEncoder, SSLModel):
         if rna is None:
             raise ValueError(
                 "Only the RNA encoder of a model of several modalities can be fine-tuned, and this model "
-                "reads none. Use its embedding: scssl.tl.label_transfer(..., use_rep=...)"
+                "reads none. Use its embedding, as in scssl.tl.label_transfer."
             )
         _LOGGER.info("Of the model's encoders, that of RNA is used.")
         prefix = "encoder.encoders.rna."

@@ -152,8 +152,8 @@ class JointEmbeddingModule(SSLModule):
     ) -> LossOutput:
         if self.projector is None:
             raise ValueError(
-                "This model has no projector, so it cannot be trained to compare views. Fine-tune it: "
-                "scssl.model.CellTypeClassifier.from_ssl_model(model, adata, labels_key=...)"
+                "This model has no projector, so it cannot be trained to compare views. Fine-tune it, with "
+                "scssl.model.CellTypeClassifier.from_ssl_model."
             )
         x, rng = self._rows(tensors), self._generator(rng)
         if x.n_cells < 2:
@@ -261,7 +261,7 @@ class JointEmbeddingModule(SSLModule):
     def project(self, tensors: Mapping[str, Tensor]) -> Tensor:
         """Output of the projector in evaluation mode, the same for a cell in any batch."""
         if self.projector is None:
-            raise ValueError('This model has no projector. Pass layer="encoder".')
+            raise ValueError("This model has no projector, only an encoder.")
         return blockwise(self.projector, self.embed(tensors)).float()
 
     def projected(self, z: Tensor) -> Tensor | None:

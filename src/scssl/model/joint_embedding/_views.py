@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import sparse
 
-from scssl._checks import some
+from scssl._checks import BATCHES, likely_column, some
 from scssl._errors import warn
 from scssl.augment import Augmentation, Mask, augmentation_from_config
 from scssl.augment import augmentation as make_augmentation
@@ -24,6 +24,10 @@ _FEW = 0.5
 Views = Augmentation | dict[str, Augmentation]
 
 
+# What gives the line that sets data up with another argument, for messages.
+SetupAgain = Callable[[str], str]
+
+
 def default_views(kind: str) -> Augmentation:
     """What makes the views of a modality where the user leaves it open.
 
@@ -36,16 +40,21 @@ def default_views(kind: str) -> Augmentation:
     return make_augmentation("default")
 
 
-def choose_views(augmentation: Any, setup: DataSetup) -> Views:
-    """Views as the user wants them, of each modality where there are several."""
+def choose_views(augmentation: Any, setup: DataSetup, again: SetupAgain) -> Views:
+    """Views as the user wants them, of each modality where there are several.
+
+    `again` gives the line that sets the data up with other arguments, for messages.
+    """
     if not setup.modalities:
         if isinstance(augmentation, Mapping):
+            one = augmentation.get("rna", "default")
+            give = f": `augmentation={one!r}`" if isinstance(one, str) else ""
             raise ValueError(
-                "`augmentation` names modalities, which an AnnData has not: augmentation=[...]"
+                f"`augmentation` names modalities, which an AnnData has not. Give that of one{give}."
             )
         views: Augmentation = make_augmentation(augmentation)
-        _check_counts(views, setup.input_kind, setup.where, "setup_anndata(adata, layer=")
-        _check_batch(views, setup, "setup_anndata(adata")
+        _check_counts(views, setup.input_kind, setup.where, again)
+        _check_batch(views, setup, again)
         return views
     kinds = [one.kind for one in setup.modalities]
     asked = dict(augmentation) if isinstance(augmentation, Mapping) else {kinds[0]: augmentation}
@@ -57,29 +66,31 @@ def choose_views(augmentation: Any, setup: DataSetup) -> Views:
         views = make_augmentation(asked[one.kind]) if one.kind in asked else default_views(one.kind)
         if one.kind != "rna" and (views.needs_counts or views.walks(0) or views.walks(1)):
             what = "resamples counts" if views.needs_counts else "draws neighbours from a graph"
+            other = {**asked, one.kind: "mask"}
+            plain = all(isinstance(value, str) for value in other.values())
+            take = f"`augmentation={other}`" if plain else f"{one.kind!r}: 'mask'"
             raise ValueError(
                 f"The augmentation {views!r} {what}, which is for RNA only. Pass another one for "
-                f'{one.kind}: augmentation={{"rna": ..., "{one.kind}": "mask"}}'
+                f"{one.kind}, such as {take}."
             )
-        _check_counts(views, one.normalization, one.where, "setup_mudata(mdata, rna_layer=")
-        _check_batch(views, setup, "setup_mudata(mdata")
+        _check_counts(views, one.normalization, one.where, again)
+        _check_batch(views, setup, again)
         chosen[one.kind] = views
     return chosen
 
 
-def _check_counts(views: Augmentation, kind: str, where: str, how: str) -> None:
+def _check_counts(views: Augmentation, kind: str, where: str, again: SetupAgain) -> None:
     if views.needs_counts and kind != "counts":
         raise ValueError(
-            f"The augmentation {views!r} needs counts, but {where} was set up as "
-            f'log-normalised. Set up a layer with counts: {how}"counts"), or '
-            'take another one: augmentation="mask".'
+            f"The augmentation {views!r} needs counts, but {where} was set up as log-normalised. Set up "
+            f'a layer with counts, {again("layer")}, or take another one: `augmentation="mask"`.'
         )
 
 
-def _check_batch(views: Augmentation, setup: DataSetup, how: str) -> None:
+def _check_batch(views: Augmentation, setup: DataSetup, again: SetupAgain) -> None:
     if views.needs_batch and setup.batch_key is None:
         raise ValueError(
-            f'The augmentation {views!r} needs a batch of each cell: {how}, batch_key="...").'
+            f"The augmentation {views!r} needs a batch of each cell: {again('batch_key')}."
         )
 
 
@@ -120,9 +131,8 @@ def graph_tables(adata: Any, views: Augmentation, setup: DataSetup) -> dict[str,
     tables = {}
     for name in views.graphs():
         # What is to be typed is for the data with the genes, and knows the batches if we do.
-        how = views.recipe(name, places[-1].name)
-        if setup.batch_key is not None:
-            how = how.replace("batch_key=...", f"batch_key={setup.batch_key!r}")
+        batches = setup.batch_key or likely_column(places[-1].data.obs, *BATCHES) or "batch"
+        how = views.recipe(name, places[-1].name, batches)
         place = next((one for one in places if name in one.data.obsp), None)
         if place is None:
             wheres = " or ".join(f"{one.name}.obsp[{name!r}]" for one in places)
@@ -159,8 +169,8 @@ def report_coverage(tables: Mapping[str, NeighborTable], rows: np.ndarray) -> No
         if share < _FEW:
             warn(
                 f"Only {found} in the graph {name!r}: the others are not changed by an augmentation that "
-                "draws from it. Take more neighbours (n_neighbors=...), or add a step that changes "
-                'every cell, such as augmentation=[..., "mask"].'
+                "draws from it. Take more neighbours (`n_neighbors`), or add a step that changes "
+                "every cell, such as 'mask', to the augmentation."
             )
 
 
@@ -196,7 +206,7 @@ def say_of_batches(setup: DataSetup) -> None:
     if key is None or len(setup.categories[key]) < 2:
         return
     _LOGGER.info(
-        "Batches stay apart with the default views. To bring them together: "
-        "scssl.pp.cross_batch_neighbors(adata, %r, method='mnn') and then augmentation='integration'.",
-        key,
+        f"Batches stay apart with the default views. To bring them together: "
+        f"`scssl.pp.cross_batch_neighbors(adata, {key!r}, method='mnn')` and then "
+        "`augmentation='integration'`."
     )

@@ -15,11 +15,7 @@ from scssl.augment import GenePrograms, Masking, is_own_mask, mask_needs, maskin
 _LOGGER = logging.getLogger("scssl")
 # Where scssl.pp writes programmes by default, and how.
 _KEYS = {"programs": "gene_programs", "targets": "tf_targets"}
-_MAKE = {
-    "programs": 'scssl.pp.gene_programs(adata, "programmes.gmt")',
-    "targets": 'scssl.pp.tf_targets(adata, "targets.gmt", tfs=[...])',
-}
-_SAY = 'Say what is to be hidden: from_ssl_model(model, adata, masking="random")'
+_SAY = 'Say what is to be hidden: `masking="random"`.'
 
 
 def make_mask(
@@ -80,6 +76,12 @@ def mask_of(other: Any, rows: np.ndarray, kwargs: dict[str, Any]) -> dict[str, A
     return {"masking": remade(mask, programs=programs, rate=rate, options=options)}
 
 
+def _make(needs: str, key: str) -> str:
+    """How such programmes are made, for messages."""
+    name = _KEYS[needs]
+    return f"of a GMT file FILE: `scssl.pp.{name}(adata, FILE, key_added={key!r})`."
+
+
 def _read_programs(adata: AnnData, key: str | None, needs: str) -> GenePrograms:
     """Programmes in ``adata.varm[key]`` and ``adata.uns[key]``, as ``scssl.pp`` writes them."""
     key = _KEYS[needs] if key is None else key
@@ -87,7 +89,7 @@ def _read_programs(adata: AnnData, key: str | None, needs: str) -> GenePrograms:
         there = ", ".join(map(repr, adata.varm)) or "nothing"
         raise KeyError(
             f"There are no gene programmes {key!r} in adata.varm and adata.uns (adata.varm has {there}). "
-            f"Make them before setup_anndata: {_MAKE[needs]}"
+            f"Make them {_make(needs, key)}"
         )
     record: dict[str, Any] = adata.uns[key]
     members = sparse.csc_matrix(adata.varm[key])
@@ -95,26 +97,26 @@ def _read_programs(adata: AnnData, key: str | None, needs: str) -> GenePrograms:
     if len(names) != members.shape[1]:
         raise ValueError(
             f'adata.varm["{key}"] has {members.shape[1]} programmes, adata.uns["{key}"] names {len(names)}. '
-            f"Make them again: {_MAKE[needs]}"
+            f"Make them again {_make(needs, key)}"
         )
     targets = None
     if needs == "targets":
         if "targets" not in record:
             raise ValueError(
-                f'adata.uns["{key}"] names no transcription factors. Make them: {_MAKE["targets"]}'
+                f'adata.uns["{key}"] names no transcription factors. Make them {_make(needs, key)}'
             )
         targets = adata.var_names.get_indexer(np.asarray(record["targets"], dtype=object))
         if (targets < 0).any():
             absent = record["targets"][int(np.flatnonzero(targets < 0)[0])]
             raise ValueError(
                 f'The transcription factor {absent!r} of adata.uns["{key}"] is no longer in '
-                f"adata.var_names. Make them again: {_MAKE['targets']}"
+                f"adata.var_names. Make them again {_make(needs, key)}"
             )
     split = np.split(members.indices, members.indptr[1:-1])
     empty = [name for name, one in zip(names, split, strict=True) if not len(one)]
     if empty:
         raise ValueError(
             f"{len(empty)} programmes of {key!r} have no gene in `adata`, such as {empty[0]!r}. Make them "
-            f"again: {_MAKE[needs]}"
+            f"again {_make(needs, key)}"
         )
     return GenePrograms(names, split, adata.n_vars, targets=targets)

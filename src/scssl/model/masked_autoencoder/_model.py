@@ -24,6 +24,7 @@ from scssl.model.base import (
     DataSetup,
     SSLModel,
     backbone_of,
+    check_like,
     check_unused,
     from_foreign,
     gene_columns,
@@ -160,7 +161,7 @@ class MaskedAutoencoder(SSLModel):
         if encode_covariates and not (self.setup.covariate_keys() or self.setup.continuous_keys):
             raise ValueError(
                 "encode_covariates=True, but no batch and no covariates were set up. Name them: "
-                'setup_anndata(adata, batch_key="...")'
+                f"{self._setup_again('batch_key')}."
             )
         if preset is not None:
             check_choice("preset", preset, PRESETS)
@@ -266,10 +267,9 @@ class MaskedAutoencoder(SSLModel):
         file
             Checkpoint in it, such as ``"RandomMask.ckpt"``; or the path of one.
         genes
-            Table of the 19,331 genes in the order of the network's inputs, which the checkpoints do
-            not hold: a ``.parquet`` (needs pyarrow), ``.csv`` or ``.tsv`` file or a data frame with
+            Table of the genes in the order of the network's inputs, which the checkpoints do not hold: a ``.parquet`` (needs pyarrow), ``.csv`` or ``.tsv`` file or a data frame with
             the columns ``feature_id`` and ``feature_name``; ``"var.parquet"`` in `source` by
-            default. Data are matched by Ensembl id first, then by symbol, never by position.
+            default, which has the 19,331 genes of the released ones. Data are matched by Ensembl id first, then by symbol, never by position.
         pretext
             What the network was trained to do, if you know: the file does not tell random masks,
             gene-programme masks and reconstruction apart. Only recorded.
@@ -351,7 +351,8 @@ class MaskedAutoencoder(SSLModel):
         by default, both the encoder and the decoder are told them. Their weights are taken over by
         the names of column and category. Those that the other model was not told start at zero,
         which stands for the mean over the categories that it knows; it is also what covariates
-        become of which only the other model was told (continuous ones are taken as 0).
+        become of which only the other model was told (continuous ones are taken as their mean in its
+        training).
 
         Before training, the embedding is that of the other model if its encoder was told no
         covariates, or those of `adata` with no new category; and, as counts are normalised over the
@@ -413,6 +414,7 @@ class MaskedAutoencoder(SSLModel):
             rows = known_genes(source.genes, adata.var_names, min_overlap)
             arguments |= mask_of(other, rows, kwargs)
         new = cls(adata, **{**arguments, **kwargs})
+        check_like(adata, new.setup, source.setup)
         take_weights(new.module, new.genes, new.setup, new._arguments, source, min_overlap)
         if freeze == "encoder":
             for part in new.module.encoder_parts():
@@ -459,7 +461,7 @@ class MaskedAutoencoder(SSLModel):
         warn(
             f"The mask ({mask!r}) is not one of scssl and not saved, as it would bring code along. The loaded model "
             "embeds and can be fine-tuned; to train it further: "
-            "scssl.model.MaskedAutoencoder.from_ssl_model(model, adata, masking=...)"
+            '`model = scssl.model.MaskedAutoencoder.from_ssl_model(model, adata, masking="random")`.'
         )
         return {**self._arguments, "masking": None}
 

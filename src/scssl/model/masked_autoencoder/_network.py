@@ -116,12 +116,12 @@ class MaskedAutoencoderModule(SSLModule):
         if not self.decodes:
             raise ValueError(
                 "This model has no decoder, so it cannot be trained to predict hidden genes. Fine-tune "
-                "it: scssl.model.CellTypeClassifier.from_ssl_model(model, adata, labels_key=...)"
+                "it, with scssl.model.CellTypeClassifier.from_ssl_model."
             )
         if self.masking is None:
             raise ValueError(
                 "This model has no mask, as one that is not of scssl is not saved. To train further: "
-                "scssl.model.MaskedAutoencoder.from_ssl_model(model, adata, masking=...)"
+                '`model = scssl.model.MaskedAutoencoder.from_ssl_model(model, adata, masking="random")`.'
             )
         if fresh:
             device = self.gene_decoder.bias.device

@@ -21,7 +21,7 @@ def resolve_engine(engine: str) -> Literal["sklearn", "faiss"]:
     check_choice("kmeans", engine, get_args(Engine))
     there = find_spec("faiss") is not None
     if engine == "faiss" and not there:
-        raise ImportError('kmeans="faiss" needs: pip install faiss-cpu. Or use kmeans="sklearn".')
+        raise ImportError('kmeans="faiss" needs the package faiss-cpu. Or take `kmeans="sklearn"`.')
     return "faiss" if engine == "faiss" or (engine == "auto" and there) else "sklearn"
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from scssl._errors import BundleError
+from scssl._io import recover
 from scssl.train import CHECKPOINT_NAME, SafeCheckpointIO, check_same_run, is_first_process
 
 _START = "start"
@@ -54,7 +55,8 @@ class RoundFolder:
         if self.to is not None and self.source is None and _numbers(self.to):
             raise ValueError(
                 f"{self.to} holds the rounds of another run. To go on with that run pass "
-                f'resume_from="{self.to}"; for a new one, another checkpoint_dir.'
+                f"`resume_from={str(self.to)!r}`; for a new one, another folder: "
+                f"`checkpoint_dir={str(self.to) + '_2'!r}`."
             )
 
     def read(self, run: Mapping[str, Any]) -> RoundStart:
@@ -83,6 +85,7 @@ class RoundFolder:
         if resumed:
             assert self.source is not None
             before = _folder(self.source, number)
+            recover(before / CHECKPOINT_NAME)
             resume_from = before if (before / CHECKPOINT_NAME).exists() else None
         to = None if self.to is None else _folder(self.to, number)
         return {"checkpoint_dir": to, "resume_from": resume_from}
@@ -93,5 +96,7 @@ def _folder(base: Path, number: int) -> Path:
 
 
 def _numbers(base: Path) -> list[int]:
+    for folder in base.glob("round-*"):
+        recover(folder / _START)
     names = (path.parent.name for path in base.glob(f"round-*/{_START}"))
     return sorted(int(name.removeprefix("round-")) for name in names)
