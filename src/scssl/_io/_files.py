@@ -28,7 +28,7 @@ _SAVING, _PREVIOUS = ".saving-", ".previous-"
 def as_path(path: Any, name: str = "path") -> Path:
     """A path that a user gave as argument `name`; a leading ~ is their home."""
     if not isinstance(path, (str, os.PathLike)):
-        raise TypeError(f"`{name}` must be a path, found {path!r}.")
+        raise TypeError(f"`{name}` must be a path, found {path!r}. Pass one: `{name}=FILE`.")
     return Path(path).expanduser()
 
 
