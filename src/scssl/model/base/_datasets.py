@@ -9,8 +9,14 @@ import numpy as np
 from anndata import AnnData
 
 from scssl._errors import GeneMismatchError, warn
-from scssl.data import Datasets, GeneVocabulary, SelectedRows, StackedRows, open_rows
-from scssl.data._datasets import check_datasets
+from scssl.data import (
+    Datasets,
+    GeneVocabulary,
+    SelectedRows,
+    StackedRows,
+    check_datasets,
+    open_rows,
+)
 
 from ._model import SETUP, SSLModel
 from ._setup import CellReader, DataSetup, categories_of, inspect
