@@ -40,7 +40,8 @@ from scssl.data.plans import (
     train_validation_split,
 )
 
-from ._datasets import Datasets, check_datasets
+from ._datasets import Datasets
+from ._datasets import check_datasets as check_datasets
 
 if TYPE_CHECKING:
     from ._loader import CellLoader
@@ -68,7 +69,6 @@ __all__ = [
     "SequentialPlan",
     "ShuffledPlan",
     "StackedRows",
-    "check_datasets",
     "check_scale",
     "find_counts",
     "normalize_rows",
