@@ -214,8 +214,8 @@ def table_of(values: np.ndarray, cells: Any, columns: Sequence[str]) -> pd.DataF
     slashed = [name for name in columns if "/" in name]
     if slashed:
         _LOGGER.info(
-            "Columns such as %r have a / in their name, which no file can have. To keep the table in obsm: "
-            'adata.obsm[...] = table.rename(columns=lambda name: name.replace("/", "|"))',
+            "Columns such as %r have a / in their name, which no file can have: to keep the table in "
+            "obsm, rename them first, with a | for instance.",
             slashed[0],
         )
     return pd.DataFrame(values, index=cells, columns=columns)

@@ -27,7 +27,7 @@ class Case:
     @property
     def name(self) -> str:
         """Of the test."""
-        return self.make.__name__
+        return f"{self.make.__module__.rpartition('.')[2]}.{self.make.__name__}"
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ def case(chapter: str, title: str, *, ways: str = "each") -> Callable:
 
     def register(make: Callable[[], tuple[dict[str, Any], str]]) -> Callable:
         assert ways in {"each", "all", "instead"}
-        assert make.__name__ not in CASES or CASES[make.__name__].make.__module__ == make.__module__
-        CASES[make.__name__] = Case(chapter, title, make, ways)
+        made = Case(chapter, title, make, ways)
+        CASES[made.name] = made
         return make
 
     return register

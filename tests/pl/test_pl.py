@@ -321,5 +321,5 @@ def test_colours_of_any_type(several):
 
 def test_a_figure_is_saved_in_a_file():
     adata = ad.AnnData(np.ones((5, 2), "f4"), obsm={"xy": np.eye(5)[:, :2]})
-    with pytest.raises(TypeError, match="`save` must be the path of a file, found True"):
+    with pytest.raises(TypeError, match="`save` must be a path, found True"):
         scssl.pl.embedding(adata, "xy", save=True)

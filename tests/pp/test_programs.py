@@ -105,7 +105,7 @@ def test_targets_of_factors(adata, tmp_path):
         "SPI1_01\tx\tLYZ\tSPI1\nSPI1_Q4\tx\tMS4A1\nGATA1_02\tx\tCD3D\tX1\tX2\nETS1_B\tx\tCD3D\tLYZ\n"
     )
     strict = {"min_targets": 2, "min_fraction": 0.9}
-    with pytest.raises(ValueError, match=r"Only 1 of 3 transcription .*enough: min_programs=1\."):
+    with pytest.raises(ValueError, match=r"Only 1 of 3 transcription .*enough: `min_programs=1`\."):
         scssl.pp.tf_targets(adata, tmp_path / "tft.gmt", **strict)
     scssl.pp.tf_targets(adata, tmp_path / "tft.gmt", min_programs=1, **strict)
     # ETS1 is not measured; two thirds of the targets of GATA1 are not; SPI1 is no target of itself.
@@ -132,7 +132,9 @@ def test_names_of_factors_that_are_not_there(adata):
 
 def test_too_few_programmes(adata):
     alone = {str(i): [f"X{i}", "Y"] for i in range(39)} | {"T": ["CD3D", "LYZ"], "M": ["SPI1"]}
-    few = r"Only 2 of 41 gene programmes are left .*3 of their 81 genes .*enough: min_programs=2\."
+    few = (
+        r"Only 2 of 41 gene programmes are left .*3 of their 81 genes .*enough: `min_programs=2`\."
+    )
     with pytest.raises(ValueError, match=few):
         scssl.pp.gene_programs(adata, alone, min_genes=1)
     with pytest.warns(ScsslWarning, match=r"genes of gene programmes only 4 % are in the data"):

@@ -28,7 +28,7 @@ _SAVING, _PREVIOUS = ".saving-", ".previous-"
 def as_path(path: Any, name: str = "path") -> Path:
     """A path that a user gave as argument `name`; a leading ~ is their home."""
     if not isinstance(path, (str, os.PathLike)):
-        raise TypeError(f"`{name}` must be a path, found {path!r}.")
+        raise TypeError(f"`{name}` must be a path, found {path!r}. Pass one: `{name}=FILE`.")
     return Path(path).expanduser()
 
 
@@ -135,11 +135,11 @@ def check_replaceable(path: Path) -> None:
 
 
 @contextmanager
-def replace_folder(path: Path) -> Iterator[Path]:
+def replace_folder(path: Path, *, keep: bool = True) -> Iterator[Path]:
     """Fill a new folder that takes the place of ``path`` once the block ends without an error.
 
     Until then ``path`` stays as it is. What it holds under names that the new folder does not have is
-    kept. What a process killed on the way leaves behind, :func:`recover` puts right.
+    kept, unless told otherwise. What a process killed on the way leaves behind, :func:`recover` puts right.
     """
     path = path.resolve()
     check_replaceable(path)
@@ -155,7 +155,9 @@ def replace_folder(path: Path) -> Iterator[Path]:
             if previous.exists() and not path.exists():
                 previous.rename(path)
             raise
-        if previous.exists():
+        if previous.exists() and not keep:
+            shutil.rmtree(previous)
+        elif previous.exists():
             _keep_others(previous, path)
 
 

@@ -277,7 +277,7 @@ def _convert_options(words: Sequence[str]) -> Groups:
 def typed(words: Sequence[str], flag: str) -> str | None:
     """What was typed for an option last, before anything is parsed."""
     found = None
-    for word, following in zip(words, [*words[1:], None], strict=True):
+    for word, following in zip(words, [*words, None][1:], strict=True):
         if word == flag:
             found = following
         elif word.startswith(f"{flag}="):
@@ -366,7 +366,7 @@ def _read(path: Path, *, backed: bool) -> AnnData:
         if path.is_dir():
             return _open_zarr(path) if backed else anndata.read_zarr(path)
         return anndata.read_h5ad(path, backed="r" if backed else None)
-    except (OSError, KeyError, anndata.io.AnnDataReadError) as error:
+    except (OSError, KeyError) as error:
         kind = "a Zarr store" if path.is_dir() else ".h5ad"
         raise ValueError(f"{path} cannot be read as {kind} of cells: {error}") from error
 
@@ -391,7 +391,8 @@ def _write(adata: AnnData, path: Path) -> None:
     from scssl._io import replace_file, replace_folder
 
     if path.suffix == ".zarr":
-        with replace_folder(path) as folder:
+        # What another store had beside this, such as .raw, would be taken for a part of it.
+        with replace_folder(path, keep=False) as folder:
             adata.write_zarr(folder)
     else:
         with replace_file(path) as file:

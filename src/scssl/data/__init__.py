@@ -41,6 +41,7 @@ from scssl.data.plans import (
 )
 
 from ._datasets import Datasets
+from ._datasets import check_datasets as check_datasets
 
 if TYPE_CHECKING:
     from ._loader import CellLoader

@@ -204,7 +204,7 @@ def _expression(known: Any, genes: Sequence[str]) -> np.ndarray:
     values: np.ndarray = np.concatenate(parts)
     if whole:
         _LOGGER.info(
-            "Genes are drawn log-normalised: the values are counts. As they are: layer=..."
+            "Genes are drawn log-normalised: the values are counts. Those of a layer are drawn as they are."
         )
         values = np.log1p(values * (1e4 / np.maximum(sums, 1))[:, None]).astype(np.float32)
     return values

@@ -95,8 +95,6 @@ def finish(
     import scanpy as sc
 
     whole = axes[0].get_figure(root=True)
-    if save is not None and not isinstance(save, (str, Path)):
-        raise TypeError(f"`save` must be the path of a file, found {save!r}. Pass one: `save=FILE`")
     if save is not None and whole is not None:
         Path(save).parent.mkdir(parents=True, exist_ok=True)
         whole.savefig(save, dpi=150, bbox_inches="tight")

@@ -251,9 +251,11 @@ def _write(
             f"{some(adata.var_names, 3)}, the programmes like "
             f"{some(next(iter(sets.values()), []), 3)}.{other}{enough}"
         )
-    # Of those that are kept: with those that are left out nothing is learned.
-    n_genes, n_found = (sum(len(one[name]) for name in kept) for one in (sets, found))
-    matched = n_found / n_genes
+    # Those that were to be left out where genes are missing say nothing.
+    share = params["min_fraction"]
+    asked = [name for name in sets if len(found[name]) >= share * len(sets[name])]
+    n_genes, n_found = (sum(len(one[name]) for name in asked) for one in (sets, found))
+    matched = n_found / max(n_genes, 1)
     _LOGGER.info(
         "%d of %d %s used; %.0f %% of their genes are in the data.",
         len(kept),

@@ -178,8 +178,7 @@ def leave_one_dataset_out(
     >>> table["arm"].tolist()
     ['pretrained', 'scratch', 'PCA + LR']
     """
-    from scssl.data import Datasets
-    from scssl.data._datasets import check_datasets
+    from scssl.data import Datasets, check_datasets
 
     check_datasets(datasets)
     check_key(label_key, "label_key")

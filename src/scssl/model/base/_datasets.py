@@ -16,10 +16,10 @@ from scssl.data import (
     GeneVocabulary,
     SelectedRows,
     StackedRows,
+    check_datasets,
     check_scale,
     open_rows,
 )
-from scssl.data._datasets import check_datasets
 
 from ._model import SETUP, SSLModel
 from ._setup import CellReader, DataSetup, categories_of, inspect

@@ -26,8 +26,9 @@ def test_every_place_that_writes_knows_the_home(tmp_path, monkeypatch):
     adata = cells()
     scssl.model.MaskedAutoencoder.setup_anndata(adata)
     model = scssl.model.MaskedAutoencoder(adata, hidden_dims=(8,), n_latent=4)
-    model.train(max_epochs=1, progress=False, checkpoint_dir="~/run")
-    model.train(max_epochs=2, progress=False, resume_from="~/run")
+    options = {"lr_schedule": "constant", "progress": False}
+    model.train(max_epochs=1, checkpoint_dir="~/run", **options)
+    model.train(max_epochs=2, resume_from="~/run", **options)
     model.save("~/model", save_anndata=True)
     scssl.model.MaskedAutoencoder.from_pretrained("~/model", adata=adata)
     scssl.tl.embed(adata, "~/model")
