@@ -13,6 +13,7 @@ import scssl
 from scssl._errors import ScsslWarning
 from scssl.augment import CrossOver, Mask
 
+from ...messages import told_in
 from ..conftest import TRAIN, make_counts
 from .test_multimodal import SMALL, make, make_mdata, trained
 
@@ -224,7 +225,7 @@ def test_message_on_new_proteins_is_for_a_model_that_exists(change, match, kept)
     if not kept:
         assert said.endswith('mdata.mod["prot"].X = ...')
         return
-    exec(said.split(": ")[-1].rstrip("."), {"mdata": query})
+    exec(told_in(said)[0], {"mdata": query})
     np.testing.assert_array_equal(
         model.get_latent_representation(query), model.get_latent_representation()
     )
@@ -246,7 +247,7 @@ def test_query_of_the_wrong_kind():
     with pytest.raises(ValueError, match="the model was set up with raw counts") as refused:
         model.get_latent_representation(query)
     assert "layer=" not in str(refused.value)
-    exec(str(refused.value).split(": ")[-1].rstrip("."), {"mdata": query})
+    exec(told_in(str(refused.value))[0], {"mdata": query})
     np.testing.assert_array_equal(
         model.get_latent_representation(query), model.get_latent_representation()
     )
