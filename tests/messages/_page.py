@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import tempfile
+from contextlib import chdir
 from itertools import groupby
 from pathlib import Path
 
@@ -51,9 +52,11 @@ def page(said: list[tuple[Case, str, list[Outcome]]]) -> str:
 def collect() -> list[tuple[Case, str, list[Outcome]]]:
     """Every case, run."""
     said = []
-    for case in all_cases():
-        names, code = case.make()
-        said.append((case, code, trigger(names, code)))
+    # Cases write files where they are.
+    with tempfile.TemporaryDirectory() as folder, chdir(folder):
+        for case in all_cases():
+            names, code = case.make()
+            said.append((case, code, trigger(names, code)))
     return said
 
 

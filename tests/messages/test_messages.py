@@ -43,6 +43,12 @@ def in_a_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path, monkeypatch):
+    """Cases write files where they are."""
+    monkeypatch.chdir(tmp_path)
+
+
 @functools.cache
 def shown(case):
     """What is said to the code of a case."""
