@@ -135,11 +135,11 @@ def check_replaceable(path: Path) -> None:
 
 
 @contextmanager
-def replace_folder(path: Path, *, keep: bool = True) -> Iterator[Path]:
+def replace_folder(path: Path) -> Iterator[Path]:
     """Fill a new folder that takes the place of ``path`` once the block ends without an error.
 
     Until then ``path`` stays as it is. What it holds under names that the new folder does not have is
-    kept, unless told otherwise. What a process killed on the way leaves behind, :func:`recover` puts right.
+    kept. What a process killed on the way leaves behind, :func:`recover` puts right.
     """
     path = path.resolve()
     check_replaceable(path)
@@ -155,9 +155,7 @@ def replace_folder(path: Path, *, keep: bool = True) -> Iterator[Path]:
             if previous.exists() and not path.exists():
                 previous.rename(path)
             raise
-        if previous.exists() and not keep:
-            shutil.rmtree(previous)
-        elif previous.exists():
+        if previous.exists():
             _keep_others(previous, path)
 
 
