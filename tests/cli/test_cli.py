@@ -487,9 +487,9 @@ def test_a_zarr_store_is_read_and_written(file, tmp_path, capsys):
     assert len(weights) == 1
     command = ["embed", str(store), "--model", str(tmp_path / "c"), "--out", str(out)]
     assert main(command) == 0
-    (out / "raw").mkdir()
+    (out / "of another store").mkdir()
     assert main([*command, "--overwrite"]) == 0
-    assert not (out / "raw").exists()
+    assert not (out / "of another store").exists()
     assert ad.read_zarr(out).obsm["X_ssl"].shape == (60, 4)
     assert not list(tmp_path.glob(".*"))
     (tmp_path / "d.zarr").mkdir()

@@ -5,6 +5,9 @@
 
 from __future__ import annotations
 
+import re
+import tempfile
+from contextlib import chdir
 from itertools import groupby
 from pathlib import Path
 
@@ -19,6 +22,13 @@ What scssl says when something is wrong with the data or a call, by what it is a
 was raised by the code above it, and what it says to type was typed on that data and mended it: they are
 tests. Find yours with the search of the browser; names of columns, layers and cells will be others.
 """
+
+
+def _plain(text: str) -> str:
+    """Without what differs between machines: folders for a while, and formats of figures."""
+    folders = rf"{re.escape(tempfile.gettempdir())}/(tmp|scssl-messages-)[a-z0-9_]{{8}}"
+    text = re.sub(folders, "results", text)
+    return re.sub(r"(no kind of figure, which are eps)[\w, ]*\.", r"\1, ...", text)
 
 
 def page(said: list[tuple[Case, str, list[Outcome]]]) -> str:
@@ -36,15 +46,17 @@ def page(said: list[tuple[Case, str, list[Outcome]]]) -> str:
                 f"```text\n{first.category}: {first.message}\n```\n",
                 f"What to type:\n\n```python\n{ways}\n```\n",
             ]
-    return "\n".join(parts)
+    return _plain("\n".join(parts))
 
 
 def collect() -> list[tuple[Case, str, list[Outcome]]]:
     """Every case, run."""
     said = []
-    for case in all_cases():
-        names, code = case.make()
-        said.append((case, code, trigger(names, code)))
+    # Cases write files where they are.
+    with tempfile.TemporaryDirectory() as folder, chdir(folder):
+        for case in all_cases():
+            names, code = case.make()
+            said.append((case, code, trigger(names, code)))
     return said
 
 

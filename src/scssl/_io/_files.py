@@ -135,11 +135,12 @@ def check_replaceable(path: Path) -> None:
 
 
 @contextmanager
-def replace_folder(path: Path, *, keep: bool = True) -> Iterator[Path]:
+def replace_folder(path: Path) -> Iterator[Path]:
     """Fill a new folder that takes the place of ``path`` once the block ends without an error.
 
     Until then ``path`` stays as it is. What it holds under names that the new folder does not have is
-    kept, unless told otherwise. What a process killed on the way leaves behind, :func:`recover` puts right.
+    kept, unless it is a Zarr store. What a process killed on the way leaves behind, :func:`recover` puts
+    right.
     """
     path = path.resolve()
     check_replaceable(path)
@@ -155,9 +156,7 @@ def replace_folder(path: Path, *, keep: bool = True) -> Iterator[Path]:
             if previous.exists() and not path.exists():
                 previous.rename(path)
             raise
-        if previous.exists() and not keep:
-            shutil.rmtree(previous)
-        elif previous.exists():
+        if previous.exists():
             _keep_others(previous, path)
 
 
@@ -211,7 +210,7 @@ def _is_left(entry: Path, path: Path) -> bool:
 def _keep_others(previous: Path, path: Path) -> None:
     """Move to a new folder what only the previous one has, which is then removed.
 
-    A Zarr store is one thing, in which what it had before does not belong.
+    What another Zarr store had, such as ``raw``, would be taken for a part of this one.
     """
     for entry in previous.iterdir() if path.suffix != ".zarr" else ():
         if not (path / entry.name).exists(follow_symlinks=False):

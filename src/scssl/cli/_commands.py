@@ -391,8 +391,7 @@ def _write(adata: AnnData, path: Path) -> None:
     from scssl._io import replace_file, replace_folder
 
     if path.suffix == ".zarr":
-        # What another store had beside this, such as .raw, would be taken for a part of it.
-        with replace_folder(path, keep=False) as folder:
+        with replace_folder(path) as folder:
             adata.write_zarr(folder)
     else:
         with replace_file(path) as file:
