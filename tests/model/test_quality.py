@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import anndata
 import numpy as np
 import pytest
 
 import scssl
+from scssl._errors import ScsslWarning
 
 pytestmark = pytest.mark.realdata
 
@@ -37,9 +40,23 @@ def test_five_seeds(data_file, name):
     assert np.mean(scores) > PCA[name] - 0.03, scores
 
 
-@pytest.mark.parametrize("name", ["pbmc3k", "kang_ifnb", "pollen_log"])
-def test_input_is_recognised(data_file, name):
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [
+        ("pbmc3k", "counts"),
+        ("kang_ifnb", "counts"),
+        ("pollen_log", "logarithms of base 10 of raw counts"),
+        (
+            "merfish_hypothalamus_3slices",
+            "logarithms of base 2 of normalised values that sum to 249",
+        ),
+    ],
+)
+def test_input_is_recognised(data_file, name, form):
     adata = anndata.read_h5ad(data_file(f"{name}.h5ad"))
-    scssl.model.MaskedAutoencoder.setup_anndata(adata)
-    kind = scssl.model.MaskedAutoencoder(adata, hidden_dims=(8,)).setup.input_kind
-    assert kind == ("lognorm" if name.endswith("_log") else "counts")
+    said = nullcontext() if form == "counts" else pytest.warns(ScsslWarning, match=form)
+    with said:
+        scssl.model.MaskedAutoencoder.setup_anndata(adata)
+    setup = scssl.model.MaskedAutoencoder(adata, hidden_dims=(8,)).setup
+    assert setup.input_kind == ("counts" if form == "counts" else "lognorm")
+    assert str(setup.expected).startswith(form)
