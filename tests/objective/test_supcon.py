@@ -116,8 +116,9 @@ def test_cells_without_a_label_are_refused():
     z, labels = torch.randn(5, 3), torch.tensor([0.0, torch.nan, 0.0, 1.0, torch.nan])
     with pytest.raises(ValueError, match="`labels` has 2 NaN of 5") as caught:
         supcon(z, labels)
-    left = eval(str(caught.value).rsplit("label: ", 1)[1])
-    assert left == supcon(z[[0, 2, 3]], torch.tensor([0, 0, 1]))
+    left = {"z": z, "labels": labels}
+    exec(str(caught.value).split("`")[-2], left)
+    assert supcon(left["z"], left["labels"]) == supcon(z[[0, 2, 3]], torch.tensor([0, 0, 1]))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])

@@ -584,7 +584,7 @@ def without(adata, what):
             ValueError,
             r"missing for 1 of 125 cells. Take the labelled cells: `adata = ",
         ),
-        ("one batch", {}, ValueError, r"has only the batch 'only'.*sc.pp.neighbors"),
+        ("one batch", {}, ValueError, r"has only the batch 'only'.*scanpy.pp.neighbors"),
         ("NaN value", {}, ValueError, r"NaN or infinite in 1 of 125 cells \(first: 'c4'\)"),
         ("zero cell", {"metric": "cosine"}, ValueError, r"zero in some cells \(first: 'c4'\)"),
         ("text", {}, TypeError, "must be a dense matrix of numbers, found ndarray of dtype"),
@@ -758,7 +758,7 @@ def test_graph_of_other_cells_is_noticed(adata, tmp_path):
         assert f"adata.obsp[{name!r}] was made of these cells in another order" in message
         assert "cross_batch_neighbors(adata, 'batch', use_rep='X_rep', method='mnn'" in message
     # Following the line mends it.
-    exec(message.split("again: ")[1], {"scssl": scssl, "adata": other})
+    exec(message.split("`")[-2], {"scssl": scssl, "adata": other})
     assert not noticed(other)
     named.obs_names = [f"new{i}" for i in range(named.n_obs)]
     assert "cells with other names; unless cells were only renamed" in noticed(named)[0]

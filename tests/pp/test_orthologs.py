@@ -415,12 +415,12 @@ def test_what_was_done_is_logged(caplog):
         (MOUSE, mgi_table(), {"to_species": "rat"}, GeneMismatchError, "no genes of 'rat'; its species are 'human', 'mouse, laboratory'"),
         (MOUSE, biomart_table(), {"from_species": "rat", "to_species": "zebrafish"}, GeneMismatchError, "no genes of 'rat'; its species are 'Human'"),
         (["Qars"], biomart_table(), {"from_species": "rat"}, GeneMismatchError, "has ids of mouse where those of rat are expected"),
-        (["Qars"], biomart_table(), {"from_species": "axolotl"}, GeneMismatchError, "has ids of mouse where those of axolotl .*say from_species='mouse'"),
+        (["Qars"], biomart_table(), {"from_species": "axolotl"}, GeneMismatchError, "has ids of mouse where those of axolotl .*say `from_species='mouse'`"),
         (MOUSE, columns_table(), {"to_species": "Mus musculus"}, ValueError, "are both 'mouse'"),
         (MOUSE, columns_table(), {"to_species": ""}, TypeError, "`to_species` must be a string that is not empty"),
         (MOUSE, columns_table(), {"on": "entrez"}, ValueError, "`on` must be 'symbol', 'ensembl' or None, found 'entrez'"),
         (MOUSE, columns_table(), {"unmapped": "zero"}, ValueError, "`unmapped` must be 'drop' or 'keep', found 'zero'"),
-        (MOUSE_ID, columns_table(), {}, GeneMismatchError, "looked up as Ensembl ids, but the table .* has gene symbols of both.*gene_names="),
+        (MOUSE_ID, columns_table(), {}, GeneMismatchError, "looked up as Ensembl ids, but the table .* has gene symbols of both.*as `gene_names`"),
         (HUMAN_ID, biomart_table(), {}, GeneMismatchError, "Ensembl ids of human already, such as ENSG00000000000"),
         (HUMAN, columns_table(), {}, GeneMismatchError, "are those of human already: 5 of 5 names are of human in the table, 0 of mouse"),
         (["QARS", "ZFP518B", "H1F0"], columns_table(), {}, GeneMismatchError, "0 of the 3 genes.*\n.*\n.*\n.*Without regard to case 3 would be found"),
@@ -509,7 +509,7 @@ def test_without_a_table_the_error_says_how_to_get_one(tmp_path, monkeypatch, ta
     lines = [line.strip() for line in message.splitlines()]
     assert f"curl -O {url}" in lines
     assert "https://www.ensembl.org/biomart/martview" in message
-    typed = [line for line in lines if line.startswith("scssl.pp.map_orthologs(")]
+    typed = [line.strip("`") for line in lines if line.startswith("`scssl.pp.map_orthologs(")]
     assert len(typed) == 3
     mgi_table().to_csv(tmp_path / "HOM_MouseHumanSequence.rpt", sep="\t", index=False)
     biomart_table().to_csv(tmp_path / "mart_export.txt", sep="\t", index=False)

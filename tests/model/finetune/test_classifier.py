@@ -340,11 +340,11 @@ def test_labels_that_cannot_be_learnt(adata):
     adata.obs["score"] = np.linspace(0, 1, 150)
     adata.obs["n_counts"] = np.arange(150)
     for kwargs, message in (
-        ({}, r"labels_key=\.\.\.; there are: 'cell_type'"),
+        ({}, "such as `labels_key='cell_type'`; there are: 'cell_type'"),
         ({"labels_key": "one"}, r"one class only \('T', 150 cells\)"),
         ({"labels_key": "none"}, "No cell has a label"),
         ({"labels_key": "one", "unlabeled_category": "T"}, "No cell has a label.*'T'"),
-        ({"labels_key": "score"}, r"holds numbers.*astype\(str\)"),
+        ({"labels_key": "score"}, r'holds numbers.*astype\("string"\)`'),
         ({"labels_key": "n_counts"}, "holds numbers"),
     ):
         with pytest.raises(ValueError, match=message):

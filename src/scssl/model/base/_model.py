@@ -1036,7 +1036,7 @@ class SSLModel(BaseModelClass, metaclass=Face):
         if not issubclass(model_class, cls):
             raise BundleError(
                 f"{dir_path} holds a {name}, not a {cls.__name__}. Load it with "
-                f"`scssl.model.{name}.load({str(dir_path)!r})`."
+                f'`scssl.model.{name}.load("{dir_path}")`.'
             )
         try:
             genes = GeneVocabulary.from_dict(bundle.genes)
