@@ -214,7 +214,7 @@ def test_edited_json_is_refused(saved, changes, message):
     ("text", "message"),
     [
         ("[1]", "holds a JSON list, no object"),
-        ('{"a": NaN}', "NaN is not JSON"),
+        ('{"a": NaN}', "NaN is no number in JSON"),
         ("[" * 100_000, "truncated or malformed"),
         ("{" + " " * MAX_JSON_BYTES, "more than 67,108,864 are not read"),
     ],

@@ -344,7 +344,11 @@ def test_labels_that_cannot_be_learnt(adata):
         ({"labels_key": "one"}, r"one class only \('T', 150 cells\)"),
         ({"labels_key": "none"}, "No cell has a label"),
         ({"labels_key": "one", "unlabeled_category": "T"}, "No cell has a label.*'T'"),
+<<<<<<< HEAD
         ({"labels_key": "score"}, r'holds numbers.*astype\("string"\)`'),
+=======
+        ({"labels_key": "score"}, r"holds numbers.*astype\(.string.\)`"),
+>>>>>>> lines
         ({"labels_key": "n_counts"}, "holds numbers"),
     ):
         with pytest.raises(ValueError, match=message):
