@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from ast import literal_eval
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from numbers import Real
 from pathlib import Path
@@ -34,7 +34,7 @@ def check_adata(adata: Any, name: str = "adata", *, matrix: bool = False) -> Non
         )
         if isinstance(adata, np.ndarray):
             how = f"anndata.AnnData({name})"
-        elif mods := getattr(adata, "mod", None):
+        elif isinstance(mods := getattr(adata, "mod", None), Mapping) and mods:
             how = f"{name}.mod[{next(iter(mods))!r}]"
         raise TypeError(
             f"`{name}` must be an AnnData, found {type(adata).__name__}. Make it one: "

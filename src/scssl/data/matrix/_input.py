@@ -109,7 +109,7 @@ class MatrixStats:
     scale: Scale | None
     n_nonfinite_cells: int
     n_nonfinite_vars: int
-    storage: Storage = field(repr=False)
+    storage: Any = field(repr=False)
 
     @property
     def finite(self) -> bool:
@@ -137,7 +137,7 @@ def scan_matrix(X: Any, *, where: str = "adata.X", used: np.ndarray | None = Non
     where
         How messages call the matrix.
     used
-        Genes that a model reads, boolean, for the level of :attr:`MatrixStats.scale`; all by default.
+        Genes that a model reads, boolean, for the level in ``MatrixStats.scale``; all by default.
 
     Returns
     -------
@@ -700,7 +700,7 @@ def check_scale(
     Parameters
     ----------
     found, expected
-        What was recognised here and there, see :attr:`MatrixStats.scale`.
+        What was recognised here and there, as in ``MatrixStats.scale``.
     X
         The matrix, whose storage a line to type depends on.
     where, name

@@ -49,7 +49,8 @@ class Scale:
     Parameters
     ----------
     form
-        A key of :data:`FORMS`.
+        What values are: ``"counts"``, ``"binary"``, ``"near counts"``, ``"linear"``, ``"ln"``, ``"log2"``,
+        ``"log10"``, ``"sqrt"``, ``"twice"`` (logged) or ``"unknown"``.
     certain
         Whether the values can be nothing else; of an unknown form, whether there were enough to tell.
     target_sum

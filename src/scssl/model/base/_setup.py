@@ -100,7 +100,7 @@ class DataSetup:
     spatial_key: str | tuple[str, str] | None = None
     #: Mean and standard deviation of each continuous column; models saved earlier read them as they are.
     continuous_scale: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    #: What was recognised in the values, see :class:`scssl.data.matrix.Scale`; empty of older models.
+    #: What was recognised in the values, see :class:`scssl.data.Scale`; empty of older models.
     scale: Mapping[str, Any] = field(default_factory=dict)
 
     @property
