@@ -1045,6 +1045,8 @@ class SSLModel(BaseModelClass, metaclass=Face):
                 lambda: model_class._from_config(registry, arguments), bundle.tensors
             )
             model.genes = genes
+            if config["input"] != model.setup.input_kind:
+                raise ValueError(f"the input is {config['input']!r}, and is not in the setup")
             model.module.load_state_dict(bundle.tensors, strict=True)
             model.is_trained_ = bool(config["trained"])
             model.training_ = dict(config["training"])
