@@ -104,14 +104,21 @@ class _Layers(TorchFunctionMode):
 
 
 def build_fitting[Model: SSLModel](
-    build: Callable[[], Model], tensors: Mapping[str, torch.Tensor]
+    build: Callable[[], Model], tensors: Mapping[str, torch.Tensor], n_genes: int
 ) -> Model:
     """Model that these tensors, and no others, are the weights of.
 
     It is first built without memory: arguments are those of strangers, and may ask for any size.
     """
     with torch.device("meta"), _Layers(len(tensors)):
-        expected = build().module.state_dict()
+        module = build().module
+        expected = module.state_dict()
+        for place, part in module.named_modules():
+            for layer in getattr(part, "warm_layers", ()):
+                # Only of a model that was started from another one.
+                name = f"{place}.warm_{layer}".removeprefix(".")
+                if name in tensors:
+                    expected[name] = torch.empty(n_genes, dtype=torch.bool)
     for name in sorted(expected.keys() | tensors.keys()):
         wanted, found = (
             f"{'numbers' if one[name].is_floating_point() else one[name].dtype} of shape "

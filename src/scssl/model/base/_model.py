@@ -1042,7 +1042,7 @@ class SSLModel(BaseModelClass, metaclass=Face):
             genes = GeneVocabulary.from_dict(bundle.genes)
             registry, arguments = with_genes(config["registry"], genes), config["arguments"]
             model = build_fitting(
-                lambda: model_class._from_config(registry, arguments), bundle.tensors
+                lambda: model_class._from_config(registry, arguments), bundle.tensors, len(genes)
             )
             model.genes = genes
             if config["input"] != model.setup.input_kind:
