@@ -233,10 +233,8 @@ def show(out: Path) -> None:
     frame = pd.DataFrame(read(out))
     names = [n for n in DATA if n in set(frame["data"])]
     scores = ["kNN macro-F1", "linear macro-F1", "seconds_per_epoch", "rank"]
-    scores += [
-        c for c in ("scib Bio conservation", "scib Batch correction", "scib Total") if c in frame
-    ]
-    for score in scores:
+    scores += ["scib Bio conservation", "scib Batch correction", "scib Total"]
+    for score in [score for score in scores if score in frame]:
         if frame[score].isna().all():
             continue
         cells = frame.groupby(["row", "data"])[score].agg(["mean", "std", "count"])

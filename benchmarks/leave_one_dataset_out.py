@@ -165,6 +165,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--hold-out", nargs="+")
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(5)))
+    parser.add_argument("--arms", nargs="+", default=ARMS, choices=ARMS)
     parser.add_argument("--out", type=Path, default=Path("leave_one_dataset_out.jsonl"))
     parser.add_argument("--table", action="store_true", help="print what is in --out and stop")
     parser.add_argument(
@@ -191,10 +192,14 @@ def run(args: argparse.Namespace) -> None:
     for seed in args.seeds:
         for name in names:
             done = read(args.out) if args.out.exists() else pd.DataFrame()
-            if len(done) and ((done["dataset"] == name) & (done["seed"] == seed)).any():
+            have = set()
+            if len(done):
+                have = set(done["arm"][(done["dataset"] == name) & (done["seed"] == seed)])
+            arms = [arm for arm in args.arms if arm not in have]
+            if not arms:
                 continue
             found = scssl.tl.leave_one_dataset_out(
-                datasets, LABELS, hold_out=name, groups=GROUPS, n_repeats=1, rng=seed
+                datasets, LABELS, hold_out=name, groups=GROUPS, n_repeats=1, arms=arms, rng=seed
             )
             found["seed"] = seed
             with args.out.open("a") as file:

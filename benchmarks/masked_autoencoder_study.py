@@ -5,8 +5,9 @@ testing. Everything is fitted on the training part, labels or none: PCA, scaled 
 pretext tasks, scVI. A probe or a classifier then learns from all labels of the training part, or from
 20, 5 or 1 per class, the same cells for every row, and is scored on the test part.
 
-Every row is appended to ``--out`` as it is found, and what is there already is not run again, so that a
-stopped study goes on where it was. ``--table`` only prints what is there.
+Rows are appended to ``--out`` when all of a data set and seed are found, and what is there already is not run
+again, so that a stopped study goes on where it was, and an arm can be added or measured again on the same cells.
+``--table`` only prints what is there.
 
     SCSSL_DATA_DIR=... python benchmarks/masked_autoencoder_study.py --out study.jsonl
 """
@@ -35,6 +36,8 @@ BUDGETS = [None, 20, 5, 1]
 LABELS = "cell_type"
 NAMED = {"pbmc3k", "kang_ifnb"}  # genes have symbols, so that programmes can be matched
 MASKS = ["random", "gene_program", "gp_to_gp", "gp_to_tf"]
+CLASSIFIERS = ["from scratch", "fine-tuned"]
+ARMS = ["PCA-50", "scVI", "untrained", *MASKS, *CLASSIFIERS]
 
 
 def load(name: str) -> anndata.AnnData:
@@ -67,31 +70,37 @@ def add_programs(adata: anndata.AnnData, train: np.ndarray) -> None:
     scssl.pp.tf_targets(adata, targets)
 
 
-def representations(adata, train, name, seed, masks, scvi):
+def representations(adata, train, name, seed, arms):
     """Embeddings of all cells by models of the training cells; the randomly masked model."""
-    x = lognorm(adata.X)
-    pca = PCA(50, random_state=seed).fit(x[train].toarray())
-    adata.obsm["PCA-50"] = pca.transform(x.toarray()).astype(np.float32)
+    if "PCA-50" in arms:
+        x = lognorm(adata.X)
+        pca = PCA(50, random_state=seed).fit(x[train].toarray())
+        adata.obsm["PCA-50"] = pca.transform(x.toarray()).astype(np.float32)
+    if "scVI" in arms:
+        adata.obsm["scVI"] = run_scvi(adata, train, seed)
     own = adata[train].copy()
-    if name in NAMED:
+    masks = [mask for mask in MASKS if mask in arms]
+    if set(masks) - {"random"}:
         add_programs(own, np.arange(len(train)))
     scssl.model.MaskedAutoencoder.setup_anndata(own, input="counts")
     models = {}
-    for mask in masks if name in NAMED else ["random"]:
+    if "untrained" in arms:
+        model = scssl.model.MaskedAutoencoder(own, rng=seed)
+        adata.obsm["untrained"] = quiet(model.get_latent_representation, adata)
+    if "fine-tuned" in arms and "random" not in masks:
+        masks.append("random")
+    for mask in masks:
         model = scssl.model.MaskedAutoencoder(own, masking=mask, rng=seed)
-        if mask == "random":
-            adata.obsm["untrained"] = quiet(model.get_latent_representation, adata)
         started = time.time()
         model.train(rng=seed, progress=False)
         print(
             f"  {mask}: {time.time() - started:.0f} s, {model.training_['epochs']} epochs",
             flush=True,
         )
-        adata.obsm[mask] = model.get_latent_representation(adata)
         models[mask] = model
-    if scvi:
-        adata.obsm["scVI"] = run_scvi(adata, train, seed)
-    return models["random"]
+        if mask in arms:
+            adata.obsm[mask] = model.get_latent_representation(adata)
+    return models.get("random")
 
 
 def run_scvi(adata, train, seed):
@@ -145,13 +154,16 @@ def classify(adata, protocol, seed, source):
     return {**scores, "seconds": time.time() - started}
 
 
-def study(name: str, seed: int, out: Path, masks: list[str], scvi: bool) -> None:
-    adata = load(name)
-    done = {row["key"] for row in read(out)}
+def study(name: str, seed: int, out: Path, arms: list[str]) -> None:
     key = f"{name}/{seed}"
-    if key in done:
+    have = {row["arm"] for row in read(out) if row["key"] == key}
+    if name not in NAMED:
+        have |= set(MASKS[1:])
+    arms = [arm for arm in arms if arm not in have]
+    if not arms:
         return
     print(f"{name}, seed {seed}", flush=True)
+    adata = load(name)
     budgets = {}
     for budget in BUDGETS:
         budgets[budget] = make_protocol(
@@ -164,8 +176,8 @@ def study(name: str, seed: int, out: Path, masks: list[str], scvi: bool) -> None
             seed=seed,
         )
     protocol = budgets[None]
-    source = representations(adata, protocol.pool, name, seed, masks, scvi)
-    reps = [rep for rep in ("PCA-50", "scVI", "untrained", *MASKS) if rep in adata.obsm]
+    source = representations(adata, protocol.pool, name, seed, arms)
+    reps = [rep for rep in arms if rep not in CLASSIFIERS]
     rows = []
 
     def add(what, budget, arm, scores):
@@ -184,7 +196,8 @@ def study(name: str, seed: int, out: Path, masks: list[str], scvi: bool) -> None
 
     options = {"use_rep": reps, "split": (protocol.pool, protocol.test), "rng": seed}
     for budget in BUDGETS:
-        for what, probe in (("kNN", scssl.tl.knn_probe), ("linear", scssl.tl.linear_probe)):
+        probes = {"kNN": scssl.tl.knn_probe, "linear": scssl.tl.linear_probe} if reps else {}
+        for what, probe in probes.items():
             neighbors = {"n_neighbors": min(15, budget or 15)} if what == "kNN" else {}
             found = quiet(
                 lambda p=probe, n=neighbors, b=budget: p(
@@ -193,7 +206,8 @@ def study(name: str, seed: int, out: Path, masks: list[str], scvi: bool) -> None
             )
             for _, row in found.iterrows():
                 add(what, budget, row["use_rep"], row)
-        for arm, start in (("from scratch", None), ("fine-tuned", source)):
+        for arm in [arm for arm in arms if arm in CLASSIFIERS]:
+            start = source if arm == "fine-tuned" else None
             add("classifier", budget, arm, quiet(classify, adata, budgets[budget], seed, start))
     with out.open("a") as file:
         file.writelines(json.dumps(row) + "\n" for row in rows)
@@ -209,7 +223,7 @@ def show(out: Path) -> None:
         grouped = part.groupby(["arm", "data"], sort=False)["macro_f1"]
         cells = grouped.agg(["mean", "std", "count"])
         rows = []
-        for arm in part["arm"].unique():
+        for arm in [arm for arm in ARMS if arm in set(part["arm"])]:
             row = {"arm": arm}
             for name in frame["data"].unique():
                 if (arm, name) in cells.index:
@@ -219,6 +233,8 @@ def show(out: Path) -> None:
         print(f"\n{what}, labels per class: {labels}\n")
         print(table(rows))
     part = frame[frame["what"] == "classifier"]
+    if part["arm"].nunique() < 2:
+        return
     wide = part.pivot_table(
         index=["labels", "data", "seed"], columns="arm", values="macro_f1"
     ).reset_index()
@@ -233,8 +249,13 @@ def main() -> None:
     parser.add_argument("--data", nargs="+", default=DATA)
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(5)))
     parser.add_argument("--out", type=Path, default=Path("masked_autoencoder_study.jsonl"))
-    parser.add_argument("--masks", nargs="+", default=MASKS, help="tasks; random is needed")
-    parser.add_argument("--scvi", action="store_true", help="with rows of scVI (slow on a CPU)")
+    parser.add_argument(
+        "--arms",
+        nargs="+",
+        default=[arm for arm in ARMS if arm != "scVI"],
+        choices=ARMS,
+        help="rows of the tables; by default all but scVI (slow on a CPU)",
+    )
     parser.add_argument("--table", action="store_true", help="print what is in --out and stop")
     args = parser.parse_args()
     logging.getLogger("scssl").setLevel("WARNING")
@@ -243,7 +264,7 @@ def main() -> None:
         print(machine(), flush=True)
         for seed in args.seeds:
             for name in args.data:
-                study(name, seed, args.out, args.masks, args.scvi)
+                study(name, seed, args.out, args.arms)
     show(args.out)
 
 

@@ -124,15 +124,16 @@ def state_dict(config, *, decoder=True, n_classes=None, seed=0):
     else:
         make.linear(f"{latent}lat_2lat.0", d, size)
     if decoder and n_classes is None:
-        make.linear("decoder.layers.0.0", size, d)
+        width = config["dec_hid"]
+        make.linear("decoder.layers.0.0", size, width)
         make.normal("decoder.layers.0.1.weight", 1, scale=0.1, shift=0.25)
-        make.norm("decoder.layers.0.3", d)
+        make.norm("decoder.layers.0.3", width)
         covariates = "decoder.covariate_layers.0"
         for kind in ("batch", "dataset"):
             if config[f"{kind}_num"]:
-                make.covariate(f"{covariates}.{kind}", config[f"{kind}_num"], d)
+                make.covariate(f"{covariates}.{kind}", config[f"{kind}_num"], width)
         make.normal("decoder.out_layer.dec_disp", n_genes)
-        make.linear("decoder.out_layer.dec_1", d, 128)
+        make.linear("decoder.out_layer.dec_1", width, 128)
         make.linear("decoder.out_layer.dec_mean.0", 128, n_genes)
     if n_classes is not None:
         make.linear("head.mlp.1", size, n_classes)

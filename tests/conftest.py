@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
 import socket
 import sys
+import threading
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +14,9 @@ import matplotlib
 import pytest
 
 matplotlib.use("agg")
+if threading.current_thread() is threading.main_thread():
+    # Shells start what runs in the background with Ctrl-C ignored, which tests of it must not be.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

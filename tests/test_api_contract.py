@@ -343,6 +343,14 @@ def test_only_the_documented_key_is_written(name, data, model):
     assert "mine" in adata.uns
 
 
+@writers
+def test_a_key_that_no_file_can_have_is_refused_before_the_work(name, data, model):
+    adata = data.copy()
+    with pytest.raises(ValueError, match="key_added='a/b' is no key .*: `key_added='a_b'`"):
+        call(name, adata, model, key_added="a/b")
+    assert_untouched(adata, data)
+
+
 @pytest.mark.parametrize("name", [n for n in FUNCTIONS if "copy" in parameters(n)])
 def test_copy(name, data, model):
     adata = data.copy()

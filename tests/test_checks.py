@@ -4,7 +4,17 @@ import numpy as np
 import pytest
 
 import scssl
-from scssl._checks import check_choice, check_number, check_whole, check_widths, either, some
+from scssl._checks import (
+    check_choice,
+    check_destination,
+    check_number,
+    check_whole,
+    check_widths,
+    either,
+    some,
+    table_of,
+    writable,
+)
 from scssl._errors import warn
 
 
@@ -104,3 +114,27 @@ def test_warnings_of_callbacks_point_at_the_line_that_trains():
         trainer.fit(BoringModel(), torch.utils.data.DataLoader(torch.zeros(2, 32)))
     found = [one.filename for one in caught if one.category is scssl.ScsslWarning]
     assert found == [__file__]
+
+
+@pytest.mark.parametrize(
+    ("key", "new"), [("a/b", "a_b"), ("/a/", "a"), (".", "X_new"), ("/", "X_new")]
+)
+def test_keys_that_no_file_can_have(key, new):
+    with pytest.raises(ValueError, match=f"Give another: `key_added='{new}'`"):
+        check_destination(None, key)
+    check_destination(None, new)
+
+
+def test_names_of_columns_that_can_be_written():
+    assert writable(["CD3/CD4", "CD8", 3]) == ["CD3|CD4", "CD8", "3"]
+    assert len(set(writable(["a/b", "a|b", "a/b|"]))) == 3
+
+
+def test_a_table_that_no_file_can_hold_says_how_to_keep_it(caplog):
+    with caplog.at_level("INFO", logger="scssl"):
+        table = table_of(np.zeros((1, 2)), ["cell"], ["CD4+/CD25 T Reg", "B"])
+    assert list(table) == ["CD4+/CD25 T Reg", "B"]
+    assert "'CD4+/CD25 T Reg' have a / in their name" in caplog.text
+    caplog.clear()
+    table_of(np.zeros((1, 1)), ["cell"], ["B"])
+    assert not caplog.text

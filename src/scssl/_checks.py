@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import logging
+from ast import literal_eval
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from numbers import Real
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
+
+_LOGGER = logging.getLogger("scssl")
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,22 +24,36 @@ BATCHES = ("batch", "sample", "donor", "dataset")
 LABELLED = ("type", "label", "annot")
 
 
-def check_adata(adata: Any, name: str = "adata") -> None:
-    """Raise unless argument ``name`` is an AnnData."""
+def check_adata(adata: Any, name: str = "adata", *, matrix: bool = False) -> None:
+    """Raise unless argument ``name`` is an AnnData with cells; with `matrix`, with genes too."""
     from anndata import AnnData
 
     if not isinstance(adata, AnnData):
-        raise TypeError(f"`{name}` must be an AnnData, found {type(adata).__name__}.")
+        how = (
+            f"anndata.read_h5ad({str(adata) if isinstance(adata, (str, Path)) else 'file.h5ad'!r})"
+        )
+        if isinstance(adata, np.ndarray):
+            how = f"anndata.AnnData({name})"
+        elif isinstance(mods := getattr(adata, "mod", None), Mapping) and mods:
+            how = f"{name}.mod[{next(iter(mods))!r}]"
+        raise TypeError(
+            f"`{name}` must be an AnnData, found {type(adata).__name__}. Make it one: "
+            f"`{name} = {how}`"
+        )
+    if not adata.n_obs or (matrix and not adata.n_vars):
+        what = "cells" if not adata.n_obs else "genes"
+        raise ValueError(f"`{name}` has no {what} (shape {adata.n_obs} × {adata.n_vars}).")
 
 
-def whole_numbers(values: pd.Series[Any]) -> pd.Series[Any]:
+def whole_numbers(values: pd.Series[Any], name: str = "adata") -> pd.Series[Any]:
     """Names of groups that are whole numbers written as fractions (1.0), as whole numbers (1).
 
     Missing values turn whole numbers into fractions in pandas; a group must not be called "1" in one
-    place and "1.0" in another for that.
+    place and "1.0" in another for that. Nor must two groups be called the same.
     """
     import pandas as pd
 
+    check_names(values, name)
     categorical = isinstance(values.dtype, pd.CategoricalDtype)
     names = values.cat.categories.to_series() if categorical else values[values.notna()]
     if names.dtype.kind != "f" or not len(names):
@@ -56,6 +76,12 @@ def some(names: Iterable[Any], limit: int = 5) -> str:
     return ", ".join(repr(str(name)) for name in names[:limit]) + (
         ", ..." if len(names) > limit else ""
     )
+
+
+def number(value: float) -> str:
+    """A number for a message: short, but not as a whole number unless it is one."""
+    short = f"{value:g}"
+    return short if float(short).is_integer() == float(value).is_integer() else repr(float(value))
 
 
 def either(choices: Iterable[Any]) -> str:
@@ -84,7 +110,8 @@ def check_number(name: str, value: Any, bounds: str = "(-inf, inf)", *, none: bo
     if inside and (value != low or bounds[0] == "[") and (value != high or bounds[-1] == "]"):
         return float(value)
     what = {"(0, inf)": "a positive number"}.get(bounds, f"a number in {bounds}")
-    raise ValueError(f"`{name}` must be {what}{' or None' if none else ''}, found {value!r}.")
+    hint = _meant(name, value, lambda text: check_number(name, float(text), bounds))
+    raise ValueError(f"`{name}` must be {what}{' or None' if none else ''}, found {value!r}.{hint}")
 
 
 def check_whole(
@@ -97,9 +124,19 @@ def check_whole(
     if whole and least <= value and (most is None or value <= most):
         return int(value)
     limit = f"of at least {least}" if most is None else f"from {least} to {most:,}"
-    raise ValueError(
-        f"`{name}` must be a whole number {limit}{' or None' if none else ''}, found {value!r}."
-    )
+    limit += " or None" if none else ""
+    hint = _meant(name, value, lambda text: check_whole(name, float(text), least, most))
+    raise ValueError(f"`{name}` must be a whole number {limit}, found {value!r}.{hint}")
+
+
+def _meant(name: str, value: Any, read: Callable[[str], Any]) -> str:
+    """What to pass where the text of a number was given, for a message."""
+    if not isinstance(value, str) or not name.isidentifier():
+        return ""
+    try:
+        return f" Pass `{name}={read(value)!r}`."
+    except ValueError:
+        return ""
 
 
 def check_widths(name: str, dims: Any, *, empty: bool = False) -> list[int]:
@@ -135,13 +172,80 @@ def check_integers(**counts: tuple[Any, int]) -> None:
 def check_key(key: Any, name: str) -> None:
     """Raise unless argument ``name`` is a key, a string that is not empty."""
     if not isinstance(key, str) or not key:
-        raise TypeError(f"`{name}` must be a string that is not empty, found {key!r}.")
+        one = isinstance(key, (list, tuple)) and len(key) == 1 and isinstance(key[0], str)
+        how = f' Pass `{name}="{key[0]}"`.' if one else ""
+        raise TypeError(f"`{name}` must be a string that is not empty, found {key!r}.{how}")
+
+
+def check_destination(adata: Any, key: Any, name: str = "adata", *, copy: bool = False) -> None:
+    """Raise unless `key`, given as `key_added`, can be written to `adata`, and with it to a file.
+
+    `name` is what messages call the data; a `copy` of them is in memory.
+    """
+    check_key(key, "key_added")
+    if "/" in key or key in (".", ".."):
+        new = key.strip("/").replace("/", "_") if key.strip("./") else "X_new"
+        raise ValueError(
+            f"key_added={key!r} is no key that an .h5ad file or a Zarr folder can have, in which / and "
+            f"lone dots are places. Give another: `key_added={new!r}`."
+        )
+    if not copy and getattr(adata, "is_view", False) and getattr(adata, "isbacked", False):
+        raise ValueError(
+            f"`{name}` is a view of a file, to which no result can be added. Read its cells into memory: "
+            f"`{name} = {name}.to_memory()`."
+        )
+
+
+def writable(names: Sequence[Any]) -> list[str]:
+    """Names of columns as files can have them, each once: with "|" for "/"."""
+    found: list[str] = []
+    for name in map(str, names):
+        new = name.replace("/", "|")
+        while new != name and (new in found or new in names):
+            new += "|"
+        found.append(new)
+    return found
+
+
+def table_of(values: np.ndarray, cells: Any, columns: Sequence[str]) -> pd.DataFrame:
+    """Frame of cells by names, which says how to keep it where a file cannot have the names."""
+    import pandas as pd
+
+    slashed = [name for name in columns if "/" in name]
+    if slashed:
+        _LOGGER.info(
+            "Columns such as %r have a / in their name, which no file can have: to keep the table in "
+            "obsm, rename them first, with a | for instance.",
+            slashed[0],
+        )
+    return pd.DataFrame(values, index=cells, columns=columns)
+
+
+def close_to(name: Any, known: Iterable[str]) -> str | None:
+    """What may have been meant by a name that is none of those known."""
+    found = get_close_matches(str(name), list(known), n=1)
+    return found[0] if found else None
+
+
+def no_argument(what: str, name: str, value: Any, known: Iterable[str]) -> str:
+    """Message that there is no such argument, with the one that may have been meant."""
+    close = close_to(name, known)
+    if close is None:
+        return f"{what} has no argument {name!r}; it has {', '.join(sorted(known))}."
+    try:
+        literal_eval(repr(value))
+    except (ValueError, SyntaxError):
+        meant = close
+    else:
+        meant = f"{close}={value!r}"
+    return f"{what} has no argument {name!r}. Did you mean `{meant}`?"
 
 
 def get_matrix(adata: AnnData, layer: str | None, name: str = "adata") -> tuple[Any, str]:
     """``adata.X`` or the layer of this name, and how messages call it."""
     if layer is None:
         return adata.X, f"{name}.X"
+    check_key(layer, "layer")
     if layer not in adata.layers:
         found = ", ".join(repr(one) for one in adata.layers if one is not None) or "none"
         raise KeyError(f"There is no layer {layer!r} in {name}.layers; there are: {found}.")
@@ -184,13 +288,53 @@ def get_embedding(
     return values
 
 
-def get_column(adata: AnnData, key: str, argument: str, name: str = "adata") -> pd.Series[Any]:
-    """``adata.obs[key]``, where `key` was given as `argument`."""
-    check_key(key, argument)
-    if key not in adata.obs:
-        found = ", ".join(map(repr, adata.obs.columns)) or "no columns"
-        raise KeyError(f"{name}.obs has no {key!r}; it has {found}.")
-    return cast("pd.Series[Any]", adata.obs[key])
+def get_column(
+    adata: AnnData, key: str, argument: str | None = None, name: str = "adata"
+) -> pd.Series[Any]:
+    """``adata.obs[key]``, in memory; `argument` is what the user named it as, if now."""
+    import pandas as pd
+
+    if isinstance(key, (list, tuple)) and len(key) > 1 and all(isinstance(k, str) for k in key):
+        joined = ' + "_" + '.join(f'{name}.obs["{one}"].astype(str)' for one in key)
+        raise TypeError(
+            f"`{argument}` must be one column of {name}.obs, found {list(key)}. To take them "
+            f'together: `{name}.obs["{"_".join(key)}"] = {joined}` and `{argument}="{"_".join(key)}"`'
+        )
+    check_key(key, argument or "key")
+    # Of data that were read lazily, `obs` is no DataFrame, nor are its columns in memory.
+    obs: Any = adata.obs
+    if key not in obs.columns:
+        close = get_close_matches(key, map(str, obs.columns), 1)
+        meant = f' Did you mean `{argument}="{close[0]}"`?' if close and argument else ""
+        found = some(obs.columns, 20) or "no columns"
+        raise KeyError(f"{name}.obs has no {key!r}; it has {found}.{meant}")
+    if (obs.columns == key).sum() > 1:
+        raise ValueError(
+            f"{name}.obs has {(obs.columns == key).sum()} columns of the name {key!r}. Keep the first: "
+            f"`{name}.obs = {name}.obs.loc[:, ~{name}.obs.columns.duplicated()].copy()`"
+        )
+    values = obs[key] if isinstance(obs, pd.DataFrame) else obs[[key]].to_memory()[key]
+    return cast("pd.Series[Any]", values)
+
+
+def check_names(values: pd.Series[Any], name: str = "adata") -> None:
+    """Raise if two groups in a column are called the same, such as the number 1 and the text "1"."""
+    dtype = values.cat.categories.dtype if hasattr(values, "cat") else values.dtype
+    if dtype.kind != "O":
+        return
+    called: dict[str, set[str]] = {}
+    for one in values.dropna().unique():
+        called.setdefault(str(one), set()).add(type(one).__name__)
+    for text, kinds in called.items():
+        if len(kinds) > 1:
+            column = f'{name}.obs["{values.name}"]'
+            mapped = f"{column} = {column}.astype(object).map"
+            apart = 'lambda value: f"{value} ({type(value).__name__})"'
+            raise ValueError(
+                f"{column} has different values that are all written {text!r}, of the types "
+                f'{some(sorted(kinds))}. To keep them apart: `{mapped}({apart}, na_action="ignore")`. '
+                f'If they are one group: `{mapped}(str, na_action="ignore")`'
+            )
 
 
 def likely_column(obs: pd.DataFrame, *words: str) -> str | None:

@@ -8,6 +8,12 @@ import warnings
 # What lies between a user's line and the place that warns.
 _SKIPPED = ("scssl", "contextlib", "lightning", "scvi", "torch")
 
+#: What code raises that is given something else than it was written for, such as a file of strangers.
+MALFORMED = (
+    *(ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, RuntimeError),
+    *(TypeError, ValueError),
+)
+
 
 class ScsslWarning(UserWarning):
     """Category of every warning that scssl raises itself."""

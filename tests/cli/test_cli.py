@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import signal
 import subprocess
 import sys
 import warnings
@@ -16,6 +17,7 @@ from scssl._errors import ScsslWarning
 from scssl.cli import _commands as commands
 from scssl.cli import main
 from scssl.cli._main import parse
+from scssl.train._callbacks import Monitor
 
 SMALL = ["--hidden-dims", "16", "--n-latent", "4", "--max-epochs", "2", "--no-progress"]
 
@@ -305,7 +307,7 @@ def test_embed_may_replace_its_own_input(file, tmp_path):
         (["embed", "FILE", "--model", "absent", "--out", "d.h5ad"], "There is no folder absent"),
         (
             ["embed", "FILE", "--model", "absent", "--out", "d.csv"],
-            "--out must end in .h5ad, found d.csv",
+            "--out must end in .h5ad or .zarr, found d.csv",
         ),
         (["train", "FILE", "--out", "d", "--batch-key", "donor"], "donor"),
         (["train", "FILE", "--out", "d", "--layer", "counts"], "counts"),
@@ -359,6 +361,52 @@ def test_interrupt(monkeypatch, capsys):
     assert capsys.readouterr().err == "scssl: interrupted\n"
 
 
+@pytest.mark.filterwarnings("default:Training was interrupted")
+@pytest.mark.parametrize(
+    ("numbers", "status", "word"),
+    [
+        ((signal.SIGINT,), 130, "interrupted"),
+        ((signal.SIGINT, signal.SIGINT), 130, "interrupted"),
+        ((signal.SIGTERM,), 143, "terminated"),
+    ],
+)
+def test_signals_in_training_leave_a_model(
+    file, tmp_path, monkeypatch, capsys, numbers, status, word
+):
+    done = Monitor.on_train_batch_end
+
+    def receive(self, trainer, *arguments):
+        done(self, trainer, *arguments)
+        if trainer.current_epoch == 1:
+            for number in numbers:
+                signal.raise_signal(number)
+
+    monkeypatch.setattr(Monitor, "on_train_batch_end", receive)
+    before = signal.getsignal(signal.SIGTERM)
+    assert main(["train", file, "--out", str(tmp_path / "model"), *SMALL]) == status
+    assert signal.getsignal(signal.SIGTERM) is before
+    shown = capsys.readouterr()
+    assert shown.err.endswith(f"scssl: {word}\n")
+    assert "interrupted after 1 full epochs" in shown.err
+    assert f"The model is in {tmp_path / 'model'}" in shown.out
+    assert scssl.model.MaskedAutoencoder.load(tmp_path / "model").training_["epochs"] == 1
+
+
+def test_sigterm_outside_of_training_leaves_nothing_half_written(
+    file, tmp_path, monkeypatch, capsys
+):
+    def write(self, file):
+        file.write_bytes(b"half of")
+        signal.raise_signal(signal.SIGTERM)
+
+    model, out = str(tmp_path / "model"), tmp_path / "out.h5ad"
+    assert main(["train", file, "--out", model, *SMALL]) == 0
+    monkeypatch.setattr(ad.AnnData, "write_h5ad", write)
+    assert main(["embed", file, "--model", model, "--out", str(out)]) == 143
+    assert capsys.readouterr().err.endswith("scssl: terminated\n")
+    assert {entry.name for entry in tmp_path.iterdir()} == {"cells.h5ad", "model"}
+
+
 def test_errors_that_are_ours_to_mend_are_not_hidden(monkeypatch):
     def fail(*_, **__):
         raise RuntimeError("bug")
@@ -396,3 +444,71 @@ def test_a_tissue_and_a_preset_of_a_model_without_from_preset(file, tmp_path, ca
     assert main(["train", tissue, "--out", str(tmp_path / "other"), *options, *few]) == 0
     assert main(["train", tissue, "--out", str(tmp_path / "no"), "--sample-key", "slice"]) == 2
     assert "no option --sample-key. Of CellPLM it is one." in capsys.readouterr().err
+
+
+def test_alone_it_shows_its_help(capsys):
+    assert main([]) == 0
+    assert "scssl demo" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        ("trian cells.h5ad", "scssl has no command trian. Did you mean train?"),
+        ("--verison", "scssl has no option --verison. Did you mean --version?"),
+        ("embed a.h5ad --modle m --out b.h5ad", "has no option --modle. Did you mean --model?"),
+        ("demo --oot=x", "has no option --oot. Did you mean --out?"),
+    ],
+)
+def test_what_is_mistyped_is_named_before_what_is_missing(typed, message, capsys):
+    assert main(typed.split()) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_wrong_usage_is_one_line(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["train"])
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "required: FILE, --out. To see what can be typed: scssl train --help" in error
+
+
+def test_a_zarr_store_is_read_and_written(file, tmp_path, capsys):
+    store, out = tmp_path / "my cells.zarr", tmp_path / "new.zarr"
+    ad.read_h5ad(file).write_zarr(store)
+    for name, source, options in (("a", file, []), ("b", store, []), ("c", store, ["--backed"])):
+        assert main(["train", str(source), "--out", str(tmp_path / name), *SMALL, *options]) == 0
+    said = capsys.readouterr().out
+    assert f"scssl embed '{store}' --model {tmp_path / 'c'} --out embedded.h5ad" in said
+    weights = {(tmp_path / name / "model.safetensors").read_bytes() for name in "abc"}
+    assert len(weights) == 1
+    command = ["embed", str(store), "--model", str(tmp_path / "c"), "--out", str(out)]
+    assert main(command) == 0
+    (out / "of another store").mkdir()
+    assert main([*command, "--overwrite"]) == 0
+    assert not (out / "of another store").exists()
+    assert ad.read_zarr(out).obsm["X_ssl"].shape == (60, 4)
+    assert not list(tmp_path.glob(".*"))
+    (tmp_path / "d.zarr").mkdir()
+    (tmp_path / "d.zarr" / "thesis.txt").write_text("years of work")
+    assert main([*command[:-1], str(tmp_path / "d.zarr"), "--overwrite"]) == 2
+    assert "holds files and no Zarr store" in capsys.readouterr().err
+    assert main(["embed", str(tmp_path), *command[2:], "--overwrite"]) == 2
+    assert "is a folder, and no Zarr store" in capsys.readouterr().err
+
+
+def test_the_key_is_checked_before_cells_are_read(file, capsys, monkeypatch):
+    monkeypatch.setattr(commands, "_read", lambda *_, **__: pytest.fail("checked too late"))
+    assert main(["embed", file, "--model", "m", "--out", "o.h5ad", "--key-added", "a/b"]) == 2
+    assert "`--key-added a_b`" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["cells.h5ad", "a.npz"])
+def test_a_file_that_is_no_checkpoint(name, file, tmp_path, capsys):
+    np.savez(tmp_path / "a.npz", a=1)
+    path = str(tmp_path / name)
+    assert main(["convert", "--file", path, "--out", str(tmp_path / "model")]) == 2
+    assert f"{path} is not a checkpoint of torch" in capsys.readouterr().err

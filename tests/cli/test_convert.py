@@ -167,7 +167,7 @@ def test_without_pyarrow_the_message_says_what_to_install(folder, published, cap
 
     monkeypatch.setattr(pd, "read_parquet", fail)
     assert main(["convert", "--file", "a.ckpt", "--out", "model"]) == 2
-    assert "Reading var.parquet needs pyarrow: pip install pyarrow" in capsys.readouterr().err
+    assert "Reading var.parquet needs pyarrow: `pip install pyarrow`" in capsys.readouterr().err
 
 
 def test_a_model_is_replaced_only_when_asked(folder, published, capsys):

@@ -42,7 +42,7 @@ def test_demo_leaves_folders_of_others_alone(tmp_path, capsys):
     assert main(["demo", "--out", str(tmp_path)]) == 2
     assert "holds other files" in capsys.readouterr().err
     assert main(["demo", "--out", str(tmp_path / "thesis.txt")]) == 2
-    assert "is a file: give a folder" in capsys.readouterr().err
+    assert "is a file, and should be a folder" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,8 @@ class Hub:
         # What goes wrong: status by (method, part of the path), and file name to size that is told.
         self.failures: dict[tuple[str, str], int] = {}
         self.sizes: dict[str, int | None] = {}
+        # By a part of the request: what changes the headers and gives other content.
+        self.spoils: dict[str, Callable[[bytes, dict], bytes]] = {}
         # Called once, after a request has been answered: by a part of it.
         self.afterwards: dict[str, Callable[[], None]] = {}
         handler = type("BoundHandler", (Handler,), {"hub": self})
@@ -127,6 +129,8 @@ class Handler(BaseHTTPRequestHandler):
             content = json.dumps(content).encode()
             headers["Content-Type"] = "application/json"
         self.send_response(status)
+        for part in [p for p in self.hub.spoils if p in f"{self.command} {unquote(self.path)}"]:
+            content = self.hub.spoils[part](content, headers)
         length = headers.pop("length", len(content))
         for name, value in headers.items():
             self.send_header(name.replace("_", "-"), str(value))

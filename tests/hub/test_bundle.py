@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
+import os
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scssl._errors import BundleError
+from scssl._errors import BundleError, ScsslWarning
 from scssl._io._trees import json_sha256
 from scssl.hub import read_bundle, write_bundle
 
@@ -133,7 +136,7 @@ def test_an_interrupted_save_leaves_the_old_model(folder, monkeypatch):
     def fail(path, content):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("scssl.hub._bundle.write_durably", fail)
+    monkeypatch.setattr(Path, "write_bytes", fail)
     with pytest.raises(OSError, match="No space left"):
         write(folder, 2.0, overwrite=True)
     assert read_bundle(folder).tensors["encoder.weight"][0, 0] == 1
@@ -163,12 +166,24 @@ def test_missing_folder(tmp_path):
         read_bundle(tmp_path / "absent")
 
 
-def test_missing_folder_after_a_killed_save_names_the_previous_one(folder):
+def test_a_killed_save_leaves_the_model_before(folder):
+    expected = read_bundle(folder).config
+    folder.rename(folder.with_name(".model.previous-0a1b2c3d"))
+    with pytest.warns(ScsslWarning, match="model was interrupted: what it held before is back"):
+        assert read_bundle(folder).config == expected
+    assert [entry.name for entry in folder.parent.iterdir()] == ["model"]
+
+
+def test_a_model_that_is_being_replaced_is_said_to_be(folder):
+    # Another process holds the lock, so that nothing may be moved.
+    descriptor = os.open(folder.parent, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_SH)
     folder.rename(folder.with_name(".model.previous-0a1b2c3d"))
     with pytest.raises(
         BundleError, match=r"interrupted; the model it held before is in .*previous-0a1b"
     ):
         read_bundle(folder)
+    os.close(descriptor)
 
 
 def test_a_file_instead_of_a_folder(folder):

@@ -161,6 +161,31 @@ def test_what_the_model_needs():
     assert "not raw counts" not in sections["Limits"]
 
 
+def test_names_are_no_markdown():
+    """A name is shown as it is, not as a link, a picture or a heading."""
+    evil = "A`](http://evil.example) <img src=x>\n# B``"
+    facts = replace(
+        FACTS,
+        gene_examples=[evil, "GENE_2"],
+        where=f'adata.layers["{evil}"]',
+        columns=[evil],
+        trained_with={"labels column": ["a|b", evil]},
+        summary="[x](y) *z* a_b",
+        source=evil,
+    )
+    metadata, sections = split(make_card(facts, REPO))
+    one_line = " ".join(evil.split())
+    assert f"(Ensembl ids: ``` {one_line} ```, `GENE_2`, …)" in sections["Use"]
+    assert f'It reads ``` adata.layers["{one_line}"] ```: raw counts' in sections["Use"]
+    assert f"needs the columns ``` {one_line} ``` of" in sections["Use"]
+    data = dict(table(sections["Training data"]))
+    assert data["labels column"] == f"`a|b`, ``` {one_line} ```"
+    training = dict(table(sections["Model and training"]))
+    assert training["architecture"] == r"\[x\](y) \*z\* a_b"
+    assert training["weights taken from"] == r"A\`\](http://evil.example) \<img src=x\> # B\`\`"
+    assert metadata["scssl"]["model"] == "MaskedAutoencoder"
+
+
 @pytest.mark.parametrize(
     ("evaluation", "expected"),
     [

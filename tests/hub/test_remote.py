@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -369,7 +370,7 @@ def test_false_size(pushed, tmp_path):
 
 def test_newer_format(pushed, tmp_path):
     edit_config(pushed, format_version=99)
-    message = "^lab/cells has format version 99; .* reads up to 1. Upgrade with `pip install"
+    message = "^lab/cells has format version 99; .* reads up to 1. Upgrade it: .pip install"
     with pytest.raises(BundleError, match=message):
         fetch_bundle(REPO, tmp_path / "copy")
     assert not [r for r in pushed.requests if "safetensors" in r or "genes" in r]
@@ -532,6 +533,58 @@ def test_the_hub_is_down(pushed, tmp_path, no_waiting):
         list_models()
 
 
+# --- an endpoint that is hostile, or no hub ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("header", ["ETag", "X_Linked_Etag", "X_Repo_Commit"])
+@pytest.mark.parametrize("name", ['"../../../../outside"', "W/../../../../outside", "/outside"])
+def test_names_that_lead_out_of_the_cache(pushed, tmp_path, header, name):
+    pushed.spoils["HEAD "] = lambda content, headers: headers.update({header: name}) or content
+    before = {*tmp_path.rglob("*")}
+    with pytest.raises(BundleError, match="which is no name in the cache: nothing was written"):
+        fetch_file(REPO, "config.json")
+    assert not [path for path in {*tmp_path.rglob("*")} - before if "outside" in path.name]
+
+
+def half(content, headers):
+    return content[: len(content) // 2]
+
+
+def page(content, headers):
+    return b"<html>It works!</html>"
+
+
+def of_another_kind(content, headers):
+    return b"[3]"
+
+
+@pytest.mark.parametrize("spoil", [half, page, of_another_kind])
+@pytest.mark.parametrize(
+    ("part", "ask"),
+    [
+        ("GET /api/models", lambda folder: list_models()),
+        ("GET /lab/cells/resolve", lambda folder: fetch_bundle(REPO, folder.parent / "new")),
+        ("GET /storage", lambda folder: fetch_bundle(REPO, folder.parent / "new")),
+        ("POST /api/repos", lambda folder: push_bundle(folder, REPO, card=CARD)),
+        ("POST /api/models/lab/cells/commit", lambda f: push_bundle(f, REPO, card=CARD)),
+    ],
+)
+def test_answers_that_are_cut_off(pushed, folder, no_waiting, part, ask, spoil):
+    pushed.spoils[part] = spoil
+    with pytest.raises(ConnectionError, match="failed: .* Try again, or check HF_ENDPOINT"):
+        ask(folder)
+
+
+def test_a_full_disk_is_no_failure_of_the_hub(pushed, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", full)
+    with pytest.raises(OSError, match="No space left") as found:
+        fetch_file(REPO, "config.json")
+    assert not isinstance(found.value, ConnectionError)
+
+
 # --- the list of models ---------------------------------------------------------------------------
 
 
@@ -581,6 +634,23 @@ def test_cards_of_strangers(hub, about):
     row = list_models().iloc[0]
     assert row["repo_id"] == "lab/odd"
     assert row[["model", "species", "n_cells", "n_genes", "license"]].isna().all()
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"scssl": {"n_cells": 10**30}},
+        {"scssl": {"n_genes": -(2**63) - 1}},
+        {"self": 1},
+        {"ignore_metadata_errors": True},
+    ],
+)
+def test_one_odd_card_does_not_cost_the_list(hub, more):
+    hub.add("lab/odd", card(**more))
+    hub.add("lab/sound", card(scssl={"n_cells": 3}, license="mit"))
+    found = list_models().set_index("repo_id")
+    assert found.loc["lab/odd", ["n_cells", "n_genes", "license"]].isna().all()
+    assert found.loc["lab/sound", ["n_cells", "license"]].tolist() == [3, "mit"]
 
 
 # --- as users run it: a process with environment variables -----------------------------------------

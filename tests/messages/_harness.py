@@ -27,7 +27,7 @@ class Case:
     @property
     def name(self) -> str:
         """Of the test."""
-        return self.make.__name__
+        return f"{self.make.__module__.rpartition('.')[2]}.{self.make.__name__}"
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ def case(chapter: str, title: str, *, ways: str = "each") -> Callable:
 
     def register(make: Callable[[], tuple[dict[str, Any], str]]) -> Callable:
         assert ways in {"each", "all", "instead"}
-        assert make.__name__ not in CASES or CASES[make.__name__].make.__module__ == make.__module__
-        CASES[make.__name__] = Case(chapter, title, make, ways)
+        made = Case(chapter, title, make, ways)
+        CASES[made.name] = made
         return make
 
     return register
@@ -120,10 +120,10 @@ def is_line(code: str) -> bool:
     return any(isinstance(node, doing) for node in ast.walk(tree))
 
 
-def follow(names: dict[str, Any], code: str, line: str) -> str:
+def follow(names: dict[str, Any], code: str, line: str, message: str = "") -> str:
     """Type a line; gives the user's code, changed where the line is arguments for it."""
     if _is_keywords(line):
-        return _with_keywords(code, line)
+        return _with_keywords(code, line, line_is_meant=f"Did you mean `{line}`?" in message)
     _run(names, line)
     return code
 
@@ -157,7 +157,7 @@ def _is_keywords(code: str) -> bool:
     return re.match(r"\w+=[^=]", code) is not None
 
 
-def _with_keywords(code: str, line: str) -> str:
+def _with_keywords(code: str, line: str, *, line_is_meant: bool = False) -> str:
     """The outermost call of the last statement, with these arguments."""
     tree = ast.parse(code)
     last: Any = tree.body[-1]
@@ -166,5 +166,10 @@ def _with_keywords(code: str, line: str) -> str:
     given = ast.parse(f"f({line})", mode="eval").body
     assert isinstance(given, ast.Call)
     new = {one.arg for one in given.keywords}
-    call.keywords = [one for one in call.keywords if one.arg not in new] + given.keywords
+    kept = [one for one in call.keywords if one.arg not in new]
+    # "Did you mean" tells the same value under another name.
+    told = {ast.unparse(one.value) for one in given.keywords}
+    if line_is_meant:
+        kept = [one for one in kept if ast.unparse(one.value) not in told]
+    call.keywords = kept + given.keywords
     return ast.unparse(tree)

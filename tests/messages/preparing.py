@@ -66,7 +66,7 @@ _SETS = {"one": [f"GENE{i}" for i in range(8)], "two": [f"GENE{i}" for i in rang
 
 
 @case(CHAPTER, "Programmes name genes otherwise than the data")
-def names_in_a_column():
+def programmes_by_symbols():
     adata = cells()
     adata.var["symbol"] = adata.var_names
     adata.var_names = [f"ENSG{i:011}" for i in range(30)]

@@ -12,6 +12,7 @@ import pytest
 import scssl
 
 from . import all_cases, follow, told_in, trigger
+from ._page import PAGE, page
 
 CASES = all_cases()
 SOURCE = Path(scssl.__file__).parent
@@ -42,6 +43,12 @@ def in_a_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path, monkeypatch):
+    """Cases write files where they are."""
+    monkeypatch.chdir(tmp_path)
+
+
 @functools.cache
 def shown(case):
     """What is said to the code of a case."""
@@ -63,7 +70,7 @@ def test_what_is_told_works(case):
         if case.ways == "instead":
             code = way.pop()
         for line in way:
-            code = follow(names, code, line)
+            code = follow(names, code, line, first.message)
         again = trigger(names, code)
         errors = [one for one in again if one.error is not None]
         if errors:
@@ -128,3 +135,13 @@ def test_every_line_is_in_backticks():
         and text.count("`") % 2 == 0
     ]
     assert not bare, f"tell something to type outside of backticks, where it is not run: {bare}"
+
+
+def test_the_page_of_the_docs_is_made_of_these_messages():
+    made = page([(case, case.make()[1], shown(case)) for case in CASES])
+    assert PAGE.read_text() == made, "write it again: python -m tests.messages._page"
+
+
+def test_titles_are_headings_of_their_own():
+    titles = [one.title for one in CASES]
+    assert len(set(titles)) == len(titles)

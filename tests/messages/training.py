@@ -76,13 +76,6 @@ def no_data_to_save():
     return names, "model.save(place, save_anndata=True)"
 
 
-@case(CHAPTER, "A folder holds a model of another class", ways="instead")
-def folder_of_another_class():
-    place = f"{folder()}/model"
-    model().save(place)
-    return {"place": place}, "scssl.model.SimCLR.load(place)"
-
-
 @case(CHAPTER, "A folder holds the checkpoint of another run")
 def checkpoint_of_another_run():
     adata, place = set_up("MaskedAutoencoder"), folder()

@@ -50,7 +50,7 @@ def graph_of_other_cells():
 def views_need_counts():
     adata = cells()
     adata.layers["counts"] = adata.X.copy()
-    adata.X = np.log1p(adata.X)
+    adata.X = np.log1p(1e4 * adata.X / adata.X.sum(axis=1, keepdims=True))
     names = {"adata": set_up("SimCLR", adata), "thin": scssl.augment.BinomialThinning()}
     return names, _SIMCLR.format("[thin]")
 

@@ -12,6 +12,7 @@ from scipy import sparse
 import scssl
 from scssl._errors import GeneMismatchError, ScsslWarning
 
+from ..messages import told_in
 from .conftest import TRAIN, arguments_of, make_counts
 
 MODEL = scssl.model.MaskedAutoencoder
@@ -66,7 +67,7 @@ def test_lognorm_as_counts_names_where_counts_are(adata):
 
 
 def test_counts_as_lognorm(adata):
-    with pytest.raises(ValueError, match=r'Pass input="counts"'):
+    with pytest.raises(ValueError, match=r'Pass `input="counts"`'):
         setup(adata, input="lognorm")
 
 
@@ -143,11 +144,9 @@ def test_missing_layer_and_columns(adata):
     with pytest.raises(KeyError, match="no layer 'counts'.*there are: 'spliced'"):
         setup(adata, layer="counts")
     for argument in ("batch_key", "labels_key"):
-        with pytest.raises(
-            KeyError, match="no column 'donor' in adata.obs; there are: 'cell_type'"
-        ):
+        with pytest.raises(KeyError, match="adata.obs has no 'donor'; it has 'cell_type'"):
             setup(adata, **{argument: "donor"})
-    with pytest.raises(KeyError, match="no column 'n'"):
+    with pytest.raises(KeyError, match="adata.obs has no 'n'"):
         setup(adata, continuous_covariate_keys=["n"])
 
 
@@ -238,7 +237,7 @@ def test_unknown_category_at_query(adata):
         model.get_latent_representation(other)
     del query.obs["batch"]
     model.get_latent_representation(query)
-    with pytest.raises(KeyError, match="no column 'batch'"):
+    with pytest.raises(KeyError, match="adata.obs has no 'batch'"):
         model.get_reconstruction(query)
 
 
@@ -280,7 +279,7 @@ def test_query_of_the_other_kind_says_what_to_type(adata, layer):
         model.get_latent_representation(query)
     assert "input=" not in str(refused.value)
     assert "layer=" not in str(refused.value)
-    exec(str(refused.value).split(": ")[-1].rstrip("."), {"adata": query})
+    exec(told_in(str(refused.value))[0], {"adata": query})
     np.testing.assert_array_equal(model.get_latent_representation(query), expected)
     del query.layers["raw counts"]
     query = log1p(adata)
@@ -301,7 +300,7 @@ def test_query_of_the_other_kind_says_what_to_type(adata, layer):
     assert "input=" not in str(refused.value)
     import scanpy as sc
 
-    exec(str(refused.value).split("for instance: ")[1], {"sc": sc, "adata": query})
+    exec(told_in(str(refused.value))[0], {"sc": sc, "np": np, "adata": query})
     np.testing.assert_allclose(model.get_latent_representation(query), expected, atol=1e-5)
 
 
@@ -370,3 +369,91 @@ def test_bad_arguments(adata, kwargs, message):
     MODEL.setup_anndata(adata)
     with pytest.raises(ValueError, match=message):
         MODEL(adata, **kwargs)
+
+
+def test_query_made_otherwise_than_what_a_model_was_trained_with(build, adata):
+    """Every model keeps what was recognised, also in its folder, and compares all that it reads."""
+    logs = log1p(adata)
+    model = build(logs, setup={"labels_key": "cell_type"})
+    assert model.setup.scale["form"] == "ln"
+    assert model.setup.scale["target_sum"] == 1e4
+    assert type(model.setup).from_dict(model.setup.to_dict()) == model.setup
+    model._read(logs)
+    for change in (lambda x: x / np.log(2), lambda x: np.log1p(np.expm1(x) * 100), np.log1p):
+        query = logs.copy()
+        query.X.data = change(query.X.data).astype(np.float32)
+        with pytest.raises(ValueError, match=r"adata\.X = |sc\.pp\.") as refused:
+            model._read(query)
+        exec(told_in(str(refused.value))[0], {"np": np, "adata": query})
+        np.testing.assert_allclose(query.X.toarray(), logs.X.toarray(), atol=1e-4)
+        model._read(query)
+    ones = logs.copy()
+    ones.X.data[:] = 1
+    with pytest.raises(ValueError, match="holds only 0 and 1"):
+        model._read(ones)
+
+
+@pytest.mark.parametrize("name", scssl.model.list_models())
+def test_arguments_that_a_model_does_not_have(name):
+    """Nothing has to be set up: names are looked at first."""
+    cls = scssl.model.get_model_class(name)
+    with pytest.raises(TypeError, match=f"{name} has no argument 'rgn'. Did you mean `rng=3`"):
+        cls(None, rgn=3)
+    bare = object.__new__(cls)
+    with pytest.raises(
+        TypeError, match=rf"{name}.train\(\) has no argument 'epochs'.*`max_epochs=3`"
+    ):
+        bare.train(epochs=3)
+    with pytest.raises(
+        TypeError, match=r"setup_anndata\(\) has no argument 'label_key'.*`labels_key="
+    ):
+        cls.setup_anndata(None, label_key="type")
+    with pytest.raises(TypeError, match=r"no argument 'min_overlp'.*`min_overlap=0.1`"):
+        cls.from_ssl_model(None, None, min_overlp=0.1)
+    if not cls._learns_embeddings:
+        with pytest.raises(TypeError, match="no argument 'hidden_dim'.*hidden_dims="):
+            cls(None, hidden_dim=(8,))
+
+
+@pytest.mark.parametrize("name", scssl.model.list_models())
+def test_what_scvi_tools_has_and_does_not_work_is_not_offered(name):
+    cls = scssl.model.get_model_class(name)
+    gone = {"get_normalized_expression", "differential_abundance", "setup_annbatch"}
+    assert not gone & {*dir(cls), *dir(object.__new__(cls))}
+    assert "train" in dir(cls)
+    for one in gone:
+        assert not hasattr(cls, one)
+        with pytest.raises(AttributeError, match=f"{name} has no {one}. [A-Z]"):
+            getattr(object.__new__(cls), one)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"devices": []},
+        {"devices": "2x"},
+        {"devices": [0, 1], "accelerator": "cpu"},
+        {"accelerator": 3},
+        {"callbacks": [1]},
+        {"early_stopping": "yes"},
+        {"compile": "yes"},
+        {"progress": 2},
+        {"batch_size": "big"},
+        {"train_size": "0.5"},
+        {"checkpoint_dir": 3},
+    ],
+    ids=str,
+)
+def test_arguments_of_training_are_checked_before_anything_is_read(given):
+    (argument, value), *_ = given.items()
+    bare = object.__new__(MODEL)
+    with pytest.raises((ValueError, TypeError), match=f"`{argument}`.*found "):
+        bare.train(**given)
+
+
+def test_a_view_of_a_file_is_not_trained_on_for_nothing(adata, tmp_path):
+    model = setup(adata)
+    adata.write_h5ad(tmp_path / "cells.h5ad")
+    model.attach(anndata.read_h5ad(tmp_path / "cells.h5ad", backed="r")[:100])
+    with pytest.raises(ValueError, match="view of a file"):
+        model.train(**TRAIN)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+import weakref
+
 import anndata
 import numpy as np
 import pytest
@@ -342,12 +346,111 @@ def test_load_with_data(trained, adata, tmp_path):
     assert loaded.history["train_loss"].index.tolist() == [0, 1, 2, 3]
 
 
+class Fails(Callback):
+    """Training fails after a step of some epoch."""
+
+    def __init__(self, epoch):
+        self.epoch = epoch
+
+    def on_train_batch_end(self, trainer, *_):
+        if trainer.current_epoch == self.epoch:
+            raise RuntimeError("something else went wrong")
+
+
+def state_of(model):
+    left = {name: value for name, value in vars(model).items() if name not in ("module", "_adata")}
+    tensors = {name: value.clone() for name, value in model.module.state_dict().items()}
+    frozen = [one.requires_grad for one in model.module.parameters()]
+    return left, tensors, frozen, model.module.training, model.adata.uns.get("scssl_split")
+
+
+def assert_as_before(model, before):
+    left, tensors, *others = state_of(model)
+    assert all(left[name] is value for name, value in before[0].items())
+    assert tensors.keys() == before[1].keys()
+    assert all(torch.equal(value, before[1][name]) for name, value in tensors.items())
+    assert others[:2] == list(before[2:4])
+    assert others[2] is before[4]
+    assert all(one.grad is None for one in model.module.parameters())
+
+
+def test_training_that_fails_is_undone(build, trained):
+    model = build(make_counts(), setup={"labels_key": "cell_type"})
+    before = state_of(model)
+    with pytest.raises(RuntimeError, match="something else"):
+        model.train(**TRAIN, callbacks=[Fails(1)])
+    assert_as_before(model, before)
+    model.train(**TRAIN)
+    for name, value in model.module.state_dict().items():
+        assert torch.equal(value, trained.module.state_dict()[name]), name
+    before = state_of(trained)
+    with pytest.raises(RuntimeError, match="something else"):
+        trained.train(**TRAIN, callbacks=[Fails(0)])
+    assert_as_before(trained, before)
+
+
+def test_saving_with_data_is_done_as_a_whole(trained, tmp_path, monkeypatch):
+    path = tmp_path / "model"
+
+    def fill_disk(self, file, **_):
+        file.write_bytes(b"half of")
+        raise OSError("No space left on device")
+
+    def fails():
+        with monkeypatch.context() as patch:
+            patch.setattr(anndata.AnnData, "write_h5ad", fill_disk)
+            with pytest.raises(OSError, match="No space left"):
+                trained.save(path, overwrite=True, save_anndata=True)
+
+    fails()
+    assert not list(tmp_path.iterdir())
+    trained.save(path, save_anndata=True)
+    (path / "notes.txt").write_text("mine")
+    before = {file.name: file.read_bytes() for file in path.iterdir()}
+    trained.is_trained_ = False
+    fails()
+    assert {file.name: file.read_bytes() for file in path.iterdir()} == before
+    assert [entry.name for entry in tmp_path.iterdir()] == ["model"]
+    trained.adata.uns["unwritable"] = object()
+    with pytest.raises(Exception, match="unwritable"):
+        trained.save(path, overwrite=True, save_anndata=True)
+    del trained.adata.uns["unwritable"]
+    trained.save(path, overwrite=True, save_anndata=True)
+    assert not type(trained).load(path, anndata.read_h5ad(path / "adata.h5ad")).is_trained_
+    assert (path / "notes.txt").read_text() == "mine"
+
+
+def test_data_and_models_are_not_held_in_memory(build, model_class, tmp_path):
+    def in_a_loop(i):
+        adata = make_counts(n_cells=40, seed=i)
+        model = build(adata)
+        with pytest.warns(ScsslWarning, match="not trained"):
+            scssl.tl.embed(adata, model)
+        model.save(tmp_path / f"{i}")
+        loaded = model_class.load(tmp_path / f"{i}", adata.copy())
+        return [weakref.ref(one) for one in (adata, model, loaded, loaded.adata)]
+
+    stores = (model_class._setup_adata_manager_store, model_class._per_instance_manager_store)
+    known = [set(store) for store in stores]
+    n_rounds = 30 if model_class is scssl.model.MaskedAutoencoder else 2
+    left = [one for i in range(n_rounds) for one in in_a_loop(i)]
+    assert not any(one() is not None for one in left)
+    assert not any(set(store) - old for store, old in zip(stores, known, strict=True))
+
+
+def test_a_copy_of_a_model_knows_its_own_data(trained):
+    for made in (copy.deepcopy(trained), pickle.loads(pickle.dumps(trained))):
+        assert made.adata is not trained.adata
+        assert made.adata_manager.adata is made.adata
+    assert trained.adata_manager.adata is trained.adata
+
+
 def test_loaded_without_data(trained, tmp_path):
     trained.save(tmp_path / "model")
     loaded = type(trained).load(tmp_path / "model")
-    with pytest.raises(ValueError, match="loaded without data. Pass them: `adata=adata`"):
+    with pytest.raises(ValueError, match=r"loaded without an AnnData.*`model.attach\(adata\)`"):
         loaded.get_latent_representation()
-    with pytest.raises(ValueError, match="loaded without data. Pass them: `adata=adata`"):
+    with pytest.raises(ValueError, match=r"loaded without an AnnData.*`model.attach\(adata\)`"):
         loaded.train()
 
 

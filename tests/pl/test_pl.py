@@ -271,3 +271,55 @@ def test_several_embeddings_refused(several):
         scssl.pl.embedding(several, ["X_after", "X_after"])
     with pytest.raises(ValueError, match="one title for each of the 2 embeddings"):
         scssl.pl.embedding(several, keys, title="after")
+
+
+def test_genes_of_counts_are_drawn_log_normalised(caplog):
+    rng = np.random.default_rng(0)
+    counts = rng.poisson(2.0, (40, 6)).astype("f4") * rng.integers(1, 9, (40, 1))
+    adata = ad.AnnData(counts, obsm={"xy": rng.random((40, 2))})
+    expected = np.log1p(counts[:, 2] / np.maximum(counts.sum(1), 1) * 1e4)
+
+    def drawn(**kwargs):
+        ax = scssl.pl.embedding(adata, "xy", color="2", show=False, sort_order=False, **kwargs)
+        return np.asarray(ax.collections[0].get_array())
+
+    with caplog.at_level("INFO", logger="scssl"):
+        np.testing.assert_allclose(drawn(), expected, rtol=1e-5)
+    assert "drawn log-normalised" in caplog.text
+    np.testing.assert_array_equal(drawn(use_raw=False), counts[:, 2])
+    adata.X = np.log1p(counts)
+    np.testing.assert_allclose(drawn(), adata.X[:, 2], rtol=1e-6)
+    with pytest.raises(KeyError, match="'7' in `color` is no column"):
+        scssl.pl.embedding(adata, "xy", color="7", show=False)
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_colours_of_any_type(several):
+    rng = np.random.default_rng(0)
+    adata = ad.AnnData(np.ones((40, 2), "f4"), obsm={"xy": rng.random((40, 2))})
+    adata.obsm["uv"] = rng.random((40, 2))
+    odd = np.arange(40) % 2
+    columns = {
+        "nullable": pd.array([None, *(odd[1:] == 1)], dtype="boolean"),
+        "whole": pd.array([None, *range(39)], dtype="Int64"),
+        "days": pd.date_range("2020-01-01", periods=40),
+        "dates": pd.Timestamp("2020-01-01") + pd.to_timedelta(odd, unit="D"),
+        "spans": pd.timedelta_range("1D", periods=40),
+        "mixed": pd.Series([1, "b"] * 20, dtype=object).to_numpy(),
+        "mixed categories": pd.Categorical(np.array([1, "b"] * 20, dtype=object)),
+    }
+    adata.obs = pd.DataFrame(columns, index=adata.obs_names)
+    before = adata.obs.copy()
+    keys = ["xy", "uv"] if several else "xy"
+    axes = scssl.pl.embedding(adata, keys, color=list(columns), show=False)
+    assert len([ax for ax in axes if ax.collections]) >= len(columns)
+    pd.testing.assert_frame_equal(adata.obs, before)
+    assert len(adata.uns["mixed_colors"]) == len(adata.uns["dates_colors"]) == 2
+    days = next(ax for ax in axes if "days" in ax.get_title()).collections[0].get_array()
+    assert (np.min(days), np.max(days)) == (0, 39)
+
+
+def test_a_figure_is_saved_in_a_file():
+    adata = ad.AnnData(np.ones((5, 2), "f4"), obsm={"xy": np.eye(5)[:, :2]})
+    with pytest.raises(TypeError, match="`save` must be a path, found True"):
+        scssl.pl.embedding(adata, "xy", save=True)

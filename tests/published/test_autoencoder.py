@@ -106,6 +106,23 @@ def test_19331_genes(tmp_path, published):
         MaskedAutoencoder.from_pretrained(tmp_path, file="weights.ckpt", genes="var.csv")
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_genes_of_ones_own(family, tmp_path, published):
+    """The published code, trained on other data: a table as long as its first layer says which genes."""
+    names = [f"GENE{i}" for i in range(41)]
+    state = published.checkpoint(tmp_path / "own.ckpt", family, len(names))
+    pd.DataFrame({"feature_id": names}).to_csv(tmp_path / "genes.csv")
+    model = MaskedAutoencoder.from_pretrained(tmp_path, file="own.ckpt", genes="genes.csv")
+    counts = np.random.default_rng(0).poisson(1.5, (30, 41)).astype(np.float32)
+    cells = anndata.AnnData(sparse.csr_matrix(counts), var=pd.DataFrame(index=names))
+    expected = published.embedding(state, family, normalized(published, cells))
+    assert_same(model.get_latent_representation(cells[:, ::-1].copy()), expected)
+    assert any("genes.csv" in note for note in model.source["notes"])
+    for few in (names[:40], [*names, "MORE"]):
+        with pytest.raises(BundleError, match=f"takes 41 inputs .* has {len(few)}.*Pass the table"):
+            MaskedAutoencoder.from_pretrained(tmp_path, file="own.ckpt", genes=few)
+
+
 def test_reconstruction(read, published, cells):
     x = normalized(published, cells)
     model, state = read("autoencoder", legacy_output=True)

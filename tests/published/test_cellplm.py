@@ -152,6 +152,24 @@ def test_imputation_equals_the_published_decoder(latent, read, cellplm, cells, i
     np.testing.assert_allclose(found, scaled[:, :8], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("latent", VARIANTS)
+@pytest.mark.parametrize("sizes", [{"dec_hid": 24}, {"dec_hid": 8, "post_latent_dim": 7}])
+def test_other_widths_than_the_released(latent, sizes, tmp_path, cellplm, cells):
+    """The published code takes any width of the decoder and of the latent space."""
+    config, state = cellplm.checkpoint(tmp_path, "own", latent, len(cells.var_names), **sizes)
+    model = CellPLM.from_pretrained(tmp_path)
+    counts = cells.X.toarray()
+    z = cellplm.embedding(config, state, counts)
+    assert_same(model.get_latent_representation(cells), z)
+    mean, _ = cellplm.decoded(state, z)
+    scaled = mean * counts.sum(1, keepdims=True) / mean.sum(1, keepdims=True)
+    found = model.get_imputed_expression(cells)
+    np.testing.assert_allclose(found, scaled, rtol=1e-4, atol=1e-5)
+    model.save(tmp_path / "saved")
+    again = CellPLM.load(tmp_path / "saved").get_imputed_expression(cells)
+    np.testing.assert_array_equal(again, found)
+
+
 def test_positions_are_off(read, cells):
     model, *_ = read("vae", options={"spatial_key": "spatial", "context": "tiles", "halo": 0})
     without, *_ = read("vae")

@@ -338,8 +338,9 @@ def test_two_latent_spaces_or_none(made, write):
         ({"dsbn": True}, "dsbn=True; converted"),
         ({"cat_pe": True}, "cat_pe=True"),
         ({"norm": "layernorm"}, "norm='layernorm'"),
-        ({"dec_hid": 32}, "dec_hid=32, which must be as enc_hid=16"),
-        ({"enc_head": 3}, "enc_hid=16, which must be a multiple of 4 and of enc_head=3"),
+        ({"dec_hid": 18}, "dec_hid=18, enc_head=4: the widths must be multiples of 4"),
+        ({"dec_hid": 32}, r"decoder.layers.0.0.weight is .*16, 8\).*\(32, 8\) is expected"),
+        ({"enc_head": 3}, "enc_hid=16, .*enc_head=3: .* and enc_hid of enc_head"),
         (
             {"enc_layers": 0},
             "enc_layers in any.config.json must be a whole number above 0, found 0",

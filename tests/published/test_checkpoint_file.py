@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from scssl._errors import BundleError
-from scssl.published._checkpoint import ALLOWED_GLOBALS, pickle_globals, read_checkpoint
+from scssl.published._checkpoint import ALLOWED_GLOBALS, Ledger, pickle_globals, read_checkpoint
 
 
 class Evil:
@@ -196,9 +196,23 @@ def test_compressed_entries(path):
 
 
 def test_files_before_torch_1_6(path):
-    torch.save({"a": torch.ones(1)}, path, _use_new_zipfile_serialization=False)
-    with pytest.raises(BundleError, match="not a zip archive.*before torch 1.6"):
+    torch.save({"a": torch.arange(3)}, path, _use_new_zipfile_serialization=False)
+    with pytest.raises(BundleError, match="not a zip archive.*before torch 1.6") as refused:
         read_checkpoint(path)
+    line = str(refused.value).split("`")[1]
+    new = path.with_name("new.ckpt")
+    exec(line, {"torch": torch, "NEW": new})
+    assert read_checkpoint(new).content["a"].tolist() == [0, 1, 2]
+
+
+def test_a_number_that_claims_to_be_millions(path):
+    """Without strides of its own, a tensor of any size is a few bytes of file."""
+    torch.save({"state_dict": {"a": torch.ones(1).expand(50_000, 20_000)}}, path)
+    with pytest.raises(BundleError, match=r"claim to be tensors of 4,000,000,000"):
+        Ledger.open(path, "state_dict", n_genes=3)
+    shared = torch.ones(10_000)
+    torch.save({"state_dict": {"a": shared, "b": shared, "c": shared}}, path)
+    assert set(Ledger.open(path, "state_dict", n_genes=3).state) == {"a", "b", "c"}
 
 
 @pytest.mark.parametrize("size", [0, 10, 2000])

@@ -202,7 +202,7 @@ def test_two_names_of_one_tensor_must_agree(family, key, path, published):
 @pytest.mark.parametrize(
     ("width", "message"),
     [
-        (2000, r"takes 2,000 inputs \(.*shape \(512, 2000\)\); .* on the 60 genes"),
+        (2000, r"takes 2,000 inputs \(.*shape \(512, 2000\)\), and the table of genes has 60"),
         (G + 3, "takes 63 inputs .* 3 are besides the genes, like .* integration"),
     ],
 )
@@ -215,7 +215,7 @@ def test_other_widths(family, width, message, path, published):
 
 def test_small_files_are_refused_by_the_public_default(path, published):
     published.checkpoint(path, "autoencoder", G)
-    with pytest.raises(BundleError, match="takes 60 inputs .* on the 19,331 genes of scTab"):
+    with pytest.raises(BundleError, match="takes 60 inputs .* table of genes has 19,331"):
         read_published(path)
 
 

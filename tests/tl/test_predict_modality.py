@@ -290,3 +290,21 @@ def test_with_a_model_of_one_modality(model):
         PREDICT(query["rna"], query["rna"], model=single)
     with pytest.raises(ValueError, match="cells of `query` are in `reference` too"):
         PREDICT(model.adata, model.adata["rna"], model=model)
+
+
+def test_names_that_columns_of_a_file_cannot_have(tmp_path):
+    rng = np.random.default_rng(0)
+    cells = [
+        anndata.AnnData(np.ones((20, 1)), obsm={"X_ssl": rng.normal(size=(20, 3))})
+        for _ in range(2)
+    ]
+    reference, query = cells
+    query.obs_names = [f"new{i}" for i in range(20)]
+    table = pd.DataFrame({"CD3/CD4": rng.normal(size=20)}, index=reference.obs_names)
+    reference.obsm["protein"] = table
+    scssl.tl.predict_modality(reference, query, n_neighbors=2)
+    assert list(query.obsm["predicted_protein"]) == ["CD3|CD4"]
+    query.write_h5ad(tmp_path / "query.h5ad")
+    query.obsm["protein"] = table.set_index(query.obs_names)
+    scores = scssl.tl.modality_scores(query, "protein", "predicted_protein")
+    assert scores.loc[0, "n_features"] == 1

@@ -27,14 +27,14 @@ SCORES = ["macro_f1", "balanced_accuracy", "weighted_f1", "accuracy"]
 # Of the version that the published figures are by.
 PINNED = {
     ("linear_probe", None): [
-        0.673959373959374,
-        0.6458333333333334,
-        0.6986679986679988,
-        0.7083333333333334,
-        0.1,
+        0.6516754850088183,
+        0.6319444444444445,
+        0.6798941798941799,
+        0.6875,
+        1.0,
     ],
     ("knn_probe", None): [0.5051282051282051, 0.5, 0.5884615384615385, 0.625, 15.0],
-    ("linear_probe", 5): [0.6208513708513709, 0.6736111111111112, 0.6296897546897547, 0.625, 1.0],
+    ("linear_probe", 5): [0.5863095238095238, 0.6875, 0.5744047619047619, 0.5833333333333334, 0.01],
     ("knn_probe", 5): [0.6695492662473793, 0.6597222222222222, 0.6848794549266247, 0.6875, 5.0],
 }
 
@@ -87,12 +87,12 @@ def test_linear_probe_equals_scikit_learn():
     x, y = (values[train] - center) / factor, labels[train]
     fold = rank_in_class(np.unique(y, return_inverse=True)[1], derive_generator(0, "folds")) % 5
     scores = {}
-    for strength in (0.001, 0.01, 0.1, 1.0, 10.0, 100.0):
+    for strength in (0.01, 0.1, 1.0, 10.0):
         predicted = np.empty_like(y)
         for i in range(5):
             fitted = LogisticRegression(C=strength, max_iter=1000).fit(x[fold != i], y[fold != i])
             predicted[fold == i] = fitted.predict(x[fold == i])
-        scores[strength] = f1_score(y, predicted, average="macro")
+        scores[strength] = (y == predicted).mean()
     best = max(scores, key=lambda strength: (scores[strength], -strength))
     assert row["inverse_penalty"] == best
     final = LogisticRegression(C=best, max_iter=1000).fit(x, y)
@@ -333,7 +333,7 @@ def test_more_labels_score_better(probe):
 def test_one_label_per_class():
     adata = make(shift=30.0)
     linear = scssl.tl.linear_probe(adata, "label", n_labels_per_class=1).iloc[0]
-    assert linear[["n_train", "inverse_penalty", "accuracy"]].tolist() == [3, 1, 1]
+    assert linear[["n_train", "inverse_penalty", "accuracy"]].tolist() == [3, 0.1, 1]
     knn = scssl.tl.knn_probe(adata, "label", n_labels_per_class=1).iloc[0]
     assert knn[["n_train", "n_neighbors", "accuracy"]].tolist() == [3, 1, 1]
     assert scssl.tl.knn_probe(adata, "label", n_labels_per_class=20).loc[0, "n_neighbors"] == 15
@@ -475,7 +475,10 @@ def test_an_empty_key_is_refused():
 
 
 @pytest.mark.realdata
-def test_the_probe_does_principal_components_justice(data_file):
+@pytest.mark.parametrize(
+    ("n_labels", "n_seeds"), [(5, 5), (20, 5), pytest.param(None, 4, marks=pytest.mark.slow)]
+)
+def test_the_probe_does_principal_components_justice(data_file, n_labels, n_seeds):
     """As good as what their users do: scikit-learn's choice of a penalty on the raw components."""
     adata = ad.read_h5ad(data_file("pbmc3k.h5ad"))
     sc.pp.normalize_total(adata, target_sum=1e4)
@@ -483,29 +486,22 @@ def test_the_probe_does_principal_components_justice(data_file):
     sc.pp.highly_variable_genes(adata, n_top_genes=2000)
     sc.pp.pca(adata)
     values, labels = adata.obsm["X_pca"], adata.obs["cell_type"].astype(str).to_numpy()
-    options = {"use_rep": "X_pca", "key_added": "probe"}
-    for n_labels, n_seeds in ((5, 5), (20, 5), (None, 1)):
-        probe, expected = [], []
-        for seed in range(n_seeds):
-            row = scssl.tl.linear_probe(
-                adata, "cell_type", n_labels_per_class=n_labels, rng=seed, **options
+    drawn = {"label_key": "cell_type", "split": None, "test_size": 0.2}
+    probe, expected = [], []
+    for seed in range(n_seeds):
+        row = scssl.tl.linear_probe(
+            adata, "cell_type", use_rep="X_pca", n_labels_per_class=n_labels, rng=seed
+        )
+        probe.append(row["macro_f1"][0])
+        cells = make_protocol(
+            adata, adata.obs["cell_type"], n_labels_per_class=n_labels, seed=seed, **drawn
+        )
+        with warnings.catch_warnings():
+            # Of arguments whose defaults will change.
+            warnings.simplefilter("ignore", FutureWarning)
+            fitted = LogisticRegressionCV(cv=5, max_iter=10_000).fit(
+                values[cells.train], labels[cells.train]
             )
-            probe.append(row["macro_f1"][0])
-            drawn = make_protocol(
-                adata,
-                adata.obs["cell_type"],
-                label_key="cell_type",
-                split=None,
-                test_size=0.2,
-                n_labels_per_class=n_labels,
-                seed=seed,
-            )
-            with warnings.catch_warnings():
-                # Of arguments whose defaults will change.
-                warnings.simplefilter("ignore", FutureWarning)
-                fitted = LogisticRegressionCV(cv=5, max_iter=10_000).fit(
-                    values[drawn.train], labels[drawn.train]
-                )
-            predicted = fitted.predict(values[drawn.test])
-            expected.append(f1_score(labels[drawn.test], predicted, average="macro"))
-        assert np.mean(probe) >= np.mean(expected) - 0.01, (n_labels, probe, expected)
+        predicted = fitted.predict(values[cells.test])
+        expected.append(f1_score(labels[cells.test], predicted, average="macro"))
+    assert np.mean(probe) >= np.mean(expected) - 0.01, (probe, expected)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import sys
 
 import numpy as np
 import pytest
@@ -126,12 +127,13 @@ def test_interrupt_keeps_a_usable_model_and_can_be_resumed(tmp_path):
     straight.train(5, **OPTIONS)
     before = signal.getsignal(signal.SIGINT)
     model = build()
-    model.train(
-        5,
-        **OPTIONS,
-        checkpoint_dir=tmp_path,
-        callbacks=[At(2, 1, lambda: signal.raise_signal(signal.SIGINT))],
-    )
+    with pytest.warns(ScsslWarning, match=r"after 2 full epochs.* of epoch [01]. .*`resume_from="):
+        model.train(
+            5,
+            **OPTIONS,
+            checkpoint_dir=tmp_path,
+            callbacks=[At(2, 1, lambda: signal.raise_signal(signal.SIGINT))],
+        )
     assert signal.getsignal(signal.SIGINT) is before
     assert model.training_["stopped_by"] == "interrupt"
     assert model.is_trained
@@ -142,15 +144,113 @@ def test_interrupt_keeps_a_usable_model_and_can_be_resumed(tmp_path):
     same(straight, resumed)
 
 
-def test_two_interrupts_stop_at_once():
-    def twice():
-        signal.raise_signal(signal.SIGINT)
-        signal.raise_signal(signal.SIGINT)
+def signals(*numbers):
+    return lambda: [signal.raise_signal(number) for number in numbers]
 
-    model, before = build(), signal.getsignal(signal.SIGINT)
-    with pytest.raises((KeyboardInterrupt, SystemExit)):
-        model.train(5, **OPTIONS, callbacks=[At(0, 1, twice)])
-    assert signal.getsignal(signal.SIGINT) is before
+
+@pytest.mark.parametrize(
+    ("numbers", "error", "status"),
+    [
+        ((signal.SIGINT, signal.SIGINT), KeyboardInterrupt, None),
+        ((signal.SIGTERM,), SystemExit, 143),
+        ((signal.SIGTERM, signal.SIGTERM), SystemExit, 143),
+        ((signal.SIGINT, signal.SIGTERM), SystemExit, 143),
+    ],
+)
+def test_two_interrupts_and_sigterm_keep_the_best_weights_and_are_raised(numbers, error, status):
+    expected = build()
+    expected.train(2, **OPTIONS)
+    model, before = build(), [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+    with (
+        pytest.warns(ScsslWarning, match="interrupted after 2 full epochs"),
+        pytest.raises(error) as raised,
+    ):
+        model.train(5, **OPTIONS, callbacks=[At(2, 1, signals(*numbers))])
+    assert getattr(raised.value, "code", None) == status
+    assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == before
+    same(model, expected)
+    assert model.is_trained_
+    assert not model.module.training
+    assert model.training_["stopped_by"] == "interrupt"
+
+
+def test_sigterm_is_passed_on_to_a_handler_of_the_user():
+    received, model = [], build()
+
+    def handler(number, frame):
+        received.append((number, model.is_trained_))
+
+    before = signal.signal(signal.SIGTERM, handler)
+    try:
+        with pytest.warns(ScsslWarning, match="interrupted"):
+            model.train(5, **OPTIONS, callbacks=[At(1, 1, signals(signal.SIGTERM))])
+        assert signal.getsignal(signal.SIGTERM) is handler
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert received == [(signal.SIGTERM, True)]
+
+
+def test_ignored_signals_stay_ignored():
+    model, expected, before = build(), build(), signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        model.train(2, **OPTIONS, callbacks=[At(0, 1, signals(signal.SIGINT, signal.SIGINT))])
+    finally:
+        signal.signal(signal.SIGINT, before)
+    expected.train(2, **OPTIONS)
+    same(model, expected)
+
+
+class Before(Callback):
+    """Do something before the first step."""
+
+    def __init__(self, action):
+        self.action = action
+
+    def on_fit_start(self, trainer, pl_module):
+        self.action()
+
+
+def press_ctrl_c():
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("action", "error"),
+    [
+        (signals(signal.SIGINT), KeyboardInterrupt),
+        (signals(signal.SIGTERM), SystemExit),
+        (press_ctrl_c, KeyboardInterrupt),
+        (sys.exit, SystemExit),
+    ],
+)
+def test_what_stops_before_the_first_step_leaves_an_untrained_model(action, error):
+    model, expected = build(), build()
+    with pytest.raises(error):
+        model.train(2, **OPTIONS, callbacks=[Before(action)])
+    assert not model.is_trained_
+    assert model.encoder_hash == expected.encoder_hash
+
+
+def test_a_checkpoint_whose_saving_was_killed_is_found(tmp_path):
+    build().train(2, **OPTIONS, checkpoint_dir=tmp_path)
+    straight, resumed = build(), build()
+    straight.train(3, **OPTIONS)
+
+    def kill():
+        (tmp_path / "last.ckpt").rename(tmp_path / ".last.ckpt.previous-00")
+        (tmp_path / ".last.ckpt.saving-11").mkdir()
+
+    kill()
+    with (
+        pytest.warns(ScsslWarning, match="what it held before is back"),
+        pytest.raises(ValueError, match="holds the checkpoint of another run"),
+    ):
+        build().train(3, **OPTIONS, checkpoint_dir=tmp_path)
+    kill()
+    with pytest.warns(ScsslWarning, match="what it held before is back"):
+        resumed.train(3, **OPTIONS, resume_from=tmp_path)
+    same(straight, resumed)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["last.ckpt"]
 
 
 def test_best_weights_are_restored():

@@ -5,14 +5,17 @@ from __future__ import annotations
 from ._files import (
     ALTERED,
     MAX_JSON_BYTES,
+    as_path,
+    check_place,
     check_replaceable,
     check_version,
     describe_bytes,
     find_previous,
     parse_json,
     read_bytes,
+    recover,
+    replace_file,
     replace_folder,
-    write_durably,
 )
 from ._tables import NameTable, file_digest, read_table, read_text_table, texts
 from ._trees import (

@@ -4,19 +4,54 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import stat
+import sys
 import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from scssl._errors import BundleError
+from scssl._errors import BundleError, warn
+
+if sys.platform != "win32":
+    import fcntl
 
 MAX_JSON_BYTES = 64 * 2**20
 ALTERED = "was altered after it was saved: its sha256 is not the recorded one"
+_SAVING, _PREVIOUS = ".saving-", ".previous-"
+
+
+def as_path(path: Any, name: str = "path") -> Path:
+    """A path that a user gave as argument `name`; a leading ~ is their home."""
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"`{name}` must be a path, found {path!r}. Pass one: `{name}=FILE`.")
+    return Path(path).expanduser()
+
+
+def check_place(path: Any, name: str, *, folder: bool = False, n_bytes: int = 0) -> Path:
+    """The path given as `name`, before the work, or an error unless it can be written then.
+
+    It is that of a file, or of a `folder` to write into; so much room is needed at least.
+    """
+    path = as_path(path, name)
+    whole = path.absolute()
+    there = next(one for one in (whole, *whole.parents) if one.exists())
+    problem = None
+    if there == whole and folder != there.is_dir():
+        problem = "is a file, and should be a folder" if folder else "is a folder, and no file"
+    elif there != whole and not there.is_dir():
+        problem = f"cannot be made: {there} is a file"
+    elif not os.access(there, os.W_OK):
+        problem = f"cannot be written: you may not write to {there}"
+    elif (free := shutil.disk_usage(there).free) < n_bytes:
+        problem = f"has no room: at least {n_bytes:,} bytes are needed, {free:,} are free"
+    if problem is not None:
+        raise OSError(f"`{name}` {path} {problem}. Give another.")
+    return path
 
 
 def describe_bytes(content: bytes) -> dict[str, Any]:
@@ -44,7 +79,11 @@ def read_bytes(path: Path, *, expected: Any = None, max_bytes: int | None = None
         )
     if expected is None:
         return path.read_bytes()
-    if not isinstance(expected, dict) or set(expected) != {"size", "sha256"}:
+    if (
+        not isinstance(expected, dict)
+        or set(expected) != {"size", "sha256"}
+        or type(expected["size"]) is not int
+    ):
         raise BundleError(f"No size and sha256 are recorded for {path}.")
     if info.st_size != expected["size"]:
         state = "truncated" if info.st_size < expected["size"] else "altered"
@@ -59,11 +98,13 @@ def read_bytes(path: Path, *, expected: Any = None, max_bytes: int | None = None
 def parse_json(content: bytes, path: Path) -> dict[str, Any]:
     """JSON object in ``content``; ``path`` is for the messages."""
 
-    def refuse(constant: str) -> None:
-        raise ValueError(f"{constant} is not JSON")
+    def number(text: str) -> float:
+        if not math.isfinite(value := float(text)):
+            raise ValueError(f"{text} is no number in JSON")
+        return value
 
     try:
-        value = json.loads(content.decode("utf-8"), parse_constant=refuse)
+        value = json.loads(content.decode("utf-8"), parse_constant=number, parse_float=number)
     except (ValueError, RecursionError) as error:
         raise BundleError(
             f"{path} is truncated or malformed: not readable JSON ({error})."
@@ -75,23 +116,15 @@ def parse_json(content: bytes, path: Path) -> dict[str, Any]:
     return value
 
 
-def write_durably(path: Path, content: bytes) -> None:
-    """Write ``content`` and wait until it is on the disk."""
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
 def check_version(found: Any, known: int, path: Path) -> None:
     """Raise unless format version ``found`` of ``path`` can be read by this version of scssl."""
     if type(found) is not int or found < 1:
         raise BundleError(f"{path} is malformed: its format_version is {found!r}.")
     if found > known:
-        upgrade = (
-            "this version of scssl reads up to {}. Upgrade with `pip install --upgrade scssl`."
+        raise BundleError(
+            f"{path} has format version {found}; this version of scssl reads up to {known}. Upgrade it: "
+            "`pip install --upgrade scssl`"
         )
-        raise BundleError(f"{path} has format version {found}; {upgrade.format(known)}")
 
 
 def check_replaceable(path: Path) -> None:
@@ -102,43 +135,130 @@ def check_replaceable(path: Path) -> None:
 
 
 @contextmanager
-def replace_folder(path: Path, *, owned: Sequence[str]) -> Iterator[Path]:
+def replace_folder(path: Path) -> Iterator[Path]:
     """Fill a new folder that takes the place of ``path`` once the block ends without an error.
 
-    Until then ``path`` stays as it is. What it holds besides the files named in ``owned`` is kept.
-    Only a process killed between two renames leaves ``path`` absent; the previous folder is then
-    its sibling ``.<name>.previous-…`` (see :func:`find_previous`).
+    Until then ``path`` stays as it is. What it holds under names that the new folder does not have is
+    kept, unless it is a Zarr store. What a process killed on the way leaves behind, :func:`recover` puts
+    right.
     """
     path = path.resolve()
     check_replaceable(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    suffix = uuid.uuid4().hex[:8]
-    staging = path.with_name(f".{path.name}.saving-{suffix}")
-    previous = path.with_name(f".{path.name}.previous-{suffix}")
-    staging.mkdir()
-    try:
+    with _staging(path) as staging:
         yield staging
-        if path.exists():
-            path.rename(previous)
+        _to_disk(staging)
+        previous = path.with_name(staging.name.replace(_SAVING, _PREVIOUS))
         try:
+            if path.exists():
+                path.rename(previous)
             staging.rename(path)
         except BaseException:
-            if previous.exists():
+            if previous.exists() and not path.exists():
                 previous.rename(path)
             raise
         if previous.exists():
-            for entry in previous.iterdir():
-                if entry.name not in owned:
-                    entry.rename(path / entry.name)
-            shutil.rmtree(previous)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+            _keep_others(previous, path)
+
+
+@contextmanager
+def replace_file(path: Path) -> Iterator[Path]:
+    """Write a new file that takes the place of ``path`` once the block ends without an error."""
+    path = path.resolve()
+    with _staging(path) as staging:
+        yield staging / path.name
+        _to_disk(staging)
+        (staging / path.name).replace(path)
+
+
+def recover(path: Path) -> None:
+    """Put right what a killed :func:`replace_folder` or :func:`replace_file` of ``path`` left beside it.
+
+    A folder that was out of its place comes back, and what was not complete is removed. Nothing is
+    done where it may not be, or where another process is writing.
+    """
+    path = path.resolve()
+    with suppress(OSError):
+        left = sorted(entry for entry in path.parent.iterdir() if _is_left(entry, path))
+        if not left:
+            return
+        with _held(path.parent, alone=True) as alone:
+            for entry in left if alone else ():
+                if not entry.name.startswith(f".{path.name}{_PREVIOUS}"):
+                    shutil.rmtree(entry)
+                elif path.exists():
+                    _keep_others(entry, path)
+                else:
+                    entry.rename(path)
+                    warn(
+                        f"Saving {path} was interrupted: what it held before is back in its place."
+                    )
 
 
 def find_previous(path: Path) -> Path | None:
-    """What an interrupted :func:`replace_folder` left of the previous content of ``path``."""
+    """What an interrupted :func:`replace_folder` left of ``path``, where :func:`recover` could not."""
     path = path.resolve()
     if not path.parent.is_dir():
         return None
-    start = f".{path.name}.previous-"
+    start = f".{path.name}{_PREVIOUS}"
     return next((entry for entry in path.parent.iterdir() if entry.name.startswith(start)), None)
+
+
+def _is_left(entry: Path, path: Path) -> bool:
+    return entry.name.startswith((f".{path.name}{_SAVING}", f".{path.name}{_PREVIOUS}"))
+
+
+def _keep_others(previous: Path, path: Path) -> None:
+    """Move to a new folder what only the previous one has, which is then removed.
+
+    What another Zarr store had, such as ``raw``, would be taken for a part of this one.
+    """
+    for entry in previous.iterdir() if path.suffix != ".zarr" else ():
+        if not (path / entry.name).exists(follow_symlinks=False):
+            entry.rename(path / entry.name)
+    shutil.rmtree(previous)
+
+
+@contextmanager
+def _staging(path: Path) -> Iterator[Path]:
+    """An empty folder beside ``path`` to write in, gone afterwards."""
+    recover(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _held(path.parent, alone=False):
+        staging = path.with_name(f".{path.name}{_SAVING}{uuid.uuid4().hex[:8]}")
+        staging.mkdir()
+        try:
+            yield staging
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+
+@contextmanager
+def _held(folder: Path, *, alone: bool) -> Iterator[bool]:
+    """Whether a lock on a folder was had: one that many hold at once, or `alone`, without waiting.
+
+    The system lets go of it when the process ends, in whatever way.
+    """
+    held = False
+    with ExitStack() as stack:
+        if sys.platform != "win32":
+            # There are file systems without locks, and folders that may not be listed.
+            with suppress(OSError):
+                descriptor = os.open(folder, os.O_RDONLY)
+                stack.callback(os.close, descriptor)
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB if alone else fcntl.LOCK_SH)
+                held = True
+        yield held
+
+
+def _to_disk(folder: Path) -> None:
+    """Wait until all that is in a folder is on the disk."""
+    for entry in (*folder.rglob("*"), folder):
+        if not entry.is_dir():
+            with entry.open("r+b") as file:
+                os.fsync(file.fileno())
+        elif sys.platform != "win32":
+            descriptor = os.open(entry, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ._files import as_path
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -66,7 +68,7 @@ def read_table(table: Any, *, argument: str, how_to_get: str) -> NameTable:
     if isinstance(table, pd.DataFrame):
         frame, source = table, "DataFrame"
     elif isinstance(table, (str, Path)):
-        path = Path(table).expanduser()
+        path = as_path(table)
         if not path.is_file():
             raise FileNotFoundError(f"There is no file {path}. {how_to_get}")
         digest = file_digest(path)

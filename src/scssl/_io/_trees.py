@@ -22,7 +22,7 @@ import safetensors
 import safetensors.torch
 import torch
 
-from scssl._errors import BundleError
+from scssl._errors import MALFORMED, BundleError
 
 from ._files import (
     ALTERED,
@@ -31,7 +31,6 @@ from ._files import (
     describe_bytes,
     parse_json,
     read_bytes,
-    write_durably,
 )
 
 TREE_FORMAT = "scssl-tree"
@@ -42,8 +41,6 @@ _NUMPY_TYPES = frozenset(
     ["bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"]
     + ["float16", "float32", "float64"]
 )
-# What decoding raises of something that was not encoded.
-_MALFORMED = (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError)
 
 
 class TensorStore:
@@ -142,7 +139,7 @@ def decode(value: Any, tensors: Mapping[str, torch.Tensor] | None = None) -> Any
         return _decode(value, tensors or {})
     except BundleError:
         raise
-    except _MALFORMED as error:
+    except MALFORMED as error:
         what = f"{type(error).__name__}: {error}"
         raise BundleError(f"The saved data is malformed ({what}).") from error
 
@@ -222,8 +219,8 @@ def save_tree(tree: Any, tensors_path: str | Path, json_path: str | Path) -> Non
         "tree_sha256": json_sha256(encoded),
         "tree": encoded,
     }
-    write_durably(Path(tensors_path), content)
-    write_durably(Path(json_path), to_json(document))
+    Path(tensors_path).write_bytes(content)
+    Path(json_path).write_bytes(to_json(document))
 
 
 def load_tree(tensors_path: str | Path, json_path: str | Path) -> Any:

@@ -6,7 +6,7 @@ What is heavy is imported when a command runs, or when its options are asked for
 from __future__ import annotations
 
 import re
-import uuid
+import shlex
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -31,7 +31,7 @@ def train(
     backed: bool = False,
     **options: Any,
 ) -> None:
-    """Train a model on the cells of an .h5ad file and save it as a folder.
+    """Train a model on the cells of an .h5ad file or a Zarr store and save it as a folder.
 
     Values are raw counts or log-normalised; which one is detected, and a contradiction is an error.
 
@@ -52,13 +52,13 @@ def train(
     **options
         Of ``setup_anndata``, of the model and of its ``train``.
     """
-    path = _check_input(file)
+    path = _check_cells(file)
     # Before, not after, hours of training.
-    _check_output(Path(out), overwrite=overwrite)
+    folder = _check_output(out, overwrite=overwrite, folder=True)
 
     from scssl.hub import check_target
 
-    check_target(Path(out), overwrite=overwrite)
+    check_target(folder, overwrite=overwrite)
     model_class = _model_class(model)
     if ssl_model is None and not model_class._learns_embeddings:
         raise ValueError(
@@ -81,16 +81,22 @@ def train(
             trained = model_class.from_preset(make.pop("preset"), adata, **make)
         else:
             trained = model_class(adata, **make)
-    trained.train(**fit)
-    trained.save(out, overwrite=overwrite)
-    print(trained)
-    _tell_next(out, file)
+    try:
+        trained.train(**fit)
+    finally:
+        # What was learnt before Ctrl-C or SIGTERM, too; of a run that failed there is nothing.
+        if trained.is_trained_:
+            trained.save(out, overwrite=overwrite)
+            print(trained)
+            _tell_next(out, file)
+    if trained.training_["stopped_by"] == "interrupt":
+        raise KeyboardInterrupt
 
 
 def embed(
     file: str | Path, *, model: str, out: str | Path, overwrite: bool = False, **options: Any
 ) -> None:
-    """Embed the cells of an .h5ad file with a trained model.
+    """Embed the cells of an .h5ad file or a Zarr store with a trained model.
 
     Genes are matched by name; how many were found is written to .uns beside the embedding.
 
@@ -101,23 +107,26 @@ def embed(
     model
         Folder that `scssl train` wrote, or a model on the Hugging Face Hub (owner/name).
     out
-        File to write: the cells with their embedding.
+        File to write, .h5ad or .zarr: the cells with their embedding.
     overwrite
         Replace what --out holds.
     **options
         Of :func:`scssl.tl.embed`.
     """
-    path, target = _check_input(file), Path(out)
-    if target.suffix != ".h5ad":
-        raise ValueError(f"--out must end in .h5ad, found {out}.")
-    _check_output(target, overwrite=overwrite)
+    path, suffix = _check_cells(file), Path(out).suffix
+    if suffix not in (".h5ad", ".zarr"):
+        raise ValueError(f"--out must end in .h5ad or .zarr, found {out}.")
+    n_bytes = path.stat().st_size if path.is_file() else 0
+    target = _check_output(out, overwrite=overwrite, folder=suffix == ".zarr", n_bytes=n_bytes)
+    key = options.get("key_added", "X_ssl")
 
+    from scssl._checks import check_destination
     from scssl.tl import embed as tl_embed
 
+    check_destination(None, key)
     adata = _read(path, backed=False)
     tl_embed(adata, model, **options)
     _write(adata, target)
-    key = options.get("key_added", "X_ssl")
     n_cells, n_latent = adata.obsm[key].shape
     print(f'{out}: {n_cells:,} cells, {n_latent} dimensions in .obsm["{key}"].')
 
@@ -156,11 +165,12 @@ def convert(
     **options
         Of ``from_pretrained`` of the model.
     """
-    _check_output(Path(out), overwrite=overwrite)
+    folder = _check_output(out, overwrite=overwrite, folder=True)
     if repo is None:
         _check_input(file)
 
     from scssl import model
+    from scssl._io import as_path
     from scssl._settings import settings
     from scssl.hub import check_target
 
@@ -182,11 +192,11 @@ def convert(
                 raise ValueError(f"--{flag} is for autoencoders, --classes for classifiers.")
     elif "labels_key" in options:
         raise ValueError("--labels-key is the column of the classes: pass --classes too.")
-    if "genes" in options and Path(options["genes"]).is_file():
+    if "genes" in options and (genes := as_path(options["genes"])).is_file():
         # What is typed is meant from here, not from the folder of the checkpoint.
-        options["genes"] = str(Path(options["genes"]).resolve())
+        options["genes"] = str(genes.resolve())
 
-    check_target(Path(out), overwrite=overwrite)
+    check_target(folder, overwrite=overwrite)
     model_class: Any = model.MaskedAutoencoder if classes is None else model.CellTypeClassifier
     model_class = model.CellPLM if cellplm else model_class
     where = {"source": file}
@@ -206,7 +216,9 @@ def convert(
 
 def _tell_next(out: str | Path, cells: str | Path) -> None:
     print(f"The model is in {out}. To embed cells with it:")
-    print(f"  scssl embed {cells} --model {out} --out embedded.h5ad")
+    print(
+        f"  {shlex.join(['scssl', 'embed', str(cells), '--model', str(out)])} --out embedded.h5ad"
+    )
 
 
 def model_options(model_class: Any, *, from_ssl_model: bool) -> Groups:
@@ -265,7 +277,7 @@ def _convert_options(words: Sequence[str]) -> Groups:
 def typed(words: Sequence[str], flag: str) -> str | None:
     """What was typed for an option last, before anything is parsed."""
     found = None
-    for word, following in zip(words, [*words[1:], None], strict=True):
+    for word, following in zip(words, [*words, None][1:], strict=True):
         if word == flag:
             found = following
         elif word.startswith(f"{flag}="):
@@ -305,38 +317,85 @@ def _model_class(name: str) -> Any:
 
 
 def _check_input(file: str | Path) -> Path:
-    path = Path(file)
+    from scssl._io import as_path
+
+    path = as_path(file)
     if not path.is_file():
-        raise FileNotFoundError(f"There is no file {file}.")
+        problem = (
+            f"{path} is a folder, not a file." if path.is_dir() else f"There is no file {path}."
+        )
+        raise FileNotFoundError(problem)
     return path
 
 
-def _check_output(path: Path, *, overwrite: bool) -> None:
+def _check_cells(file: str | Path) -> Path:
+    from scssl._io import as_path
+
+    path = as_path(file)
+    if path.is_dir() and not _is_zarr(path):
+        raise ValueError(
+            f"{path} is a folder, and no Zarr store. Give an .h5ad file or a Zarr store."
+        )
+    return path if path.is_dir() else _check_input(path)
+
+
+def _is_zarr(path: Path) -> bool:
+    return any((path / name).is_file() for name in ("zarr.json", ".zgroup"))
+
+
+def _check_output(
+    out: str | Path, *, overwrite: bool, folder: bool = False, n_bytes: int = 0
+) -> Path:
+    from scssl._io import check_place
+
+    path = check_place(out, "--out", folder=folder, n_bytes=n_bytes)
     taken = any(path.iterdir()) if path.is_dir() else path.exists()
     if taken and not overwrite:
         raise ValueError(
             f"{path} exists already. Give another --out, or --overwrite to replace it."
         )
+    if taken and path.suffix == ".zarr" and not _is_zarr(path):
+        raise ValueError(f"{path} holds files and no Zarr store. Give another --out.")
+    return path
 
 
 def _read(path: Path, *, backed: bool) -> AnnData:
     import anndata
 
     try:
+        if path.is_dir():
+            return _open_zarr(path) if backed else anndata.read_zarr(path)
         return anndata.read_h5ad(path, backed="r" if backed else None)
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read as .h5ad: {error}") from error
+    except (OSError, KeyError) as error:
+        kind = "a Zarr store" if path.is_dir() else ".h5ad"
+        raise ValueError(f"{path} cannot be read as {kind} of cells: {error}") from error
+
+
+def _open_zarr(path: Path) -> AnnData:
+    """Cells whose matrices stay on the disk."""
+    import anndata
+    import zarr
+    from anndata.io import read_elem, sparse_dataset
+
+    def matrix(stored: Any) -> Any:
+        return stored if isinstance(stored, zarr.Array) else sparse_dataset(stored)
+
+    store: Any = zarr.open_group(path, mode="r")
+    rest = {name: read_elem(store[name]) for name in ("obs", "var", "obsm", "uns") if name in store}
+    layers = {name: matrix(stored) for name, stored in store["layers"].members()}
+    return anndata.AnnData(matrix(store["X"]), layers=layers, **rest)
 
 
 def _write(adata: AnnData, path: Path) -> None:
-    """Write the whole file or nothing, so that ``path`` may be the file that was read."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}.h5ad")
-    try:
-        adata.write_h5ad(partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    """Write the whole file or nothing, so that ``path`` may be what was read."""
+    from scssl._io import replace_file, replace_folder
+
+    if path.suffix == ".zarr":
+        with replace_folder(path) as folder:
+            adata.write_zarr(folder)
+    else:
+        with replace_file(path) as file:
+            adata.write_h5ad(file)
 
 
 def _read_classes(path: Path) -> list[str]:
@@ -392,7 +451,7 @@ COMMANDS = {
     "demo": Command(demo, "try it: train, embed, compare, draw", "[--out DIR]"),
     "train": Command(
         train,
-        "train a model on an .h5ad file",
+        "train a model on an .h5ad file or a Zarr store",
         "FILE.h5ad --out DIR [--model NAME] [options of the model]",
         """\
   scssl train cells.h5ad --out my_model

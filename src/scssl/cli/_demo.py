@@ -32,13 +32,16 @@ def demo(out: str = "scssl_demo", *, rng: int = 0) -> None:
         Seed of every random choice.
     """
     start = time.perf_counter()
-    folder = Path(out)
+    from scssl._io import check_place
+
+    folder = check_place(out, "--out", folder=True)
     _check_folder(folder)
     print("Loading 700 blood cells that come with scanpy …", flush=True)
 
     import scanpy as sc
 
     import scssl
+    from scssl._io import replace_file
 
     adata = scssl.datasets.pbmc68k_reduced()
     n_cells, n_genes = adata.shape
@@ -65,16 +68,16 @@ def demo(out: str = "scssl_demo", *, rng: int = 0) -> None:
     scssl.pl.history(model, save=folder / "history.png")
     scssl.pl.embedding(adata, color=LABELS, rng=rng, save=folder / "umap.png")
     model.save(folder / "model", overwrite=True)
-    adata.write_h5ad(folder / "adata.h5ad")
+    with replace_file(folder / "adata.h5ad") as file:
+        adata.write_h5ad(file)
     print(_report(scores, folder, time.perf_counter() - start))
 
 
 def _check_folder(folder: Path) -> None:
     """Raise when ``folder`` is not the demo's to write in."""
     ours = {"adata.h5ad", "history.png", "model", "umap.png"}
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder} is a file: give a folder to write in, `scssl demo --out DIR`.")
-    if folder.is_dir() and {entry.name for entry in folder.iterdir()} - ours:
+    # Hidden are the leftovers of a demo that was killed.
+    if folder.is_dir() and {e.name for e in folder.iterdir() if e.name[0] != "."} - ours:
         raise ValueError(f"{folder} holds other files: give a new folder, `scssl demo --out DIR`.")
 
 

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import inspect
+import re
+import shlex
+import signal
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from importlib.metadata import version
-from typing import Any
+from typing import Any, NoReturn
 
 from . import _commands
 from ._commands import COMMANDS, typed
 from ._options import (
     Groups,
-    Option,
     add_options,
     each_once,
     options_of,
@@ -53,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0 on success, 2 when the input is at fault, 130 when interrupted.
+        0 on success, 2 when the input is at fault, 130 after Ctrl-C, 143 after SIGTERM.
 
     Examples
     --------
@@ -66,7 +69,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     with warnings.catch_warnings():
         if not debug:
             warnings.showwarning = _show_warning
+        previous = signal.getsignal(signal.SIGTERM)
         try:
+            if previous is signal.SIG_DFL:
+                signal.signal(signal.SIGTERM, _terminate)
             name, arguments = parse(words)
             if name is not None:
                 getattr(_commands, name)(**arguments)
@@ -75,21 +81,44 @@ def main(argv: Sequence[str] | None = None) -> int:
                 raise
             # str() of a KeyError is the repr of its message.
             message = error.args[0] if isinstance(error, KeyError) and error.args else error
-            print(f"scssl: error: {message}", file=sys.stderr)
+            print(f"scssl: error: {_as_options(str(message))}", file=sys.stderr)
             return 2
         except KeyboardInterrupt:
             if debug:
                 raise
             print("scssl: interrupted", file=sys.stderr)
             return 130
+        except _Terminated:
+            print("scssl: terminated", file=sys.stderr)
+            return 128 + signal.SIGTERM
+        finally:
+            if previous is signal.SIG_DFL:
+                signal.signal(signal.SIGTERM, previous)
     return 0
+
+
+class _Terminated(SystemExit):
+    """SIGTERM, which ends a command as Ctrl-C does: nothing is left half-written."""
+
+
+def _terminate(number: int, frame: Any) -> None:
+    raise _Terminated(128 + number)
 
 
 def parse(words: Sequence[str]) -> tuple[str | None, dict[str, Any]]:
     """Name of the command and the arguments that were given; no name where there is nothing to run."""
     parser, parsers = _parsers(words)
-    name = words[0] if words else None
+    if not words:
+        parser.print_help()
+        return None, {}
+    name = words[0]
     if name not in COMMANDS:
+        if name not in parser._option_string_actions:
+            known = [*COMMANDS, *parser._option_string_actions]
+            kind = "option" if name.startswith("-") else "command"
+            raise ValueError(
+                f"scssl has no {kind} {name}.{_hint(name, known)} To see what it has: scssl --help"
+            )
         parser.parse_args(words)
         return None, {}
     command = COMMANDS[name]
@@ -112,15 +141,27 @@ def parse(words: Sequence[str]) -> tuple[str | None, dict[str, Any]]:
             setattr(namespace, key, options[key].read(configured[key]))
         except ValueError as error:
             raise ValueError(f"{path}: {key} {error}.") from error
-    given, unknown = parser.parse_known_args(words, namespace)
-    wrong = [f"--{key}" for key in configured if key not in options] + unknown
+    flags = parsers[name]._option_string_actions
+    wrong = [f"--{key}" for key in configured if key not in options]
+    # Before it is said that something is missing, which may be what was mistyped.
+    wrong += [
+        word for word in words[1:] if word[:2] == "--" and word.partition("=")[0] not in flags
+    ]
+    if not wrong:
+        given, wrong = parser.parse_known_args(words, namespace)
     if wrong:
-        raise ValueError(_no_option(name, wrong[0], known, options))
+        raise ValueError(_no_option(name, wrong[0], known, flags))
     arguments = {key: value for key, value in vars(given).items() if key in options}
     if printing:
         print(write_configuration(arguments, groups), end="")
         return None, {}
     return name, arguments
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong, in a line that is not lost behind all that can be typed."""
+        self.exit(2, f"scssl: error: {message}. To see what can be typed: {self.prog} --help\n")
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
@@ -135,11 +176,11 @@ class _Help(argparse.RawDescriptionHelpFormatter):
 
 def _parsers(
     words: Sequence[str],
-) -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+) -> tuple[_Parser, dict[str, _Parser]]:
     """The parser, and those of the commands, without what they read from signatures."""
     # An abbreviation today may be another option tomorrow.
     common: Any = {"formatter_class": _Help, "allow_abbrev": False}
-    parser = argparse.ArgumentParser(prog="scssl", description=DESCRIPTION, **common)
+    parser = _Parser(prog="scssl", description=DESCRIPTION, **common)
     parser.add_argument("--version", action="version", version=f"scssl {version('scssl')}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     parsers = {}
@@ -162,7 +203,12 @@ def _parsers(
     return parser, parsers
 
 
-def _no_option(name: str, word: str, words: Sequence[str], options: Mapping[str, Option]) -> str:
+def _hint(word: str, known: Iterable[str]) -> str:
+    close = get_close_matches(word, list(known), n=1)
+    return f" Did you mean {close[0]}?" if close else ""
+
+
+def _no_option(name: str, word: str, words: Sequence[str], flags: Iterable[str]) -> str:
     """Message that there is no such option, with what may have been meant."""
     flag = word.partition("=")[0].replace("_", "-")
     if not flag.startswith("--"):
@@ -172,10 +218,24 @@ def _no_option(name: str, word: str, words: Sequence[str], options: Mapping[str,
         who = typed(words, "--model") or "MaskedAutoencoder"
         others = _commands.models_with(flag)
         how, hint = f"train --model {who}", f" Of {', '.join(others)} it is one." if others else ""
-    close = get_close_matches(flag, [one.flag for one in options.values()], n=1)
-    if close and not hint:
-        hint = f" Did you mean {close[0]}?"
-    return f"{who} has no option {flag}.{hint} To see what it has: scssl {how} --help"
+    return f"{who} has no option {flag}.{hint or _hint(flag, flags)} To see what it has: scssl {how} --help"
+
+
+def _as_options(message: str) -> str:
+    """A message of the Python API, with the arguments that it tells to pass as they are typed here."""
+
+    def typed_as(match: re.Match[str]) -> str:
+        flag = match[1].replace("_", "-")
+        try:
+            value = ast.literal_eval(match[2])
+        except (ValueError, SyntaxError):
+            return match[0]
+        if isinstance(value, bool):
+            return f"`--{'' if value else 'no-'}{flag}`"
+        words = value if isinstance(value, (list, tuple)) else [value]
+        return f"`--{flag} {shlex.join('none' if one is None else str(one) for one in words)}`"
+
+    return re.sub(r"`(\w+)=([^`=][^`]*)`", typed_as, message)
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
@@ -183,4 +243,4 @@ def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__
     from scssl._errors import ScsslWarning
 
     if issubclass(category, ScsslWarning):
-        print(f"scssl: warning: {message}", file=sys.stderr)
+        print(f"scssl: warning: {_as_options(str(message))}", file=sys.stderr)

@@ -243,7 +243,7 @@ def _evaluated(annotation: Any, function: Any) -> Any:
     if not isinstance(annotation, str):
         return annotation
     try:
-        return eval(annotation, {}, _Names(function.__globals__))
+        return eval(annotation, {}, _Names(inspect.unwrap(function).__globals__))
     except (AttributeError, TypeError):
         return str
 
@@ -338,11 +338,12 @@ def read_configuration(path: str) -> dict[str, Any]:
     """Options in a YAML file, as the text that could be typed in their place."""
     import yaml  # type: ignore[import-untyped]
 
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"There is no file {path}.")
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise FileNotFoundError(f"There is no file {file}.")
     try:
         # All scalars as text: `off` is a word here, not a truth value.
-        found = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=yaml.BaseLoader) or {}
+        found = yaml.load(file.read_text(encoding="utf-8"), Loader=yaml.BaseLoader) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         why = " ".join(str(error).split())
         raise ValueError(f"{path} cannot be read as YAML: {why}") from error

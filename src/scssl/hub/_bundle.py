@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ from scssl._errors import BundleError
 from scssl._io import (
     ALTERED,
     MAX_JSON_BYTES,
+    as_path,
     check_replaceable,
     check_version,
     decode,
@@ -20,11 +21,11 @@ from scssl._io import (
     json_sha256,
     parse_json,
     read_bytes,
+    recover,
     replace_folder,
     tensors_from_bytes,
     tensors_to_bytes,
     to_json,
-    write_durably,
 )
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ def write_bundle(
     config: Mapping[str, Any],
     genes: Mapping[str, Any],
     overwrite: bool = False,
+    write_others: Callable[[Path], None] | None = None,
 ) -> None:
     """Write a model folder, as a whole or not at all.
 
@@ -74,6 +76,8 @@ def write_bundle(
     overwrite
         Replace the model that ``path`` already holds. A folder that holds anything else is never
         replaced.
+    write_others
+        Writes further files, such as the data, into the folder that it is called with.
 
     Raises
     ------
@@ -94,7 +98,7 @@ def write_bundle(
     >>> read_bundle(folder)
     Bundle(tensors={'weight': tensor([1., 1.])}, config={'n': 1}, genes={'names': ['A']})
     """
-    path = Path(path)
+    path = as_path(path)
     check_target(path, overwrite=overwrite)
     taken = sorted(set(_RESERVED) & set(config))
     if taken:
@@ -114,10 +118,12 @@ def write_bundle(
         "files": {TENSORS: describe_bytes(tensors_content), GENES: describe_bytes(genes_content)},
     }
     document["config_sha256"] = json_sha256(document)
-    with replace_folder(path, owned=FILES) as folder:
-        write_durably(folder / TENSORS, tensors_content)
-        write_durably(folder / GENES, genes_content)
-        write_durably(folder / CONFIG, to_json(document))
+    with replace_folder(path) as folder:
+        (folder / TENSORS).write_bytes(tensors_content)
+        (folder / GENES).write_bytes(genes_content)
+        (folder / CONFIG).write_bytes(to_json(document))
+        if write_others is not None:
+            write_others(folder)
 
 
 def read_bundle(path: str | Path) -> Bundle:
@@ -140,7 +146,7 @@ def read_bundle(path: str | Path) -> Bundle:
     BundleError
         When the folder is missing, incomplete, truncated, altered, foreign, or of a newer format.
     """
-    path = Path(path)
+    path = as_path(path)
     document = read_document(path)
     files = document["files"]
     genes_content = read_bytes(path / GENES, expected=files[GENES], max_bytes=MAX_JSON_BYTES)
@@ -170,6 +176,7 @@ def read_document(path: Path) -> dict[str, Any]:
 
 def check_target(path: Path, *, overwrite: bool) -> None:
     """Raise unless a model may be saved in ``path``."""
+    recover(path)
     if path.exists() and not path.is_dir():
         raise ValueError(f"{path} is a file: give a folder to save the model in.")
     check_replaceable(path)
@@ -193,6 +200,7 @@ def is_ours(config: Path) -> bool:
 
 def _check_is_bundle(path: Path) -> None:
     """Raise with the most helpful message when ``path`` is not a folder with a ``config.json``."""
+    recover(path)
     if path.is_file():
         raise BundleError(f"{path} is a file: give the folder that `model.save` wrote.")
     if not path.is_dir():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,7 +72,7 @@ def make_card(facts: CardFacts, repo_id: str, card: Card = None) -> str:
     the fields that users of ``model.push_to_hub`` may give.
     """
     if isinstance(card, Path):
-        return card.read_text(encoding="utf-8")
+        return card.expanduser().read_text(encoding="utf-8")
     if isinstance(card, str):
         if "\n" not in card and card.lower().endswith((".md", ".txt")):
             raise ValueError(f'`card` is a text. For the file: card=pathlib.Path("{card}")')
@@ -109,12 +110,17 @@ def make_card(facts: CardFacts, repo_id: str, card: Card = None) -> str:
         metadata,
         template_path=str(_TEMPLATE),
         facts=facts,
+        genes=", ".join(map(_code, facts.gene_examples)),
+        columns=", ".join(map(_code, facts.columns)),
         repo_id=repo_id,
         title=repo_id.split("/")[-1],
         description=given.get("description") or facts.description,
         package="mudata" if several else "anndata",
         reader='read_h5mu("cells.h5mu")' if several else 'read_h5ad("cells.h5ad")',
-        reads=facts.modalities or {facts.where: kinds[facts.input]},
+        reads={
+            _code(where): what
+            for where, what in (facts.modalities or {facts.where: kinds[facts.input]}).items()
+        },
         ids=ids[facts.gene_ids],
         data=given.get("data"),
         data_table=_table([("", ""), *_data(facts, species)]),
@@ -162,20 +168,20 @@ def _data(facts: CardFacts, species: Sequence[str]) -> list[tuple[str, str]]:
     return [
         ("cells", "not recorded" if n_cells is None else f"{n_cells:,}"),
         ("genes", f"{facts.n_genes:,} ({kind[facts.gene_ids]})"),
-        ("species", ", ".join(species) or "not given"),
+        ("species", _plain(", ".join(species)) or "not given"),
         ("values", "raw counts" if facts.input == "counts" else "log-normalised"),
-        *((what, ", ".join(f"`{n}`" for n in names)) for what, names in facts.trained_with.items()),
+        *((what, ", ".join(map(_code, names))) for what, names in facts.trained_with.items()),
     ]
 
 
 def _training(facts: CardFacts) -> list[tuple[str, str]]:
     rows = [
-        ("architecture", facts.summary),
+        ("architecture", _plain(facts.summary)),
         ("parameters", f"{facts.n_parameters:,}"),
         ("embedding", f"{facts.n_latent} dimensions"),
     ]
     if facts.source is not None:
-        rows.append(("weights taken from", facts.source))
+        rows.append(("weights taken from", _plain(facts.source)))
     done = dict(facts.training)
     if "epochs" in done:
         best = f", best {done.pop('best_epoch')}" if "best_epoch" in done else ""
@@ -183,7 +189,7 @@ def _training(facts: CardFacts) -> list[tuple[str, str]]:
     if "best_loss" in done:
         rows.append(("best loss", _cell(done.pop("best_loss"))))
     done.pop("n_cells", None)
-    rows += [(k.replace("_", " "), _cell(v)) for k, v in done.items() if v is not None]
+    rows += [(k.replace("_", " "), _plain(_cell(v))) for k, v in done.items() if v is not None]
     if facts.versions:
         rows.append(("versions", ", ".join(f"{n} {v}" for n, v in facts.versions.items())))
     return rows
@@ -227,6 +233,18 @@ def _table(rows: Sequence[Sequence[str]]) -> str:
     head, *body = [[str(cell).replace("|", "\\|").replace("\n", " ") for cell in r] for r in rows]
     lines = [head, ["---"] * len(head), *body]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _code(text: Any) -> str:
+    """Code span of a name, whatever is in it."""
+    text = " ".join(str(text).split())
+    marks = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    return f"{marks}{text}{marks}" if len(marks) == 1 else f"{marks} {text} {marks}"
+
+
+def _plain(text: str) -> str:
+    """Text of which nothing is Markdown."""
+    return re.sub(r"[\\`*\[\]<>~]|(?<!\w)_|_(?!\w)", r"\\\g<0>", text)
 
 
 def _cell(value: Any) -> str:

@@ -6,13 +6,13 @@ import logging
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from scssl._checks import check_whole
-from scssl._errors import BundleError
-from scssl._io import MAX_JSON_BYTES, file_digest, replace_folder
+from scssl._errors import MALFORMED, BundleError
+from scssl._io import MAX_JSON_BYTES, as_path, file_digest, replace_folder
 from scssl._settings import settings
 
 from ._bundle import (
@@ -150,11 +150,11 @@ def fetch_bundle(
     ValueError
         If `path` exists and may not be replaced.
     """
-    path = Path(path)
+    path = as_path(path)
     if path.is_dir() and any(path.iterdir()) and not overwrite:
         raise ValueError(f"{path} is not empty. Give a new folder, or overwrite=True.")
     check_target(path, overwrite=overwrite)
-    with replace_folder(path, owned=FILES) as folder:
+    with replace_folder(path) as folder:
         commit = collect(repo_id, folder, revision=revision, token=token)
         with renamed(folder, repo_id):
             read_bundle(folder)
@@ -237,7 +237,7 @@ def push_bundle(
 
     from scssl import __version__
 
-    path = Path(path)
+    path = as_path(path)
     check_repo_id(repo_id)
     branch = check_revision(revision) or "main"
     config = read_bundle(path).config
@@ -246,10 +246,14 @@ def push_bundle(
     api = client(token)
     with progress_bars(), explained(repo_id, write=True):
         api.create_repo(repo_id, private=private, exist_ok=True)
-        if private and not api.model_info(repo_id).private:
-            make = f'huggingface_hub.update_repo_settings("{repo_id}", private=True)'
-            raise ValueError(f"{repo_id} is public already. Make it private first: {make}")
-        if branch != "main":
+        is_public = private and not api.model_info(repo_id).private
+    if is_public:
+        raise ValueError(
+            f"{repo_id} is public already. Make it private first: "
+            f'huggingface_hub.update_repo_settings("{repo_id}", private=True)'
+        )
+    if branch != "main":
+        with explained(repo_id, write=True):
             api.create_branch(repo_id, branch=branch, exist_ok=True)
     _check_content(api, repo_id, branch)
     operations = [CommitOperationAdd(name, str(path / name)) for name in FILES]
@@ -321,17 +325,18 @@ def list_models(
     import pandas as pd
 
     limit = check_whole("limit", limit, none=True)
+    api = client(token)
+    asked: dict[str, Any] = {"filter": TAG, "author": author, "search": search, "limit": limit}
+    expand: list[Any] = ["downloads", "gated", "lastModified", "likes", "private"]
     with explained(None):
-        found = list(
-            client(token).list_models(
-                filter=TAG,
-                author=author,
-                search=search,
-                limit=limit,
-                sort="downloads",
-                expand=["cardData", "downloads", "gated", "lastModified", "likes", "private"],
-            )
-        )
+        try:
+            found = list(api.list_models(**asked, sort="downloads", expand=["cardData", *expand]))
+        except TypeError:
+            # One card has a field that the client takes for an argument of its own: all are asked for alone.
+            found = list(api.list_models(**asked, sort="downloads", expand=expand))
+            for info in found:
+                with suppress(TypeError):
+                    info.card_data = api.model_info(info.id, expand=["cardData"]).card_data
     names = ["repo_id", *_FACTS, "downloads", "likes", "last_modified", "private", "gated"]
     numbers = dict.fromkeys(("n_cells", "n_genes", "downloads", "likes"), "Int64")
     return pd.DataFrame([_row(info) for info in found], columns=names).astype(numbers)
@@ -341,6 +346,8 @@ def _row(info: Any) -> dict[str, Any]:
     card = info.card_data or {}
     told = card.get(TAG)
     told = {**(told if isinstance(told, dict) else {}), "license": card.get("license")}
+    # A number that is no number of anything would take the whole table with it.
+    told = {k: v for k, v in told.items() if type(v) is not int or 0 <= v < 2**63}
     return {
         "repo_id": info.id,
         **{
@@ -401,11 +408,37 @@ def fetch(
         "library_name": api.library_name,
         "library_version": api.library_version,
     }
-    with progress_bars(), explained(repo_id, filename=filename, revision=revision):
+    with (
+        progress_bars(),
+        explained(repo_id, filename=filename, revision=revision),
+        _names_checked(),
+    ):
         if max_bytes is not None or size is not None:
             plan = hf_hub_download(repo_id, filename, revision=revision, dry_run=True, **who)
             _check_size(f"{repo_id}/{filename}", plan.file_size, max_bytes, size)
         return Path(hf_hub_download(repo_id, filename, revision=revision, **who))
+
+
+@contextmanager
+def _names_checked() -> Iterator[None]:
+    """Refuse what the client would name a file in its cache by, and leads out of it."""
+    from huggingface_hub import get_session
+
+    def check(response: Any) -> None:
+        for name in ("ETag", "X-Linked-Etag", "X-Repo-Commit"):
+            value = response.headers.get(name, "") if response.request.method == "HEAD" else ""
+            if ".." in value or {*"/\\:\0"} & {*value.removeprefix("W/")}:
+                raise BundleError(
+                    f"{response.request.url} is called {value!r} ({name}), which is no name in the cache: "
+                    "nothing was written. Check HF_ENDPOINT."
+                )
+
+    hooks = get_session().event_hooks["response"]
+    hooks.append(check)
+    try:
+        yield
+    finally:
+        hooks.remove(check)
 
 
 def commit_of(path: Path, filename: str) -> str | None:
@@ -504,8 +537,15 @@ def explained(
         raise ConnectionError(f"{what} is not in the cache {cache}{why}") from error
     except errors.HFValidationError as error:
         raise ValueError(str(error)) from error
-    # A RuntimeError is what the client makes of a failed transfer.
-    except (errors.OfflineModeIsEnabled, transport_error, RuntimeError) as error:
+    except BundleError:
+        raise
+    # The last are what the client makes of transfers that failed and answers that are cut off.
+    except (errors.OfflineModeIsEnabled, transport_error, OSError, *MALFORMED) as error:
+        if getattr(error, "errno", None) is not None or (
+            isinstance(error, ValueError) and error.__cause__ is not None
+        ):
+            # Of this machine, such as a full disk, or of what it was given, such as the card.
+            raise
         kind, advice = _advice(error, repo_id, filename, revision, write=write)
         done = "Writing to" if write else "Reading"
         raise kind(f"{done} {what} failed: {_said(error)} {advice}".rstrip()) from error
@@ -543,9 +583,9 @@ def _advice(
             return PermissionError, f"{LOG_IN}{scope}."
         case errors.HfHubHTTPError():
             return ConnectionError, "Try again later."
-        case RuntimeError():
+        case _ if isinstance(error, (OSError, *MALFORMED)):
             cause = f"({_said(error.__cause__)}) " if error.__cause__ else ""
-            return ConnectionError, f"{cause}Try again."
+            return ConnectionError, f"{cause}Try again, or check HF_ENDPOINT."
     return ConnectionError, f"Check the network to {constants.ENDPOINT}, or HF_ENDPOINT."
 
 

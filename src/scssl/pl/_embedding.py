@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
-from scssl._checks import check_adata, check_key, get_embedding
+from scssl._checks import (
+    check_adata,
+    check_destination,
+    check_names,
+    get_column,
+    get_embedding,
+    some,
+)
 from scssl._random import RNG, as_seed, derive_seed
 
 from ._figure import figure, finish
@@ -17,6 +26,11 @@ from ._figure import figure, finish
 if TYPE_CHECKING:
     from anndata import AnnData
     from matplotlib.axes import Axes
+
+_LOGGER = logging.getLogger("scssl")
+# More dates than this are drawn as days since the first.
+_MOST_DATES = 20
+_BLOCK_CELLS = 8192
 
 
 @figure
@@ -51,7 +65,8 @@ def embedding(
         has its own UMAP: places in one mean nothing in another.
     color
         Columns of `adata.obs` or genes to colour the cells by, one panel each; for several embeddings,
-        one row of panels each.
+        one row of panels each. Of counts, genes are drawn log-normalised, unless a `layer` or `use_raw`
+        is given.
     n_neighbors
         Size of the neighbourhoods; larger shows more of the global structure.
     min_dist
@@ -90,8 +105,10 @@ def embedding(
     if isinstance(use_rep, str):
         basis = _two_dimensions(adata, use_rep, n_neighbors, min_dist, as_seed(rng), key_added)
         kwargs = {"wspace": _legend_width(adata, color), **kwargs}
-        drawn = sc.pl.embedding(adata, basis, color=color, ax=ax, show=False, **kwargs)
+        cells = _drawable(adata, [basis], color, kwargs)
+        drawn = sc.pl.embedding(cells, basis, color=color, ax=ax, show=False, **kwargs)
         axes = drawn if isinstance(drawn, list) else [drawn]
+        _keep_colors(cells, adata)
     else:
         keys = list(use_rep)
         _check_several(keys, key_added, ax)
@@ -99,8 +116,98 @@ def embedding(
         bases = {
             key: _two_dimensions(adata, key, n_neighbors, min_dist, seed, None) for key in keys
         }
-        axes = _side_by_side(adata, bases, color, kwargs)
+        cells = _drawable(adata, bases.values(), color, kwargs)
+        axes = _side_by_side(cells, bases, color, kwargs)
+        _keep_colors(cells, adata)
     return finish(axes, ax, show=show, save=save)
+
+
+def _drawable(adata: AnnData, bases: Iterable[str], color: Any, kwargs: dict[str, Any]) -> AnnData:
+    """The cells with what scanpy is to draw of them, in types that it can draw; genes log-normalised."""
+    from anndata import AnnData
+
+    asked = {"layer", "use_raw", "gene_symbols"} & {k for k, v in kwargs.items() if v is not None}
+    names = [color] if isinstance(color, str) else [one for one in color or () if one is not None]
+    of_obs = [name for name in names if name in adata.obs.columns]
+    genes = [name for name in names if name not in of_obs]
+    known = adata if adata.raw is None else adata.raw
+    unknown = [name for name in genes if name not in known.var_names]
+    if unknown and not asked:
+        raise KeyError(
+            f"{unknown[0]!r} in `color` is no column of adata.obs ({some(adata.obs.columns, 20)}), and no "
+            f"gene ({some(known.var_names, 3)})."
+        )
+    columns = {name: _drawable_column(get_column(adata, name, "color")) for name in of_obs}
+    if asked:
+        # What is drawn is the user's choice; only columns that cannot be are replaced.
+        changed = {name: one for name, one in columns.items() if one is not adata.obs[name]}
+        if changed:
+            adata = adata.copy()
+            adata.obs = adata.obs.assign(**changed)
+        return adata
+    values = _expression(known, genes)
+    obs: Any = adata.obs
+    if not isinstance(obs, pd.DataFrame):
+        obs = pd.DataFrame(index=adata.obs_names)
+    cells = AnnData(
+        values,
+        obs=obs.assign(**columns),
+        var=pd.DataFrame(index=genes),
+        uns=dict(adata.uns),
+        obsm={basis: adata.obsm[basis] for basis in bases},
+    )
+    if kwargs.get("edges"):
+        cells.obsp.update(adata.obsp)
+    return cells
+
+
+def _keep_colors(cells: AnnData, adata: AnnData) -> None:
+    """Leave the colours that were drawn with the data, as scanpy does."""
+    colors = {key: value for key, value in cells.uns.items() if key.endswith("_colors")}
+    adata.uns.update(colors)
+
+
+def _drawable_column(values: pd.Series[Any]) -> pd.Series[Any]:
+    """A column as numbers, or as categories with names; what scanpy can draw stays as it is."""
+    if isinstance(values.dtype, pd.CategoricalDtype):
+        if all(isinstance(one, str) for one in values.cat.categories):
+            return values
+        check_names(values)
+        return values.cat.rename_categories([str(one) for one in values.cat.categories])
+    if values.dtype.kind in "mM":
+        days = (values - values.min()) / pd.Timedelta(days=1)
+        if values.dtype.kind == "m" or values.nunique() > _MOST_DATES:
+            return days
+        return values.map(str, na_action="ignore").astype("category")
+    if values.dtype.kind in "iuf":
+        return pd.Series(values.to_numpy(dtype=np.float64, na_value=np.nan), index=values.index)
+    check_names(values)
+    return values.map(str, na_action="ignore").astype("category")
+
+
+def _expression(known: Any, genes: Sequence[str]) -> np.ndarray:
+    """Values of genes in an AnnData or its `raw`, cells by genes; of counts their logarithm."""
+    from scssl.data import open_rows
+
+    columns = known.var_names.get_indexer(genes)
+    if not genes:
+        return np.zeros((known.shape[0], 0), dtype=np.float32)
+    source = open_rows(known.X)
+    parts, whole = [], True
+    sums = np.zeros(known.shape[0])
+    for start in range(0, known.shape[0], _BLOCK_CELLS):
+        rows = np.arange(start, min(start + _BLOCK_CELLS, known.shape[0]))
+        block = source.read(rows)
+        whole = whole and bool((block.data >= 0).all() and (block.data == block.data.round()).all())
+        sums[rows] = np.ravel(block.sum(axis=1))
+        parts.append(block[:, columns].toarray())
+    values: np.ndarray = np.concatenate(parts)
+    if whole:
+        _LOGGER.info(
+            "Genes are drawn log-normalised: the values are counts. Those of a layer are drawn as they are."
+        )
+        values = np.log1p(values * (1e4 / np.maximum(sums, 1))[:, None]).astype(np.float32)
+    return values
 
 
 def _two_dimensions(
@@ -116,7 +223,7 @@ def _two_dimensions(
     if values.shape[1] == 2:
         return use_rep
     key_added = f"{use_rep}_umap" if key_added is None else key_added
-    check_key(key_added, "key_added")
+    check_destination(adata, key_added)
     params = {"n_neighbors": n_neighbors, "min_dist": min_dist, "seed": seed}
     origin = {"use_rep": use_rep, "sha256": _fingerprint(values), "params": params}
     if key_added not in adata.obsm or adata.uns.get(key_added) != origin:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
+
+from scssl._io import check_place
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,12 +44,33 @@ matplotlib.axes.Axes or list of matplotlib.axes.Axes or None
 
 
 def figure[F: Callable[..., Any]](function: F) -> F:
-    """Document what all figures take and return, where a docstring says ``{figure}`` and ``{axes}``."""
+    """Check where a figure is to be saved before it is drawn.
+
+    What all figures take and return is documented where a docstring says ``{figure}`` and ``{axes}``.
+    """
     text = inspect.getdoc(function) or ""
     for place, words in _DOCUMENTED.items():
         text = text.replace(place, words)
     function.__doc__ = text
-    return function
+
+    @functools.wraps(function)
+    def drawn(*args: Any, save: str | Path | None = None, **kwargs: Any) -> Any:
+        return function(*args, save=None if save is None else _check_format(save), **kwargs)
+
+    return cast("F", drawn)
+
+
+def _check_format(save: str | Path) -> Path:
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    path = check_place(save, "save")
+    known = FigureCanvasBase.get_supported_filetypes()
+    if path.suffix.removeprefix(".").lower() not in {"", *known}:
+        new = path.with_suffix(".png")
+        raise ValueError(
+            f"`save` {path} is no kind of figure, which are {', '.join(known)}. Pass `save={str(new)!r}`."
+        )
+    return path
 
 
 def make_panels(

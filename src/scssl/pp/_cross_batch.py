@@ -11,12 +11,13 @@ from scipy import sparse
 from scssl._checks import (
     check_adata,
     check_choice,
-    check_key,
+    check_destination,
     check_whole,
     first_fraction,
     get_embedding,
     get_labels,
     get_matrix,
+    number,
     some,
 )
 from scssl._errors import warn
@@ -150,8 +151,8 @@ def cross_batch_neighbors(
     check_adata(adata)
     check_choice("method", method, _KEYS)
     check_choice("metric", metric, ("cosine", "euclidean"))
-    if key_added is not None:
-        check_key(key_added, "key_added")
+    key = _KEYS[method] if key_added is None else key_added
+    check_destination(adata, key, copy=copy)
     if exact not in (None, True, False):
         raise TypeError(f"`exact` must be True, False or None, found {exact!r}.")
     k = check_whole("n_neighbors", _N_NEIGHBORS[method] if n_neighbors is None else n_neighbors)
@@ -181,7 +182,6 @@ def cross_batch_neighbors(
 
     search = BatchSearch(values, codes, cosine=metric == "cosine", exact=exact, seed=seed)
     pairs = batch_pairs(len(names), max_batches, seed)
-    key = key_added or _KEYS[method]
     if method == "bbknn":
         graphs = {key: balanced(search, pairs, k)}
     else:
@@ -228,7 +228,7 @@ def _batches(adata: AnnData, key: str) -> tuple[np.ndarray, np.ndarray]:
     column = get_labels(adata, key, "batch_key")
     fraction = first_fraction(column)
     if fraction is not None:
-        what = f"holds fractions ({fraction}, ...), which are no batches"
+        what = f"holds fractions ({number(fraction)}, ...), which are no batches"
         raise ValueError(f"adata.obs[{key!r}] {what}. Set batch_key to the column of batches.")
     names, codes = np.unique(column.astype(str).to_numpy(dtype=str), return_inverse=True)
     if len(names) < 2:
@@ -256,7 +256,7 @@ def _embedding(
 
 
 def _components(adata: AnnData, layer: str | None, n_pcs: int, seed: int) -> tuple[np.ndarray, str]:
-    from scssl.data import find_counts, open_rows, resolve_input, scan_matrix
+    from scssl.data import find_counts, open_rows, refuse_features, resolve_input, scan_matrix
     from scssl.data.matrix import pca
 
     matrix, where = get_matrix(adata, layer)
@@ -265,8 +265,10 @@ def _components(adata: AnnData, layer: str | None, n_pcs: int, seed: int) -> tup
         ways += [f"`use_rep={name!r}`" for name in adata.obsm]
         take = f" Take {' or '.join(ways[:2])}." if ways else ""
         raise ValueError(f"adata.X is empty, and there is no adata.obsm['X_pca'].{take}")
+    refuse_features(adata)
     decision = resolve_input(
         scan_matrix(matrix, where=where),
+        input_name=None,
         raw_hint=find_counts(adata, layer=layer),
         obs_names=adata.obs_names,
         var_names=adata.var_names,

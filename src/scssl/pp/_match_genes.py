@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scssl._checks import check_key, some
+from scssl._checks import check_destination, some
 from scssl._errors import GeneMismatchError, warn
 from scssl._io import read_table
 
@@ -152,8 +152,8 @@ def match_genes(
         version_stage,
     )
 
+    check_destination(adata, key_added, copy=copy)
     check_changeable(adata, copy=copy, subset=False)
-    check_key(key_added, "key_added")
     vocabulary = _vocabulary(reference)
     other_names = None if synonyms is None else _Synonyms(synonyms)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from scssl._checks import check_choice, check_key, some
+from scssl._checks import check_choice, check_destination, check_key, some
 from scssl._errors import GeneMismatchError, warn
 from scssl.data.genes import bare_id, detect_id_type
 
@@ -152,10 +152,10 @@ def map_orthologs(
     """
     import pandas as pd
 
+    check_destination(adata, key_added, copy=copy)
     check_changeable(adata, copy=copy, subset=unmapped == "drop")
     check_key(from_species, "from_species")
     check_key(to_species, "to_species")
-    check_key(key_added, "key_added")
     if species_key(from_species) == species_key(to_species):
         raise ValueError(f"`from_species` and `to_species` are both {species_key(from_species)!r}.")
     check_choice("on", on, ("symbol", "ensembl", None))

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from scssl._checks import check_adata, check_key, check_number, check_whole, some
+from scssl._checks import check_adata, check_destination, check_number, check_whole, some
 from scssl._errors import warn
+from scssl._io import as_path
 from scssl.data.genes import bare_id
 
 from ._gene_names import names_of
@@ -94,7 +95,7 @@ def gene_programs(
     (765, 2)
     """
     limits = {"min_genes": min_genes, "min_fraction": min_fraction}
-    _check(adata, key_added, limits, min_programs)
+    _check(adata, key_added, limits, min_programs, copy=copy)
     sets, source = _read_sets(programs, "program")
     index = _gene_index(adata, gene_names)
     found = {name: _matches(genes, index) for name, genes in sets.items()}
@@ -178,7 +179,7 @@ def tf_targets(
     ['SPI1', 'GATA3']
     """
     limits = {"min_targets": min_targets, "min_fraction": min_fraction}
-    _check(adata, key_added, limits, min_programs)
+    _check(adata, key_added, limits, min_programs, copy=copy)
     sets, source = _read_sets(targets, "tf")
     index = _gene_index(adata, gene_names)
     if tfs is not None:
@@ -210,9 +211,9 @@ def _listed(sets: dict[str, list[str]], names: list[str]) -> dict[str, list[str]
     return genes
 
 
-def _check(adata: Any, key: Any, limits: dict[str, Any], min_programs: Any) -> None:
+def _check(adata: Any, key: Any, limits: dict[str, Any], min_programs: Any, *, copy: bool) -> None:
     check_adata(adata)
-    check_key(key, "key_added")
+    check_destination(adata, key, copy=copy)
     for name, value in limits.items():
         if name == "min_fraction":
             check_number(name, value, "[0, 1]")
@@ -305,7 +306,7 @@ def _read_sets(source: Any, column: str) -> tuple[dict[str, list[str]], str]:
     if not isinstance(source, (str, Path)):
         found = type(source).__name__
         raise TypeError(f"Gene sets are a GMT file, a dict or a DataFrame, found {found}.")
-    path = Path(source)
+    path = as_path(source)
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {path}.")
     if path.suffix.lower() in (".csv", ".tsv", ".txt"):
@@ -317,7 +318,7 @@ def _read_sets(source: Any, column: str) -> tuple[dict[str, list[str]], str]:
 def _read_names(source: str | Path | Sequence[str]) -> list[str]:
     """Names from a list, or from a file with one per line."""
     if isinstance(source, (str, Path)):
-        path = Path(source)
+        path = as_path(source)
         if not path.is_file():
             one = f"For one name pass a list: `tfs=[{str(source)!r}]`"
             raise FileNotFoundError(f"There is no file {path}. {one}.")

@@ -8,7 +8,7 @@ down, or is an error.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ import pandas as pd
 
 from scssl._checks import check_choice, either, some
 from scssl._errors import BundleError
-from scssl._io import MAX_JSON_BYTES, parse_json, read_bytes
+from scssl._io import MAX_JSON_BYTES, as_path, parse_json, read_bytes
 from scssl.data import GeneVocabulary
 from scssl.hub import CONFIG as BUNDLE_CONFIG
 from scssl.model.cellplm import FREE
@@ -70,7 +70,9 @@ _TITLES = {
 
 def locate_cellplm(source: str | Path, prefix: str | None) -> tuple[str | Path, str] | None:
     """Folder or repository, and prefix of a checkpoint; `None` where it is a model of scssl."""
-    path = Path(source)
+    path = as_path(source, "source")
+    # The name of a repository has no ~.
+    source = str(path)
     if prefix is not None:
         if path.is_file():
             raise ValueError(f"{source} is a file. Pass its folder, or leave out `prefix`.")
@@ -101,7 +103,7 @@ def cellplm_from(
     variant: str,
     symbols: str | Path | pd.DataFrame | None,
     sample_key: str | None,
-    spatial_key: str | None,
+    spatial_key: str | Sequence[str] | None,
     layer: str | None,
     sha256: str | None,
     revision: str | None,
@@ -131,8 +133,13 @@ def cellplm_from(
     # Even where no gene has one: aliases are what lets versions of ids be left out.
     vocabulary = GeneVocabulary(published.genes, species="human", aliases=aliases)
     # One made-up cell, in the columns that are set up.
-    obs = None if sample_key is None else pd.DataFrame({sample_key: ["sample"]}, index=["cell"])
-    obsm = None if spatial_key is None else {spatial_key: np.zeros((1, 2))}
+    obs, obsm = pd.DataFrame(index=["cell"]), {}
+    if sample_key is not None:
+        obs[sample_key] = "sample"
+    if isinstance(spatial_key, str):
+        obsm[spatial_key] = np.zeros((1, 2))
+    elif spatial_key is not None:
+        obs[list(spatial_key)] = 0.0
     model = build_published(
         cls,
         vocabulary,
@@ -189,6 +196,8 @@ def read_cellplm(
         decoder, said = _take_decoder(ledger, known_as)
         tensors |= decoder
         arguments["decoder_width"] = len(decoder["decoder.hidden.bias"])
+        if known_as.n_decoder != known_as.n_hidden:
+            arguments["decoder_hidden"] = known_as.n_decoder
         notes += said
     else:
         notes.append("There is no decoder: the model embeds, and cannot impute.")
@@ -229,6 +238,7 @@ class CellPLMConfig:
     genes: tuple[str, ...]
     """Name of each row of the gene embedding."""
     n_hidden: int
+    n_decoder: int
     n_layers: int
     n_heads: int
     n_latent: int
@@ -258,12 +268,12 @@ def read_config(path: Path) -> CellPLMConfig:
         _size(options, name, path) for name in ("enc_hid", "enc_layers", "post_latent_dim")
     )
     n_heads = _size(options, "enc_head", path, default=8)
-    if n_hidden % n_heads or n_hidden % 4:
-        must = f"must be a multiple of 4 and of enc_head={n_heads}"
-        raise BundleError(f"{path.name} has enc_hid={n_hidden}, which {must}.")
     dec_hid = _size(options, "dec_hid", path, default=n_hidden)
-    if dec_hid != n_hidden:
-        raise BundleError(f"{path.name} has {dec_hid=}, which must be as enc_hid={n_hidden}.")
+    if n_hidden % n_heads or n_hidden % 4 or dec_hid % 4:
+        raise BundleError(
+            f"{path.name} has enc_hid={n_hidden}, {dec_hid=}, enc_head={n_heads}: the widths must be multiples "
+            "of 4, and enc_hid of enc_head."
+        )
     latent = options.get("latent_mod")
     if latent is not None and latent not in VARIANTS:
         raise BundleError(f"{path.name} has latent_mod={latent!r}; known are {either(VARIANTS)}.")
@@ -271,6 +281,7 @@ def read_config(path: Path) -> CellPLMConfig:
         path.name,
         genes,
         n_hidden,
+        dec_hid,
         n_layers,
         n_heads,
         n_latent,
@@ -402,7 +413,7 @@ def _take_latent(
 
 
 def _take_decoder(ledger: Ledger, config: CellPLMConfig) -> tuple[dict[str, Tensor], list[str]]:
-    d, n_genes, layer = config.n_hidden, ledger.n_genes, "decoder.layers.0"
+    d, n_genes, layer = config.n_decoder, ledger.n_genes, "decoder.layers.0"
     tensors = ledger.take_layer(f"{layer}.0", (d, config.n_latent), "decoder.input")
     name = "decoder.activation.weight"
     tensors[name] = ledger.take(f"{layer}.1.weight", (1,), name)
@@ -431,7 +442,7 @@ def _mean_covariate(ledger: Ledger, config: CellPLMConfig, kind: str) -> tuple[T
     """What a covariate adds on average over its rows, and the number of these."""
     from torch.nn import functional
 
-    d, prefix, target = config.n_hidden, f"{_COVARIATES}{kind}", "decoder.hidden.bias"
+    d, prefix, target = config.n_decoder, f"{_COVARIATES}{kind}", "decoder.hidden.bias"
     n_rows = config.n_covariates[kind] or max(ledger.n_rows(f"{prefix}.0.weight"), 1)
     embedding, slope, weight, bias = (
         ledger.take(f"{prefix}.{part}", shape, target)

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Self
 
 from scssl._checks import some
-from scssl._errors import BundleError
+from scssl._errors import MALFORMED, BundleError
+from scssl._io import as_path
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,10 +45,7 @@ _TEXT = (
     "SHORT_BINSTRING",
 )
 # What torch raises on pickles and archives that do not fit together.
-_DAMAGE = (
-    *(pickle.UnpicklingError, RuntimeError, EOFError, LookupError, ValueError, TypeError),
-    *(AttributeError, AssertionError),
-)
+_DAMAGE = (pickle.UnpicklingError, EOFError, *MALFORMED)
 
 
 @dataclass(frozen=True)
@@ -72,7 +70,7 @@ def read_checkpoint(path: str | Path, *, expected_sha256: str | None = None) -> 
     """
     import torch
 
-    path = Path(path)
+    path = as_path(path)
     # The older one writes where the pickle says (CVE-2026-24747), which no list of names prevents.
     if torch.__version__ < "2.10":
         raise ImportError(
@@ -119,7 +117,7 @@ def pickle_globals(content: bytes, path: Path) -> set[str]:
                 found.add(f"{'.'.join(texts[-2:])} (from the stack)")
             elif opcode.name.startswith("EXT"):
                 found.add(f"extension {argument} of copyreg")
-    except ValueError as error:
+    except _DAMAGE as error:
         raise BundleError(f"{path} is damaged: its pickle cannot be parsed ({error}).") from error
     return found
 
@@ -143,8 +141,8 @@ def _read_pickle(file: IO[bytes], path: Path, size: int) -> bytes:
         file.seek(0)
         raise BundleError(
             f"{path} is not a checkpoint of torch: not a zip archive, or a truncated one (it begins "
-            f"with {file.read(8)!r}). Files from before torch 1.6 have to be written anew: "
-            "torch.save(torch.load(FILE, weights_only=True), NEW)"
+            f"with {file.read(8)!r}). A file from before torch 1.6 has to be written anew: "
+            f'`torch.save(torch.load("{path}", weights_only=True), NEW)`'
         )
     try:
         with zipfile.ZipFile(file) as archive:
@@ -157,7 +155,9 @@ def _read_pickle(file: IO[bytes], path: Path, size: int) -> bytes:
             return archive.read(
                 next(e.filename for e in entries if e.filename.endswith("/data.pkl"))
             )
-    except (zipfile.BadZipFile, EOFError, NotImplementedError) as error:
+    except BundleError:
+        raise
+    except (zipfile.BadZipFile, OSError, *_DAMAGE) as error:
         raise BundleError(f"{path} is damaged: {error}.") from error
 
 
@@ -243,7 +243,14 @@ class Ledger:
             if not isinstance(key, str) or not isinstance(value, Tensor):
                 what = f"{key!r} is a {type(value).__name__}, no tensor"
                 raise BundleError(f"{file.name} holds no state dict: {what}.")
-        return cls(file, {k: tensor.detach() for k, tensor in content.items()}, entries, n_genes)
+        state = {key: tensor.detach() for key, tensor in content.items()}
+        # Tensors may share memory, under three names at most; one number may claim to be millions.
+        claimed = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
+        if claimed > 4 * file.size:
+            raise BundleError(
+                f"{file.name} is no checkpoint: its {file.size:,} bytes claim to be tensors of {claimed:,}."
+            )
+        return cls(file, state, entries, n_genes)
 
     @property
     def where(self) -> str:

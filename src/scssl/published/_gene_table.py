@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from scssl._checks import some
 from scssl._errors import BundleError, GeneMismatchError
-from scssl._io import file_digest, read_text_table, texts
+from scssl._io import as_path, file_digest, read_text_table, texts
 from scssl.data.genes import bare_id, detect_id_type
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def read_gene_table(
     """Read a table of genes: a ``.parquet``, ``.csv`` or ``.tsv`` file, a data frame, or the ids alone.
 
     It has the columns ``feature_id`` and ``feature_name``, and its rows are in the order of the inputs of
-    the network, which must be `order`.
+    the network. Where it is as long as `order`, it must be that; of others no order is known.
     """
     frame, digest, source = _read_frame(table)
     ids = tuple(texts(frame[ID]))
@@ -106,7 +106,7 @@ def _read_frame(
     import pandas as pd
 
     if isinstance(table, (str, Path)):
-        path = Path(table)
+        path = as_path(table)
         frame, digest, source = _read_file(path), file_digest(path), path.name
     elif isinstance(table, pd.DataFrame):
         frame, digest, source = table, None, "DataFrame"
@@ -129,18 +129,13 @@ def _are_ids(names: pd.Index) -> bool:
 def _check_ids(ids: tuple[str, ...], order: GeneOrder, source: str) -> None:
     if "" in ids:
         raise GeneMismatchError(f"The gene table ({source}) has no id in row {ids.index('')}.")
-    if len(ids) != order.n_genes:
-        of_data = " They seem to be those of the data, which are more and in another order."
-        hint = of_data if len(ids) == 19_357 else ""
-        raise GeneMismatchError(
-            f"The gene table ({source}) has {len(ids):,} genes, the checkpoint {order.n_genes:,} "
-            f"({order.name}).{hint} Pass the var.parquet that lies beside the checkpoints."
-        )
     if len(set(ids)) != len(ids):
         twice = sorted(name for name, n in Counter(ids).items() if n > 1)
         raise GeneMismatchError(
             f"The gene table ({source}) has {len(twice):,} ids more than once: {some(twice)}."
         )
+    if len(ids) != order.n_genes:
+        return
     expected = dict(enumerate(order.first))
     expected |= {order.n_genes - len(order.last) + i: name for i, name in enumerate(order.last)}
     wrong = next((row for row, name in expected.items() if ids[row] != name), None)
@@ -171,9 +166,9 @@ def _read_file(path: Path) -> Any:
     try:
         return pd.read_parquet(path)
     except ImportError as error:
-        other = f"Or pass the same table as .csv or .tsv, {columns}."
         raise ImportError(
-            f"Reading {path.name} needs pyarrow: pip install pyarrow. {other}"
+            f"Reading {path.name} needs pyarrow: `pip install pyarrow`. Or pass the same table as .csv or "
+            f".tsv, {columns}."
         ) from error
     except (OSError, ValueError) as error:
         raise BundleError(f"{path} cannot be read as parquet: {error}") from error

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from scssl._checks import some
 from scssl._errors import BundleError
+from scssl._io import as_path
 from scssl.hub import commit_of, fetch_file, is_repo_id
 
 #: The table of genes as it is published.
@@ -28,7 +29,7 @@ class Place:
         self.revision, self.token = revision, token
         self.folder: Path | None = None
         self.repository = ""
-        path = Path(source)
+        path = as_path(source, "source")
         if path.is_file():
             if file is not None:
                 raise ValueError(f"{source} is a file: pass its folder, or leave out `file`.")
@@ -46,7 +47,7 @@ class Place:
             )
         if self.folder is not None and revision is not None:
             raise ValueError(f"{source} is here, and has no revisions. Leave `revision` out.")
-        self.file = str(file)
+        self.file = str(as_path(file, "file"))
         # Not the path: the report is part of the model, and may be published with it.
         self.name = self.repository or "a folder"
 
@@ -62,8 +63,8 @@ class Place:
     def table(self, name: str | Path) -> Path:
         """Path of the table of genes, fetched if need be."""
         # The usual name means the file in the repository, even if there is one here as well.
-        if self.folder is None and str(name) != TABLE and Path(name).is_file():
-            return Path(name)
+        if self.folder is None and str(name) != TABLE and (path := as_path(name)).is_file():
+            return path
         return self.beside(name)
 
     def beside(self, name: str | Path) -> Path:
@@ -87,7 +88,7 @@ class Place:
 
 def _find(name: str | Path, folder: Path) -> Path:
     """A file in a folder, in its folder of pre-trained models, or at the path that `name` is."""
-    places = (folder / name, folder / _FOLDER / name, Path(name))
+    places = (folder / name, folder / _FOLDER / name, as_path(name))
     found = next((path for path in places if path.is_file()), None)
     if found is None:
         here = some(sorted(path.name for path in folder.iterdir()), 10) or "nothing"

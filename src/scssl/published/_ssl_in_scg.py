@@ -16,7 +16,7 @@ from scssl._errors import BundleError
 from scssl.data import GeneVocabulary
 from scssl.model.base import backbone_of, get_model_class
 
-from ._checkpoint import Ledger, Published
+from ._checkpoint import Ledger, Published, read_checkpoint
 from ._gene_table import SCTAB, GeneOrder, read_gene_table
 from ._models import adopt, build_published, empty_registry
 from ._place import TABLE, Place
@@ -112,19 +112,31 @@ def open_published(
     pretext: str | None = None,
     order: GeneOrder = SCTAB,
 ) -> tuple[Published, GeneVocabulary]:
-    """Find, read and check a checkpoint, and its table of genes, which must be `order`."""
+    """Find, read and check a checkpoint and its table of genes: of as many as `order`, it must be that."""
     place = Place(source, file, revision, token)
-    # The small file first: a wrong table is found before the download of a large one.
+
+    # Of a repository the small file first: a wrong table is found before the download of a large one.
     genes = TABLE if genes is None else genes
     is_path = isinstance(genes, (str, Path))
-    table = read_gene_table(place.table(genes) if is_path else genes, order=order)  # type: ignore[arg-type]
+    try:
+        table = read_gene_table(place.table(genes) if is_path else genes, order=order)  # type: ignore[arg-type]
+    except (ValueError, OSError):
+        if place.folder is not None:
+            # What is no checkpoint has no table either, and that is to be said first.
+            read_checkpoint(place.checkpoint(sha256), expected_sha256=sha256)
+        raise
     published = read_published(
         place.checkpoint(sha256),
         legacy_output=legacy_output,
         use_head=use_head,
         expected_sha256=sha256,
-        n_genes=order.n_genes,
+        n_genes=len(table.ids),
     )
+    is_known = len(table.ids) == order.n_genes
+    if not is_known:
+        published.notes.append(
+            f"The genes are not those of {order.name}: the order of the table ({table.source}) is taken as it is."
+        )
     published.report.update(
         {
             "source": place.name,
@@ -133,7 +145,8 @@ def open_published(
             "genes": {"source": table.source, "sha256": table.sha256, "n": len(table.ids)},
         }
     )
-    return published, GeneVocabulary(table.ids, species="human", aliases=table.symbols)
+    species = "human" if is_known else None
+    return published, GeneVocabulary(table.ids, species=species, aliases=table.symbols)
 
 
 def read_published(
@@ -208,8 +221,9 @@ def _check_width(ledger: Ledger, key: str) -> None:
     if len(shape) == 2 and 0 < shape[1] - n_genes <= 50:
         hint = f" {shape[1] - n_genes} are besides the genes, like the batch in models for integration."
     raise BundleError(
-        f"The first layer of {ledger.where} takes {width} inputs ({key}, shape {shape}); converted are "
-        f"only networks on the {n_genes:,} genes of scTab.{hint}"
+        f"The first layer of {ledger.where} takes {width} inputs ({key}, shape {shape}), and the table of genes "
+        f"has {n_genes:,}.{hint} Pass the table that it was trained with, a row for each input in their order, "
+        "as `genes`; for the released checkpoints leave `genes` out."
     )
 
 

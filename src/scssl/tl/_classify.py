@@ -9,7 +9,7 @@ import numpy as np
 from scssl._checks import (
     check_adata,
     check_choice,
-    check_key,
+    check_destination,
     check_number,
     check_whole,
     get_column,
@@ -141,7 +141,7 @@ def classify(
     check_number("test_size", test_size, "[0, 1)")
     check_whole("n_labels_per_class", n_labels_per_class, none=True)
     key_added = f"{classifier}_label" if key_added is None else key_added
-    check_key(key_added, "key_added")
+    check_destination(adata, key_added, copy=copy)
     _check_not_read(key_added, label_key, split, use_rep)
     if classifier == "knn" and n_labels_per_class is not None:
         kwargs = {"n_neighbors": min(N_NEIGHBORS, n_labels_per_class), **kwargs}

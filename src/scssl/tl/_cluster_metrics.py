@@ -9,7 +9,7 @@ import numpy as np
 
 from scssl._checks import (
     check_adata,
-    check_key,
+    check_destination,
     check_number,
     check_whole,
     get_embedding,
@@ -109,7 +109,7 @@ def cluster_metrics(
     n_neighbors = check_whole("n_neighbors", n_neighbors, 2)
     n_repeats = check_whole("n_repeats", n_repeats)
     resolution = check_number("resolution", resolution, "(0, inf)")
-    check_key(key_added, "key_added")
+    check_destination(adata, key_added)
     keys = list_of_keys(use_rep)
     labels = get_labels(adata, label_key).astype(str).to_numpy()
     names, codes = np.unique(labels, return_inverse=True)

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scssl._checks import check_adata, check_key
+from scssl._checks import check_adata, check_destination
+from scssl._io import as_path
 
 from ._common import to_be_written
 
@@ -92,11 +93,11 @@ def embed(
     several = isinstance(getattr(adata, "mod", None), Mapping)
     if not several:
         check_adata(adata)
-    check_key(key_added, "key_added")
+    check_destination(adata, key_added, copy=copy)
     if isinstance(model, (str, Path)):
         from scssl.model import SSLModel
 
-        if token is not None and Path(model).exists():
+        if token is not None and as_path(model).exists():
             raise ValueError(f"{model} is a folder, which needs no token: leave `token` out.")
         model = SSLModel.from_pretrained(model, revision=revision, token=token)
     elif revision is not None or token is not None:

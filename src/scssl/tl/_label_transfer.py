@@ -9,6 +9,7 @@ import numpy as np
 
 from scssl._checks import (
     check_adata,
+    check_destination,
     check_key,
     check_number,
     check_whole,
@@ -163,7 +164,7 @@ def label_transfer(
     check_adata(query, "query")
     n_neighbors = check_whole("n_neighbors", n_neighbors)
     check_number("max_false_unknown", max_false_unknown, "[0, 1)")
-    check_key(key_added, "key_added")
+    check_destination(query, key_added, "query", copy=copy)
     check_key(unknown_label, "unknown_label")
     labels = get_labels(reference, label_key, name="reference").astype(str).to_numpy()
     names, codes = np.unique(labels, return_inverse=True)

@@ -20,6 +20,7 @@ from scssl._checks import (
     whole_numbers,
 )
 from scssl._errors import ScsslWarning, warn
+from scssl._io import check_place
 from scssl._random import RNG, as_seed, derive_seed
 from scssl._scores import all_scores
 
@@ -181,6 +182,7 @@ def leave_one_dataset_out(
 
     check_datasets(datasets)
     check_key(label_key, "label_key")
+    file = None if out is None else check_place(out, "out")
     n_repeats = check_whole("n_repeats", n_repeats)
     check_number("test_size", test_size, "(0, 1)")
     max_labels = check_whole("max_labels", max_labels, none=True)
@@ -241,9 +243,9 @@ def leave_one_dataset_out(
                         predicted = study.run(arm, adata, protocol, pretrained, own)
                         done.append({**about, "arm": arm, **_score(protocol, predicted)})
                 rows += done
-                if out is not None:
-                    with Path(out).open("a") as file:
-                        file.write(_table(done).to_json(orient="records", lines=True))
+                if file is not None:
+                    with file.open("a") as lines:
+                        lines.write(_table(done).to_json(orient="records", lines=True))
     except (Exception, KeyboardInterrupt) as error:
         where = "sys.last_value.table" + ("" if out is None else f", and in {out}")
         vars(error)["table"] = _table(rows) if rows else None
@@ -491,22 +493,30 @@ class _Arms:
 
     def _components(self, adata: AnnData, protocol: Protocol, seed: int) -> np.ndarray:
         """Principal components of the training part, and the test part in terms of them."""
-        from sklearn.decomposition import PCA
-
-        from scssl.data import find_counts, normalize_rows, open_rows, resolve_input, scan_matrix
+        from scssl.data import (
+            find_counts,
+            normalize_rows,
+            open_rows,
+            refuse_features,
+            resolve_input,
+            scan_matrix,
+        )
+        from scssl.data.matrix import fitted_pca
 
         matrix = adata.X if self.layer is None else adata.layers[self.layer]
         kind = self.input
         if kind == "auto":
+            refuse_features(adata)
             hint = find_counts(adata, layer=self.layer)
             kind = resolve_input(scan_matrix(matrix), raw_hint=hint).kind
         rows = np.concatenate([protocol.pool, protocol.test])
         x, _ = normalize_rows(open_rows(matrix).read(rows), input_kind=kind)
         n_pool = len(protocol.pool)
         n_pcs = min(_N_PCS, n_pool - 1, x.shape[1] - 1)
-        pca = PCA(n_pcs, svd_solver="arpack", random_state=seed % 2**32).fit(x[:n_pool])
+        pca = fitted_pca(x[:n_pool], n_pcs, seed % 2**32)
         values = np.zeros((adata.n_obs, n_pcs))
-        values[rows] = pca.transform(x)
+        if pca is not None:
+            values[rows] = pca.transform(x)
         return values
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -10,10 +11,12 @@ from scipy import sparse
 from scssl._checks import (
     check_adata,
     check_choice,
+    check_destination,
     check_key,
     check_whole,
     get_embedding,
     some,
+    writable,
 )
 from scssl._neighbors import EXACT_PAIRS, Index
 from scssl._random import RNG, as_seed, derive_seed
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
 
     from scssl.model import JointEmbedding
 
+_LOGGER = logging.getLogger("scssl")
 # Of fewer pairs a correlation says nothing.
 _LEAST_PAIRS = 3
 _PENALTIES = np.logspace(-2, 5, 15)
@@ -104,6 +108,7 @@ def predict_modality(
 
         ``query.obsm[key_added]`` : :class:`pandas.DataFrame` (float32)
             The features, in the units of the reference; NaN for cells of a MuData without `source`.
+            Names have ``"|"`` for ``"/"``, which columns in a file cannot have.
         ``query.uns[key_added]`` : :class:`dict`
             ``"n_reference"``, number of cells that each feature was learnt from, and ``"params"``.
 
@@ -131,7 +136,7 @@ def predict_modality(
 
     n_neighbors = check_whole("n_neighbors", n_neighbors)
     key_added = f"predicted_{modality}" if key_added is None else key_added
-    check_key(key_added, "key_added")
+    check_destination(query, key_added, "query", copy=copy)
     check_choice("method", method, ("neighbors", "head"))
     if model is None:
         check_adata(reference, "reference")
@@ -143,7 +148,7 @@ def predict_modality(
         features = names or [str(i) for i in range(values.shape[1])]
     else:
         known, new, table = _by_model(model, reference, query, modality, source)
-        values, features = table.to_numpy(), [str(name) for name in table.columns]
+        values, features = table.to_numpy(), writable(table.columns)
     values = values.astype(np.float32, copy=False)
     measured = np.isfinite(values)
     measured[~np.isfinite(known).all(axis=1)] = False
@@ -166,6 +171,8 @@ def predict_modality(
         for start in range(0, len(wanted), _BLOCK):
             part = slice(start, start + _BLOCK)
             found[np.ix_(wanted[part], columns)] = mean[part] @ y
+    if any("|" in name for name in features):
+        _LOGGER.info('Names of features have "|" for "/", which columns in a file cannot have.')
     result = to_be_written(query, copy=copy)
     result.obsm[key_added] = pd.DataFrame(
         found, index=result.obs_names, columns=features, copy=False
@@ -340,7 +347,7 @@ def modality_scores(
     import pandas as pd
 
     check_adata(adata)
-    check_key(key_added, "key_added")
+    check_destination(adata, key_added)
     true, names = _values(adata, true_key, "true_key")
     found, found_names = _values(adata, pred_key, "pred_key")
     if names is not None and found_names is not None:
@@ -404,9 +411,10 @@ def _values(
         there = ", ".join(map(repr, adata.obsm)) or "nothing"
         raise KeyError(f"{name}.obsm has no {key!r}; it has {there}.")
     table: Any = adata.obsm[key]
-    names = [str(column) for column in table.columns] if hasattr(table, "columns") else None
+    names = list(map(str, table.columns)) if hasattr(table, "columns") else None
     if names is not None and len(set(names)) < len(names):
         raise ValueError(f"{name}.obsm[{key!r}] has columns of the same name.")
+    names = names and writable(names)
     if hasattr(table, "toarray"):
         table = table.toarray()
     try:

@@ -9,6 +9,7 @@ import numpy as np
 
 from scssl._checks import (
     check_adata,
+    check_destination,
     check_key,
     check_number,
     check_whole,
@@ -51,7 +52,7 @@ def linear_probe(
 
     Multinomial logistic regression with an L2 penalty. All dimensions are divided by one factor, after
     which they have a variance of 1 on average in the training part: dimensions keep their relative
-    size, as principal components need. The penalty is the one of six with the best macro-F1 in 5-fold
+    size, as principal components need. The penalty is the one of four with the best accuracy in 5-fold
     cross-validation within the labelled training cells. The test part is looked at once.
 
     All representations are given the same split and the same labelled cells, so that rows of one
@@ -76,7 +77,7 @@ def linear_probe(
         Learn from this many labelled cells of each label, drawn from the training part, or from all
         there are of a rarer one; features are still scaled on the whole training part, which needs
         no label. By default all are used. With one cell per label nothing is left to choose
-        the penalty with, which is then 1. The cells drawn for a smaller number are among those for a
+        the penalty with, and ``inverse_penalty`` is 0.1. The cells drawn for a smaller number are among those for a
         larger one.
     rng
         Seed or generator of split, draw and folds.
@@ -121,7 +122,7 @@ def linear_probe(
             warn(f"The linear probe did not converge in {n:,} iterations.")
         return fitted.predict(values[protocol.test]), {"inverse_penalty": fitted.options["C"]}
 
-    check_key(key_added, "key_added")
+    check_destination(adata, key_added)
     written = _probe(
         adata, label_key, use_rep, split, test_size, n_labels_per_class, rng, predict, {}
     )
@@ -209,7 +210,7 @@ def knn_probe(
     >>> bool(full.loc[0, "accuracy"] > few.loc[0, "accuracy"])
     True
     """
-    check_key(key_added, "key_added")
+    check_destination(adata, key_added)
     written = _knn_probe(
         adata,
         label_key,
@@ -292,15 +293,15 @@ def knn_score(
     >>> float(score.loc[0, "macro_f1"])
     1.0
     """
-    if key_added is not None:
-        check_key(key_added, "key_added")
     check_key(use_rep, "use_rep")
+    key_added = f"{use_rep}_knn_score" if key_added is None else key_added
+    check_destination(adata, key_added)
     n_splits = check_whole("n_splits", n_splits, 2)
     written = _knn_probe(
         adata, label_key, use_rep, n_neighbors, n_splits, 0.2, None, n_permutations, rng
     )
     found = written["scores"].rename(columns={"n_test": "n_cells"}).reindex(columns=_SCORE)
-    adata.uns[key_added or f"{use_rep}_knn_score"] = {
+    adata.uns[key_added] = {
         **found.to_dict("records")[0],
         "left_out": written["left_out"],
         "params": {

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scssl._checks import check_adata, check_key, check_number, check_whole, get_matrix
+from scssl._checks import check_adata, check_destination, check_number, check_whole, get_matrix
 from scssl._errors import warn
 from scssl._random import RNG, as_seed, derive_generator
 
@@ -124,7 +124,7 @@ def reconstruction_metrics(
         )
     check_number("mask_rate", mask_rate, "(0, 1)", none=True)
     batch_size = check_whole("batch_size", batch_size)
-    check_key(key_added, "key_added")
+    check_destination(adata, key_added)
     seed = as_seed(rng)
     alignment = model.genes.align(adata.var_names, min_overlap=min_overlap)
     rows = np.arange(adata.n_obs) if indices is None else get_rows(adata, indices, "`indices`")

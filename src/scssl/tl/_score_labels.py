@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scssl._checks import check_adata, check_key, get_column, get_labels, some
+from scssl._checks import check_adata, check_destination, check_key, get_column, get_labels, some
 from scssl._scores import calibration_error, class_table, reliability, scores_of
 
 if TYPE_CHECKING:
@@ -94,8 +94,8 @@ def score_labels(
 
     check_adata(adata)
     check_key(unknown_label, "unknown_label")
-    if key_added is not None:
-        check_key(key_added, "key_added")
+    key_added = f"{pred_key}_scores" if key_added is None else key_added
+    check_destination(adata, key_added)
     known = get_labels(adata, label_key).astype(str).to_numpy()
     found = get_labels(adata, pred_key, "pred_key").astype(str).to_numpy()
     if not len(known):
@@ -125,7 +125,7 @@ def score_labels(
         bins = reliability(confidence[told], (known == found)[told])
         row["ece"] = calibration_error(bins) if told.any() else np.nan
     scores = pd.DataFrame([row])
-    adata.uns[key_added or f"{pred_key}_scores"] = {
+    adata.uns[key_added] = {
         "scores": scores.copy(),
         "per_class": table,
         "params": {"unknown_label": unknown_label, "hierarchical": children is not None},

@@ -5,6 +5,8 @@ from __future__ import annotations
 import signal
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import lightning.pytorch as lightning
@@ -173,12 +175,10 @@ class BestWeights(Callback):
             return
         loss = float(trainer.callback_metrics["validation_loss"])
         if loss < self.loss:
-            self.loss, self.epoch = loss, trainer.current_epoch
-            for name, value in pl_module.module.state_dict().items():
-                if name in self.weights:
-                    self.weights[name].copy_(value)
-                else:
-                    self.weights[name] = value.detach().cpu().clone()
+            state = pl_module.module.state_dict()
+            weights = {name: value.detach().cpu().clone() for name, value in state.items()}
+            # At once: who presses Ctrl-C twice gets weights of one epoch.
+            self.loss, self.epoch, self.weights = loss, trainer.current_epoch, weights
 
     def state_dict(self) -> dict[str, Any]:
         return {"loss": self.loss, "epoch": self.epoch, "weights": self.weights}
@@ -196,42 +196,75 @@ class EpochOrder(Callback):
 
 
 class Interrupt(Callback):
-    """Ctrl-C ends training after the current step, with a usable model; twice, at once."""
+    """Ctrl-C or SIGTERM ends training after the current step, with a usable model; twice, at once."""
 
     def __init__(self) -> None:
-        self.interrupted = False
-        self._previous: Any = None
+        #: The signal; SIGTERM where both came.
+        self.received = 0
+        self.twice = False
+        self._previous: dict[int, Any] = {}
+
+    @contextmanager
+    def listening(self, trainer: lightning.Trainer) -> Iterator[None]:
+        """Take the signals from whom they belong to, and give them back."""
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                previous = signal.getsignal(number)
+                # Whoever ignores a signal goes on ignoring it.
+                if previous not in (None, signal.SIG_IGN):
+                    self._previous[number] = previous
+        self._trainer = trainer
+        try:
+            self._listen()
+            yield
+        finally:
+            for one, old in self._previous.items():
+                signal.signal(one, old)
+
+    def _listen(self) -> None:
+        for number in self._previous:
+            signal.signal(number, self._handle)
+
+    def _handle(self, number: int, frame: Any) -> None:
+        self.twice = bool(self.received)
+        self.received = max(self.received, number)
+        if self.twice:
+            raise KeyboardInterrupt
+        self._trainer.should_stop = True
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        if threading.current_thread() is not threading.main_thread():
-            return
-
-        def handle(number: int, frame: Any) -> None:
-            if self.interrupted:
-                raise KeyboardInterrupt
-            self.interrupted = True
-            trainer.should_stop = True
-
-        self._previous = signal.signal(signal.SIGINT, handle)
+        # Lightning has a handler of its own for SIGTERM, that ends without a model.
+        self._listen()
+        trainer.should_stop = trainer.should_stop or bool(self.received)
 
     def on_train_batch_end(
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if trainer.world_size > 1:
-            # All processes have to stop after the same step.
+            # All processes have to stop after the same step, for the same reason.
             decide = trainer.strategy.reduce_boolean_decision
-            self.interrupted = bool(decide(self.interrupted, all=False))
-            trainer.should_stop = trainer.should_stop or self.interrupted
+            if decide(bool(self.received), all=False):
+                of_all = decide(self.received == signal.SIGTERM, all=False)
+                self.received = signal.SIGTERM if of_all else signal.SIGINT
+                trainer.should_stop = True
 
-    def restore(self) -> None:
-        """Give SIGINT back to whom it belonged."""
-        if self._previous is not None:
-            signal.signal(signal.SIGINT, self._previous)
-            self._previous = None
+    @property
+    def left_to_do(self) -> int:
+        """The signal that is to do what it does, once the model is in order; 0 for a Ctrl-C that did."""
+        return self.received if self.twice or self.received == signal.SIGTERM else 0
+
+
+def pass_on(number: int) -> None:
+    """Do what a signal that was held back does: end the process, unless it is caught."""
+    handler = signal.getsignal(number)
+    if callable(handler):
+        handler(number, None)
+    else:
+        raise SystemExit(128 + number)
 
 
 def _interrupted(trainer: lightning.Trainer) -> bool:
-    return any(isinstance(c, Interrupt) and c.interrupted for c in trainer.callbacks)  # type: ignore[attr-defined]
+    return any(isinstance(c, Interrupt) and c.received for c in trainer.callbacks)  # type: ignore[attr-defined]
 
 
 class Progress(Callback):

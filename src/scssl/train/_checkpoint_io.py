@@ -8,7 +8,7 @@ from typing import Any
 from lightning.pytorch.plugins.io import CheckpointIO
 
 from scssl._errors import BundleError
-from scssl._io import find_previous, load_tree, replace_folder, save_tree
+from scssl._io import find_previous, load_tree, recover, replace_folder, save_tree
 
 TENSORS, TREE = "checkpoint.safetensors", "checkpoint.json"
 
@@ -55,9 +55,10 @@ class SafeCheckpointIO(CheckpointIO):
         if storage_options is not None:
             raise TypeError(f"There is no `storage_options` here, found {storage_options!r}.")
         path = Path(path)
+        recover(path)
         if path.exists() and not _is_checkpoint(path) and not _is_empty_folder(path):
             raise ValueError(f"{path} is not a checkpoint written by scssl, so it is not replaced.")
-        with replace_folder(path, owned=(TENSORS, TREE)) as folder:
+        with replace_folder(path) as folder:
             save_tree(checkpoint, folder / TENSORS, folder / TREE)
 
     def load_checkpoint(
@@ -87,6 +88,7 @@ class SafeCheckpointIO(CheckpointIO):
             When the folder is missing, foreign, truncated, altered or of a newer format.
         """
         path = Path(path)
+        recover(path)
         if path.is_file():
             raise BundleError(f"{path} is a file: checkpoints are folders, no pickles are read.")
         if not path.is_dir():

@@ -11,18 +11,43 @@ import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 
+def _parsed(devices: Any) -> Any:
+    """`devices` of Lightning's trainer, with what is a text as the number or the list that it stands for."""
+    if not isinstance(devices, str):
+        return devices
+    parts = [part.strip() for part in devices.split(",")]
+    if not all(part.removeprefix("-").isdecimal() for part in parts if part):
+        return devices
+    numbers = [int(part) for part in parts if part]
+    return numbers if len(parts) > 1 else numbers[0] if numbers else devices
+
+
+def check_devices(devices: Any, accelerator: str) -> None:
+    """Refuse devices that are not there; `accelerator` is ``"cpu"`` or a kind of GPU."""
+    found, on_cpu = _parsed(devices), accelerator == "cpu"
+    if found == "auto":
+        return
+    several = isinstance(found, (list, tuple))
+    numbers = list(found) if several else [found]
+    there = torch.cuda.device_count() if accelerator in ("gpu", "cuda") else 1
+    if all(type(one) is int for one in numbers) and numbers:
+        if several and not on_cpu and all(0 <= one < there for one in numbers):
+            return
+        if not several and (found > 0 if on_cpu else found == -1 or 0 < found <= there):
+            return
+    can = "a number of processes" if on_cpu else f"1 to {there}, or a list of numbers of GPUs"
+    raise ValueError(
+        f"`devices` on {accelerator!r} must be {can}, found {devices!r}. To train on one: `devices=1`."
+    )
+
+
 def n_processes(devices: Any) -> int:
     """Number of processes that `devices` of Lightning's trainer stand for.
 
     They are a number or, as a text, ``"2"``; -1 for all GPUs; a list of their numbers or, as a text, ``"0,1"``;
     ``"auto"``, which is one here.
     """
-    if isinstance(devices, str):
-        text = devices.strip()
-        if "," in text:
-            devices = [part for part in text.split(",") if part.strip()]
-        elif text.removeprefix("-").isdecimal():
-            devices = int(text)
+    devices = _parsed(devices)
     if isinstance(devices, (list, tuple)):
         return len(devices)
     if not isinstance(devices, int):
@@ -46,6 +71,11 @@ def first_process_has[T](mine: T) -> T:
 
 def choose_accelerator(asked: str) -> str:
     """The accelerator to train on; a GPU is refused where there is none."""
+    if asked not in ("auto", "cpu", "gpu", "cuda", "mps"):
+        raise ValueError(
+            f"`accelerator` must be 'auto', 'cpu' or 'gpu', found {asked!r}. To take a GPU where there is "
+            'one: `accelerator="auto"`.'
+        )
     if asked in ("gpu", "cuda") and not torch.cuda.is_available():
         raise ValueError(
             f'accelerator="{asked}" was given, but PyTorch finds no GPU. Pass "cpu" or "auto".'

@@ -15,6 +15,7 @@ import torch
 from lightning.pytorch.callbacks import Callback, Checkpoint, EarlyStopping
 
 from scssl._errors import BundleError
+from scssl._io import recover
 from scssl.data import BatchPlan, CellLoader
 from scssl.data.matrix import gene_statistics
 from scssl.module import SSLModule
@@ -26,6 +27,7 @@ from ._callbacks import (
     Monitor,
     Progress,
     _interrupted,
+    pass_on,
 )
 from ._checkpoint_io import SafeCheckpointIO
 from ._devices import check_precision, choose_accelerator, n_processes
@@ -52,6 +54,8 @@ class FitResult:
         Its validation loss, or training loss where there is no validation set.
     n_epochs_before
         Epochs that the model had been trained for when this run was first started.
+    signal
+        What is left to do when the result is kept: a signal for :func:`pass_on`, or 0.
     """
 
     history: dict[str, list[float]]
@@ -59,6 +63,7 @@ class FitResult:
     best_loss: float
     stopped_by: str
     n_epochs_before: int
+    signal: int = 0
 
 
 class _LastCheckpoint(Checkpoint):
@@ -202,13 +207,20 @@ def fit(
             benchmark=None,
         )
         try:
-            trainer.fit(
-                plan,
-                datamodule=_Loaders(training, validation),
-                ckpt_path=options.resume_from and _checkpoint_path(options.resume_from),
-            )
-        finally:
-            interrupt.restore()
+            with interrupt.listening(trainer):
+                trainer.fit(
+                    plan,
+                    datamodule=_Loaders(training, validation),
+                    ckpt_path=options.resume_from and _checkpoint_path(options.resume_from),
+                )
+        except SystemExit as error:
+            if not interrupt.received:
+                # What Lightning makes of a KeyboardInterrupt that a callback raises.
+                was = error.__context__
+                raise (was if isinstance(was, KeyboardInterrupt) else error) from None
+    if interrupt.received and not trainer.global_step:
+        pass_on(interrupt.received)
+        raise KeyboardInterrupt
     # Lightning has moved the module to the CPU.
     device = trainer.strategy.root_device
     if best.weights:
@@ -220,7 +232,7 @@ def fit(
     for parameter in module.parameters():
         parameter.grad = None
     n_epochs = len(monitor.history.get("train_loss", []))
-    if interrupt.interrupted:
+    if interrupt.received:
         stopped_by = "interrupt"
     elif stopper is not None and stopper.stopped_epoch:
         stopped_by = "early_stopping"
@@ -233,6 +245,7 @@ def fit(
         best_loss=best.loss if best.weights else train_loss[-1],
         stopped_by=stopped_by,
         n_epochs_before=monitor.n_epochs_before,
+        signal=interrupt.left_to_do,
     )
 
 
@@ -254,6 +267,7 @@ def _needs_several(module: SSLModule) -> bool:
 
 
 def _refuse_other_checkpoint(folder: Path) -> None:
+    recover(folder / CHECKPOINT_NAME)
     if (folder / CHECKPOINT_NAME).exists():
         raise ValueError(
             f"{folder} holds the checkpoint of another run. To go on with that run pass "
@@ -265,6 +279,7 @@ def _refuse_other_checkpoint(folder: Path) -> None:
 def _checkpoint_path(path: Path) -> Path:
     path = Path(path)
     inside = path / CHECKPOINT_NAME
+    recover(path if path.name == CHECKPOINT_NAME else inside)
     if path.name != CHECKPOINT_NAME and not inside.exists():
         found = sorted(p.name for p in path.iterdir())[:5] if path.is_dir() else "no such folder"
         raise BundleError(

@@ -12,9 +12,10 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from scssl._checks import check_choice, check_number, check_whole, is_number
+from scssl._io import as_path, check_place
 from scssl._random import RNG
 
-from ._devices import n_processes
+from ._devices import check_devices, choose_accelerator, n_processes
 
 Schedule = Literal["constant", "cosine", "step"]
 _AUTO_OUTPUT_GENES = 2048
@@ -39,16 +40,10 @@ class TrainOptions:
     gradient_clip: float | None = None
 
     def __post_init__(self) -> None:
+        _check_numbers(vars(self))
         for name in ("max_epochs", "batch_size", "patience"):
-            check_whole(name, getattr(self, name))
-        check_number("lr", self.lr, "(0, inf)")
-        check_number("weight_decay", self.weight_decay, "[0, inf)")
-        clip = self.gradient_clip
-        if clip is not None and not (is_number(clip) and 0 < clip < float("inf")):
-            raise ValueError(
-                f'`gradient_clip` must be a positive number, None or "auto", found {clip!r}.'
-            )
-        check_choice("lr_schedule", self.lr_schedule, get_args(Schedule))
+            # The dataclass is frozen for all but this; 3.0 was given for 3.
+            object.__setattr__(self, name, int(getattr(self, name)))
 
     @classmethod
     def chosen(cls, defaults: Mapping[str, Any], given: Mapping[str, Any]) -> Self:
@@ -67,6 +62,54 @@ class TrainOptions:
         # Of a cosine the number of epochs decides the course; other runs are the start of longer ones.
         names += ["max_epochs"] if self.lr_schedule == "cosine" else []
         return {name: getattr(self, name) for name in names}
+
+
+def _check_numbers(given: Mapping[str, Any]) -> None:
+    """Refuse options that are not what they can be; what is `None` is left open."""
+    found = {name: value for name, value in given.items() if value is not None}
+    for name in ("max_epochs", "batch_size", "patience"):
+        if name in found:
+            check_whole(name, found[name])
+    for name, bounds in {
+        "lr": "(0, inf)",
+        "weight_decay": "[0, inf)",
+        "train_size": "(0, 1]",
+    }.items():
+        if name in found:
+            check_number(name, found[name], bounds)
+    clip = found.get("gradient_clip", "auto")
+    if clip != "auto" and not (is_number(clip) and 0 < clip < float("inf")):
+        raise ValueError(
+            f'`gradient_clip` must be a positive number, None or "auto", found {clip!r}.'
+        )
+    if "lr_schedule" in found:
+        check_choice("lr_schedule", found["lr_schedule"], get_args(Schedule))
+
+
+def check_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of ``train`` as they are used, or an error before any work."""
+    _check_numbers(given)
+    for name in ("early_stopping", "progress"):
+        check_choice(name, given[name], (True, False, None))
+    check_choice("compile", given["compile"], (True, False))
+    callbacks = given["callbacks"]
+    callbacks = callbacks if isinstance(callbacks, (list, tuple)) else (callbacks,)
+    wrong = [one for one in callbacks if not isinstance(one, Callback)]
+    if wrong:
+        raise TypeError(
+            f"`callbacks` must be a list of lightning.pytorch.callbacks.Callback, found {wrong[0]!r}. "
+            "Without any: `callbacks=()`."
+        )
+    check_devices(given["devices"], choose_accelerator(given["accelerator"]))
+    folder, resume = given["checkpoint_dir"], given["resume_from"]
+    return {
+        **given,
+        "callbacks": tuple(callbacks),
+        "checkpoint_dir": None
+        if folder is None
+        else check_place(folder, "checkpoint_dir", folder=True),
+        "resume_from": None if resume is None else as_path(resume, "resume_from"),
+    }
 
 
 @dataclass(frozen=True, kw_only=True)

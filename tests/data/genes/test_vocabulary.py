@@ -9,9 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import sparse
 
-from scssl._errors import GeneMismatchError
+from scssl._errors import GeneMismatchError, ScsslWarning
 from scssl.data import GeneVocabulary
 from scssl.data.matrix import _rows as _rows
+
+from ...messages import told_in
 
 SYMBOLS = ["CD3D", "MS4A1", "LYZ", "GNLY", "NKG7", "PPBP"]
 ENSEMBL = [f"ENSG{i:011d}" for i in range(6)]
@@ -223,7 +225,7 @@ def test_too_few_genes():
         (SYMBOLS, ENSEMBL, ["model knows gene symbols, the data has Ensembl ids", "adata.var_names = adata.var["]),
         (ENSEMBL, SYMBOLS, ["model knows Ensembl ids, the data has gene symbols"]),
         (ENSEMBL, ["gene_1", "gene_2"], ["the data has placeholders"]),
-        (ENSEMBL, [f"{n}.5" for n in ENSEMBL], ["version suffixes", r'.str.replace(r"\.\d+$", "", regex=True)']),
+        (ENSEMBL, [f"{n}.5" for n in ENSEMBL], ["version suffixes", r'.str.replace(r"\.\d+(_PAR_Y)?$", "", regex=True)']),
         ([f"{n}.2" for n in ENSEMBL], [f"{n}.5" for n in ENSEMBL], ["model carry other version", "model.genes.names"]),
         ([f"{n}.2" for n in ENSEMBL], ENSEMBL, ["model carry other version"]),
         (SYMBOLS, [n.lower() for n in SYMBOLS], ["differ in case", "another species", "var_names.str.upper()"]),
@@ -248,20 +250,50 @@ def test_hints(model, query, hints):
         (SYMBOLS, [n.lower() for n in SYMBOLS]),
         (["Cd3d", "Lyz"], ["CD3D", "LYZ"]),
         (SYMBOLS, [f" {n}" for n in SYMBOLS]),
+        (SYMBOLS, [f"GRCh38_{n}" for n in SYMBOLS]),
+        (SYMBOLS, [f"{n}-1" for n in SYMBOLS]),
+        (ENSEMBL, [f"{n}.3_NAME{i}" for i, n in enumerate(ENSEMBL)]),
+        (SYMBOLS, [f"ENSG0000000000{i}_{n}" for i, n in enumerate(SYMBOLS)]),
+        (ENSEMBL, [f"{n}.5_PAR_Y" for n in ENSEMBL]),
+        (ENSEMBL, [*(f"{n}.5" for n in ENSEMBL), f"{ENSEMBL[0]}.5_PAR_Y"]),
     ],
 )
-def test_the_line_to_type_works(model, query):
-    """What the message says to type is typed, and mends it."""
+@pytest.mark.parametrize("share", [0, 0.5])
+def test_the_line_to_type_works(model, query, share):
+    """What the message says to type is typed, and mends it, where some genes are found already too."""
     anndata = pytest.importorskip("anndata")
     genes = GeneVocabulary(model)
+    n_found = int(share * len(model))
+    query = [*model[:n_found], *query[n_found:]]
     adata = anndata.AnnData(np.zeros((2, len(query))), var=pd.DataFrame(index=query))
-    with pytest.raises(GeneMismatchError) as caught:
-        genes.align(adata.var_names)
-    line = (
-        str(caught.value).rsplit(": ", 1)[1]
-        if "versioned" not in str(caught.value)
-        else (str(caught.value).rsplit("match them without: ", 1)[1])
-    )
+    if n_found and len(model) - n_found > 1:
+        with pytest.warns(
+            ScsslWarning, match="Genes that are not found are taken as zero"
+        ) as caught:
+            genes.align(adata.var_names, min_overlap=0, var=adata.var)
+        message = str(caught[0].message)
+    else:
+        with pytest.raises(GeneMismatchError) as refused:
+            genes.align(adata.var_names, min_overlap=0.6)
+        message = str(refused.value)
     scope = {"adata": adata, "model": type("Model", (), {"genes": genes})}
-    exec(line, scope)
-    assert genes.align(adata.var_names).overlap == 1
+    exec(told_in(message)[0], scope)
+    assert genes.align(adata.var_names, var=adata.var).overlap == 1
+
+
+@pytest.mark.parametrize("share", [0, 0.5])
+def test_the_column_with_the_names_is_told(share):
+    anndata = pytest.importorskip("anndata")
+    genes, n_found = GeneVocabulary(SYMBOLS), int(share * len(SYMBOLS))
+    var = pd.DataFrame(
+        {"n": range(len(SYMBOLS)), "gene_name": SYMBOLS}, index=ENSEMBL[: len(SYMBOLS)]
+    )
+    var.index = [*SYMBOLS[:n_found], *var.index[n_found:]]
+    adata = anndata.AnnData(np.zeros((2, len(var))), var=var)
+    caught = pytest.warns(ScsslWarning) if n_found else pytest.raises(GeneMismatchError)
+    with caught as told:
+        genes.align(adata.var_names, var=adata.var)
+    message = str(told[0].message if n_found else told.value)
+    assert 'the names that match are in adata.var["gene_name"]' in message
+    exec(told_in(message)[0], {"adata": adata})
+    assert genes.align(adata.var_names, var=adata.var).overlap == 1

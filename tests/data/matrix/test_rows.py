@@ -151,3 +151,13 @@ def test_little_of_a_file_is_kept_in_memory(tmp_path):
     rows = [7, 3, 3, 399]
     np.testing.assert_array_equal(source.read(rows).toarray(), counts[rows].toarray())
     backed.file.close()
+
+
+@pytest.mark.parametrize("index", [np.uint8, np.int16, np.uint32])
+@pytest.mark.parametrize("kind", ["csr", "csc"])
+def test_indices_of_any_integer_type(kind, index):
+    dense = np.random.default_rng(0).poisson(0.5, (200, 150)).astype(np.float32)
+    matrix = sparse.csr_matrix(dense).asformat(kind)
+    matrix.indices = matrix.indices.astype(index)
+    rows = np.random.default_rng(1).permutation(200)
+    np.testing.assert_array_equal(open_rows(matrix).read(rows).toarray(), dense[rows])

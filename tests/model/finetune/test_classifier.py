@@ -349,7 +349,7 @@ def test_labels_that_cannot_be_learnt(adata):
     ):
         with pytest.raises(ValueError, match=message):
             MODEL.setup_anndata(adata, **kwargs)
-    with pytest.raises(KeyError, match="no column 'celltype'"):
+    with pytest.raises(KeyError, match="adata.obs has no 'celltype'"):
         MODEL.setup_anndata(adata, labels_key="celltype")
 
 

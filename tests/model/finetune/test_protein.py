@@ -168,7 +168,7 @@ def test_save_and_load(source, adata, tmp_path):
         assert repr(loaded) == repr(model)
         np.testing.assert_array_equal(loaded.predict(adata), model.predict())
         pd.testing.assert_frame_equal(loaded.get_proteins(adata), model.get_proteins())
-        with pytest.raises(ValueError, match="loaded without data"):
+        with pytest.raises(ValueError, match="loaded without an AnnData"):
             loaded.get_proteins()
         loaded.attach(adata)
         loaded.train(**TRAIN)

@@ -13,6 +13,7 @@ import scssl
 from scssl._errors import ScsslWarning
 from scssl.augment import CrossOver, Mask
 
+from ...messages import told_in
 from ..conftest import TRAIN, make_counts
 from .test_multimodal import SMALL, make, make_mdata, trained
 
@@ -108,7 +109,7 @@ def test_batch_of_one_modality_is_completed_by_the_line_of_the_message(kind):
     mdata = make_mdata()
     if kind == "both":
         protein = mdata["prot"].obs["batch"].astype(object)
-        protein[:] = "c"
+        protein[~protein.index.isin(mdata["rna"].obs_names)] = "c"
         protein.iloc[-1] = None
         mdata["prot"].obs["batch"] = protein
     else:
@@ -117,7 +118,7 @@ def test_batch_of_one_modality_is_completed_by_the_line_of_the_message(kind):
         mdata["rna"].obs["batch"] = pd.factorize(mdata["rna"].obs["batch"])[0]
     with pytest.raises(ValueError, match=r'There is no mdata.obs\["batch"\]') as refused:
         make(mdata=mdata, setup={"batch_key": "batch"})
-    exec(str(refused.value).split("for all cells: ")[1], {"mdata": mdata})
+    exec(str(refused.value).split("`")[-2], {"mdata": mdata})
     model = trained(
         mdata=mdata,
         setup={"batch_key": "batch"},
@@ -129,6 +130,16 @@ def test_batch_of_one_modality_is_completed_by_the_line_of_the_message(kind):
     np.testing.assert_array_equal(found, expected)
     assert model.setup.categories["batch"] == sorted(set(expected))
     assert np.isfinite(model.get_latent_representation()).all()
+
+
+def test_modalities_that_contradict_each_other_are_refused():
+    mdata = make_mdata()
+    mdata["prot"].obs["batch"] = mdata["prot"].obs["batch"].astype(str) + "x"
+    with pytest.raises(ValueError, match=r'110 cells have another obs\["batch"\].*"prot".*\'rna\''):
+        make(mdata=mdata, setup={"batch_key": "batch"})
+    # What the MuData itself says of its cells goes first.
+    mdata.obs["batch"] = "one"
+    assert make(mdata=mdata, setup={"batch_key": "batch"}).setup.categories["batch"] == ["one"]
 
 
 # --- bad input ------------------------------------------------------------------------------------
@@ -214,7 +225,7 @@ def test_message_on_new_proteins_is_for_a_model_that_exists(change, match, kept)
     if not kept:
         assert said.endswith('mdata.mod["prot"].X = ...')
         return
-    exec(said.split(": ")[-1].rstrip("."), {"mdata": query})
+    exec(told_in(said)[0], {"mdata": query})
     np.testing.assert_array_equal(
         model.get_latent_representation(query), model.get_latent_representation()
     )
@@ -236,7 +247,7 @@ def test_query_of_the_wrong_kind():
     with pytest.raises(ValueError, match="the model was set up with raw counts") as refused:
         model.get_latent_representation(query)
     assert "layer=" not in str(refused.value)
-    exec(str(refused.value).split(": ")[-1].rstrip("."), {"mdata": query})
+    exec(told_in(str(refused.value))[0], {"mdata": query})
     np.testing.assert_array_equal(
         model.get_latent_representation(query), model.get_latent_representation()
     )

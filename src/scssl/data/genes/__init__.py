@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ._kinds import ENSEMBL, bare_id, detect_id_type, mismatch_hint
+from ._kinds import ENSEMBL, bare_id, detect_id_type, mismatch_hint, warn_of_names
 from ._vocabulary import (
     GeneAlignment,
     GeneVocabulary,

@@ -46,38 +46,47 @@ def detect_id_type(names: Sequence[str] | np.ndarray) -> IdType:
     return "symbol"
 
 
-_VERSION = re.compile(r"\.\d+$")
+# Of a gene in the pseudoautosomal regions Ensembl names the copy on Y like this.
+_VERSION = re.compile(r"\.\d+(_PAR_Y)?$")
+# Share of the genes of a model that other names would find, above which there is a warning.
+_MANY_FOUND = 0.02
 
 
 class _Fix(NamedTuple):
     reason: str
     rename: Callable[[str], str]
-    line: str
+    code: str
 
 
+def _replacing(reason: str, pattern: str) -> _Fix:
+    find = re.compile(pattern)
+    code = f'str.replace(r"{pattern}", "", regex=True)'
+    return _Fix(reason, lambda name: find.sub("", name), code)
+
+
+_CASE = "which often means another species ({}): map orthologues then (scssl.pp.map_orthologs); if the species is the same"
 _FIXES = (
+    _replacing("carry version suffixes ('ENSG00000167286.9')", _VERSION.pattern),
+    _Fix("differ in white space", str.strip, "str.strip()"),
     _Fix(
-        "the names of the data carry version suffixes ('ENSG00000167286.9')",
-        lambda name: _VERSION.sub("", name),
-        r'adata.var_names = adata.var_names.str.replace(r"\.\d+$", "", regex=True)',
-    ),
-    _Fix(
-        "the names differ in white space",
-        str.strip,
-        "adata.var_names = adata.var_names.str.strip()",
-    ),
-    _Fix(
-        "the names differ in case, which often means another species (human CD3D, mouse Cd3d): "
-        "map orthologues then (scssl.pp.map_orthologs); if the species is the same",
+        f"differ in case, {_CASE.format('human CD3D, mouse Cd3d')}",
         str.upper,
-        "adata.var_names = adata.var_names.str.upper()",
+        "str.upper()",
     ),
     _Fix(
-        "the names differ in case, which often means another species (mouse Cd3d, human CD3D): "
-        "map orthologues then (scssl.pp.map_orthologs); if the species is the same",
+        f"differ in case, {_CASE.format('mouse Cd3d, human CD3D')}",
         str.capitalize,
-        "adata.var_names = adata.var_names.str.capitalize()",
+        "str.capitalize()",
     ),
+    _replacing(
+        "begin with the name of the genome ('GRCh38_CD3D')",
+        "^(GRCh3[78]|hg19|hg38|GRCm3[89]|mm10|mm39)_+",
+    ),
+    _replacing("end in a number that makes names unique ('CD3D-1')", r"-\d+$"),
+    _replacing(
+        "are Ensembl ids and symbols in one ('ENSG00000167286_CD3D')", r"^ENS[A-Z]*G\d+(\.\d+)?[_|]"
+    ),
+    _replacing("are Ensembl ids and symbols in one ('ENSG00000167286_CD3D')", r"(\.\d+)?[_|].*$"),
 )
 _MODEL_VERSIONED = (
     'versioned = {name.split(".")[0]: name for name in model.genes.names}; '
@@ -85,10 +94,83 @@ _MODEL_VERSIONED = (
 )
 
 
+class _Better(NamedTuple):
+    """Names of which more match."""
+
+    n_matched: int
+    reason: str
+    line: str
+
+
+def _better_names(model: np.ndarray, query: np.ndarray, var: pd.DataFrame | None) -> _Better | None:
+    """What else the genes could be called of which most match, by a column or a simple change."""
+    found = []
+    for column, values in () if var is None else var.items():
+        # Names, not numbers.
+        if values.dtype.kind == "O":
+            values = values.astype(str)
+            unique = "" if values.is_unique else "; adata.var_names_make_unique()"
+            line = f'adata.var_names = adata.var["{column}"].astype(str).to_numpy(){unique}'
+            reason = f'the names that match are in adata.var["{column}"]'
+            found.append(_Better(_n_common(model, values.tolist()), reason, line))
+    old = pd.Index(query)
+    for fix in _FIXES:
+        names = pd.Index([fix.rename(name) for name in query])
+        line = f"adata.var_names = adata.var_names.{fix.code}"
+        if not names.is_unique:
+            # The first of several gets the name.
+            names = names.where(~names.duplicated(), old)
+            line = (
+                f"names = adata.var_names.{fix.code}; "
+                "adata.var_names = names.where(~names.duplicated(), adata.var_names)"
+            )
+        if names.is_unique:
+            reason = f"the names of the data {fix.reason}"
+            found.append(_Better(_n_common(model, names), reason, line))
+    bare = {_VERSION.sub("", name): name for name in model}
+    if len(bare) == len(model):
+        n_matched = _n_common(list(bare), [_VERSION.sub("", name) for name in query])
+        reason = (
+            "the Ensembl ids of the model carry other version suffixes ('ENSG00000167286.9') than those "
+            "of the data"
+        )
+        found.append(_Better(n_matched, reason, _MODEL_VERSIONED))
+    return max(found, key=lambda one: one.n_matched, default=None)
+
+
+def warn_of_names(
+    model: np.ndarray,
+    query: np.ndarray,
+    n_matched: int,
+    var: pd.DataFrame | None = None,
+    *,
+    name: str = "adata",
+) -> None:
+    """Warn where genes are taken as zero that are in the data under a name that is easily told."""
+    if n_matched in (len(model), len(query)):
+        return
+    better = _better_names(model, query, var)
+    if better is None or better.n_matched - n_matched < max(2, _MANY_FOUND * len(model)):
+        return
+    warn(
+        f"{n_matched:,} of the {len(model):,} genes of the model are in the data by name, and "
+        f"{better.n_matched:,} would be: it seems that {better.reason}: "
+        f"`{better.line}`. Genes that are not found are taken as zero.".replace("adata", name)
+    )
+
+
 def mismatch_hint(
-    model: np.ndarray, query: np.ndarray, n_matched: int, *, id_types: tuple[str, str]
+    model: np.ndarray,
+    query: np.ndarray,
+    n_matched: int,
+    *,
+    id_types: tuple[str, str],
+    var: pd.DataFrame | None = None,
 ) -> str:
     """Most likely reason why names of data do not match a model, with the line that mends it."""
+    better = _better_names(model, query, var)
+    if better is not None and better.n_matched > n_matched:
+        return f"It seems that {better.reason}: `{better.line}`"
     if id_types[0] != id_types[1]:
         hint = (
             f"The model knows {KINDS[id_types[0]]}, the data has {KINDS[id_types[1]]}. If the data "
@@ -100,19 +182,6 @@ def mismatch_hint(
             f"{hint}; with a table of both: scssl.pp.match_genes(adata, model, synonyms={{<name in the "
             "data>: <name in the model>, ...})"
         )
-
-    gains = [_n_common(model, [fix.rename(name) for name in query]) for fix in _FIXES]
-    best = int(np.argmax(gains))
-    bare_model = [_VERSION.sub("", name) for name in model]
-    bare_query = [_VERSION.sub("", name) for name in query]
-    if id_types[0] == "ensembl" and _n_common(bare_model, bare_query) > max(n_matched, gains[best]):
-        return (
-            "The Ensembl ids of the model carry other version suffixes ('ENSG00000167286.9') than "
-            f"those of the data; match them without: {_MODEL_VERSIONED}"
-        )
-    if gains[best] > n_matched:
-        fix = _FIXES[best]
-        return f"It seems that {fix.reason}: {fix.line}"
 
     if id_types[0] == "ensembl":
         prefixes = [re.match(r"[A-Za-z]+", str(names[0])) for names in (model, query)]
@@ -129,7 +198,7 @@ def mismatch_hint(
     )
 
 
-def _n_common(left: np.ndarray | list[str], right: np.ndarray | list[str]) -> int:
+def _n_common(left: Any, right: Any) -> int:
     return int(pd.Index(left).unique().isin(right).sum())
 
 

@@ -16,7 +16,15 @@ from scssl._checks import check_number, some
 from scssl._errors import GeneMismatchError
 from scssl.data.matrix import remap_columns
 
-from ._kinds import IdType, as_vocabularies, bare_ids, combine, detect_id_type, mismatch_hint
+from ._kinds import (
+    IdType,
+    as_vocabularies,
+    bare_ids,
+    combine,
+    detect_id_type,
+    mismatch_hint,
+    warn_of_names,
+)
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -575,7 +583,12 @@ class GeneVocabulary:
         return cls(names, species=species, aliases=aliases)
 
     def align(
-        self, var_names: Sequence[str] | np.ndarray | pd.Index, *, min_overlap: float = 0.5
+        self,
+        var_names: Sequence[str] | np.ndarray | pd.Index,
+        *,
+        min_overlap: float = 0.5,
+        var: pd.DataFrame | None = None,
+        name: str = "adata",
     ) -> GeneAlignment:
         """Map the genes of a data set onto this vocabulary, by name.
 
@@ -585,6 +598,11 @@ class GeneVocabulary:
             Gene names of the data set, in its order.
         min_overlap
             Least share of the vocabulary that must be found, in [0, 1].
+        var
+            Annotation of the genes, ``adata.var``, to read data: with it there is a warning where
+            other names would be found, and messages say which column has them.
+        name
+            How messages call the data.
 
         Returns
         -------
@@ -615,7 +633,9 @@ class GeneVocabulary:
             if id_types[0] != id_types[1] and self._aliases is not None and any(self._aliases):
                 # Names of the other kind were compared with the aliases.
                 names, id_types = self._aliases, (id_types[1], id_types[1])
-            hint = mismatch_hint(names, query.to_numpy(), alignment.n_matched, id_types=id_types)
+            hint = mismatch_hint(
+                names, query.to_numpy(), alignment.n_matched, id_types=id_types, var=var
+            ).replace("adata", name)
             raise GeneMismatchError(
                 f"Only {alignment.n_matched:,} of the {len(self):,} genes of the model "
                 f"({alignment.overlap:.1%}) are in the data; min_overlap={min_overlap:g} asks for "
@@ -623,4 +643,6 @@ class GeneVocabulary:
                 f"  genes of the model not found: {some(alignment.missing) or 'none'}\n"
                 f"  genes of the data not used:   {some(alignment.extra) or 'none'}\n{hint}"
             )
+        if var is not None:
+            warn_of_names(self._names, query.to_numpy(), alignment.n_matched, var, name=name)
         return alignment

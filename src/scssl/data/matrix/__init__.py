@@ -9,8 +9,16 @@ from ._blocks import (
     columns_of,
     inverse_document_frequency,
 )
-from ._input import InputDecision, MatrixStats, find_counts, resolve_input, scan_matrix
-from ._pca import pca
+from ._input import (
+    InputDecision,
+    MatrixStats,
+    check_scale,
+    find_counts,
+    refuse_features,
+    resolve_input,
+    scan_matrix,
+)
+from ._pca import fitted_pca, pca
 from ._rows import (
     INPUT_KINDS,
     InputKind,
@@ -20,5 +28,6 @@ from ._rows import (
     open_rows,
     remap_columns,
 )
+from ._scale import Scale
 from ._stacked import JoinedRows, SelectedRows, StackedRows
 from ._statistics import GeneStatistics, gene_statistics

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from scipy import sparse
 
-from scssl._checks import check_choice
+from scssl._checks import check_choice, number
+from scssl._errors import warn
 
 from ._rows import (
     Chunked,
@@ -21,7 +24,17 @@ from ._rows import (
     major_ranges,
     open_rows,
     open_storage,
-    row_sums,
+)
+from ._scale import (
+    LOG_MAX,
+    LOGARITHM,
+    Scale,
+    differs,
+    into_memory,
+    is_constant,
+    is_sparse,
+    recognise,
+    steps,
 )
 
 if TYPE_CHECKING:
@@ -30,7 +43,6 @@ if TYPE_CHECKING:
 # In memory a block should stay in the cache through several passes; on disk, be worth a call.
 _BLOCK_VALUES = 2**17
 _STORED_BLOCK_VALUES = 2**22
-_CONSTANT = 1e-3  # relative spread of row sums below which they count as one value
 
 
 class Entry(NamedTuple):
@@ -68,9 +80,13 @@ class MatrixStats:
         Sums of the values of a cell.
     constant_sum
         Whether all cells have the same sum, as after scaling to a common library size.
-    constant_expm1_sum
-        Whether all cells have the same sum of ``expm1``, as after log-normalisation of all genes;
-        looked at for some cells, and only where the values can be logarithms.
+    scale
+        What was done to counts to get these values, as far as some of the cells tell; `None` where
+        values are missing or negative.
+    n_nonfinite_cells, n_nonfinite_vars
+        Number of cells and of genes with a value that is NaN or infinite.
+    storage
+        The matrix as it is stored.
     """
 
     where: str
@@ -90,7 +106,10 @@ class MatrixStats:
     min_sum: float
     max_sum: float
     constant_sum: bool
-    constant_expm1_sum: bool
+    scale: Scale | None
+    n_nonfinite_cells: int
+    n_nonfinite_vars: int
+    storage: Any = field(repr=False)
 
     @property
     def finite(self) -> bool:
@@ -98,12 +117,17 @@ class MatrixStats:
         return self.n_nonfinite == 0
 
     @property
+    def constant_expm1_sum(self) -> bool:
+        """Whether all cells have the same sum of ``expm1``, as after log-normalisation of all genes."""
+        return self.scale is not None and self.scale.form == "ln" and bool(self.scale.target_sum)
+
+    @property
     def n_empty_cells(self) -> int:
         """Number of cells without any non-zero value."""
         return len(self.empty_cells)
 
 
-def scan_matrix(X: Any, *, where: str = "adata.X") -> MatrixStats:
+def scan_matrix(X: Any, *, where: str = "adata.X", used: np.ndarray | None = None) -> MatrixStats:
     """Look once at every stored value, a few million at a time.
 
     Parameters
@@ -112,6 +136,8 @@ def scan_matrix(X: Any, *, where: str = "adata.X") -> MatrixStats:
         Any matrix :func:`open_rows` opens.
     where
         How messages call the matrix.
+    used
+        Genes that a model reads, boolean, for the level in ``MatrixStats.scale``; all by default.
 
     Returns
     -------
@@ -137,7 +163,7 @@ def scan_matrix(X: Any, *, where: str = "adata.X") -> MatrixStats:
     scan = _Scan(storage.shape)
     for block in _blocks(storage):
         scan.add(block)
-    return scan.finish(where, storage)
+    return scan.finish(where, storage, used)
 
 
 class _Block(NamedTuple):
@@ -162,6 +188,7 @@ class _Scan:
         self.fraction: Entry | None = None
         self.sums = np.zeros(self.n_obs)
         self.filled = np.zeros(self.n_obs, dtype=bool)
+        self.broken = np.zeros(self.n_obs, dtype=bool), np.zeros(self.n_vars, dtype=bool)
 
     # Infinities and huge values are reported, not warned about.
     @np.errstate(invalid="ignore", over="ignore")
@@ -176,6 +203,10 @@ class _Scan:
             finite = np.isfinite(values)
             self.n_nonfinite += int(values.size - np.count_nonzero(finite))
             self.nonfinite = _first(self.nonfinite, block, ~finite)
+            for broken, places in zip(
+                self.broken, block.locate(np.flatnonzero(~finite)), strict=True
+            ):
+                broken[places] = True
             low = values.min(initial=np.inf, where=finite)
             high = values.max(initial=-np.inf, where=finite)
             summed = np.where(finite, values, 0)
@@ -196,14 +227,18 @@ class _Scan:
         self.filled[rows] |= (sums if certain else _block_sums(block, values != 0)) != 0
 
     @np.errstate(invalid="ignore", over="ignore")
-    def finish(self, where: str, storage: Storage) -> MatrixStats:
+    def finish(self, where: str, storage: Storage, used: np.ndarray | None) -> MatrixStats:
         if self.n_stored < self.n_obs * self.n_vars or not self.n_stored:
             self.lowest, self.highest = min(self.lowest, 0.0), max(self.highest, 0.0)
         if not np.isfinite(self.lowest):
             self.lowest = self.highest = np.nan
         sums = self.sums[self.filled] if self.filled.any() else np.zeros(1)
         usable = self.nonfinite is None and self.negative is None
-        can_be_log = usable and self.fraction is not None and self.highest < 25
+        scale = None
+        if usable and self.fraction is not None:
+            scale = recognise(_some_cells(storage), used)
+        elif usable:
+            scale = Scale("binary" if self.highest == 1 else "counts", self.n_stored >= 1000)
         return MatrixStats(
             where=where,
             n_obs=self.n_obs,
@@ -221,8 +256,11 @@ class _Scan:
             median_sum=float(np.median(sums)),
             min_sum=float(sums.min()),
             max_sum=float(sums.max()),
-            constant_sum=usable and _is_constant(sums),
-            constant_expm1_sum=can_be_log and _is_constant(_expm1_sums(storage)),
+            constant_sum=usable and is_constant(sums),
+            scale=scale,
+            n_nonfinite_cells=int(self.broken[0].sum()),
+            n_nonfinite_vars=int(self.broken[1].sum()),
+            storage=storage,
         )
 
 
@@ -304,22 +342,11 @@ def _first(known: Entry | None, block: _Block, hit: np.ndarray) -> Entry:
     return entry if known is None else min(known, entry, key=lambda place: place[:2])
 
 
-def _is_constant(sums: np.ndarray) -> bool:
-    return len(sums) >= 3 and float(np.ptp(sums)) <= _CONSTANT * float(np.median(sums))
-
-
-def _expm1_sums(storage: Storage, n_runs: int = 4, run: int = 64) -> np.ndarray:
-    """Sums of expm1 for a few runs of neighbouring cells (cheap to read from any storage)."""
+def _some_cells(storage: Storage, n_runs: int = 4, run: int = 64) -> sparse.csr_matrix:
+    """A few runs of neighbouring cells (cheap to read from any storage)."""
     starts = np.linspace(0, max(0, storage.shape[0] - run), n_runs).astype(np.int64)
     rows = np.unique(starts[:, None] + np.arange(run))
-    block = _open(storage).read(rows[rows < storage.shape[0]])
-    np.expm1(block.data, out=block.data)
-    sums = row_sums(block)
-    return sums[sums > 0]
-
-
-# log1p of a million is 13.8, log2 of it 20: no logarithm of expression reaches this.
-_LOG_MAX = 25.0
+    return _open(storage).read(rows[rows < storage.shape[0]])
 
 
 @dataclass(frozen=True)
@@ -332,10 +359,13 @@ class InputDecision:
         ``"counts"`` (normalised when read) or ``"lognorm"`` (used as it is).
     reason
         One sentence for the user.
+    scale
+        What was done to counts to get the values, as far as they tell.
     """
 
     kind: InputKind
     reason: str
+    scale: Scale
 
 
 def resolve_input(
@@ -347,8 +377,10 @@ def resolve_input(
     obs_names: Sequence[str] | None = None,
     var_names: Sequence[str] | None = None,
     by_model: bool = False,
+    expected: Scale | None = None,
     name: str = "adata",
     layer_name: str = "layer",
+    input_name: str | None = "input",
 ) -> InputDecision:
     """Decide whether a matrix holds counts or log-normalised values, or refuse it.
 
@@ -366,8 +398,11 @@ def resolve_input(
         Names of cells and genes for messages; without them their numbers are given.
     by_model
         Whether `input` is what a model reads, so that it is the values that have to change.
-    name, layer_name
-        How messages call the data, and the argument that names a layer of it.
+    expected
+        What was recognised in the data a model was trained with, which these have to be like.
+    name, layer_name, input_name
+        How messages call the data, the argument that names a layer of it, and the one that says what
+        the values are, `None` where there is none.
 
     Returns
     -------
@@ -379,7 +414,14 @@ def resolve_input(
     ValueError
         If there are no cells, no genes or only zeros; if there are values that are not finite or
         negative; or if the values are not what `input` says, or neither of the two kinds. The
-        message says what was found, where, and what to type.
+        message says what was found, where, and what to type. Or if they are certainly not made as
+        those that a model was trained with.
+
+    Warns
+    -----
+    ScsslWarning
+        If ``"auto"`` has to take for log-normalised what cannot be confirmed to be, or is of another
+        base or of raw counts; or if it cannot be confirmed that the values are made as `expected`.
 
     Examples
     --------
@@ -407,40 +449,83 @@ def resolve_input(
             if var_names is not None
             else (f"column {entry.column}")
         )
-        return f"{entry.value:g} in cell {cell}, gene {gene}"
+        return f"{number(entry.value)} in cell {cell}, gene {gene}"
 
-    _refuse_unusable(stats, where, hint, name_of, name, layer_name)
+    called = _Called(stats, where, name, layer_name, input_name)
+    _refuse_unusable(called, hint, name_of)
+    scale = stats.scale
+    assert scale is not None
     if stats.all_integer:
-        return _resolve_integers(stats, input, where, by_model, name)
-    if stats.max >= _LOG_MAX or (stats.constant_sum and not stats.constant_expm1_sum):
-        _refuse_unlogged(stats, _asked(input, by_model), where, hint, name_of, name)
-    if input == "counts":
-        mend = 'Pass input="lognorm" to use it as it is.'
-        if by_model:
-            mend = f"Put the counts there that these values were made of: {where} = ..."
-        raise ValueError(
-            f"{where} looks log-normalised ({name_of(stats.first_fraction)}, largest value "
-            f"{stats.max:.3g}){_asked(input, by_model)}. {hint.lstrip() if by_model and hint else mend + hint}"
+        decision = _resolve_integers(called, input, by_model, expected)
+    else:
+        _refuse_unlogged(called, input, by_model, expected, hint, name_of)
+        if input == "counts":
+            mend = 'Pass `input="lognorm"` to use it as it is.'
+            if by_model:
+                mend = hint.lstrip() or _to_counts(called)
+            elif hint:
+                mend += hint
+            raise ValueError(
+                f"{where} looks log-normalised ({name_of(stats.first_fraction)}, largest value "
+                f"{stats.max:.3g}){_asked(input, by_model)}. {mend}"
+            )
+        known = f": {scale}" if scale.form != "unknown" else ""
+        decision = InputDecision(
+            "lognorm",
+            f"{where} has fractions and no value above {stats.max:.3g}{known}; log-normalised, used "
+            "as it is",
+            scale,
         )
-    evidence = "; expm1 of all cells sums to the same" if stats.constant_expm1_sum else ""
-    return InputDecision(
-        "lognorm",
-        f"{where} has fractions and no value above {stats.max:.3g}{evidence}: log-normalised, "
-        "used as it is",
-    )
+        if input == "auto":
+            _doubt(called, name_of, hint)
+    if expected is not None:
+        check_scale(scale, expected, stats.storage, where=where, hint=hint, name=name)
+    return decision
 
 
-def _refuse_unusable(
-    stats: MatrixStats, where: str, hint: str, name_of: Any, name: str, layer_name: str
-) -> None:
+class _Called(NamedTuple):
+    """A matrix, and what messages call it."""
+
+    stats: MatrixStats
+    where: str
+    name: str
+    layer_name: str
+    input_name: str | None
+
+    @property
+    def layer(self) -> str:
+        return _layer(self.where)
+
+    @property
+    def into_memory(self) -> str:
+        """What comes before a line that changes the values."""
+        return into_memory(self.stats.storage, self.name)
+
+    def steps(self, found: Scale, wanted: Scale) -> str:
+        """Lines that make the values what is wanted, if any can."""
+        named = {"name": self.name, "layer": self.layer}
+        return steps(found, wanted, self.where, storage=self.stats.storage, **named)
+
+    def logged(self, expected: Scale | None) -> str:
+        """The line that takes the logarithm of values that are normalised."""
+        found = replace(self.stats.scale or LOGARITHM, form="linear")
+        if expected is not None and (line := self.steps(found, expected)):
+            return line
+        total = f"sc.pp.normalize_total({self.name}, target_sum=1e4{self.layer}); "
+        # The logarithm of one and of less is a straight line.
+        total = total if self.stats.max < 10 else ""
+        return f"{self.into_memory}{total}sc.pp.log1p({self.name}{self.layer})"
+
+
+def _refuse_unusable(called: _Called, hint: str, name_of: Any) -> None:
+    stats, where, name, layer_name, _ = called
     if not stats.n_obs or not stats.n_vars:
         what = "cells" if not stats.n_obs else "genes"
         raise ValueError(f"{where} has no {what} (shape {stats.n_obs} × {stats.n_vars}).")
     if stats.n_nonfinite:
         raise ValueError(
             f"{where} has {stats.n_nonfinite:,} values that are NaN or infinite; the first is "
-            f"{name_of(stats.first_nonfinite)}. Find out where they come from; to drop the cells: "
-            f"{name} = {name}[np.isfinite(np.ravel({where}.sum(axis=1)))].copy()"
+            f"{name_of(stats.first_nonfinite)}. {_without_nan(called)}"
         )
     if stats.n_negative:
         raise ValueError(
@@ -454,8 +539,33 @@ def _refuse_unusable(
         raise ValueError(
             f"{where} is all zero: none of its {stats.n_obs:,} cells has a value.{hint}"
         )
-    if stats.max > float(np.finfo(np.float32).max):
-        raise ValueError(f"{where} has values up to {stats.max:.3g}, too large for float32.")
+    if max(stats.max, stats.max_sum) > float(np.finfo(np.float32).max):
+        what = "values" if stats.max > float(np.finfo(np.float32).max) else "sums of a cell"
+        large = stats.max if what == "values" else stats.max_sum
+        # A large value is 1e30 in one of a million genes; a sum of counts is 1e9 at most.
+        raise ValueError(
+            f"{where} has {what} up to {large:.3g}, too large for float32 and for counts. To drop "
+            f"these cells: `{called.into_memory}{name} = {name}[np.ravel({where}.sum(axis=1, "
+            f'dtype="float64")) < 1e12].copy()`'
+        )
+
+
+def _without_nan(called: _Called) -> str:
+    """What to do about values that are NaN or infinite, and leaves something."""
+    stats, where, name = called.stats, called.where, called.name
+    into = called.into_memory
+    found = f"in {stats.n_nonfinite_cells:,} of {stats.n_obs:,} cells and {stats.n_nonfinite_vars:,} of {stats.n_vars:,} genes"
+    cells = f"`{into}{name} = {name}[np.isfinite(np.ravel({where}.sum(axis=1)))].copy()`"
+    genes = f"`{into}{name} = {name}[:, np.isfinite(np.ravel({where}.sum(axis=0)))].copy()`"
+    part = f"{where}.data" if is_sparse(stats.storage) else where
+    # To fill a view is to fill a copy of it.
+    fill = f"`{into}{part} = np.nan_to_num({part}, posinf=0, neginf=0)`"
+    if stats.n_nonfinite_cells <= stats.n_obs // 2:
+        return f"They are {found}. Find out where they come from; to drop the cells: {cells}"
+    which = "Data sets of other genes, put together, leave this"
+    if stats.n_nonfinite_vars < stats.n_vars:
+        return f"They are {found}. {which}. To keep the genes that all cells have: {genes}; to take the others as zero: {fill}"
+    return f"They are {found}. {which}. To take them as zero: {fill}"
 
 
 def _asked(input: str, by_model: bool) -> str:
@@ -468,48 +578,224 @@ def _asked(input: str, by_model: bool) -> str:
     return f", but the model was set up with {kind} and reads these"
 
 
+def _to_counts(called: _Called) -> str:
+    """What to do about logarithms where a model reads counts."""
+    scale, where = called.stats.scale, called.where
+    assert scale is not None
+    if not scale.scaled:
+        line = called.steps(scale, LOGARITHM)
+        logs = f"{line}; " if line else called.into_memory
+        return f"They are {scale}: `{logs}{where} = np.rint(np.expm1({where}))`"
+    return f"Put the counts there that these values were made of: {where} = ..."
+
+
 def _resolve_integers(
-    stats: MatrixStats, input: str, where: str, by_model: bool, name: str
+    called: _Called, input: str, by_model: bool, expected: Scale | None
 ) -> InputDecision:
+    stats, where, name = called.stats, called.where, called.name
+    assert stats.scale is not None
     if input == "lognorm" and stats.max > 1:
         how = "normalise them first"
         if by_model:
             how = "Normalise them as those of the model were, for instance"
         else:
-            how = f'Pass input="counts" to have them normalised, or {how}'
-        layer = where.partition(".layers[")[2].removesuffix("]")
-        layer = f", layer={layer}" if layer else ""
+            how = f'Pass `input="counts"` to have them normalised, or {how}'
+        raw = Scale("linear", certain=True, scaled=False)
+        line = called.steps(raw, expected) if expected is not None else ""
+        line = line or (
+            f"{called.into_memory}sc.pp.normalize_total({name}, target_sum=1e4{called.layer}); "
+            f"sc.pp.log1p({name}{called.layer})"
+        )
         raise ValueError(
             f"{where} holds counts (all values are whole numbers, up to {stats.max:g})"
-            f"{_asked(input, by_model)}. {how}: sc.pp.normalize_total({name}, target_sum=1e4{layer}); "
-            f"sc.pp.log1p({name}{layer})"
+            f"{_asked(input, by_model)}. {how}: `{line}`"
         )
     if input == "lognorm":
-        return InputDecision("lognorm", f"{where} holds only 0 and 1, used as it is as asked")
+        reason = f"{where} holds only 0 and 1, used as it is as asked"
+        return InputDecision("lognorm", reason, stats.scale)
     return InputDecision(
         "counts",
         f"all values of {where} are whole numbers from 0 to {stats.max:g}, median sum of a cell "
         f"{stats.median_sum:,.0f}: counts, normalised when read",
+        stats.scale,
     )
 
 
 def _refuse_unlogged(
-    stats: MatrixStats, asked: str, where: str, hint: str, name_of: Any, name: str
+    called: _Called, input: str, by_model: bool, expected: Scale | None, hint: str, name_of: Any
 ) -> None:
+    """Refuse what is neither counts nor logarithms, or roots that nobody asked for."""
+    stats, where = called.stats, called.where
+    scale = stats.scale
+    assert scale is not None
     found = f"{name_of(stats.first_fraction)}, largest value {stats.max:.4g}"
-    if stats.constant_sum:
-        what = (
-            f"normalised but not log-transformed (all cells sum to {stats.median_sum:.4g}; {found})"
-        )
-        mend = f"Take the logarithm: sc.pp.log1p({name})"
-    else:
+    linear = scale.form == "linear" or (scale.form == "unknown" and stats.constant_sum)
+    if scale.form == "near counts":
         what = f"neither counts (not all whole numbers) nor logarithms ({found})"
         mend = (
-            f"If these are estimated or corrected counts, round them: {where} = {where}.rint() where "
-            f"sparse, np.rint({where}) where dense; if they are normalised, take the logarithm: "
-            f"sc.pp.log1p({name})"
+            "Most are near to whole numbers, as corrected or estimated counts are. Round them: "
+            f"`{called.into_memory}{where} = np.rint({where})`"
         )
-    raise ValueError(f"{where} looks {what}{asked}. {mend}.{hint}")
+    elif linear:
+        sums = f"all cells sum to {stats.median_sum:.4g}; " if stats.constant_sum else ""
+        what = f"normalised but not log-transformed ({sums}{found})"
+        mend = f"Take the logarithm: `{called.logged(expected)}`"
+    elif scale.form == "twice" or (scale.form == "sqrt" and input != "lognorm"):
+        what = f"like {scale} ({found})"
+        mend = f"Make natural logarithms of them: `{called.steps(scale, expected or LOGARITHM)}`"
+        if scale.form == "sqrt" and called.input_name:
+            mend += f'; to use them as they are: `{called.input_name}="lognorm"`'
+    elif stats.max >= LOG_MAX and scale.form != "sqrt":
+        what = f"neither counts (not all whole numbers) nor logarithms ({found})"
+        mend = (
+            "If they are normalised, by volume for instance, take the logarithm: "
+            f"`{called.logged(expected)}`"
+        )
+    else:
+        return
+    raise ValueError(f"{where} looks {what}{_asked(input, by_model)}. {mend}.{hint}")
+
+
+def _doubt(called: _Called, name_of: Any, hint: str) -> None:
+    """Warn of values that are used as logarithms and may be none, or not those they are taken for."""
+    scale, where, as_is = called.stats.scale, called.where, ""
+    assert scale is not None
+    if called.input_name:
+        as_is = f'`{called.input_name}="lognorm"`'
+    if scale.form == "unknown" and scale.certain and as_is:
+        warn(
+            f"{where} has fractions ({name_of(called.stats.first_fraction)}, largest value "
+            f"{called.stats.max:.4g}), and is taken for log-normalised. That could not be confirmed: "
+            "without a logarithm of base e, 2 or 10 its values are not multiples of one step in each "
+            "cell, as those made of counts are, and cells do not sum to the same. If they are "
+            f"logarithms that were corrected, imputed or of which genes were left out: {as_is}.{hint}"
+        )
+    elif scale.form in ("log2", "log10"):
+        how = f"; to have others that are the same without a warning: {as_is}" if as_is else ""
+        warn(
+            f"{where} holds {scale}. It is used as it is, and a model is then for such values only. "
+            f"For natural logarithms, as of most data: `{called.steps(scale, LOGARITHM)}`{how}."
+        )
+    elif scale.form == "ln" and not scale.scaled:
+        how = f"; to use it as it is: {as_is}" if as_is else ""
+        warn(
+            f"{where} holds {scale}: cells are not scaled, and how deeply they were sequenced stays in "
+            f"the embedding. For counts, which are normalised when read: `{called.into_memory}{where} = "
+            f"np.rint(np.expm1({where}))`{how}."
+        )
+
+
+def check_scale(
+    found: Scale,
+    expected: Scale,
+    X: Any,
+    *,
+    where: str = "adata.X",
+    hint: str = "",
+    whose: str = "The model was trained with",
+    name: str = "adata",
+) -> None:
+    """Refuse values that are not made as those a model was trained with; warn of what may not be.
+
+    Parameters
+    ----------
+    found, expected
+        What was recognised here and there, as in ``MatrixStats.scale``.
+    X
+        The matrix, whose storage a line to type depends on.
+    where, name
+        How messages call the matrix and the data.
+    hint
+        What is added to messages.
+    whose
+        Whose values are expected: how a message begins.
+
+    Raises
+    ------
+    ValueError
+        If the values are certainly made otherwise; the message has the line that mends it.
+
+    Warns
+    -----
+    ScsslWarning
+        If they cannot be told to be the same, or have other sums in the same genes.
+    """
+    trained = f"{whose} {expected}"
+    if other := differs(expected, found):
+        storage = X if isinstance(X, Storage) else open_storage(X)
+        layer = _layer(where)
+        line = steps(found, expected, where, name=name, layer=layer, storage=storage)
+        mend = f" Make them the same: `{line}`." if line else ""
+        message = f"{trained}, but {where} holds {other}.{mend}{hint}"
+        # Of genes that are hardly found, counts may well be 0 and 1.
+        if {expected.form, found.form} == {"counts", "binary"}:
+            warn(message)
+            return
+        raise ValueError(message)
+    if expected.form in ("counts", "unknown", "binary") or not expected.certain:
+        return
+    if found.form == "unknown" and found.certain:
+        warn(
+            f"{trained}. That {where} holds the same could not be confirmed: its values are no "
+            "logarithms of scaled counts that were left as they were. Embeddings of values that were "
+            "made otherwise are wrong."
+        )
+    elif expected.level and found.level and not 1 / 30 < found.level / expected.level < 10:
+        warn(
+            f"{trained}, with a median sum of {expected.level:.4g} in a cell without the logarithm. "
+            f"{where} has one of {found.level:.4g} in the same genes: were both normalised to the "
+            "same sum? Embeddings of values normalised otherwise are wrong."
+        )
+
+
+def _layer(where: str) -> str:
+    """The argument of a scanpy function that names the layer, if the matrix is one."""
+    layer = where.partition(".layers[")[2].removesuffix("]")
+    return f", layer={layer}" if layer else ""
+
+
+_GENES = re.compile(r"(?i)gene|gex|rna")
+
+
+def refuse_features(adata: AnnData, *, by_model: bool = False, name: str = "adata") -> None:
+    """Refuse genes and other features, as of 10x, in one matrix.
+
+    Parameters
+    ----------
+    adata
+        Annotated data; kinds of features are in ``adata.var["feature_types"]``.
+    by_model
+        Whether a model reads only the features that it knows.
+    name
+        How the message calls the data.
+
+    Raises
+    ------
+    ValueError
+        If there are several kinds; the message has the lines that keep the genes, or make a MuData.
+    """
+    column = f'{name}.var["feature_types"]'
+    if by_model or "feature_types" not in adata.var:
+        return
+    found = adata.var["feature_types"].dropna().astype(str).value_counts()
+    genes = next((kind for kind in found.index if _GENES.search(kind)), None)
+    if len(found) < 2 or genes is None:
+        return
+    kinds = ", ".join(f"{n:,} {kind!r}" for kind, n in found.items())
+    only = f'{{}} = {name}[:, {column} == "{{}}"].copy()'
+    parts = {"rna": genes}
+    for part, word in (("protein", "(?i)antibody|adt"), ("atac", "(?i)peak|atac")):
+        kind = next((kind for kind in found.index if re.search(word, kind)), None)
+        parts |= {} if kind is None else {part: kind}
+    both = ", ".join(
+        f'"{part}": {name}[:, {column} == "{kind}"].copy()' for part, kind in parts.items()
+    )
+    several = f"; to learn from several: `import mudata; mdata = mudata.MuData({{{both}}})`"
+    raise ValueError(
+        f"{column} has several kinds of features ({kinds}), and they would be normalised together, as if "
+        f"all were genes. To keep the genes: `{only.format(name, genes)}`"
+        f"{several if len(parts) > 1 else ''}"
+    )
 
 
 def find_counts(
@@ -546,7 +832,7 @@ def find_counts(
     >>> from scssl.data import find_counts
     >>> adata = anndata.AnnData(np.log1p(np.ones((3, 2))), layers={"counts": np.full((3, 2), 5)})
     >>> find_counts(adata)
-    'Counts were found in adata.layers["counts"]: pass layer="counts".'
+    'Counts were found in adata.layers["counts"]: pass `layer="counts"`.'
     """
     hints = []
     here = f"{name}.X" if layer is None else f'{name}.layers["{layer}"]'
@@ -556,12 +842,12 @@ def find_counts(
         if _holds_counts(values):
             there = f"{name}.X" if other is None else f'{name}.layers["{other}"]'
             wanted = None if other is None else f'"{other}"'
-            mend = f"{here} = {there}" if by_model else f"pass {layer_name}={wanted}"
+            mend = f"`{here} = {there}`" if by_model else f"pass `{layer_name}={wanted}`"
             hints.append(f"{there}: {mend}")
     raw = getattr(adata, "raw", None)
     if raw is not None and _holds_counts(raw.X):
         more = "" if layer is None or not by_model else f"; {here} = {name}.X"
-        hints.append(f"{name}.raw: use {name} = {name}.raw.to_adata(){more}")
+        hints.append(f"{name}.raw: use `{name} = {name}.raw.to_adata(){more}`")
     return f"Counts were found in {'; in '.join(hints)}." if hints else ""
 
 

@@ -13,6 +13,7 @@ from ._rows import RowSource, normalize_rows
 
 if TYPE_CHECKING:
     from scipy import sparse
+    from sklearn.decomposition import PCA
 
     from ._rows import InputKind
 
@@ -94,3 +95,12 @@ def pca(
     for first, block in blocks:
         scores[first : first + block.shape[0]] = block @ components - shift
     return scores
+
+
+def fitted_pca(x: sparse.csr_matrix, n_pcs: int, seed: int) -> PCA | None:
+    """scikit-learn's PCA of sparse cells, exact; `None` of cells that are all equal, which ARPACK cannot."""
+    from sklearn.decomposition import PCA
+
+    if (x.max(axis=0) - x.min(axis=0)).nnz == 0:
+        return None
+    return PCA(n_pcs, svd_solver="arpack", random_state=seed).fit(x)

@@ -138,19 +138,26 @@ def _is_instance(X: Any, module: str, *names: str) -> bool:
 
 def _in_memory_sparse(X: Any, where: str) -> Compressed:
     _check_dtype(X.dtype, where)
-    indptr = X.indptr
+    indices, indptr = signed(X.indices), signed(X.indptr)
     # SciPy unifies mixed index types by copying all indices, at every access: do it here, where
     # only the short pointer array needs another type.
-    if indptr.dtype != X.indices.dtype and indptr[-1] <= np.iinfo(X.indices.dtype).max:
-        indptr = indptr.astype(X.indices.dtype)
+    if indptr.dtype != indices.dtype and indptr[-1] <= np.iinfo(indices.dtype).max:
+        indptr = indptr.astype(indices.dtype)
     return Compressed(
         shape=_shape(X, where),
         is_csr=X.format == "csr",
         data=X.data,
-        indices=X.indices,
+        indices=indices,
         indptr=indptr,
         on_disk=False,
     )
+
+
+def signed(indices: np.ndarray) -> np.ndarray:
+    """Indices as int32 or int64; SciPy's kernels read beyond arrays of any other type."""
+    if indices.dtype in (np.int32, np.int64):
+        return indices
+    return indices.astype(np.int64 if indices.dtype.itemsize > 3 else np.int32)
 
 
 def _dense(X: Any, where: str, *, on_disk: bool) -> Dense:
@@ -536,7 +543,7 @@ class _CscRows(RowSource):
         for first, last in major_ranges(storage.indptr, limit):
             start, stop = int(storage.indptr[first]), int(storage.indptr[last])
             data, from_bits = gatherable(storage.data[start:stop])
-            indices = storage.indices[start:stop]
+            indices = signed(storage.indices[start:stop])
             indptr = (storage.indptr[first : last + 1] - start).astype(indices.dtype, copy=False)
             columns = sparse.csc_matrix((self.shape[0], last - first), dtype=data.dtype)
             columns.data, columns.indices, columns.indptr = data, indices, indptr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ._arguments import explained, known_arguments
 from ._backbone import Backbone, copied, gene_columns, known_genes
 from ._datasets import DatasetsMixin
 from ._folder import SOURCE, check_unused, foreign, from_foreign
@@ -27,10 +28,9 @@ from ._setup import (
     ModalitySetup,
     as_strings,
     categories_of,
-    check_anndata,
+    check_like,
     decide_input,
     matrix_of,
-    obs_column,
     refuse_missing,
 )
 from ._setup_method import SetupArgument

@@ -14,6 +14,7 @@ from torch import Tensor
 from scssl._checks import check_choice, some
 from scssl._errors import GeneMismatchError
 from scssl.data import GeneVocabulary
+from scssl.data.genes import warn_of_names
 from scssl.module import SSLModule
 
 from ._registry import get_model_class, list_models
@@ -140,6 +141,7 @@ def known_genes(theirs: GeneVocabulary, ours: Any, min_overlap: float) -> np.nda
             f"min_overlap={min_overlap}. It has genes like {some(theirs.names[:3])}, `adata` like "
             f"{some(ours[:3])}. Use the same kind of names{leave or '.'}"
         )
+    warn_of_names(theirs.names, np.asarray(ours, dtype=object), known)
     return rows
 
 

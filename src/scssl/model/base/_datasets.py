@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict, replace
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -15,6 +17,7 @@ from scssl.data import (
     SelectedRows,
     StackedRows,
     check_datasets,
+    check_scale,
     open_rows,
 )
 
@@ -125,6 +128,13 @@ class DatasetsMixin(SSLModel):
             raise ValueError(
                 f"Values are not of the same kind in all data sets ({found}). Take what is of one kind{use}."
             )
+        scales = {name: decision.scale for name, (_, _, decision) in found_in.items()}
+        first = next((one for one in scales.values() if one.certain), next(iter(scales.values())))
+        for name, (matrix, _, decision) in found_in.items():
+            whose = "Other data sets hold"
+            where = DataSetup(layer, "", 0).where
+            one = replace(decision.scale, level=0.0)
+            _named(name, partial(check_scale, where=where, whose=whose), one, first, matrix)
         categories = {_DATASET: [name for name, _ in datasets.items()]}
         if labels_key is not None:
             categories[labels_key] = categories_of(handle, labels_key, labels=True)
@@ -137,6 +147,7 @@ class DatasetsMixin(SSLModel):
             categories=categories,
             sample_key=given.get("sample_key"),
             spatial_key=given.get("spatial_key"),
+            scale=asdict(first),
         )
         reader = _stacked(datasets, setup, datasets.genes, found_in, 0.0)
         recorded = cls._also_recorded(datasets, setup, given)
@@ -214,8 +225,9 @@ def read_datasets(
     datasets: Datasets, setup: DataSetup, *, genes: GeneVocabulary, min_overlap: float = 0.0
 ) -> CellReader:
     """Check data sets against a setup and open them as one."""
+    check = partial(inspect, by_model=True, expected=setup.expected)
     found = {
-        name: _named(name, inspect, adata, setup.layer, setup.input_kind)
+        name: _named(name, check, adata, setup.layer, setup.input_kind)
         for name, adata in datasets.items()
     }
     return _stacked(datasets, setup, genes, found, min_overlap)
@@ -231,7 +243,7 @@ def _stacked(
     """Data sets as one, from the matrix and the statistics that :func:`inspect` gave of each."""
     sources = []
     for name, adata in datasets.items():
-        alignment = genes.align(adata.var_names, min_overlap=min_overlap)
+        alignment = genes.align(adata.var_names, min_overlap=min_overlap, var=adata.var)
         source = open_rows(found[name][0], where=setup.where)
         sources.append(SelectedRows(source, None, None if alignment.is_identity else alignment))
     stats = [one[1] for one in found.values()]

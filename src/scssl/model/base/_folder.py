@@ -6,13 +6,14 @@ import hashlib
 import importlib
 import inspect
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from scvi import REGISTRY_KEYS
+from torch.overrides import TorchFunctionMode
 
 from scssl.data import GeneVocabulary
 from scssl.hub import CardFacts
@@ -79,8 +80,51 @@ def with_genes(registry: dict[str, Any], genes: GeneVocabulary) -> dict[str, Any
     for content in fields.values():
         state = content["state_registry"]
         if "categorical_mapping" in state:
-            state["categorical_mapping"] = np.asarray(state["categorical_mapping"], dtype=object)
+            found = np.asarray(state["categorical_mapping"], dtype=object)
+            if found.ndim != 1:
+                raise ValueError(f"the categories {state['categorical_mapping']!r} are no list")
+            state["categorical_mapping"] = found
     return registry
+
+
+class _Layers(TorchFunctionMode):
+    """Stops what calls PyTorch more often than a network with so many tensors does."""
+
+    def __init__(self, n_tensors: int) -> None:
+        super().__init__()
+        self.left = 1000 + 100 * n_tensors
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        self.left -= 1
+        if self.left < 0:
+            raise ValueError("it has more layers than there are tensors")
+        return func(*args, **(kwargs or {}))
+
+
+def build_fitting[Model: SSLModel](
+    build: Callable[[], Model], tensors: Mapping[str, torch.Tensor]
+) -> Model:
+    """Model that these tensors, and no others, are the weights of.
+
+    It is first built without memory: arguments are those of strangers, and may ask for any size.
+    """
+    with torch.device("meta"), _Layers(len(tensors)):
+        expected = build().module.state_dict()
+    for name in sorted(expected.keys() | tensors.keys()):
+        wanted, found = (
+            f"{'numbers' if one[name].is_floating_point() else one[name].dtype} of shape "
+            f"{tuple(one[name].shape)}"
+            if name in one
+            else "nothing"
+            for one in (expected, tensors)
+        )
+        if found != wanted:
+            raise ValueError(f"{name} is {found}, where {wanted} is expected")
+        if not tensors[name].isfinite().all():
+            raise ValueError(f"{name} has weights that are not finite")
+    return build()
 
 
 def card_facts(model: SSLModel) -> CardFacts:

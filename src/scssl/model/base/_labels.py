@@ -9,9 +9,17 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from scssl._checks import LABELLED, check_number, likely_column, some
+from scssl._checks import (
+    LABELLED,
+    check_adata,
+    check_number,
+    get_column,
+    likely_column,
+    number,
+    some,
+)
 
-from ._setup import DataSetup, as_strings, check_anndata, obs_column
+from ._setup import DataSetup, as_strings
 
 # A column of numbers with more classes than this and few cells per class is a measurement.
 _MANY_NUMBERS = 50
@@ -19,7 +27,7 @@ _MANY_NUMBERS = 50
 
 def check_label_column(adata: AnnData, key: str | None, unlabeled: str | None) -> None:
     """Refuse a column that a classifier cannot learn from."""
-    check_anndata(adata)
+    check_adata(adata, matrix=True)
     if key is None:
         there = some(adata.obs.columns, 20) or "none"
         likely = likely_column(adata.obs, *LABELLED)
@@ -27,13 +35,13 @@ def check_label_column(adata: AnnData, key: str | None, unlabeled: str | None) -
         raise ValueError(
             f"Say which column of adata.obs has the labels to learn{take}; there are: {there}."
         )
-    column = obs_column(adata, key)
+    column = get_column(adata, key, "labels_key")
     values = column[column.notna()]
     numbers = pd.api.types.is_numeric_dtype(values.dtype) and values.dtype.kind != "b"
     distinct = values.nunique()
     fractions = numbers and not (values == values.round()).all()
     if fractions or (numbers and distinct > _MANY_NUMBERS and len(values) < 10 * distinct):
-        what = f"{values.iloc[0]}, {values.iloc[-1]}, ..."
+        what = f"{number(values.iloc[0])}, {number(values.iloc[-1])}, ..."
         raise ValueError(
             f'adata.obs["{key}"] holds numbers ({what}; {distinct:,} different ones in {len(values):,} '
             "cells) and no classes. If they are codes of classes, make them strings: "
@@ -62,7 +70,7 @@ def label_codes(
     adata: AnnData, key: str, classes: Sequence[str], unlabeled: str | None
 ) -> np.ndarray:
     """Code of each cell's class, -1 where it has no label."""
-    values = obs_column(adata, key)
+    values = get_column(adata, key)
     labelled = values.notna().to_numpy().copy()
     names: Any = np.full(len(values), None, dtype=object)
     names[labelled] = as_strings(values[labelled]).to_numpy(dtype=object)

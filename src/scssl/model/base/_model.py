@@ -21,7 +21,6 @@ import pandas as pd
 import torch
 from anndata import AnnData
 from scvi import REGISTRY_KEYS
-from scvi.data import AnnDataManager
 from scvi.data._constants import _SCVI_UUID_KEY
 from scvi.data.fields import (
     CategoricalJointObsField,
@@ -34,12 +33,17 @@ from scvi.model.base import BaseModelClass
 from scssl._checks import (
     BATCHES,
     LABELLED,
+    check_adata,
+    check_destination,
     check_number,
     check_whole,
+    get_column,
     likely_column,
     likely_coordinates,
+    no_argument,
 )
-from scssl._errors import BundleError, warn
+from scssl._errors import MALFORMED, BundleError, warn
+from scssl._io import as_path
 from scssl._random import RNG, as_seed, derive_seed
 from scssl._settings import settings
 from scssl.data import GeneAlignment, GeneVocabulary, train_validation_split
@@ -59,33 +63,51 @@ from scssl.train import (
     FitOptions,
     TrainOptions,
     append_history,
+    check_arguments,
     check_distributed,
     fit,
     history_frames,
     history_lists,
+    pass_on,
     resolve_output_genes,
 )
 
+from ._arguments import EXPLAINED, Face, NotOffered, explained, known_arguments, offered
 from ._backbone import Backbone, copied
-from ._folder import SOURCE, card_facts, encoder_digest, versions, with_genes, without_genes
+from ._folder import (
+    SOURCE,
+    build_fitting,
+    card_facts,
+    encoder_digest,
+    versions,
+    with_genes,
+    without_genes,
+)
+from ._managers import WeakManager, forget_with
 from ._registry import get_model_class, list_models
 from ._setup import (
     CellReader,
     DataSetup,
-    check_anndata,
     check_unchanged,
     fingerprint,
     inspect,
     make_setup,
-    obs_column,
 )
 from ._setup_method import SetupArgument, setup_method
+from ._undo import SPLIT, undone_on_error
 
 _LOGGER = logging.getLogger("scssl")
 SETUP = "scssl_setup"
-_SPLIT = "scssl_split"
 # What scvi-tools passes on when it sets up data like others.
 _OF_SCVI = ("source_registry", "extend_categories", "allow_missing_labels")
+
+
+class _Categories(CategoricalObsField):
+    """A field of scvi-tools for a column with values of several types, which cannot be sorted."""
+
+    def get_summary_stats(self, state_registry: dict[str, Any]) -> dict[str, int]:
+        """How many categories there are."""
+        return {self.count_stat_key: len(state_registry[self.CATEGORICAL_MAPPING_KEY])}
 
 
 _LIKELY: dict[str, Callable[[Any], str | None]] = {
@@ -96,7 +118,7 @@ _LIKELY: dict[str, Callable[[Any], str | None]] = {
 }
 
 
-class SSLModel(BaseModelClass):
+class SSLModel(BaseModelClass, metaclass=Face):
     """Base of all models: set up an AnnData, train, embed, save.
 
     Subclasses build ``module`` and say in :meth:`_train_defaults` how they are trained where
@@ -130,6 +152,9 @@ class SSLModel(BaseModelClass):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        for name in EXPLAINED:
+            if name in vars(cls):
+                setattr(cls, name, explained(vars(cls)[name]))
         if "_setup_takes" in vars(cls) or "_setup_refuses" in vars(cls):
             cls._setup_takes = {**super(cls, cls)._setup_takes, **vars(cls).get("_setup_takes", {})}
             own: Any = setup_method(SSLModel.setup_anndata, cls._setup_takes, cls._setup_refuses)
@@ -199,21 +224,26 @@ class SSLModel(BaseModelClass):
         of_scvi = {name: kwargs.pop(name) for name in _OF_SCVI if name in kwargs}
         unknown = sorted(set(kwargs) - set(cls._setup_takes) - set(cls._setup_refuses))
         if unknown:
-            raise TypeError(f"setup_anndata() has no argument {unknown[0]!r}.")
-        check_anndata(adata)
+            known = known_arguments(cls, "setup_anndata", {})
+            name = unknown[0]
+            raise TypeError(no_argument("setup_anndata()", name, kwargs[name], known))
+        check_adata(adata, matrix=True)
         given = cls._checked_setup(adata, given | kwargs)
         setup, stats = make_setup(adata, given)
         recorded = cls._also_recorded(adata, setup, given)
         found = fingerprint(adata, stats) | recorded.pop("fingerprint", {})
         fields: list[Any] = [
             LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=False, correct_data_format=False),
-            CategoricalObsField(REGISTRY_KEYS.BATCH_KEY, setup.batch_key),
+            _Categories(REGISTRY_KEYS.BATCH_KEY, setup.batch_key),
             CategoricalJointObsField(REGISTRY_KEYS.CAT_COVS_KEY, list(setup.categorical_keys)),
             NumericalJointObsField(REGISTRY_KEYS.CONT_COVS_KEY, list(setup.continuous_keys)),
         ]
-        if labels_key is None or not adata.obs[labels_key].isna().any():
+        if labels_key is None or not get_column(adata, labels_key).isna().any():
             # Labels may be missing for some cells, which scvi-tools' field does not allow.
-            fields.insert(2, CategoricalObsField(REGISTRY_KEYS.LABELS_KEY, labels_key))
+            fields.insert(2, _Categories(REGISTRY_KEYS.LABELS_KEY, labels_key))
+        if not isinstance(adata.obs, pd.DataFrame):
+            # Nothing can be written to columns that are read lazily.
+            del fields[1:]
         manager = cls._manager(fields, adata=adata, **given)
         with warnings.catch_warnings():
             # Of small categories: nothing is estimated per category here.
@@ -223,12 +253,12 @@ class SSLModel(BaseModelClass):
         cls.register_manager(manager)
 
     @classmethod
-    def _manager(cls, fields: Sequence[Any] = (), **arguments: Any) -> AnnDataManager:
+    def _manager(cls, fields: Sequence[Any] = (), **arguments: Any) -> WeakManager:
         """What scvi-tools keeps of data; `arguments` of the setup method, data among them by name."""
-        return AnnDataManager(list(fields), cls._get_setup_method_args(cls=cls, **arguments))
+        return WeakManager(list(fields), cls._get_setup_method_args(cls=cls, **arguments))
 
     @classmethod
-    def _register_features(cls, manager: AnnDataManager, data: Any, names: Any) -> None:
+    def _register_features(cls, manager: WeakManager, data: Any, names: Any) -> None:
         """Register data that have no one matrix, for which scvi-tools has no field."""
         manager.register_fields(data)
         manager.registry["field_registries"][REGISTRY_KEYS.X_KEY] = {
@@ -245,7 +275,12 @@ class SSLModel(BaseModelClass):
                 raise ValueError(f"{cls.__name__} {why}, found {name}={keys!r}. Leave it out.")
         for name in ("categorical_covariate_keys", "continuous_covariate_keys"):
             if isinstance(keys := given.get(name), str):
-                raise TypeError(f"Covariate keys are a list of columns. Pass [{keys!r}].")
+                raise TypeError(f'`{name}` are a list of columns. Pass `{name}=["{keys}"]`.')
+            if keys is not None:
+                # One that was given twice is told once.
+                given = {**given, name: list(dict.fromkeys(keys))}
+        if isinstance(given.get("spatial_key"), (list, tuple)):
+            given = {**given, "spatial_key": tuple(given["spatial_key"])}
         # Counts without a common scale are for models alone that say what they are to them.
         scaled = "target_sum" not in cls._setup_takes
         scale = check_number("target_sum", given["target_sum"], "(0, inf)", none=not scaled)
@@ -259,7 +294,7 @@ class SSLModel(BaseModelClass):
         return {}
 
     @classmethod
-    def register_manager(cls, adata_manager: AnnDataManager) -> None:
+    def register_manager(cls, adata_manager: WeakManager) -> None:
         """Remember what was set up; data that are a copy of others get an identity of their own.
 
         A copy has the identifier of the original in `uns`, under which scvi-tools would take one for the
@@ -273,9 +308,14 @@ class SSLModel(BaseModelClass):
         adata, known = adata_manager.adata, adata_manager.adata_uuid
         stores = [get_model_class(name)._setup_adata_manager_store for name in list_models()]
         taken = (store[known].adata for store in stores if known in store)
-        if any(other is not adata for other in taken):
+        if any(other is not adata and other is not None for other in taken):
             adata_manager.registry[_SCVI_UUID_KEY] = adata.uns[_SCVI_UUID_KEY] = str(uuid4())
         super().register_manager(adata_manager)
+        forget_with(adata, cls._setup_adata_manager_store, adata_manager.adata_uuid)
+
+    def _register_manager_for_instance(self, adata_manager: WeakManager) -> None:
+        super()._register_manager_for_instance(adata_manager)
+        forget_with(self, self._per_instance_manager_store, self.id)
 
     @classmethod
     def _get_most_recent_anndata_manager(cls, adata: Any, required: bool = False) -> Any:
@@ -287,7 +327,7 @@ class SSLModel(BaseModelClass):
             managers = (
                 (name, manager)
                 for name in list_models()
-                for manager in get_model_class(name)._setup_adata_manager_store.values()
+                for manager in list(get_model_class(name)._setup_adata_manager_store.values())
             )
             others = [name for name, manager in managers if manager.adata is adata]
             if others:
@@ -329,6 +369,29 @@ class SSLModel(BaseModelClass):
         """What data are called in messages, and the method that sets them up."""
         return "adata", "setup_anndata"
 
+    @classmethod
+    def _more_arguments(cls, given: Mapping[str, Any]) -> list[str]:
+        """Names of arguments that the constructor hands on to another class."""
+        return []
+
+    get_normalized_expression = NotOffered(
+        lambda cls: (
+            "Expression as it is decoded: `model.get_reconstruction(adata)`."
+            if hasattr(cls, "get_reconstruction")
+            else "It decodes no expression; scssl.model.MaskedAutoencoder does."
+        )
+    )
+    differential_abundance = NotOffered(
+        lambda cls: "Tools for that take an embedding: `scssl.tl.embed(adata, model)`."
+    )
+    get_normalized_function_name = NotOffered(lambda cls: "It is of models with a likelihood.")
+    setup_annbatch = NotOffered(
+        lambda cls: "Cells may stay on disk: set up an AnnData that was read with backed='r'."
+    )
+
+    def __dir__(self) -> list[str]:
+        return offered(type(self), super().__dir__())
+
     # --- the network ---------------------------------------------------------------------------
 
     @classmethod
@@ -357,6 +420,10 @@ class SSLModel(BaseModelClass):
 
     def _start_module(self, rng: RNG, **live: Any) -> None:
         """Build the module, with new weights; `live` are arguments that are saved in another form."""
+        if self._adata is not None:
+            for key, (mean, spread) in self.setup.continuous_scale.items():
+                told = "%r is standardised for the model: mean %.4g, standard deviation %.4g."
+                _LOGGER.info(told, key, mean, spread)
         arguments = {**self._arguments, **live}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(as_seed(rng), "weights"))
@@ -471,6 +538,14 @@ class SSLModel(BaseModelClass):
         finally:
             # A callback may embed cells in training.
             self.module.train(trains)
+        lost = ~np.isfinite(out if width is None else out.sum(axis=1, dtype=np.float64))
+        if lost.any():
+            largest = max(float(p.abs().max()) for p in self.module.parameters() if p.numel())
+            raise ValueError(
+                f"The model makes no finite numbers of {int(lost.sum()):,} of {len(out):,} cells, the first "
+                f"is {str(data.adata.obs_names[rows[lost.argmax()]])!r}. Its weights go up to {largest:.2g}, so "
+                "it was damaged or its training diverged: load another copy, or train a new model."
+            )
         if data.context is not None:
             out = out[back]
         if n_empty and data.alignment is not None:
@@ -496,11 +571,18 @@ class SSLModel(BaseModelClass):
         """Check a data set against the model and open it."""
         own = adata is None or adata is self._adata
         adata = self._or_own(adata)
-        check_anndata(adata)
+        check_adata(adata, matrix=True)
         if own:
             self._check_unchanged({"cells": adata.n_obs, "genes": adata.n_vars})
-        alignment = self.genes.align(adata.var_names, min_overlap=min_overlap)
-        matrix, stats, _ = inspect(adata, self.setup.layer, self.setup.input_kind, by_model=True)
+        alignment = self.genes.align(adata.var_names, min_overlap=min_overlap, var=adata.var)
+        matrix, stats, _ = inspect(
+            adata,
+            self.setup.layer,
+            self.setup.input_kind,
+            by_model=True,
+            expected=self.setup.expected,
+            used=alignment.columns >= 0,
+        )
         reader = CellReader(self.setup, adata, matrix, None if alignment.is_identity else alignment)
         reader.fingerprint = fingerprint(adata, stats)
         self._also_read(reader, adata)
@@ -517,8 +599,11 @@ class SSLModel(BaseModelClass):
         """These data, by default the model's own."""
         data = self._adata if data is None else data
         if data is None:
-            name = "mdata" if self.setup.modalities else "adata"
-            raise ValueError(f"The model was loaded without data. Pass them: `adata={name}`.")
+            what = "mdata" if self.setup.modalities else "adata"
+            raise ValueError(
+                "The model was loaded without an AnnData, and has no cells of its own. Give it some: "
+                f"`model.attach({what})`."
+            )
         return data
 
     def _check_unchanged(self, found: Mapping[str, Any]) -> None:
@@ -536,7 +621,7 @@ class SSLModel(BaseModelClass):
         data = self._read(adata)
         self._check_columns(data)
         if self.setup.labels_key is not None:
-            obs_column(data.adata, self.setup.labels_key)
+            get_column(data.adata, self.setup.labels_key)
         self._adata = adata
         self.registry_[SETUP]["fingerprint"] = data.fingerprint
 
@@ -579,6 +664,7 @@ class SSLModel(BaseModelClass):
     def _train_defaults(self, n_cells: int) -> dict[str, Any]:
         """Arguments of :meth:`train` where the user leaves them open."""
 
+    @explained
     def train(
         self,
         max_epochs: int | None = None,
@@ -606,8 +692,9 @@ class SSLModel(BaseModelClass):
         """Train on the cells of the model's AnnData.
 
         Ends with the weights of the epoch with the lowest validation loss. Ctrl-C ends training
-        after the current step and keeps the best weights so far; pressed twice, it stops at once.
-        Called again, it goes on from the present weights with a new optimiser. The split is written
+        after the current step and keeps the best weights so far; pressed twice, it stops at once, keeps
+        them too, and is raised. So is SIGTERM, after the current step: as ``SystemExit``, or what a
+        handler of your own makes of it. After an error the model is what it was before. Called again, it goes on from the present weights with a new optimiser. The split is written
         to ``adata.uns["scssl_split"]``.
 
         Parameters
@@ -667,17 +754,23 @@ class SSLModel(BaseModelClass):
         FloatingPointError
             If the loss stops being finite.
         """
-        arguments = {name: value for name, value in locals().items() if name != "self"}
-        with closing(self._rounds(arguments)) as rounds:
+        arguments = check_arguments({k: v for k, v in locals().items() if k != "self"})
+        check_destination(self._or_own(None), SPLIT)
+        left = 0
+        with undone_on_error(self), closing(self._rounds(arguments)) as rounds:
             for of_round in rounds:
-                self._train_once({**arguments, **of_round})
+                left = self._train_once({**arguments, **of_round})
+        if self.training_["stopped_by"] == "interrupt":
+            self._warn_of_interrupt(resume_from if checkpoint_dir is None else checkpoint_dir)
+        if left:
+            pass_on(left)
 
     def _rounds(self, arguments: Mapping[str, Any]) -> Generator[dict[str, Any]]:
         """Arguments of :meth:`train` that are different in each round, of which most models have one."""
         yield {}
 
-    def _train_once(self, arguments: Mapping[str, Any]) -> None:
-        """One round of training; arguments of :meth:`train`."""
+    def _train_once(self, arguments: Mapping[str, Any]) -> int:
+        """One round of training; arguments of :meth:`train`. The signal that is left to pass on, or 0."""
         data = self._training_data()
         cells = self._training_cells(data)
         if len(cells) < 3:
@@ -692,7 +785,7 @@ class SSLModel(BaseModelClass):
             )
         check_distributed(devices, arguments["strategy"], arguments["n_output_genes"], rng)
         key = self.setup.labels_key
-        labels = None if key is None else obs_column(data.adata, key).iloc[cells]
+        labels = None if key is None else get_column(data.adata, key).iloc[cells]
         train_size = arguments["train_size"]
         if train_size is None:
             train_size = self._default_train_size(labels)
@@ -748,18 +841,18 @@ class SSLModel(BaseModelClass):
             devices=devices,
             n_output_genes=n_output,
             fresh=not self.is_trained_,
-            checkpoint_dir=None if folder is None else Path(folder),
-            resume_from=None if resume is None else Path(resume),
+            checkpoint_dir=folder,
+            resume_from=resume,
             n_epochs_before=self._n_epochs(),
             progress=settings.progress if progress is None else progress,
             run=run,
-            callbacks=tuple(arguments["callbacks"]),
+            callbacks=arguments["callbacks"],
         )
         result = fit(self.module, training, validation, options)
         self.history_ = append_history(self.history_, result.n_epochs_before, result.history)
         self.is_trained_ = True
         self.train_indices_, self.validation_indices_ = rows, held_out
-        data.adata.uns[_SPLIT] = {
+        data.adata.uns[SPLIT] = {
             "train": rows,
             "validation": held_out,
             "train_size": train_size,
@@ -777,14 +870,16 @@ class SSLModel(BaseModelClass):
             "stopped_by": result.stopped_by,
             "seconds": round(time.perf_counter() - started, 1),
         }
-        if result.stopped_by == "interrupt":
-            done = self.training_["epochs"]
-            weights = "those that it had then"
-            if len(held_out) and done and self.module.loss_ranks_epochs:
-                weights = f"those of epoch {self.training_['best_epoch']}"
-            _LOGGER.warning(
-                "Training was interrupted after %d full epochs; the weights are %s.", done, weights
-            )
+        return result.signal
+
+    def _warn_of_interrupt(self, checkpoints: str | Path | None) -> None:
+        done, weights = self.training_["epochs"], "those that it had then"
+        if len(self.validation_indices_) and done and self.module.loss_ranks_epochs:
+            weights = f"those of epoch {self.training_['best_epoch']}"
+        text = f"Training was interrupted after {done} full epochs; the weights are {weights}."
+        if checkpoints is not None and done:
+            text += f' To go on with the run: `resume_from="{checkpoints}"`'
+        warn(text)
 
     def _n_epochs(self) -> int:
         return len(next(iter(self.history_.values()))) if self.history_ else 0
@@ -896,9 +991,8 @@ class SSLModel(BaseModelClass):
             config=config,
             genes=self.genes.to_dict(),
             overwrite=overwrite,
+            write_others=self._write_data if save_anndata else None,
         )
-        if save_anndata:
-            self._write_data(Path(dir_path))
 
     def _write_data(self, folder: Path) -> None:
         self._adata.write_h5ad(folder / "adata.h5ad")
@@ -946,25 +1040,21 @@ class SSLModel(BaseModelClass):
             )
         try:
             genes = GeneVocabulary.from_dict(bundle.genes)
-            if config["input"] not in ("counts", "lognorm"):
-                raise ValueError(f"unknown input {config['input']!r}")
-            if not all(t.isfinite().all() for t in bundle.tensors.values()):
-                raise ValueError("there are weights that are not finite")
-            model = model_class._from_config(
-                with_genes(config["registry"], genes), config["arguments"]
+            registry, arguments = with_genes(config["registry"], genes), config["arguments"]
+            model = build_fitting(
+                lambda: model_class._from_config(registry, arguments), bundle.tensors
             )
             model.genes = genes
-            absent = model.module.state_dict().keys() - bundle.tensors.keys()
-            if absent:
-                # PyTorch lets the counters of batch normalisation be absent.
-                raise ValueError(f"there is no {min(absent)}")
             model.module.load_state_dict(bundle.tensors, strict=True)
             model.is_trained_ = bool(config["trained"])
             model.training_ = dict(config["training"])
             model.history_ = history_frames(config["history"])
-        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            # It reads what training left.
+            repr(model)
+        except MALFORMED as error:
+            what = f"{type(error).__name__}: {error}"
             raise BundleError(
-                f"{dir_path} does not fit the model it says it holds ({name}): {error}"
+                f"{dir_path} does not fit the model it says it holds ({name}): {what}"
             ) from error
         model.module.to(device).eval()
         if adata is not None:
@@ -974,6 +1064,7 @@ class SSLModel(BaseModelClass):
 
     # --- the Hugging Face Hub ------------------------------------------------------------------
 
+    @explained
     @classmethod
     def from_pretrained(
         cls,
@@ -1022,7 +1113,7 @@ class SSLModel(BaseModelClass):
         >>> import scssl
         >>> model = scssl.model.SSLModel.from_pretrained("owner/name")  # doctest: +SKIP
         """
-        if not is_repo_id(source) or Path(source).exists():
+        if not is_repo_id(source) or as_path(source, "source").exists():
             if revision is not None:
                 raise ValueError(f"{source} is a folder: leave `revision` out.")
             return cls.load(source, adata, device=device)

@@ -68,10 +68,9 @@ class Options:
     @classmethod
     def chosen(cls, given: Mapping[str, Any]) -> Self:
         """What was given, and what is published or the default where it was left open."""
-        values, known = dict(given), {one.name: one for one in fields(cls)}
-        if unknown := values.keys() - known.keys():
-            raise TypeError(f"There is no argument {min(unknown)!r}; there are {', '.join(known)}.")
-        for name, one in known.items():
+        values = dict(given)
+        for one in fields(cls):
+            name = one.name
             is_open = one.metadata.get("left_open")
             value = values.get(name, is_open)
             if _in_preset(one) and type(value) is type(is_open) and value == is_open:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -12,7 +12,16 @@ import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 
-from scssl._checks import first_fraction, get_matrix, some, whole_numbers
+from scssl._checks import (
+    check_choice,
+    check_number,
+    first_fraction,
+    get_column,
+    get_matrix,
+    number,
+    some,
+    whole_numbers,
+)
 from scssl._errors import warn
 from scssl.data import (
     BalancedPlan,
@@ -25,10 +34,13 @@ from scssl.data import (
     MatrixStats,
     PartnerWalks,
     RowSource,
+    Scale,
     SequentialPlan,
     ShuffledPlan,
+    check_scale,
     find_counts,
     open_rows,
+    refuse_features,
     resolve_input,
     scan_matrix,
 )
@@ -36,6 +48,7 @@ from scssl.data.keys import CONTINUOUS, POSITION, PRESENT, category_key
 
 _LOGGER = logging.getLogger("scssl")
 _MAX_CATEGORIES = 1000
+_LARGEST = 1e38
 
 
 @dataclass(frozen=True)
@@ -81,9 +94,19 @@ class DataSetup:
     categories: Mapping[str, list[str]] = field(default_factory=dict)
     #: Where cells have several. `layer` is then that of the first, `input_kind` that of RNA.
     modalities: tuple[ModalitySetup, ...] = ()
-    #: Column with the sample of a cell, entry of ``obsm`` with its place, where cells see each other.
+    #: Column with the sample of a cell, where cells see each other; where its place is, an entry of
+    #: ``obsm`` or two columns.
     sample_key: str | None = None
-    spatial_key: str | None = None
+    spatial_key: str | tuple[str, str] | None = None
+    #: Mean and standard deviation of each continuous column; models saved earlier read them as they are.
+    continuous_scale: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    #: What was recognised in the values, see :class:`scssl.data.Scale`; empty of older models.
+    scale: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def expected(self) -> Scale | None:
+        """What values have to be like to be read."""
+        return Scale(**self.scale) if self.scale else None
 
     @property
     def where(self) -> str:
@@ -95,15 +118,33 @@ class DataSetup:
         content = asdict(self)
         content["modalities"] = list(content["modalities"])
         # Not of all models: what is not there is left out.
-        rare = ("modalities", "sample_key", "spatial_key")
+        rare = ("modalities", "sample_key", "spatial_key", "continuous_scale", "scale")
         return {name: value for name, value in content.items() if value or name not in rare}
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> DataSetup:
-        """Inverse of :meth:`to_dict`."""
-        lists = {k: tuple(content[k]) for k in ("categorical_keys", "continuous_keys")}
-        modalities = tuple(ModalitySetup(**one) for one in content.get("modalities", ()))
-        return cls(**{**content, **lists, "modalities": modalities})
+        """Inverse of :meth:`to_dict`; `content` may be of strangers."""
+        made: dict[str, Any] = {
+            k: tuple(content[k]) for k in ("categorical_keys", "continuous_keys")
+        }
+        made["modalities"] = tuple(ModalitySetup(**one) for one in content.get("modalities", ()))
+        scale = content.get("continuous_scale", {})
+        made["continuous_scale"] = {
+            key: (float(mean), float(deviation)) for key, (mean, deviation) in scale.items()
+        }
+        if isinstance(content.get("spatial_key"), list):
+            made["spatial_key"] = tuple(content["spatial_key"])
+        setup = cls(**{**content, **made})
+        check_choice("input_kind", setup.input_kind, ("counts", "lognorm"))
+        check_number("target_sum", setup.target_sum, "(0, inf)", none=True)
+        columns = [setup.batch_key, setup.labels_key, *setup.categorical_keys]
+        places = setup.spatial_key if isinstance(setup.spatial_key, tuple) else (setup.spatial_key,)
+        names = [*columns, *setup.continuous_keys, setup.layer, setup.sample_key, *places]
+        for key in columns:
+            names += [] if key is None else setup.categories[key]
+        if wrong := [name for name in names if not isinstance(name, str | None)]:
+            raise TypeError(f"{wrong[0]!r} is no name in data")
+        return setup
 
     def covariate_keys(self) -> tuple[str, ...]:
         """Categorical columns that a decoder is told: the batch and the covariates."""
@@ -112,7 +153,7 @@ class DataSetup:
 
     def codes(self, adata: AnnData, key: str) -> np.ndarray:
         """Codes of a categorical column; int64, shape ``(n_cells,)``."""
-        values = obs_column(adata, key)
+        values = get_column(adata, key)
         refuse_missing(adata, values, key)
         names, known = as_strings(values), self.categories[key]
         codes = pd.Index(known).get_indexer(names)
@@ -134,9 +175,12 @@ class DataSetup:
             )
 
     def continuous(self, adata: AnnData) -> np.ndarray:
-        """Continuous covariates; float32, shape ``(n_cells, n_covariates)``."""
-        columns = [_numbers(obs_column(adata, key), key) for key in self.continuous_keys]
-        return np.stack(columns, axis=1)
+        """Continuous covariates, standardised as in training; float32, shape ``(n_cells, n_covariates)``."""
+        columns = []
+        for key in self.continuous_keys:
+            mean, spread = self.continuous_scale.get(key, (0.0, 1.0))
+            columns.append((numbers_of(adata, key) - mean) / spread)
+        return np.stack(columns, axis=1).astype(np.float32)
 
 
 def matrix_of(
@@ -152,18 +196,6 @@ def matrix_of(
     return matrix
 
 
-def check_anndata(adata: Any) -> None:
-    """Refuse anything but an AnnData with cells and genes."""
-    if not isinstance(adata, AnnData):
-        raise TypeError(
-            f"`adata` must be an AnnData, found {type(adata).__name__}. For a file: "
-            'adata = anndata.read_h5ad("file.h5ad")'
-        )
-    if not adata.n_obs or not adata.n_vars:
-        what = "cells" if not adata.n_obs else "genes"
-        raise ValueError(f"`adata` has no {what} (shape {adata.n_obs} × {adata.n_vars}).")
-
-
 def decide_input(
     adata: AnnData,
     layer: str | None,
@@ -171,11 +203,12 @@ def decide_input(
     input: str,
     *,
     by_model: bool,
+    expected: Scale | None = None,
     **called: str,
 ) -> InputDecision:
     """What a matrix holds; an error, if it is not what was asked for, says where that is."""
     names = {"obs_names": adata.obs_names, "var_names": adata.var_names}
-    known: Any = {**names, "by_model": by_model, **called}
+    known: Any = {**names, "by_model": by_model, "expected": expected, **called}
     try:
         return resolve_input(stats, input, **known)
     except ValueError:
@@ -185,16 +218,24 @@ def decide_input(
 
 
 def inspect(
-    adata: AnnData, layer: str | None, input: str, *, by_model: bool = False
+    adata: AnnData,
+    layer: str | None,
+    input: str,
+    *,
+    by_model: bool = False,
+    expected: Scale | None = None,
+    used: np.ndarray | None = None,
 ) -> tuple[Any, MatrixStats, InputDecision]:
     """Scan the matrix and decide what it holds; flag cells without a count.
 
-    `by_model` where a model exists, and with it the layer and the input.
+    `by_model` where a model exists, and with it the layer and the input; it was trained with values as
+    `expected`, of which genes are `used`.
     """
+    refuse_features(adata, by_model=by_model)
     where = DataSetup(layer, "", 0).where
     matrix = matrix_of(adata, layer)
-    stats = scan_matrix(matrix, where=where)
-    decision = decide_input(adata, layer, stats, input, by_model=by_model)
+    stats = scan_matrix(matrix, where=where, used=used)
+    decision = decide_input(adata, layer, stats, input, by_model=by_model, expected=expected)
     if stats.n_empty_cells:
         empty = some(adata.obs_names[stats.empty_cells[:3]])
         warn(
@@ -221,10 +262,14 @@ def make_setup(adata: AnnData, given: Mapping[str, Any]) -> tuple[DataSetup, Mat
             f"{len(twice):,} cell names occur more than once ({some(twice)}). Results are by "
             "position and stay right; to make them unique: adata.obs_names_make_unique()"
         )
-    keys = [k for k in (batch_key, labels_key, *categorical) if k is not None]
-    categories = {key: categories_of(adata, key, labels=key == labels_key) for key in keys}
-    for key in continuous:
-        _numbers(obs_column(adata, key), key)
+    named = [("batch_key", batch_key), ("labels_key", labels_key)]
+    named += [("categorical_covariate_keys", key) for key in categorical]
+    categories = {
+        key: categories_of(adata, key, labels=argument == "labels_key", argument=argument)
+        for argument, key in named
+        if key is not None
+    }
+    scale = _scale_of(adata, continuous)
     _, stats, decision = inspect(adata, layer, input)
     if input == "auto":
         _LOGGER.info("Input: %s.", decision.reason)
@@ -239,8 +284,22 @@ def make_setup(adata: AnnData, given: Mapping[str, Any]) -> tuple[DataSetup, Mat
         categories,
         sample_key=given.get("sample_key"),
         spatial_key=given.get("spatial_key"),
+        scale=asdict(decision.scale),
+        continuous_scale=scale,
     )
     return setup, stats
+
+
+def check_like(data: Any, setup: DataSetup, other: DataSetup) -> None:
+    """Refuse data set up for a model that starts from another whose data were made otherwise."""
+    if setup.expected is None or other.expected is None or setup.modalities or other.modalities:
+        return
+    # Not the same genes: levels say nothing.
+    found = replace(setup.expected, level=0.0)
+    adata = data if isinstance(data, AnnData) else data.items()[0][1]
+    X = matrix_of(adata, setup.layer)
+    whose = "The model to start from was trained with"
+    check_scale(found, other.expected, X, where=setup.where, whose=whose)
 
 
 def fingerprint(adata: AnnData, stats: MatrixStats) -> dict[str, Any]:
@@ -255,18 +314,20 @@ def fingerprint(adata: AnnData, stats: MatrixStats) -> dict[str, Any]:
     }
 
 
-def categories_of(adata: AnnData, key: str, *, labels: bool, name: str = "adata") -> list[str]:
-    values = obs_column(adata, key)
+def categories_of(
+    adata: AnnData, key: str, *, labels: bool, argument: str | None = None, name: str = "adata"
+) -> list[str]:
+    values = get_column(adata, key, argument, name)
     if not labels:
         refuse_missing(adata, values, key, name)
     values = values[values.notna()]
     fraction = first_fraction(values)
     if fraction is not None:
         raise ValueError(
-            f'{name}.obs["{key}"] holds fractions ({fraction:g}, ...), which are no categories. '
+            f'{name}.obs["{key}"] holds fractions ({number(fraction)}, ...), which are no categories. '
             "Pass it in `continuous_covariate_keys`, or name another column."
         )
-    found = as_strings(values).unique().sort_values()
+    found = as_strings(values, name).unique().sort_values()
     if len(found) > _MAX_CATEGORIES and not labels:
         warn(f'{name}.obs["{key}"] has {len(found):,} categories. Is it the column you meant?')
     return [str(one) for one in found]
@@ -283,28 +344,57 @@ def refuse_missing(adata: AnnData, values: pd.Series, key: str, name: str = "ada
         )
 
 
-def obs_column(adata: AnnData, key: str) -> pd.Series:
-    """Column of ``adata.obs``, or an error that says which there are."""
-    if key not in adata.obs.columns:
-        there = ", ".join(map(repr, adata.obs.columns[:20])) or "none"
-        raise KeyError(f"There is no column {key!r} in adata.obs; there are: {there}.")
-    return adata.obs[key]
+def as_strings(values: pd.Series, name: str = "adata") -> pd.Index:
+    return pd.Index(whole_numbers(values, name).astype(str))
 
 
-def as_strings(values: pd.Series) -> pd.Index:
-    return pd.Index(whole_numbers(values).astype(str))
+# What can be done with columns that pandas would take for numbers in units of its own.
+_NO_NUMBERS = {
+    "M": ("dates", "({column} - {column}.min()).dt.total_seconds() / 86400"),
+    "m": ("durations", "{column}.dt.total_seconds()"),
+    "c": ("complex numbers", "{column}.to_numpy().real"),
+}
 
 
-def _numbers(values: pd.Series, key: str) -> np.ndarray:
-    numbers = pd.to_numeric(values, errors="coerce").to_numpy(dtype=np.float64)
-    bad = np.flatnonzero(~np.isfinite(numbers))
-    if len(bad):
+def numbers_of(adata: AnnData, key: str, named: Sequence[str] | None = None) -> np.ndarray:
+    """A continuous covariate, one of those that a user `named` if now; finite numbers, float64."""
+    values = get_column(adata, key, None if named is None else "continuous_covariate_keys")
+    if isinstance(values.dtype, pd.CategoricalDtype):
+        values = values.astype(object)
+    values, column = values.infer_objects(), f'adata.obs["{key}"]'
+    if values.dtype.kind in _NO_NUMBERS:
+        what, how = _NO_NUMBERS[values.dtype.kind]
         raise ValueError(
-            f'adata.obs["{key}"] has {len(bad):,} values that are not finite numbers, the first is '
-            f"{values.iloc[bad[0]]!r}. A continuous covariate needs numbers; categories belong in "
-            "`categorical_covariate_keys`."
+            f"{column} holds {what}, and a continuous covariate needs numbers. Make numbers of them: "
+            f"`{column} = {how.format(column=column)}`"
         )
-    return numbers.astype(np.float32)
+    numbers = pd.to_numeric(values, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+    # Models calculate in float32, which ends at 3e38.
+    bad = np.flatnonzero(~(np.abs(numbers) < _LARGEST))
+    if len(bad):
+        first = values.iloc[bad[0]]
+        numeric = f'pd.to_numeric({column}.astype(object), errors="coerce").astype("float64")'
+        how = f"Leave these cells out: `adata = adata[{numeric}.abs() < {_LARGEST:g}].copy()`"
+        if isinstance(first, str) and named is not None:
+            rest = [one for one in named if one != key]
+            given = f'continuous_covariate_keys={rest}, categorical_covariate_keys=["{key}"]'
+            how = f"If they are categories: `{given}`"
+        raise ValueError(
+            f"{column} has {len(bad):,} values that are not finite numbers in float32, the first is "
+            f"{first!r}, and a continuous covariate needs them. {how}"
+        )
+    return numbers
+
+
+def _scale_of(adata: AnnData, keys: Sequence[str]) -> dict[str, tuple[float, float]]:
+    """Mean and standard deviation of continuous columns; 1 for no deviation."""
+    scale = {}
+    for key in keys:
+        values = numbers_of(adata, key, keys)
+        mean, spread = float(values.mean()), float(values.std())
+        # Of equal values, rounding leaves a little.
+        scale[key] = mean, spread if spread > 1e-12 * abs(mean) else 1.0
+    return scale
 
 
 class CellReader:
@@ -427,6 +517,8 @@ class CellReader:
         if indices.min() < -self.n_cells or indices.max() >= self.n_cells:
             worst = indices.max() if indices.max() >= self.n_cells else indices.min()
             raise IndexError(f"`indices` has {worst}, but `adata` has {self.n_cells:,} cells.")
+        # Of a small type, the sum would not fit.
+        indices = indices.astype(np.int64)
         return np.where(indices < 0, indices + self.n_cells, indices)
 
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, get_type_hints
 
+from scssl._checks import no_argument
+
 _SECTION = re.compile(r"^(\w+)\n-{3,}\n", re.MULTILINE)
 _PARAMETER = re.compile(r"^(\*{0,2}\w.*)\n((?:(?:    .*)?\n)+)", re.MULTILINE)
 
@@ -56,6 +58,11 @@ def setup_method(
     signature = inspect.Signature(parameters, return_annotation=None)
 
     def method(cls: Any, *args: Any, **kwargs: Any) -> None:
+        names = set(signature.parameters)
+        if unknown := [] if "kwargs" in names else [name for name in kwargs if name not in names]:
+            name = unknown[0]
+            known = [one for one in signature.parameters if one != "cls"]
+            raise TypeError(no_argument(f"{base.__name__}()", name, kwargs[name], known))
         try:
             bound = signature.bind(cls, *args, **kwargs)
         except TypeError as error:

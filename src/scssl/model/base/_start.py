@@ -10,15 +10,16 @@ import torch
 from anndata import AnnData
 from torch import nn
 
-from scssl._checks import some
+from scssl._checks import check_adata, some
 from scssl._errors import warn
 from scssl.data import Datasets
 from scssl.module import SSLModule
 from scssl.nn import Dropout, GeneEncoder
 
+from ._arguments import explained
 from ._backbone import Backbone, known_genes
 from ._model import SSLModel
-from ._setup import check_anndata
+from ._setup import check_like
 
 _LOGGER = logging.getLogger("scssl")
 # What a new model takes over from the arguments of the other one.
@@ -53,6 +54,7 @@ def backbone_of(model: Any, of: type | None = None) -> Backbone:
 class StartsFromEncoder:
     """What models have whose encoder can be that of any model with the same layers."""
 
+    @explained
     @classmethod
     def from_ssl_model(
         cls,
@@ -108,7 +110,7 @@ class StartsFromEncoder:
         shape = {name: source.arguments.get(name, False) for name in _ARCHITECTURE}
         several = isinstance(adata, Datasets)
         if not several:
-            check_anndata(adata)
+            check_adata(adata, matrix=True)
         data: Any = adata
         # Before the matrix is read: what is wrong with the genes is wrong with all the rest.
         known_genes(source.genes, data.genes.names if several else data.var_names, min_overlap)
@@ -121,6 +123,7 @@ class StartsFromEncoder:
         else:
             maker.setup_anndata(adata, batch_key=batch_key, **keys)
         new = maker(adata, **{**shape, **kwargs})
+        check_like(adata, new.setup, source.setup)
         theirs, ours = _layers(there), _layers(new.module)
         if [*map(_shape, theirs)] != [*map(_shape, ours)]:
             differs = [k for k, v in shape.items() if k in kwargs and kwargs[k] != v]

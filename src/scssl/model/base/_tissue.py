@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from scssl._checks import likely_coordinates
+from scssl._checks import check_names, get_column, likely_coordinates
 from scssl._errors import warn
 from scssl.data import CellContext, ContextOptions, Datasets, GeneVocabulary
 
-from ._setup import CellReader, DataSetup, obs_column
+from ._setup import CellReader, DataSetup
 from ._setup_method import SetupArgument
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
 
-def coordinates_of(adata: AnnData, key: str) -> np.ndarray:
+def coordinates_of(adata: AnnData, key: str | Sequence[str]) -> np.ndarray:
     """Places of the cells, shape ``(n_cells, 2)``, float64; NaN where a cell has none."""
+    if not isinstance(key, str):
+        if len(key) != 2:
+            raise ValueError(f"`spatial_key` must name an x and a y column, found {list(key)}.")
+        where = " and ".join(f'adata.obs["{one}"]' for one in key)
+        columns = [get_column(adata, one, "spatial_key") for one in key]
+        return _checked_places(adata, where, pd.concat(columns, axis=1))
     where = f'adata.obsm["{key}"]'
     if key not in adata.obsm:
         there = ", ".join(map(repr, adata.obsm)) or "none"
@@ -30,12 +37,20 @@ def coordinates_of(adata: AnnData, key: str) -> np.ndarray:
             f"`{where} = np.full((adata.n_obs, 2), np.nan)`."
         )
     table: Any = adata.obsm[key]
+    return _checked_places(adata, where, table)
+
+
+def _checked_places(adata: AnnData, where: str, table: Any) -> np.ndarray:
     try:
-        found = np.asarray(table, dtype=np.float64)
+        if isinstance(table, pd.DataFrame):
+            found = table.to_numpy(dtype=np.float64, na_value=np.nan)
+        else:
+            found = np.asarray(table, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{where} must be numbers, an x and a y for each cell.") from error
     if found.ndim != 2 or found.shape[1] != 2:
-        more = f" Take two of them: `{where} = np.asarray({where})[:, :2]`."
+        part = ".iloc[:, :2]" if isinstance(table, pd.DataFrame) else "[:, :2]"
+        more = f" Take two of them: `{where} = {where}{part}`"
         raise ValueError(
             f"{where} must have an x and a y for each cell, found the shape {found.shape}."
             + (more if found.ndim == 2 and found.shape[1] > 2 else "")
@@ -55,13 +70,14 @@ def sample_codes(adata: AnnData, key: str | None) -> np.ndarray:
     """Sample of each cell; int64. Without a column all cells are one sample."""
     if key is None:
         return np.zeros(adata.n_obs, dtype=np.int64)
-    if key not in adata.obs.columns:
+    if isinstance(key, str) and key not in adata.obs.columns:
         there = ", ".join(map(repr, adata.obs.columns[:20])) or "none"
         raise KeyError(
             f"There is no column {key!r} in adata.obs, which says of which sample a cell is; there are: "
             f'{there}. If all cells are of one: `adata.obs["{key}"] = "one"`.'
         )
-    values = obs_column(adata, key)
+    values = get_column(adata, key, "sample_key")
+    check_names(values)
     if values.isna().any():
         cell = adata.obs_names[np.flatnonzero(values.isna())[0]]
         raise ValueError(
@@ -80,9 +96,10 @@ TISSUE = {
         str | None,
     ),
     "spatial_key": SetupArgument(
-        "Entry of ``adata.obsm`` with the place of each cell, ``(n_cells, 2)`` in any unit; NaN where "
-        "a cell has none. Places are scaled to the unit square sample by sample.",
-        str | None,
+        "Entry of ``adata.obsm`` with the place of each cell, ``(n_cells, 2)`` in any unit, or two "
+        "columns of ``adata.obs``, x and y; NaN where a cell has none. Places are scaled to the unit "
+        "square sample by sample.",
+        str | Sequence[str] | None,
     ),
 }
 
@@ -117,21 +134,29 @@ def context_of(data: AnnData | Datasets, setup: DataSetup, options: ContextOptio
         xy = None if setup.spatial_key is None else coordinates_of(data, setup.spatial_key)
         return CellContext(sample_codes(data, setup.sample_key), xy, options)
     found = data.items()
-    for kind, key in (("obs", setup.sample_key), ("obsm", setup.spatial_key)):
-        if key is not None and not any(key in getattr(adata, kind) for _, adata in found):
-            raise KeyError(f"No data set has {key!r} in {kind}.")
+    place = setup.spatial_key
+    if setup.sample_key is not None and not any(setup.sample_key in a.obs for _, a in found):
+        raise KeyError(f"No data set has {setup.sample_key!r} in obs.")
+    if place is not None and not any(_has_places(adata, place) for _, adata in found):
+        raise KeyError(
+            f"No data set has {place!r} in {'obsm' if isinstance(place, str) else 'obs'}."
+        )
     samples, places, n_samples = [], [], 0
     for _, adata in found:
         has = setup.sample_key is not None and setup.sample_key in adata.obs
         codes = sample_codes(adata, setup.sample_key if has else None) + n_samples
         n_samples = int(codes.max()) + 1
         samples.append(codes)
-        if setup.spatial_key is not None and setup.spatial_key in adata.obsm:
-            places.append(coordinates_of(adata, setup.spatial_key))
+        if place is not None and _has_places(adata, place):
+            places.append(coordinates_of(adata, place))
         else:
             places.append(np.full((adata.n_obs, 2), np.nan))
-    coordinates = None if setup.spatial_key is None else np.concatenate(places)
+    coordinates = None if place is None else np.concatenate(places)
     return CellContext(np.concatenate(samples), coordinates, options)
+
+
+def _has_places(adata: AnnData, key: str | Sequence[str]) -> bool:
+    return key in adata.obsm if isinstance(key, str) else set(key) <= set(adata.obs.columns)
 
 
 def _fingerprint(context: CellContext, setup: DataSetup) -> dict[str, Any]:

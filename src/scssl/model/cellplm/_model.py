@@ -13,7 +13,7 @@ import torch
 from anndata import AnnData
 from torch import Tensor
 
-from scssl._checks import some
+from scssl._checks import check_adata, get_column, some
 from scssl._errors import warn
 from scssl._random import RNG
 from scssl.data import Datasets, GeneVocabulary
@@ -26,8 +26,8 @@ from scssl.model.base import (
     SetupArgument,
     as_strings,
     backbone_of,
-    check_anndata,
     check_label_column,
+    check_like,
     check_unused,
     foreign,
     from_foreign,
@@ -103,6 +103,8 @@ class CellPLM(DatasetsMixin):
         ``"flow"``: at linear cost :cite:p:`Wu2022`; ``"softmax"``: at quadratic cost, for small samples.
     dropout
         Share of units dropped in training, 0 by default; 0.2 in :cite:p:`Wen2024`.
+    decoder_hidden
+        Width of the first layer of the decoder, to which covariates are added; `n_hidden` by default.
     decoder_width
         Width of the layer before the genes; by default `n_hidden`, at most 128 as in :cite:p:`Wen2024`.
     loss
@@ -180,8 +182,9 @@ class CellPLM(DatasetsMixin):
             str | None,
         ),
         "spatial_key": SetupArgument(
-            "Entry of ``obsm`` with the place of each cell; cells of data sets without it have none.",
-            str | None,
+            "Entry of ``obsm`` with the place of each cell, or two columns of ``obs``, x and y; cells of "
+            "data sets without it have none.",
+            str | Sequence[str] | None,
         ),
         "target_sum": _TARGET_SUM,
     }
@@ -420,7 +423,7 @@ class CellPLM(DatasetsMixin):
         *,
         objective: Objective = "reconstruction",
         sample_key: str | None = None,
-        spatial_key: str | None = None,
+        spatial_key: str | Sequence[str] | None = None,
         batch_key: str | None = None,
         labels_key: str | None = None,
         categorical_covariate_keys: Sequence[str] | None = None,
@@ -484,7 +487,7 @@ class CellPLM(DatasetsMixin):
         if isinstance(adata, Datasets):
             names = adata.genes.names
         else:
-            check_anndata(adata)
+            check_adata(adata, matrix=True)
             names = adata.var_names
         # Before the matrix is read: what is wrong with the genes is wrong with all the rest.
         known_genes(source.genes, names, min_overlap)
@@ -510,7 +513,7 @@ class CellPLM(DatasetsMixin):
             cls.setup_datasets(adata, **keys)
         else:
             cls.setup_anndata(adata, **keys, **told)
-        arguments = {name: source.arguments[name] for name in CARRIED}
+        arguments = {k: source.arguments[k] for k in CARRIED if k in source.arguments}
         if objective != "reconstruction":
             # What weighs little beside the reconstruction of all genes would be most of the loss beside that
             # of labels.
@@ -520,6 +523,7 @@ class CellPLM(DatasetsMixin):
             if arguments["context"] == "tiles":
                 arguments["context"] = "sample"
         new = cls(adata, **{**arguments, "objective": objective, **kwargs})
+        check_like(adata, new.setup, source.setup)
         take_over(new.module, new.genes, source, min_overlap)
         return new
 
@@ -532,7 +536,7 @@ class CellPLM(DatasetsMixin):
         variant: Literal["auto", "gmvae", "vae", "ae"] = "auto",
         symbols: str | Path | pd.DataFrame | None = None,
         sample_key: str | None = None,
-        spatial_key: str | None = None,
+        spatial_key: str | Sequence[str] | None = None,
         layer: str | None = None,
         sha256: str | None = None,
         revision: str | None = None,
@@ -625,7 +629,7 @@ class CellPLM(DatasetsMixin):
 
 def _known_codes(adata: AnnData, setup: DataSetup, key: str) -> np.ndarray:
     """Codes of a column, -1 for categories that the model does not know and where there is none."""
-    values = adata.obs[key]
+    values = get_column(adata, key)
     codes = np.full(len(values), -1, dtype=np.int64)
     # Missing values make floats of whole numbers, and would hide that these are whole.
     there = values.notna().to_numpy()
@@ -635,7 +639,7 @@ def _known_codes(adata: AnnData, setup: DataSetup, key: str) -> np.ndarray:
 
 def _warn_of_batches(adata: AnnData, batch_key: str | None) -> None:
     """Warn of tissues that are taken as one."""
-    n_batches = 0 if batch_key is None else adata.obs[batch_key].nunique()
+    n_batches = 0 if batch_key is None else get_column(adata, batch_key).nunique()
     if n_batches > 1:
         warn(
             f'The cells have coordinates and {n_batches} batches of adata.obs["{batch_key}"], but no '

@@ -98,7 +98,7 @@ class CellPLMModule(SSLModule):
         self.variational = Variational(options.latent, n_hidden, n_latent, options.n_clusters)
         self.decoder = CellDecoder(
             n_latent,
-            n_hidden,
+            options.decoder_hidden or n_hidden,
             options.decoder_width,
             dropout=options.dropout,
             n_categories=self.n_categories,

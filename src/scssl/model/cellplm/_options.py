@@ -31,6 +31,7 @@ class CellPLMOptions(Options):
     n_clusters: int = 16
     attention: Attention = "flow"
     dropout: Rate = option(0.0, 0.2, free=True)
+    decoder_hidden: int = option(None)
     decoder_width: int = option(None)
     loss: Literal["auto", "nb", "zinb", "mse"] = "auto"
     objective: Objective = option("reconstruction", carried=False)
@@ -58,6 +59,10 @@ class CellPLMOptions(Options):
             raise ValueError(
                 f"`n_hidden` must be a multiple of {N_GROUPS} and of n_heads={self.n_heads}, found {self.n_hidden}."
             )
+        if (self.decoder_hidden or N_GROUPS) % N_GROUPS:
+            raise ValueError(
+                f"`decoder_hidden` must be a multiple of {N_GROUPS}, found {self.decoder_hidden}."
+            )
         if self.objective == "kl" and self.latent == "ae":
             raise ValueError(
                 'objective="kl" needs a divergence. Take `latent="vae"` or `latent="gmvae"`.'
@@ -66,6 +71,10 @@ class CellPLMOptions(Options):
             raise ValueError('objective="kl" learns nothing else: pass a `kl_weight` above 0.')
         # They refuse what they cannot be made of.
         self.cell_mask(), self.contexts()
+
+    def to_dict(self) -> dict[str, Any]:
+        # Models that were saved before have no such width, and are saved as they were.
+        return {k: v for k, v in super().to_dict().items() if (k, v) != ("decoder_hidden", None)}
 
     @classmethod
     def chosen(cls, given: Mapping[str, Any]) -> Self:

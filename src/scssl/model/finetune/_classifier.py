@@ -15,7 +15,8 @@ from scvi.module.base import LossOutput
 from torch import Tensor
 from torch.nn import functional
 
-from scssl._checks import LABELLED, check_choice, check_number, likely_column
+from scssl._checks import LABELLED, check_choice, check_number, likely_column, table_of
+from scssl._io import as_path
 from scssl._random import RNG
 from scssl.data.keys import LABELS
 from scssl.model.base import (
@@ -374,7 +375,7 @@ class CellTypeClassifier(FineTunedModel):
             "adata": adata,
             "device": device,
         }
-        if file is None and not Path(source).is_file():
+        if file is None and not as_path(source, "source").is_file():
             check_unused('file="HLCA_SSL.ckpt"', genes=genes, **options)
             return super().from_pretrained(source, **access)
         options["labels_key"] = labels_key
@@ -514,6 +515,6 @@ class CellTypeClassifier(FineTunedModel):
             self.module.classify, adata, indices, batch_size, min_overlap
         )
         if soft:
-            return pd.DataFrame(found, index=cells, columns=self.classes)
+            return table_of(found, cells, self.classes)
         names = np.asarray(self.classes, dtype=object)[found.argmax(1)]
         return pd.Series(names, index=cells, name=self.setup.labels_key)

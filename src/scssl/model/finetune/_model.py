@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from scssl._checks import check_choice, check_number
+from scssl._checks import check_adata, check_choice, check_number
 from scssl._random import RNG, as_seed, derive_seed
 from scssl.data import GeneVocabulary
 from scssl.model.base import (
@@ -22,8 +22,11 @@ from scssl.model.base import (
     SetupArgument,
     SSLModel,
     backbone_of,
-    check_anndata,
+    check_like,
     copied,
+    get_model_class,
+    known_arguments,
+    list_models,
     record_tissue,
     tell_tissue,
 )
@@ -161,13 +164,17 @@ class FineTunedModel(SSLModel):
             backbone = Backbone.untrained(backbone, self.registry_, backbone_arguments, seed)
         elif backbone_arguments:
             raise TypeError("The backbone has the arguments of its own model; pass none.")
+        if self._adata is not None:
+            check_like(self._adata, self.setup, backbone.setup)
         self.genes = backbone.genes
         known = backbone.setup.categories
         categories = {
             key: known.get(key, names) if key in backbone.setup.covariate_keys() else names
             for key, names in self.setup.categories.items()
         }
-        self.setup = replace(self.setup, categories=categories)
+        # The encoder is told covariates as it was in its own training.
+        scale = backbone.setup.continuous_scale
+        self.setup = replace(self.setup, categories=categories, continuous_scale=scale)
         self.registry_[SETUP]["setup"] = self.setup.to_dict()
         self._arguments = {
             "backbone": backbone.to_dict(),
@@ -188,6 +195,13 @@ class FineTunedModel(SSLModel):
         )
 
     @classmethod
+    def _more_arguments(cls, given: Mapping[str, Any]) -> list[str]:
+        backbone = given.get("backbone", "MaskedAutoencoder")
+        if backbone not in list_models():
+            return []
+        return known_arguments(get_model_class(backbone), "__init__", {})
+
+    @classmethod
     def _setup_like(
         cls,
         model: Any,
@@ -200,9 +214,9 @@ class FineTunedModel(SSLModel):
         """Set `adata` up to be read like the data of a model; the encoder of that model."""
         check_choice("new_genes", new_genes, get_args(NewGenes))
         source = backbone_of(model)
-        check_anndata(adata)
+        check_adata(adata, matrix=True)
         # Before the matrix is read: what is wrong with the genes is wrong with all the rest.
-        source.genes.align(adata.var_names, min_overlap=min_overlap)
+        source.genes.align(adata.var_names, min_overlap=min_overlap, var=adata.var)
         if new_genes == "learn":
             source = source.on_genes(adata.var_names)
         covariates = source.build().encodes_covariates

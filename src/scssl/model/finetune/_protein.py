@@ -15,10 +15,11 @@ from mudata import MuData
 from scvi.module.base import LossOutput
 from torch import Tensor
 
-from scssl._checks import check_choice, check_whole, some
+from scssl._checks import check_choice, check_whole, some, table_of
 from scssl._random import RNG
 from scssl.data import GeneAlignment
 from scssl.data.keys import PROTEINS
+from scssl.data.matrix import fitted_pca
 from scssl.model.base import (
     SETUP,
     Backbone,
@@ -509,7 +510,6 @@ class ProteinPredictor(FineTunedModel):
 
     def _start_components(self, data: CellReader, rows: np.ndarray) -> None:
         from scipy import sparse
-        from sklearn.decomposition import PCA
 
         components = self.module.components
         assert components is not None
@@ -519,11 +519,13 @@ class ProteinPredictor(FineTunedModel):
             arrays = (x.values().numpy(), x.col_indices().numpy(), x.crow_indices().numpy())
             parts.append(sparse.csr_matrix(arrays, shape=tuple(x.shape)))
         n = components.bias.numel()
-        pca = PCA(n, svd_solver="arpack", random_state=0).fit(
-            sparse.vstack(parts).astype(np.float64)
-        )
-        weight = np.ascontiguousarray(pca.components_.T)
+        pca = fitted_pca(sparse.vstack(parts).astype(np.float64), n, 0)
         with torch.no_grad():
+            if pca is None:
+                components.weight.zero_()
+                components.bias.zero_()
+                return
+            weight = np.ascontiguousarray(pca.components_.T)
             components.weight.copy_(torch.from_numpy(weight))
             components.bias.copy_(torch.from_numpy(-pca.mean_ @ weight))
 
@@ -564,7 +566,7 @@ class ProteinPredictor(FineTunedModel):
             If too few genes are found.
         """
         found, cells = self._predicted(self.module.predict, adata, indices, batch_size, min_overlap)
-        return pd.DataFrame(found, index=cells, columns=self.proteins)
+        return table_of(found, cells, self.proteins)
 
     def get_proteins(self, adata: AnnData | MuData | None = None) -> pd.DataFrame:
         """Measured proteins in the units of :meth:`predict`: transformed, NaN where not measured.
@@ -588,4 +590,4 @@ class ProteinPredictor(FineTunedModel):
             If they have no names, or there are none that the model knows.
         """
         adata = self._with_proteins(self._or_own(adata))
-        return pd.DataFrame(self._targets(adata), index=adata.obs_names, columns=self.proteins)
+        return table_of(self._targets(adata), adata.obs_names, self.proteins)

@@ -10,7 +10,7 @@ import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 
-from scssl._checks import check_choice, some
+from scssl._checks import check_choice, number, some
 from scssl._errors import warn
 
 Transform = Literal["auto", "log1p", "clr"]
@@ -75,7 +75,13 @@ def protein_table(
         take = "" if likely is None else f' If they are others: `{where} = adata.obsm["{likely}"]`.'
         raise KeyError(f"There is no {where}; there are: {some(adata.obsm, 20) or 'none'}.{take}")
     table: Any = adata.obsm[obsm]
+    if not isinstance(table, pd.DataFrame) and hasattr(table, "to_memory"):
+        # Of data that were read lazily.
+        table = table.to_memory()
     if isinstance(table, pd.DataFrame):
+        # Proteins go by their names, whatever type those have in a frame.
+        table = table.rename(columns=str)
+        names = None if names is None else [str(name) for name in names]
         if names is not None:
             absent = [name for name in names if name not in table.columns]
             if absent:
@@ -135,7 +141,7 @@ def choose_transform(
         # No error: counts from which a background was taken away are fractions too.
         warn(
             f"transform={asked!r} is for counts, but {len(fractions):,} of {len(measured):,} values in "
-            f"{where} are fractions such as {fractions[0]}. If they are transformed already, this is "
+            f"{where} are fractions such as {number(fractions[0])}. If they are transformed already, this is "
             "done twice: take counts, or make the model with `transform=None`."
         )
     return asked

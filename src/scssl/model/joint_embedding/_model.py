@@ -17,7 +17,7 @@ from anndata import AnnData
 from mudata import MuData
 from scipy import sparse
 
-from scssl._checks import check_choice, check_number, check_whole, check_widths
+from scssl._checks import check_choice, check_number, check_whole, check_widths, table_of
 from scssl._errors import warn
 from scssl._random import RNG
 from scssl.augment import Augmentation
@@ -34,6 +34,7 @@ from scssl.model.base import (
     StartsFromEncoder,
     checked,
     copied,
+    explained,
     list_options,
 )
 from scssl.nn import Activation, Fusion
@@ -144,7 +145,8 @@ class JointEmbedding(StartsFromEncoder, SSLModel):
                 JointEmbedding.__init__(self, adata, registry, **options)
 
             init.__name__ = "__init__"
-            cls.__init__ = list_options(init, own.values(), JointEmbedding.__init__)  # type: ignore[method-assign]
+            listing = list_options(init, own.values(), JointEmbedding.__init__)
+            cls.__init__ = explained(listing)  # type: ignore[method-assign]
 
     def __init__(
         self,
@@ -197,12 +199,6 @@ class JointEmbedding(StartsFromEncoder, SSLModel):
     def _of_method(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """The hyper-parameters of the method, as the user wants them or as they are by default."""
         taken = options_of(self._Network._add_heads)
-        for name in given:
-            if name not in taken:
-                known = sorted({*taken, *options_of(JointEmbedding.__init__)})
-                raise TypeError(
-                    f"{type(self).__name__} has no argument {name!r}; it has {', '.join(known)}."
-                )
         chosen = {
             name: checked(name, given.get(name, one.default), one.annotation)
             for name, one in taken.items()
@@ -595,7 +591,7 @@ class JointEmbedding(StartsFromEncoder, SSLModel):
             start += len(part)
         if data.alignment is not None:
             values[:, ~data.alignment.present[block.start : block.stop]] = np.nan
-        return pd.DataFrame(values, index=data.adata.obs_names, columns=columns)
+        return table_of(values, data.adata.obs_names, columns)
 
     def align(self, adata: AnnData | MuData, *, min_overlap: float = 0.0) -> GeneAlignment:
         """How the features of a data set map onto those of the model, by name.

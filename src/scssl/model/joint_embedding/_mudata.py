@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from scssl._checks import check_choice
+from scssl._checks import check_choice, check_key, get_column, number
 from scssl._errors import GeneMismatchError, warn
 from scssl.data import (
     BlockNormalizer,
@@ -21,8 +21,10 @@ from scssl.data import (
     GeneVocabulary,
     JoinedRows,
     MatrixStats,
+    Scale,
     find_counts,
     open_rows,
+    refuse_features,
     scan_matrix,
 )
 from scssl.data.keys import PRESENT
@@ -90,9 +92,13 @@ def places_of(mdata: Any, names: Mapping[str, str]) -> dict[str, np.ndarray]:
 def obs_of(
     mdata: Any, places: Mapping[str, np.ndarray], names: Mapping[str, str], keys: Sequence[str]
 ) -> pd.DataFrame:
-    """Annotations of the cells: those of the MuData, and columns that only modalities have."""
+    """Annotations of the cells: those of the MuData, and columns that only modalities have.
+
+    A column of the MuData goes first. Without it, modalities may not contradict each other.
+    """
     obs = mdata.obs
     for key in keys:
+        check_key(key, "batch_key or labels_key")
         if key in obs.columns:
             continue
         column = pd.Series(np.full(len(obs), None, dtype=object), index=obs.index)
@@ -100,11 +106,43 @@ def obs_of(
             own = mdata.mod[name].obs
             if key in own.columns:
                 rows = places[kind]
-                values = own[key].astype(object).to_numpy()[rows]
+                values = get_column(mdata.mod[name], key, name=f'mdata.mod["{name}"]')
+                values = pd.Series(values.astype(object).to_numpy()[rows], index=obs.index)
+                both = column.notna() & values.notna() & (rows >= 0)
+                other = both & (column.astype(str) != values.astype(str))
+                if other.any():
+                    _refuse_contradiction(mdata, column, values, other, key, names, name)
                 column = column.where(column.notna() | (rows < 0), values)
         if column.notna().any():
             obs = obs.assign(**{key: column.infer_objects()})
     return obs
+
+
+def _refuse_contradiction(
+    mdata: Any,
+    column: pd.Series,
+    values: pd.Series,
+    other: pd.Series,
+    key: str,
+    names: Mapping[str, str],
+    name: str,
+) -> None:
+    """Refuse a column of which two modalities say different things of the same cells."""
+    there = [one for one in names.values() if key in mdata.mod[one].obs.columns]
+    first = int(other.argmax())
+    raise ValueError(
+        f'{int(other.sum()):,} cells have another obs["{key}"] in mdata.mod["{name}"] than in '
+        f"{', '.join(map(repr, there[: there.index(name)]))}: of the first, {str(other.index[first])!r}, "
+        f"{str(values.iloc[first])!r} and {str(column.iloc[first])!r}. Say which goes first: "
+        f"`{_whole(key, there)}` or `{_whole(key, [name, *(one for one in there if one != name)])}`"
+    )
+
+
+def _whole(key: str, there: Sequence[str]) -> str:
+    """Code for a column of the MuData from those of modalities, of which earlier ones go first."""
+    first, *others = (f'mdata.mod["{name}"].obs["{key}"].astype("object")' for name in there)
+    joined = first + "".join(f".combine_first({other})" for other in others)
+    return f'mdata.obs["{key}"] = {joined}.reindex(mdata.obs_names)'
 
 
 def make_mudata_setup(
@@ -165,6 +203,7 @@ def make_mudata_setup(
         labels_key,
         categories=categories,
         modalities=tuple(modalities),
+        scale=asdict(scale) if "rna" in stats and (scale := stats["rna"].scale) else {},
     )
     return setup, features, mudata_fingerprint(stats, places, features)
 
@@ -175,13 +214,11 @@ def _refuse_incomplete(mdata: Any, column: pd.Series, key: str, names: Mapping[s
     if not missing.any():
         return
     there = [name for name in names.values() if key in mdata.mod[name].obs.columns]
-    first, *others = (f'mdata.mod["{name}"].obs["{key}"].astype("object")' for name in there)
-    whole = first + "".join(f".combine_first({other})" for other in others)
     raise ValueError(
         f'There is no mdata.obs["{key}"], and the modalities with such a column '
         f"({', '.join(map(repr, there))}) do not have it for {int(missing.sum()):,} cells, the first is "
         f"{str(column.index[int(missing.argmax())])!r}. Make one for all cells: "
-        f'mdata.obs["{key}"] = {whole}.reindex(mdata.obs_names).fillna("unknown")'
+        f'`{_whole(key, there)}.fillna("unknown")`'
     )
 
 
@@ -253,11 +290,16 @@ def read_mudata(
             given = replace(one, name="") if isinstance(data, AnnData) else one
             own = GeneVocabulary(stripped(genes, one, start))
             try:
-                found = own.align(adata.var_names, min_overlap=min_overlap)
+                found = own.align(
+                    adata.var_names, min_overlap=min_overlap, var=adata.var, name=given.mod
+                )
             except GeneMismatchError as error:
                 raise GeneMismatchError(f"In {given.mod}: {error}") from error
             expected = one.normalization if one.kind == "rna" else "auto"
-            stats[one.kind], _ = check_modality(adata, given, expected, new=True)
+            like: Any = {"used": found.columns >= 0}
+            if one.kind == "rna":
+                like["expected"] = setup.expected
+            stats[one.kind], _ = check_modality(adata, given, expected, new=True, **like)
             sources.append(open_rows(matrix_of(adata, one.layer), where=given.where))
             columns.append(np.where(found.columns >= 0, found.columns + start, -1))
             query += [f"{one.kind}:{name}" for name in adata.var_names]
@@ -353,7 +395,13 @@ def find_modalities(mdata: Any, asked: Mapping[str, str | None]) -> dict[str, st
 
 
 def check_modality(
-    adata: AnnData, setup: ModalitySetup, input: str, *, new: bool = False
+    adata: AnnData,
+    setup: ModalitySetup,
+    input: str,
+    *,
+    new: bool = False,
+    expected: Scale | None = None,
+    used: np.ndarray | None = None,
 ) -> tuple[MatrixStats, str]:
     """Scan the matrix of a modality and refuse what cannot be normalised as asked.
 
@@ -363,9 +411,10 @@ def check_modality(
     layer_name = f"{setup.kind}_layer"
     mend = f"Fill it: {setup.where} = ..." if new else f"Say which layer to use: {layer_name}=..."
     matrix = matrix_of(adata, setup.layer, setup.mod, mend=mend)
-    stats, kind = scan_matrix(matrix, where=setup.where), setup.normalization
+    stats, kind = scan_matrix(matrix, where=setup.where, used=used), setup.normalization
     if setup.kind == "rna":
-        called = {"name": setup.mod, "layer_name": layer_name}
+        refuse_features(adata, by_model=new, name=setup.mod)
+        called: Any = {"name": setup.mod, "layer_name": layer_name, "expected": expected}
         decision = decide_input(adata, setup.layer, stats, input, by_model=new, **called)
         kind = decision.kind
         if input == "auto":
@@ -389,7 +438,7 @@ def _check_values(adata: AnnData, setup: ModalitySetup, stats: MatrixStats, new:
 
     def place(entry: Any) -> str:
         cell, feature = adata.obs_names[entry.row], adata.var_names[entry.column]
-        return f"{entry.value:g} in cell {str(cell)!r}, feature {str(feature)!r}"
+        return f"{number(entry.value)} in cell {str(cell)!r}, feature {str(feature)!r}"
 
     if not stats.n_obs or not stats.n_vars:
         lacking = "cells" if not stats.n_obs else "features"

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from scssl._checks import check_choice, check_number, check_whole, check_widths
 from scssl._errors import warn
+from scssl._io import as_path
 from scssl._random import RNG
 from scssl.augment import Masking, is_own_mask, masking_from_config
 from scssl.data import GeneVocabulary
@@ -23,6 +24,7 @@ from scssl.model.base import (
     DataSetup,
     SSLModel,
     backbone_of,
+    check_like,
     check_unused,
     from_foreign,
     gene_columns,
@@ -265,10 +267,9 @@ class MaskedAutoencoder(SSLModel):
         file
             Checkpoint in it, such as ``"RandomMask.ckpt"``; or the path of one.
         genes
-            Table of the 19,331 genes in the order of the network's inputs, which the checkpoints do
-            not hold: a ``.parquet`` (needs pyarrow), ``.csv`` or ``.tsv`` file or a data frame with
+            Table of the genes in the order of the network's inputs, which the checkpoints do not hold: a ``.parquet`` (needs pyarrow), ``.csv`` or ``.tsv`` file or a data frame with
             the columns ``feature_id`` and ``feature_name``; ``"var.parquet"`` in `source` by
-            default. Data are matched by Ensembl id first, then by symbol, never by position.
+            default, which has the 19,331 genes of the released ones. Data are matched by Ensembl id first, then by symbol, never by position.
         pretext
             What the network was trained to do, if you know: the file does not tell random masks,
             gene-programme masks and reconstruction apart. Only recorded.
@@ -319,7 +320,7 @@ class MaskedAutoencoder(SSLModel):
             "adata": adata,
             "device": device,
         }
-        if file is None and not Path(source).is_file():
+        if file is None and not as_path(source, "source").is_file():
             check_unused('file="RandomMask.ckpt"', genes=genes, **options)
             return super().from_pretrained(source, **access)
         reader = "masked_autoencoder_from"
@@ -350,7 +351,8 @@ class MaskedAutoencoder(SSLModel):
         by default, both the encoder and the decoder are told them. Their weights are taken over by
         the names of column and category. Those that the other model was not told start at zero,
         which stands for the mean over the categories that it knows; it is also what covariates
-        become of which only the other model was told (continuous ones are taken as 0).
+        become of which only the other model was told (continuous ones are taken as their mean in its
+        training).
 
         Before training, the embedding is that of the other model if its encoder was told no
         covariates, or those of `adata` with no new category; and, as counts are normalised over the
@@ -412,6 +414,7 @@ class MaskedAutoencoder(SSLModel):
             rows = known_genes(source.genes, adata.var_names, min_overlap)
             arguments |= mask_of(other, rows, kwargs)
         new = cls(adata, **{**arguments, **kwargs})
+        check_like(adata, new.setup, source.setup)
         take_weights(new.module, new.genes, new.setup, new._arguments, source, min_overlap)
         if freeze == "encoder":
             for part in new.module.encoder_parts():

@@ -143,7 +143,12 @@ def _carried(weight: Tensor, there: DataSetup, here: DataSetup) -> tuple[Tensor,
                 columns[:, place[key, name]] = part[:, i]
     for i, key in enumerate(there.continuous_keys, start):
         if (key, None) in place:
-            columns[:, place[key, None]] = weight[:, i]
+            # The same number is told as another one where it is standardised otherwise.
+            (shift, spread), (own_shift, own_spread) = (
+                one.continuous_scale.get(key, (0.0, 1.0)) for one in (there, here)
+            )
+            columns[:, place[key, None]] = weight[:, i] * (own_spread / spread)
+            offset += weight[:, i] * ((own_shift - shift) / spread)
     return columns, offset
 
 
@@ -167,4 +172,6 @@ def _log_untold(there: DataSetup, here: DataSetup) -> None:
             )
     for key in there.continuous_keys:
         if key not in ours:
-            _LOGGER.info("The model is not told %r, which the other one was: taken as 0.", key)
+            mean = there.continuous_scale.get(key, (0.0,))[0]
+            told = "The model is not told %r, which the other one was: taken as %.4g."
+            _LOGGER.info(told, key, mean)

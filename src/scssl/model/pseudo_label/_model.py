@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 from anndata import AnnData
 
+from scssl._checks import get_column
 from scssl._random import RNG, as_seed, derive_seed
 from scssl.data import Datasets, GeneVocabulary, SelectedRows
 from scssl.data.keys import CLUSTERS, DATASET
@@ -23,7 +24,6 @@ from scssl.model.base import (
     SetupArgument,
     StartsFromEncoder,
     copied,
-    obs_column,
     refuse_missing,
     register_model,
     takes,
@@ -299,7 +299,7 @@ class PseudoLabel(StartsFromEncoder, DatasetsMixin):
         if key is None or self._adata is None:
             return ["all cells"]
         # Other data may be attached to a trained model, with data sets of their own.
-        return [str(name) for name in pd.factorize(obs_column(self._adata, key), sort=True)[1]]
+        return [str(name) for name in pd.factorize(get_column(self._adata, key), sort=True)[1]]
 
     def _dataset_codes(self) -> np.ndarray:
         """Number of the data set of each of the model's own cells; int64."""
@@ -307,7 +307,7 @@ class PseudoLabel(StartsFromEncoder, DatasetsMixin):
         key = self._dataset_key
         if key is None:
             return np.zeros(self._adata.n_obs, dtype=np.int64)
-        return pd.factorize(obs_column(self._adata, key), sort=True)[0].astype(np.int64)
+        return pd.factorize(get_column(self._adata, key), sort=True)[0].astype(np.int64)
 
     def _open(self) -> CellReader:
         """The model's own cells; once for all rounds, as opening data looks at every value."""
@@ -416,7 +416,7 @@ class PseudoLabel(StartsFromEncoder, DatasetsMixin):
         if key is None:
             return
         if key in columns:
-            refuse_missing(data.adata, data.adata.obs[key], key)
+            refuse_missing(data.adata, get_column(data.adata, key), key)
             return
         there = ", ".join(map(repr, columns[:20])) or "none"
         raise KeyError(

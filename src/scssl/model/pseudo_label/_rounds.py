@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from scssl._errors import BundleError
+from scssl._io import recover
 from scssl.train import CHECKPOINT_NAME, SafeCheckpointIO, check_same_run, is_first_process
 
 _START = "start"
@@ -46,9 +47,9 @@ class RoundFolder:
     `None` for a new run.
     """
 
-    def __init__(self, to: str | Path | None, source: str | Path | None) -> None:
-        self.source = None if source is None else Path(source)
-        self.to = self.source if to is None else Path(to)
+    def __init__(self, to: Path | None, source: Path | None) -> None:
+        self.source = source
+        self.to = source if to is None else to
         if not is_first_process():
             return
         if self.to is not None and self.source is None and _numbers(self.to):
@@ -84,6 +85,7 @@ class RoundFolder:
         if resumed:
             assert self.source is not None
             before = _folder(self.source, number)
+            recover(before / CHECKPOINT_NAME)
             resume_from = before if (before / CHECKPOINT_NAME).exists() else None
         to = None if self.to is None else _folder(self.to, number)
         return {"checkpoint_dir": to, "resume_from": resume_from}
@@ -94,5 +96,7 @@ def _folder(base: Path, number: int) -> Path:
 
 
 def _numbers(base: Path) -> list[int]:
+    for folder in base.glob("round-*"):
+        recover(folder / _START)
     names = (path.parent.name for path in base.glob(f"round-*/{_START}"))
     return sorted(int(name.removeprefix("round-")) for name in names)
