@@ -187,7 +187,11 @@ def test_names_that_the_table_does_not_know_are_refused():
             ValueError,
             "needs the columns 'parent' and",
         ),
-        ({"T": "CD4 T"}, TypeError, r"found a string for 'T'. Write \{'T': \['CD4 T'\]\}"),
+        (
+            {"T": "CD4 T"},
+            TypeError,
+            r"found a string for 'T'. Write `children\['T'\] = \['CD4 T'\]`",
+        ),
         ([("T", "CD4 T")], TypeError, "must be a dict of lists or a DataFrame .* found list"),
         ({"T": [1]}, TypeError, "must be strings that are not empty, found 1"),
         ({"T": [""]}, TypeError, "must be strings that are not empty, found ''"),

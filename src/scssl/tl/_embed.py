@@ -103,7 +103,7 @@ def embed(
     elif revision is not None or token is not None:
         name = "revision" if revision is not None else "token"
         raise ValueError(
-            f"`{name}` is for a model that is named as on the hub, and `model` is a {type(model).__name__}. "
+            f"`{name}` is for a model on the hub, and `model` is a {type(model).__name__}. "
             f"Leave it out: `{name}=None`."
         )
     found = type(model).__name__

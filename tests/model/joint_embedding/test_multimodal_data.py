@@ -266,7 +266,7 @@ def test_query_of_the_wrong_kind():
     alone = single(mdata["rna"], **SMALL)
     with pytest.raises(ValueError, match="set up with an AnnData"):
         alone.get_latent_representation(modality="rna")
-    with pytest.raises(TypeError, match=r"adata=mdata\['rna'\]"):
+    with pytest.raises(TypeError, match=r"`adata=mdata\['rna'\]`"):
         alone.get_latent_representation(mdata)
 
 

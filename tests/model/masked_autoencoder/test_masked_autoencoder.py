@@ -252,7 +252,10 @@ def test_programmes_have_to_be_there():
 def test_covariates_for_the_encoder_have_to_be_there():
     adata = make_counts()
     MODEL.setup_anndata(adata, labels_key="cell_type")
-    with pytest.raises(ValueError, match=r'no batch and no covariates were set up.*batch_key="'):
+    with pytest.raises(
+        ValueError,
+        match=r"no batch and no covariates were set up.*setup_anndata\(adata, batch_key=.batch.*labels_key=.cell_type.\)`",
+    ):
         MODEL(adata, encode_covariates=True, **SMALL)
     MODEL.setup_anndata(adata, continuous_covariate_keys=["age"])
     assert MODEL(adata, encode_covariates=True, **SMALL).module.encodes_covariates
