@@ -277,7 +277,7 @@ def test_saved_and_drawn_where_told(counts, tmp_path):
     assert drawn is ax
     assert len(ax.get_legend().get_texts()) == 3
     assert (tmp_path / "new" / "figure.png").stat().st_size > 5000
-    with pytest.raises(ValueError, match="3 panels do not fit .*give panels='cells' and n_cells=1"):
+    with pytest.raises(ValueError, match="3 panels do not fit .*give `panels='cells', n_cells=1`"):
         scssl.pl.augmentations(counts, panels="cells", ax=ax)
 
 
