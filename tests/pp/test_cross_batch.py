@@ -641,7 +641,7 @@ def test_scaled_values_are_refused_with_the_layer_that_has_counts(counts):
     counts.layers["raw"] = counts.X.copy()
     counts.X = counts.X - 1
     with pytest.raises(
-        ValueError, match=r'negative values.*adata.layers\["raw"\]: pass layer="raw"'
+        ValueError, match=r'negative values.*adata.layers\["raw"\]: pass `layer="raw"`'
     ):
         graph_of(counts)
 
