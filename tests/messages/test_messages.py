@@ -20,10 +20,8 @@ SOURCE = Path(scssl.__file__).parent
 OPEN = (
     "_io/",
     "cli/",
-    "data/genes/",
     "data/matrix/",
     "hub/",
-    "model/base/_setup.py",
     "model/joint_embedding/_mudata.py",
     "published/",
 )
@@ -133,6 +131,9 @@ def test_every_line_is_in_backticks():
         if not place.startswith(cards)
         and (found := BARE.search(re.sub(r"`[^`]*`", "`", text)))
         and text.count("`") % 2 == 0
+        # The text of a line, which stands in backticks where it is told.
+        and found.start() > 0
+        and not _is_code(text)
     ]
     assert not bare, f"tell something to type outside of backticks, where it is not run: {bare}"
 

@@ -230,7 +230,7 @@ def test_message_on_new_proteins_is_for_a_model_that_exists(change, match, kept)
         model.get_latent_representation(query), model.get_latent_representation()
     )
     del query["prot"].X
-    with pytest.raises(ValueError, match=r'Fill it: mdata.mod\["prot"\].X = \.\.\.'):
+    with pytest.raises(ValueError, match=r'mdata.mod\["prot"\].X is None. Fill it'):
         model.get_latent_representation(query)
 
 

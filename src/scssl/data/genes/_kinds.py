@@ -174,14 +174,11 @@ def mismatch_hint(
     if id_types[0] != id_types[1]:
         hint = (
             f"The model knows {KINDS[id_types[0]]}, the data has {KINDS[id_types[1]]}. If the data "
-            'has the others in a column of adata.var: adata.var_names = adata.var["<that column>"]'
+            "has the others in a column of adata.var, make that column the names of the genes"
         )
         if "unknown" in id_types:
             return hint
-        return (
-            f"{hint}; with a table of both: scssl.pp.match_genes(adata, model, synonyms={{<name in the "
-            "data>: <name in the model>, ...})"
-        )
+        return f"{hint}; with a table of both, scssl.pp.match_genes renames them by its `synonyms`"
 
     if id_types[0] == "ensembl":
         prefixes = [re.match(r"[A-Za-z]+", str(names[0])) for names in (model, query)]
@@ -189,8 +186,7 @@ def mismatch_hint(
         if len(set(found)) == 2:
             return (
                 f"The ids begin with {found[0]} in the model and {found[1]} in the data: these are "
-                "different species; map orthologues first: scssl.pp.map_orthologs(adata, table, "
-                "from_species=..., to_species=...)"
+                "different species; map orthologues first, with scssl.pp.map_orthologs"
             )
     return (
         "If the data really shares so few genes with the model, lower `min_overlap`; otherwise "
@@ -267,7 +263,7 @@ def _check_alike(vocabularies: Mapping[str, GeneVocabulary], how: str) -> None:
         found = _each(vocabularies, {name: KINDS[kind] for name, kind in kinds.items()})
         raise GeneMismatchError(
             f"The {how} needs names of one kind, found {found}. If a data set has the others in a "
-            'column of adata.var: adata.var_names = adata.var["<that column>"]'
+            "column of adata.var, make that column the names of its genes."
         )
     species = {name: one.species for name, one in vocabularies.items() if one.species is not None}
     prefixes = {}
@@ -279,8 +275,7 @@ def _check_alike(vocabularies: Mapping[str, GeneVocabulary], how: str) -> None:
         if len(set(stated.values())) > 1:
             raise GeneMismatchError(
                 f"The {how} needs genes of one species, found {_each(vocabularies, stated)}. Map them "
-                "onto one species first: scssl.pp.map_orthologs(adata, table, "
-                'from_species="mouse", to_species="human")'
+                "onto one species first, with scssl.pp.map_orthologs."
             )
 
 
@@ -301,7 +296,7 @@ def _check_versions(names: list[str]) -> None:
     raise GeneMismatchError(
         f"{bare[bare.duplicated()].nunique():,} Ensembl ids are in the data sets with several versions "
         f"({some(sorted(twice))}), and each would be several genes. Without versions: "
-        r'adata.var_names = adata.var_names.str.replace(r"\.\d+$", "", regex=True)'
+        r'`adata.var_names = adata.var_names.str.replace(r"\.\d+$", "", regex=True)`'
     )
 
 
@@ -316,8 +311,8 @@ def _warn_of_case(vocabularies: Mapping[str, GeneVocabulary]) -> None:
             warn(
                 f"{n_cases:,} genes of {name} differ only in case from genes of data sets before it, "
                 "and are taken as different genes. Of two species (human CD3D, mouse Cd3d), map them "
-                "onto one first: scssl.pp.map_orthologs; of one species, match their names: "
-                "scssl.pp.match_genes(adata, reference, ignore_case=True)"
+                "onto one first (scssl.pp.map_orthologs); of one species, match their names "
+                "(scssl.pp.match_genes with `ignore_case`)."
             )
             return
         known |= own

@@ -72,18 +72,18 @@ def checked_index(names: Any, what: str, *, fix: str) -> pd.Index:
         if name is None or isinstance(name, str) or pd.isna(name):
             raise GeneMismatchError(
                 f"{what} contain a missing or empty name at position {position:,} ({name!r}). "
-                f"Drop such genes first: adata = adata[:, {fix}.notna() & ({fix} != '')].copy()"
+                f"Drop such genes first: `adata = adata[:, {fix}.notna() & ({fix} != '')].copy()`"
             )
         raise TypeError(
             f"{what} must be strings, found {type(name).__name__} {name!r} at position "
-            f"{position:,}: {fix} = {fix}.astype(str)"
+            f"{position:,}: `{fix} = {fix}.astype(str)`"
         )
     if not index.is_unique:
         repeated = index[index.duplicated()].unique()
         raise GeneMismatchError(
             f"{what} are not unique: {len(repeated):,} occur more than once "
             f"({some(repeated)}), and genes are matched by name. Sum or drop the "
-            "repeated columns, or run adata.var_names_make_unique(): it keeps the first under its "
+            "repeated columns, or run `adata.var_names_make_unique()`: it keeps the first under its "
             "name and calls the others 'NAME-1', 'NAME-2', which will match no other data set."
         )
     return index

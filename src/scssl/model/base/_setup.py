@@ -162,7 +162,7 @@ class DataSetup:
             raise ValueError(
                 f'adata.obs["{key}"] has {len(new)} categories that the model was not trained with: '
                 f"{some(new)}. It knows {some(known)}. Rename them, or leave these cells out: "
-                f'adata = adata[~adata.obs["{key}"].astype(str).isin({new[:5]})].copy()'
+                f'`adata = adata[~adata.obs["{key}"].astype(str).isin({new})].copy()`'
             )
         return codes.astype(np.int64)
 
@@ -171,7 +171,7 @@ class DataSetup:
         if loss in ("nb", "zinb") and self.input_kind != "counts":
             raise ValueError(
                 f"loss={loss!r} needs counts, but {self.where} was set up as log-normalised. Set "
-                'up a layer with counts: setup_anndata(adata, layer="counts"), or take loss="mse".'
+                'up a layer with counts, or take `loss="mse"`.'
             )
 
     def continuous(self, adata: AnnData) -> np.ndarray:
@@ -190,8 +190,9 @@ def matrix_of(
     matrix, where = get_matrix(adata, layer, name)
     if matrix is None:
         # anndata lists X among the layers, under None.
-        there = some((one for one in adata.layers if one is not None), 20) or "none"
-        how = mend or "Say which layer to use: layer=..."
+        layers = [one for one in adata.layers if one is not None]
+        there = some(layers, 20) or "none"
+        how = mend or "Say which layer to use" + (f": `layer={layers[0]!r}`" if layers else "")
         raise ValueError(f"{where} is None. {how}; there are: {there}.")
     return matrix
 
@@ -241,7 +242,7 @@ def inspect(
         warn(
             f"{stats.n_empty_cells:,} of {stats.n_obs:,} cells have no value in {where} ({empty}). "
             "They are kept, and all get the same embedding. To leave them out: "
-            "sc.pp.filter_cells(adata, min_counts=1)"
+            f"`adata = adata[np.ravel({where}.sum(axis=1)) > 0].copy()`"
         )
     return matrix, stats, decision
 
@@ -254,13 +255,13 @@ def make_setup(adata: AnnData, given: Mapping[str, Any]) -> tuple[DataSetup, Mat
         tuple(given.get(f"{kind}_covariate_keys") or ()) for kind in ("categorical", "continuous")
     )
     if adata.is_view:
-        raise ValueError("`adata` is a view. Make it an object first: adata = adata.copy()")
+        raise ValueError("`adata` is a view. Make it an object first: `adata = adata.copy()`")
     GeneVocabulary(adata.var_names)  # refuses duplicated and empty names
     if not adata.obs_names.is_unique:
         twice = adata.obs_names[adata.obs_names.duplicated()].unique()
         warn(
             f"{len(twice):,} cell names occur more than once ({some(twice)}). Results are by "
-            "position and stay right; to make them unique: adata.obs_names_make_unique()"
+            "position and stay right; to make them unique: `adata.obs_names_make_unique()`"
         )
     named = [("batch_key", batch_key), ("labels_key", labels_key)]
     named += [("categorical_covariate_keys", key) for key in categorical]
@@ -541,5 +542,5 @@ def check_unchanged(
         data, how = called
         raise ValueError(
             f"`{data}` has changed since {how} ({what}). Set it up again and make a new "
-            "model, or pass the changed data as adata=... to embed it."
+            "model, or pass the changed data to embed it."
         )

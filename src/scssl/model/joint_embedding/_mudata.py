@@ -84,7 +84,7 @@ def places_of(mdata: Any, names: Mapping[str, str]) -> dict[str, np.ndarray]:
         keep = " | ".join(f'mdata.obsm["{name}"].ravel()' for name in names.values())
         raise ValueError(
             f"{len(nowhere):,} cells of `mdata` are in no modality that is used ({used}), the first is "
-            f"{str(mdata.obs_names[nowhere[0]])!r}. Leave them out: mdata = mdata[{keep}].copy()"
+            f"{str(mdata.obs_names[nowhere[0]])!r}. Leave them out: `mdata = mdata[{keep}].copy()`"
         )
     return places
 
@@ -159,9 +159,11 @@ def make_mudata_setup(
     """Check a MuData and record how to read it; its features, and what identifies the data."""
     check_mudata(mdata)
     if mdata.is_view:
-        raise ValueError("`mdata` is a view. Make it an object first: mdata = mdata.copy()")
+        raise ValueError("`mdata` is a view. Make it an object first: `mdata = mdata.copy()`")
     if not mdata.obs_names.is_unique:
-        raise ValueError("Cell names must be unique: mdata.obs_names_make_unique()")
+        raise ValueError(
+            "Cell names must be unique. Make those of its modalities unique, and put `mdata` together anew."
+        )
     for kind, chosen in normalizations.items():
         check_choice(f"{kind}_normalization", chosen, NORMALIZATIONS[kind])
     names = find_modalities(mdata, asked)
@@ -273,7 +275,7 @@ def read_mudata(
             wanted = ", ".join(repr(one.name) for one in known.values())
             raise KeyError(
                 f"`mdata` has none of the model's modalities ({wanted}) with any cell; it has: "
-                f"{', '.join(map(repr, data.mod))}. Rename one: mdata.mod[...] = mdata.mod.pop(...)"
+                f"{', '.join(map(repr, data.mod))}. Rename one of them in mdata.mod."
             )
         names = data.obs_names
         places = places_of(data, {kind: known[kind].name for kind in mods})
@@ -352,14 +354,14 @@ def check_mudata(mdata: Any) -> None:
     """Refuse anything but a MuData whose modalities are of cells."""
     if not hasattr(mdata, "mod") or not hasattr(mdata, "obsmap"):
         raise TypeError(
-            f"`mdata` must be a MuData, found {type(mdata).__name__}. For a file: mdata = "
-            'mudata.read_h5mu("file.h5mu"); from AnnData: mdata = mudata.MuData({"rna": rna, '
-            '"prot": protein}). Of one modality alone: setup_anndata(adata)'
+            f"`mdata` must be a MuData, found {type(mdata).__name__}. A file is read by "
+            "mudata.read_h5mu, several AnnData are put together by mudata.MuData; one modality alone "
+            "is set up with setup_anndata."
         )
     if getattr(mdata, "axis", 0) != 0:
         raise ValueError(
             f"The modalities of `mdata` must share cells (axis=0), found axis={mdata.axis}. Make it "
-            "anew: mdata = mudata.MuData(dict(mdata.mod))"
+            "anew from its modalities."
         )
 
 
@@ -375,7 +377,7 @@ def find_modalities(mdata: Any, asked: Mapping[str, str | None]) -> dict[str, st
             if name == usual[kind]:
                 continue
             raise KeyError(
-                f"There is no modality {name!r} in `mdata`, given as {kind}=...; there are: {there}."
+                f"There is no modality {name!r} in `mdata`, given as `{kind}`; there are: {there}."
             )
         if name in found.values():
             raise ValueError(
@@ -386,10 +388,10 @@ def find_modalities(mdata: Any, asked: Mapping[str, str | None]) -> dict[str, st
         which = next(iter(found.values()), None)
         msg = (
             f"Needs two modalities, found {'none' if which is None else repr(which)}; `mdata` has: "
-            f'{there}. Name them, for instance setup_mudata(mdata, rna="rna", protein="prot")'
+            f"{there}. Name them as `rna`, `protein` or `atac`"
         )
         if which is not None and len(mdata.mod) == 1:
-            msg += f'. For one modality: setup_anndata(mdata.mod["{which}"])'
+            msg += f'. For one modality, set up mdata.mod["{which}"] with setup_anndata'
         raise ValueError(msg)
     return found
 
@@ -409,7 +411,10 @@ def check_modality(
     read by a model that exists, which changes what can be done about them.
     """
     layer_name = f"{setup.kind}_layer"
-    mend = f"Fill it: {setup.where} = ..." if new else f"Say which layer to use: {layer_name}=..."
+    layers = [one for one in adata.layers if one is not None]
+    mend = "Fill it" if new else f"Say which layer to use, as `{layer_name}`"
+    if layers and not new:
+        mend = f"Say which layer to use: `{layer_name}={layers[0]!r}`"
     matrix = matrix_of(adata, setup.layer, setup.mod, mend=mend)
     stats, kind = scan_matrix(matrix, where=setup.where, used=used), setup.normalization
     if setup.kind == "rna":
