@@ -539,14 +539,17 @@ class JointEmbedding(StartsFromEncoder, SSLModel):
         data = self._read(adata, min_overlap=min_overlap)
         self._warn_if_untrained()
         rows = data.rows(indices)
-        have = data.obs[PRESENT][rows, self.modalities.index(modality)]
+        have = data.obs[PRESENT][rows, self.modalities.index(modality)].astype(bool)
         if len(rows) and not have.any():
             raise ValueError(f"None of the cells has the modality {modality!r}.")
 
         def embed(tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
             return self.module.embed_modality(tensors, modality)
 
-        return self._apply(data, rows, batch_size, embed, int(self._arguments["n_latent"]))
+        width = int(self._arguments["n_latent"])
+        out = np.full((len(rows), width), np.nan, dtype=np.float32)
+        out[have] = self._apply(data, rows[have], batch_size, embed, width)
+        return out
 
     def get_modality(
         self,
