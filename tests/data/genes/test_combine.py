@@ -79,7 +79,7 @@ def test_aliases_are_kept_where_all_agree():
 @pytest.mark.parametrize(
     ("datasets", "error", "message"),
     [
-        ([["CD3D"], IDS], GeneMismatchError, r"names of one kind, found gene symbols in number 0, Ensembl ids in number 1\..*adata.var_names = adata.var\["),
+        ([["CD3D"], IDS], GeneMismatchError, r"names of one kind, found gene symbols in number 0, Ensembl ids in number 1\..*make that column the names of its genes"),
         ({"a": ["CD3D"], "b": ["gene_1"]}, GeneMismatchError, "gene symbols in 'a', placeholders in 'b'"),
         ([IDS, ["ENSMUSG00000000001"]], GeneMismatchError, "found ENSG in number 0, ENSMUSG in number 1.*map_orthologs"),
         ([["CD3D"], ["LYZ", "LYZ"]], GeneMismatchError, "In number 1 of `.*`: The gene names are not unique"),
@@ -103,7 +103,7 @@ def test_versions_are_no_other_genes(how):
     with pytest.raises(GeneMismatchError, match=r"1 Ensembl ids .* several versions \('ENSG0+\.1', 'ENSG0+\.2'\)") as caught:  # fmt: skip
         how(versions)
     adata = ad.AnnData(np.ones((1, 2), dtype=np.float32), var=pd.DataFrame(index=versions[1]))
-    exec(str(caught.value).rsplit("Without versions: ", 1)[1], {"adata": adata})
+    exec(str(caught.value).split("`")[1], {"adata": adata})
     assert adata.var_names.tolist() == IDS[:2]
 
 

@@ -116,7 +116,7 @@ def test_refuses_what_is_no_dictionary():
         (["A", "  "], GeneMismatchError, "position 1"),
         (["A", np.nan], GeneMismatchError, r"position 1 \(nan\).*Drop such genes"),
         ([None, "A"], GeneMismatchError, r"position 0 \(None\)"),
-        ([1, 2], TypeError, r"found int 1 at position 0: adata.var_names = .*astype\(str\)"),
+        ([1, 2], TypeError, r"found int 1 at position 0: `adata.var_names = .*astype\(str\)`"),
         ("CD3D", TypeError, "sequence of strings, found the single string 'CD3D'"),
         (["A", "B", "A", "C", "B"], GeneMismatchError, r"2 occur more than once \('A', 'B'\).*var_names_make_unique\(\).*'NAME-1'"),
     ],
@@ -222,7 +222,7 @@ def test_too_few_genes():
 @pytest.mark.parametrize(
     ("model", "query", "hints"),
     [
-        (SYMBOLS, ENSEMBL, ["model knows gene symbols, the data has Ensembl ids", "adata.var_names = adata.var["]),
+        (SYMBOLS, ENSEMBL, ["model knows gene symbols, the data has Ensembl ids", "make that column the names of the genes"]),
         (ENSEMBL, SYMBOLS, ["model knows Ensembl ids, the data has gene symbols"]),
         (ENSEMBL, ["gene_1", "gene_2"], ["the data has placeholders"]),
         (ENSEMBL, [f"{n}.5" for n in ENSEMBL], ["version suffixes", r'.str.replace(r"\.\d+(_PAR_Y)?$", "", regex=True)']),
