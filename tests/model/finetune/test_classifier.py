@@ -349,7 +349,7 @@ def test_labels_that_cannot_be_learnt(adata):
     ):
         with pytest.raises(ValueError, match=message):
             MODEL.setup_anndata(adata, **kwargs)
-    with pytest.raises(KeyError, match="adata.obs has no 'celltype'"):
+    with pytest.raises(KeyError, match=r"adata.obs has no .*celltype.*Did you mean `labels_key="):
         MODEL.setup_anndata(adata, labels_key="celltype")
 
 
