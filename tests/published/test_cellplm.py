@@ -402,7 +402,9 @@ def test_arguments_that_the_weights_leave_open(read, cells):
     model, *_ = read("vae", options={"context": "random", "context_size": 30, "kl_weight": 0.5})
     assert (model.module.context.mode, model.module.context.size) == ("random", 30)
     assert model._options.kl_weight == 0.5
-    for argument in ({"n_hidden": 32}, {"position": "sinusoidal"}, {"surprise": 1}):
+    with pytest.raises(TypeError, match="no argument 'surprise'"):
+        read("vae", options={"surprise": 1})
+    for argument in ({"n_hidden": 32}, {"position": "sinusoidal"}):
         with pytest.raises(TypeError, match=f"`{next(iter(argument))}` is no argument here"):
             read("vae", options=argument)
 

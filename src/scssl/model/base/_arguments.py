@@ -37,6 +37,7 @@ def explained[F: Callable[..., Any]](method: F) -> F:
 def known_arguments(owner: Any, name: str, given: Mapping[str, Any]) -> list[str]:
     """Names of all arguments of a method, with those that it hands on."""
     found: dict[str, None] = {}
+    hands_on = False
     for base in owner.__mro__:
         method = vars(base).get(name)
         if method is None:
@@ -46,11 +47,10 @@ def known_arguments(owner: Any, name: str, given: Mapping[str, Any]) -> list[str
         found |= {
             p.name: None for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
         }
+        hands_on |= rest
         if not rest:
             break
-    else:
-        rest = True
-    if rest and name.startswith("from_"):
+    if hands_on and name.startswith("from_"):
         # What makes a model hands them on to the constructor.
         found |= dict.fromkeys(known_arguments(owner, "__init__", given))
     more = owner._more_arguments(given) if name == "__init__" else ()
