@@ -163,9 +163,11 @@ class GenePrograms:
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Self:
         """Inverse of :meth:`to_dict`."""
-        return cls(
-            content["names"],
-            content["members"],
-            content["n_genes"],
-            targets=content.get("targets"),
-        )
+        # They are looked at, also where a network is built without memory.
+        with torch.device("cpu"):
+            return cls(
+                content["names"],
+                content["members"],
+                content["n_genes"],
+                targets=content.get("targets"),
+            )
