@@ -273,7 +273,9 @@ def test_labels_that_decide_nothing_are_refused(pair):
     with pytest.raises(ValueError, match=r"reference.obs\['label'\] has 1 label"):
         transfer(reference, query)
     reference.obs["label"] = ["unknown", "T"] * 155
-    with pytest.raises(ValueError, match=r"has a label 'unknown'.*`unknown_label=\"unknown_cell\"`"):
+    with pytest.raises(
+        ValueError, match=r"has a label 'unknown'.*`unknown_label=\"unknown_cell\"`"
+    ):
         transfer(reference, query)
     transfer(reference, query, unknown_label="novel")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import anndata
 import numpy as np
 import pandas as pd
@@ -199,6 +201,7 @@ def interrupt_in(monkeypatch, number):
 
     done, train = [], SSLModel.train
 
+    @functools.wraps(train)
     def interrupted(self, *args, **kwargs):
         train(self, *args, **kwargs)
         done.append(type(self).__name__)
@@ -271,6 +274,7 @@ def test_arguments_of_the_classifier_reach_both_arms(monkeypatch):
     made = []
     init = scssl.model.CellTypeClassifier.__init__
 
+    @functools.wraps(init)
     def spy(self, *args, **kwargs):
         made.append((kwargs["head"], kwargs["class_weight"]))
         init(self, *args, **kwargs)

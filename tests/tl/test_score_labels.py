@@ -282,7 +282,7 @@ def test_missing_columns_and_labels():
         scssl.tl.score_labels(adata, "known", "found")
     with pytest.raises(KeyError, match="adata.obs has no 'sure'"):
         scssl.tl.score_labels(adata, "known", "known", confidence_key="sure")
-    with pytest.raises(ValueError, match="no cells to score"):
+    with pytest.raises(ValueError, match="has no cells"):
         scssl.tl.score_labels(adata[:0].copy(), "known", "known")
 
 
