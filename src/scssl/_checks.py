@@ -304,8 +304,8 @@ def get_column(
     # Of data that were read lazily, `obs` is no DataFrame, nor are its columns in memory.
     obs: Any = adata.obs
     if key not in obs.columns:
-        close = get_close_matches(key, map(str, obs.columns), 1)
-        meant = f' Did you mean `{argument}="{close[0]}"`?' if close and argument else ""
+        close = close_to(key, map(str, obs.columns))
+        meant = f' Did you mean `{argument}="{close}"`?' if close and argument else ""
         found = some(obs.columns, 20) or "no columns"
         raise KeyError(f"{name}.obs has no {key!r}; it has {found}.{meant}")
     if (obs.columns == key).sum() > 1:
