@@ -1,5 +1,6 @@
 """Embed cells, label them and measure embeddings, in the way of scanpy's ``tl``."""
 
+from ._benchmark import benchmark
 from ._classify import classify
 from ._cluster_metrics import cluster_metrics
 from ._embed import embed
@@ -12,6 +13,7 @@ from ._reconstruction import reconstruction_metrics
 from ._score_labels import score_labels
 
 __all__ = [
+    "benchmark",
     "classify",
     "cluster_metrics",
     "embed",
