@@ -37,7 +37,7 @@ def adata():
     adata.obs_names = [f"cell{i}" for i in range(n)]
     adata.obs["cell_type"] = pd.Categorical(np.array(list("abcd"))[types])
     adata.obs["batch"] = pd.Categorical(np.array(["one", "two", "three"])[batches])
-    adata.obsm["X_given"] = means[types][:, :10] + rng.normal(size=(n, 10))
+    adata.obsm["X_given"] = means[types][:, :10] + 0.3 * rng.normal(size=(n, 10))
     adata.obsm["spatial"] = rng.random((n, 2))
     adata.obsm["protein"] = means[types][:, :3] + 0.1 * rng.normal(size=(n, 3))
     return adata

@@ -14,8 +14,7 @@ from scssl._checks import check_adata, get_column, get_matrix, whole_numbers
 from scssl._errors import ScsslWarning
 from scssl._random import derive_generator
 from scssl.data import find_counts, open_rows, refuse_features, resolve_input, scan_matrix
-
-from .._protocol import Protocol, make_protocol
+from scssl.tl._protocol import Protocol, make_protocol
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -55,9 +55,9 @@ class Method(ABC):
     summary: ClassVar[str]
     package: ClassVar[str] = ""
     extra: ClassVar[str] = "benchmark"
-    uses_labels: ClassVar[bool] = False
-    embeds: ClassVar[bool] = True
-    labels_cells: ClassVar[bool] = False
+    uses_labels: bool = False
+    embeds: bool = True
+    labels_cells: bool = False
     seconds_per_kcell: ClassVar[float] = 1.0
     """Measured on one core with the defaults, for estimates of time."""
 
@@ -172,9 +172,10 @@ class PCA(_OnVariableGenes):
         """Find the components."""
         x = self._select(cells, setting)
         n = min(self.n_comps, min(x.shape) - 1)
-        self.pca = fitted_pca(x, n, setting.seed % 2**32)
-        if self.pca is None:
+        found = fitted_pca(x, n, setting.seed % 2**32)
+        if found is None:
             raise NotPossible("All cells are equal: there are no principal components.")
+        self.pca = found
 
     def embed(self, cells: AnnData) -> np.ndarray:
         """Cells in terms of the components."""
@@ -234,6 +235,8 @@ class Harmony(PCA):
 
 class _OfScvi(_OnVariableGenes):
     """A model of scvi-tools on the counts of variable genes."""
+
+    model: Any
 
     def __init__(
         self,
@@ -612,7 +615,9 @@ class Spec:
     def make(self) -> Method:
         """The method; an error if it has no such argument."""
         if self.method == UNTRAINED:
-            return Registered(**{"model": "MaskedAutoencoder", "untrained": True, **self.arguments})
+            arguments = dict(self.arguments)
+            model = arguments.pop("model", "MaskedAutoencoder")
+            return Registered(model, untrained=True, **arguments)
         if self.method not in BASELINES:
             from scssl.model import list_models
 
@@ -638,7 +643,7 @@ def read_methods(methods: Any, obsm: Sequence[str]) -> list[Spec]:
     specs: list[Spec] = []
     for name, one in pairs:
         arguments = dict(one) if isinstance(one, Mapping) else {}
-        method = arguments.pop("method", name) if isinstance(one, Mapping) else one
+        method = one if isinstance(one, str) else arguments.pop("method", name)
         if not isinstance(method, str):
             raise TypeError(
                 "`methods` must be names, or a dict of names and arguments such as "

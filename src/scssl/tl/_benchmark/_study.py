@@ -29,7 +29,7 @@ from ._cells import (
     without_a_type,
 )
 from ._costs import Cost, hardware, versions
-from ._methods import KNOWN, UNKNOWN, Given, Method, NotPossible, Setting, Spec, read_methods
+from ._methods import KNOWN, UNKNOWN, Given, NotPossible, Setting, Spec, read_methods
 from ._tasks import TASKS, Fitted, without_labels
 
 if TYPE_CHECKING:

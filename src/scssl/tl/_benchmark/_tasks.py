@@ -13,13 +13,13 @@ import numpy as np
 from scssl._errors import ScsslWarning
 from scssl._random import derive_generator
 from scssl._scores import calibration_error, class_table, reliability, scores_of
+from scssl.tl._cluster_metrics import cluster_metrics
+from scssl.tl._common import nearest, votes
+from scssl.tl._estimators import fit
+from scssl.tl._label_transfer import Reference
+from scssl.tl._modality import modality_scores, predict_modality
+from scssl.tl._protocol import Protocol
 
-from .._cluster_metrics import cluster_metrics
-from .._common import nearest, votes
-from .._estimators import fit
-from .._label_transfer import Reference
-from .._modality import modality_scores, predict_modality
-from .._protocol import Protocol
 from ._cells import Cells, Split, protocol_of
 from ._methods import Method, NotPossible
 
