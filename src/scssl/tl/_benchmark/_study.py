@@ -125,7 +125,8 @@ def benchmark(
     - ``"PCA"``: 50 components of 2,000 variable genes, ``"genes"``: these genes themselves;
     - ``"untrained"``: the encoder of :class:`~scssl.model.MaskedAutoencoder` before training;
     - ``"scVI"``, ``"scANVI"``, ``"JointEmbeddingSCVI"``, of scvi-tools, with the advice of its tutorials;
-    - ``"Harmony"``, ``"CONCORD"`` and ``"CellTypist"``, where their packages are installed.
+    - ``"CellTypist"``: logistic regression on all genes as celltypist trains it;
+    - ``"Harmony"`` and ``"CONCORD"``, where their packages are installed.
 
     Each is given the same cells and what its own users give it: models of scssl their defaults and all
     genes, the others 2,000 variable genes, chosen on the training part; scVI is told the batch and
@@ -371,8 +372,9 @@ def _jobs(
 ) -> Iterator[Job]:
     method = spec.make()
     transductive = transductive or isinstance(method, Given)
-    if not (method.uses_labels and "few_labels" in tasks):
-        yield Job(spec, split, tasks, budgets, transductive)
+    if not method.uses_labels or "few_labels" not in tasks:
+        own: tuple[int | None, ...] = (None,) if method.uses_labels else budgets
+        yield Job(spec, split, tasks, own, transductive)
         return
     for budget in budgets:
         asked = tasks if budget is None else ("few_labels",)
