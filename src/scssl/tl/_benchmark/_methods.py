@@ -618,60 +618,64 @@ class Spec:
     """What it is called in the result."""
     method: str
     arguments: dict[str, Any] = field(default_factory=dict)
+    is_given: bool = False
+    """Whether it is an embedding that is there."""
 
     def make(self) -> Method:
         """The method; an error if it has no such argument."""
-        if self.method == UNTRAINED:
-            arguments = dict(self.arguments)
-            model = arguments.pop("model", "MaskedAutoencoder")
-            return Registered(model, untrained=True, **arguments)
-        if self.method not in BASELINES:
-            from scssl.model import list_models
-
-            if self.method in list_models():
-                return Registered(self.method, **self.arguments)
+        if self.is_given:
             return Given(self.method, **self.arguments)
-        return BASELINES[self.method](**self.arguments)
-
-    @property
-    def is_given(self) -> bool:
-        """Whether it is an embedding that is there."""
-        return isinstance(self.make(), Given)
+        if self.method in BASELINES:
+            return BASELINES[self.method](**self.arguments)
+        arguments = dict(self.arguments)
+        if self.method != UNTRAINED:
+            return Registered(self.method, **arguments)
+        return Registered(arguments.pop("model", "MaskedAutoencoder"), untrained=True, **arguments)
 
 
 def read_methods(methods: Any, obsm: Sequence[str]) -> list[Spec]:
     """What `methods` asks for: names, or a mapping of names to methods with arguments."""
-    from scssl.model import list_models
-
     if isinstance(methods, str):
         methods = [methods]
     pairs: list[tuple[Any, Any]]
     pairs = list(methods.items()) if isinstance(methods, Mapping) else [(None, m) for m in methods]
-    known = [*BASELINES, UNTRAINED, *list_models()]
     specs: list[Spec] = []
-    for name, one in pairs:
-        arguments = dict(one) if isinstance(one, Mapping) else {}
-        method = one if isinstance(one, str) else arguments.pop("method", name)
+    for name, given in pairs:
+        arguments = dict(given) if isinstance(given, Mapping) else {}
+        method = given if isinstance(given, str) else arguments.pop("method", name)
         if not isinstance(method, str):
             raise TypeError(
                 "`methods` must be names, or a dict of names and arguments such as "
                 f"`methods={{'SimCLR': {{'temperature': 0.2}}}}`; found {method!r}."
             )
-        if method not in known and method not in obsm:
-            close = close_to(method, [*known, *obsm])
-            meant = f"Did you mean {close!r}? " if close else ""
-            there = f"There are {some(known, len(known))}"
-            more = f", and obsm has {some(obsm)}" if obsm else ""
-            raise ValueError(f"There is no method {method!r}. {meant}{there}{more}.")
+        is_given = method not in BASELINES and method in obsm
+        if not is_given:
+            _check_known(method, obsm)
         sweep = arguments.pop("sweep", None)
         for label, more in _swept(method if name is None else str(name), sweep):
-            specs.append(Spec(label, method, {**arguments, **more}))
+            specs.append(Spec(label, method, {**arguments, **more}, is_given))
             specs[-1].make()
     twice = [spec.name for spec in specs if [s.name for s in specs].count(spec.name) > 1]
     if twice or not specs:
         found = f"{twice[0]!r} is there twice" if twice else "it is empty"
         raise ValueError(f"`methods` must have names, each once: {found}.")
     return specs
+
+
+def _check_known(method: str, obsm: Sequence[str]) -> None:
+    if method in BASELINES or method == UNTRAINED:
+        return
+    # Late: what it imports takes seconds.
+    from scssl.model import list_models
+
+    known = [*BASELINES, UNTRAINED, *list_models()]
+    if method not in known:
+        close = close_to(method, [*known, *obsm])
+        meant = f"Did you mean {close!r}? " if close else ""
+        more = f", and obsm has {some(obsm)}" if obsm else ""
+        raise ValueError(
+            f"There is no method {method!r}. {meant}There are {some(known, len(known))}{more}."
+        )
 
 
 def _swept(name: str, sweep: Any) -> list[tuple[str, dict[str, Any]]]:
