@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -73,17 +74,18 @@ def versions(*more: str) -> dict[str, str]:
 
 
 def hardware() -> dict[str, Any]:
-    """Processor, cores, threads and accelerator."""
-    import torch
-
-    gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none"
-    return {
+    """Processor and cores; of a process that has used PyTorch also its threads and accelerator."""
+    found = {
         "machine": f"{platform.system()} {platform.machine()}",
         "processor": _processor(),
         "cores": os.cpu_count() or 0,
-        "threads": torch.get_num_threads(),
-        "gpu": gpu,
     }
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        found["threads"] = torch.get_num_threads()
+        has_gpu = torch.cuda.is_available()
+        found["gpu"] = torch.cuda.get_device_name(0) if has_gpu else "none"
+    return found
 
 
 def _processor() -> str:
