@@ -1,5 +1,14 @@
 """Embed cells, label them and measure embeddings, in the way of scanpy's ``tl``."""
 
+from ._benchmark import (
+    METRICS,
+    TASKS,
+    arguments_of,
+    benchmark_summary,
+    check_results,
+    name_methods,
+    score_label,
+)
 from ._classify import classify
 from ._cluster_metrics import cluster_metrics
 from ._embed import embed
@@ -12,6 +21,7 @@ from ._reconstruction import reconstruction_metrics
 from ._score_labels import score_labels
 
 __all__ = [
+    "benchmark_summary",
     "classify",
     "cluster_metrics",
     "embed",

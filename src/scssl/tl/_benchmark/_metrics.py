@@ -89,3 +89,9 @@ def metric_of(name: str) -> Metric:
         f"Whether more or less of {name!r} in column 'metric' is better is not known. {hint} To leave it "
         f'out: `results = results[results["metric"] != {name!r}]`.'
     )
+
+
+def score_label(metric: str, n_labels: str = "") -> str:
+    """How figures and sentences write a metric with this number of labels."""
+    shown = "1 label" if n_labels == "1" else f"{n_labels} labels"
+    return f"{metric_of(metric).label}{f', {shown}' if n_labels else ''}"
