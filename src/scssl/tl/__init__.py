@@ -2,12 +2,11 @@
 
 from ._benchmark import (
     METRICS,
-    TASKS,
+    Metric,
     arguments_of,
     benchmark_summary,
-    check_results,
-    name_methods,
     score_label,
+    tidy_results,
 )
 from ._classify import classify
 from ._cluster_metrics import cluster_metrics

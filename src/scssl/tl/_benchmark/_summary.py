@@ -92,7 +92,7 @@ def benchmark_summary(
         One row for each score and method, best first: ``data`` (``"all"`` where it is averaged over),
         ``task``, ``split``, ``n_labels``, ``metric``, ``method`` (with the arguments that differ where
         a method was run with several), ``mean``, ``low``, ``high``, ``n`` (values), ``n_failed`` (rows
-        without a value), ``rank``, ``tied_with_best`` (whether the interval of the paired difference to
+        without a value), ``n_absent`` (rows that other methods have), ``rank``, ``tied_with_best`` (whether the interval of the paired difference to
         the first method includes 0; missing where that cannot be known), ``difference`` (to the baseline, in units of the
         score), ``difference_low``, ``difference_high``, ``p_value``, ``seconds`` (mean of a run) and
         ``transductive``. What cannot be computed is NaN. ``.attrs["sentence"]`` says where `simple` methods are as good as the best; it is
@@ -126,7 +126,7 @@ def benchmark_summary(
     """
     import pandas as pd
 
-    check_results(results)
+    results = tidy_results(results)
     level = check_number("level", level, "(0, 1)")
     check_choice("interval", interval, ("t", "bootstrap"))
     n_bootstrap = check_whole("n_bootstrap", n_bootstrap, 100)
@@ -134,7 +134,7 @@ def benchmark_summary(
     for key in repeats or [""]:
         check_choice("repeat_keys", key, _REPEAT)
     seed = as_seed(rng) if interval == "bootstrap" else 0
-    rows = _tidy(results)
+    rows = _rows(results)
     methods = list(rows["method"].unique())
     if baseline is not None and baseline not in methods:
         _no_baseline(baseline, methods)
@@ -155,15 +155,15 @@ def benchmark_summary(
             f'Bootstrap intervals of {few.min()} values are too narrow. Pass `interval="t"`, which is wide '
             f"where values are few, or give {_FEW} values or more."
         )
-    columns = [*_SCORE, *(name for name in found[0] if name not in (*_SCORE, "n_absent"))]
+    columns = [*_SCORE, *(name for name in found[0] if name not in _SCORE)]
     summary = summary[columns]
     summary.attrs["sentence"] = _sentence(summary, simple, level)
     _LOGGER.info("%s", summary.attrs["sentence"])
     return summary
 
 
-def check_results(results: Any) -> None:
-    """Raise unless this is a table of results, with each value once."""
+def tidy_results(results: Any) -> pd.DataFrame:
+    """A table of results with text where names stand, "" for none; an error unless it has each value once."""
     import pandas as pd
 
     if not isinstance(results, pd.DataFrame):
@@ -184,41 +184,46 @@ def check_results(results: Any) -> None:
             f"{first['method']!r} on {first['data']!r}, seed {first['seed']}. To keep the last of each: "
             f"`results = results.drop_duplicates({keys!r}, keep='last')`."
         )
+    if not pd.api.types.is_numeric_dtype(results["value"]):
+        found = results["value"].dtype
+        raise TypeError(f"Column 'value' of `results` must be numbers, found {found}.")
+    results = results.reset_index(drop=True)
+    for name in (*_SCORE, "fold", "method"):
+        # A table that was read from a file has NaN where nothing stands.
+        column = whole_numbers(results[name], "results").astype(object)
+        results[name] = column.where(column.notna(), "").astype(str)
+    return results
 
 
-def arguments_of(results: pd.DataFrame) -> pd.DataFrame:
-    """Arguments of each row, a column for each that is known of some row; missing where it is not given."""
-    import pandas as pd
-
+def arguments_of(results: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """What each text in column ``arguments`` says."""
     try:
         given = {text: json.loads(text) for text in results["arguments"].unique()}
+        return {text: dict(one) for text, one in given.items()}
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"Column 'arguments' of `results` must be JSON of a method's arguments: {error}."
         ) from error
-    return pd.DataFrame([given[text] for text in results["arguments"]], index=results.index)
 
 
 def name_methods(results: pd.DataFrame) -> pd.Series[Any]:
     """Names of methods, with the arguments that differ where one was run in several ways."""
-    import pandas as pd
-
-    names = results["method"].astype(str).copy()
-    for method, rows in results.groupby("method", sort=False):
-        apart = dict.fromkeys(rows["arguments"].unique(), "")
-        if len(apart) > 1:
-            given = {text: json.loads(text) for text in apart}
-            every = sorted({name for one in given.values() for name in one})
-            differ = [n for n in every if len({_shown(one.get(n)) for one in given.values()}) > 1]
-            for text, one in given.items():
-                shown = ", ".join(f"{n}={_shown(one[n])}" for n in differ if n in one)
-                apart[text] = f" ({shown})" if shown else ""
-        names[rows.index] = [f"{method}{apart[text]}" for text in rows["arguments"]]
+    arguments = arguments_of(results)
+    names = results["method"]
+    for method in names.unique():
+        own = names == method
+        given = {text: arguments[text] for text in results["arguments"][own].unique()}
+        known = sorted({name for one in given.values() for name in one})
+        apart = [n for n in known if len({_shown(one.get(n)) for one in given.values()}) > 1]
+        label = {}
+        for text, one in given.items():
+            shown = ", ".join(f"{n}={_shown(one[n])}" for n in apart if n in one)
+            label[text] = f"{method} ({shown})" if shown else method
+        names = names.mask(own, results["arguments"].map(label))
     if "transductive" in results:
         flags = results["transductive"].astype(bool)
         both = flags.groupby(names).transform("nunique") > 1
-        names[both & flags] += ", transductive"
-    assert isinstance(names, pd.Series)
+        names = names.mask(both & flags, names + ", transductive")
     return names
 
 
@@ -233,20 +238,13 @@ def _no_baseline(baseline: str, methods: Sequence[str]) -> NoReturn:
     )
 
 
-def _tidy(results: pd.DataFrame) -> pd.DataFrame:
-    """The columns that are needed, in one order, with a row for each score of a run that failed as a whole."""
+def _rows(results: pd.DataFrame) -> pd.DataFrame:
+    """What is needed, in one order, with a row for each score of a run that failed as a whole."""
     import pandas as pd
 
     rows = results[[*_NEEDED, *(n for n in ("transductive", "error") if n in results)]].copy()
     rows["method"] = name_methods(results)
-    if not pd.api.types.is_numeric_dtype(rows["value"]):
-        found = rows["value"].dtype
-        raise TypeError(f"Column 'value' of `results` must be numbers, found {found}.")
     rows["value"] = rows["value"].where(np.isfinite(rows["value"]))
-    for name in (*_SCORE, "fold"):
-        # A table that was read from a file has NaN where nothing stands.
-        column = whole_numbers(rows[name], "results").astype(object)
-        rows[name] = column.where(column.notna(), "").astype(str)
     whole = rows["metric"] == ""
     if whole.any():
         scores = rows.loc[~whole, list(_SCORE)].drop_duplicates()
@@ -369,7 +367,7 @@ def _score_table(
     )
     frame = pd.DataFrame(table)
     ranks, tied = _ranks(frame, values, estimate)
-    frame.insert(frame.columns.get_loc("n_failed") + 1, "rank", pd.array(ranks, dtype="Int64"))
+    frame.insert(frame.columns.get_loc("n_absent") + 1, "rank", pd.array(ranks, dtype="Int64"))
     frame.insert(
         frame.columns.get_loc("rank") + 1, "tied_with_best", pd.array(tied, dtype="boolean")
     )
@@ -430,8 +428,8 @@ def _tell_absent(summary: pd.DataFrame) -> None:
 def _sentence(summary: pd.DataFrame, simple: Sequence[str], level: float) -> str:
     """Where simple methods are as good as the best."""
     simple = [simple] if isinstance(simple, str) else list(simple)
-    scores = summary.groupby(list(_SCORE), sort=False)
-    compared = summary[scores["method"].transform("size") > 1]
+    by_score = summary.groupby(list(_SCORE), sort=False)["method"]
+    compared = summary[by_score.transform("size") > 1]
     if compared.empty:
         return "One method alone cannot be compared."
     # A method that was run in several ways is named with its arguments.
@@ -451,19 +449,16 @@ def _sentence(summary: pd.DataFrame, simple: Sequence[str], level: float) -> str
         for is_it in of.values():
             for method, own in rows[is_it[rows.index]].groupby("method", sort=False):
                 good = own[own["tied_with_best"].astype(bool)]
-                where = [
-                    f"{t}: {score_label(m, n)}"
-                    for t, m, n in zip(good["task"], good["metric"], good["n_labels"], strict=True)
-                ]
+                which = zip(good["task"], good["metric"], good["n_labels"], strict=True)
+                where = [f"{task}: {score_label(*score)}" for task, *score in which]
                 shown = ", ".join(where[:4]) + (", ..." if len(where) > 4 else "")
-                how_many = f"{len(good) or 'none'} of {len(own)}{f' ({shown})' if shown else ''}"
+                is_good = f"is as good as the best of {n_methods} methods " if not counts else ""
+                scores = "" if counts else " scores"
                 counts.append(
-                    f"{method} is as good as the best of {n_methods} methods in {how_many} scores"
-                    if not counts
-                    else f"{method} in {how_many}"
+                    f"{method} {is_good}in {len(good) or 'none'} of {len(own)}{scores}"
+                    f"{f' ({shown})' if shown else ''}"
                 )
         if counts:
-            said.append(
-                f"{'over data sets' if data == 'all' else f'on {data}'} {' and '.join(counts)}"
-            )
+            place = "over data sets" if data == "all" else f"on {data}"
+            said.append(f"{place} {' and '.join(counts)}")
     return f"By {level:.0%} intervals of paired differences, {'; '.join(said)}."
