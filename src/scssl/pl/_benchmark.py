@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from scssl._checks import some
+from scssl._settings import settings
 from scssl.tl import METRICS, arguments_of, benchmark_summary, score_label
 
 from ._figure import PALETTE, choose, figure, finish, line_style, make_panels
@@ -22,10 +23,10 @@ if TYPE_CHECKING:
     from scssl.tl import Metric
 
 # Of the table, in inches: it is drawn at the size at which it is printed.
-_ROW, _LINE, _BAR, _NUMBER, _GAP, _LETTER = 0.22, 0.11, 0.3, 0.3, 0.1, 0.057
-_SMALL, _TEXT = 6, 7  # points
+_ROW, _LINE, _BAR, _NUMBER, _GAP, _LETTER = 0.22, 0.11, 0.26, 0.28, 0.08, 0.06
+_SMALL, _MIDDLE, _TEXT = 6, 6.5, 7  # points
 # Letters in a line of a method's name, and of the head of a column.
-_NAME, _HEAD = 22, 11
+_NAME, _HEAD = 18, 10
 _SCORE = ["task", "split", "n_labels", "metric"]
 
 
@@ -41,17 +42,14 @@ class _Cell(NamedTuple):
 
 
 class _Column(NamedTuple):
-    """A column of the table, with a cell of each method."""
+    """A column of the table, with a cell of each method and room for a bar in it."""
 
     group: str
     head: str
     color: str
     cells: dict[str, _Cell]
 
-    @property
-    def bar(self) -> float:
-        """Width of its bars."""
-        return _BAR if any(np.isfinite(cell.mean) for cell in self.cells.values()) else 0.0
+    bar: float = _BAR
 
 
 @figure
@@ -123,16 +121,15 @@ def benchmark(
     given = {"metric": metrics, "data": data}
     rows = choose(results, **{key: value for key, value in given.items() if value is not None})
     n_sets = rows["data"].nunique()
-    summary = benchmark_summary(
-        rows, baseline=None, repeat_keys=("data",) if n_sets > 1 else ("fold", "seed"), level=level
-    )
+    summary = _summary(rows, level, ("data",) if n_sets > 1 else ("fold", "seed"))
     methods, columns = _table_of(summary)
     names = ["\n".join(textwrap.wrap(method, _NAME)) for method in methods]
     row = _ROW + _LINE * max(name.count("\n") for name in names)
     head = 1.3 * _ROW + _LINE * (1 + max(column.head.count("\n") for column in columns))
-    notes = [f"{data or (f'mean of {n_sets} data sets' if n_sets > 1 else rows['data'].iloc[0])}"]
+    notes = [f"mean of {n_sets} data sets" if n_sets > 1 else rows["data"].iloc[0]]
+    notes.append("bold: not told apart from the best")
     if any(cell.hatched for column in columns for cell in column.cells.values()):
-        notes.append("* some runs failed")
+        notes.append("*: some runs failed")
     # Places, in inches from the left and from above the first row.
     begins = [i > 0 and column.group != columns[i - 1].group for i, column in enumerate(columns)]
     widths = [column.bar + _NUMBER for column in columns]
@@ -146,9 +143,7 @@ def benchmark(
         if number % 2 == 0:
             panel.axhspan(row * number, row * (number + 1), color="0.94", linewidth=0, zorder=0)
         _write(panel, 0.03, row * (number + 0.5), name, gid="method")
-    for column, start, width, first in zip(
-        columns, starts, widths, [True, *begins[1:]], strict=True
-    ):
+    for column, start, first in zip(columns, starts, [True, *begins[1:]], strict=True):
         _write(panel, start, -0.05, column.head, va="bottom", size=_SMALL, gid="head")
         if first:
             last = max(i for i, one in enumerate(columns) if one.group == column.group)
@@ -156,10 +151,18 @@ def benchmark(
             panel.plot(
                 [start, end], [0.3 * _ROW - head + _LINE] * 2, color=column.color, linewidth=2
             )
-            _write(panel, start, 0.2 * _ROW - head + _LINE, column.group, va="bottom", gid="group")
+            _write(
+                panel, start, 0.2 * _ROW - head + _LINE, column.group, va="baseline", gid="group"
+            )
         _bars(panel, column, methods, start, row)
-    _write(panel, 0.03, bottom + 0.55 * _ROW, ", ".join(notes), size=_SMALL, color="0.3")
+    _write(panel, 0.03, bottom + 0.55 * _ROW, "; ".join(notes), size=_SMALL, color="0.3")
     return finish([panel], ax, show=show, save=save)
+
+
+def _summary(rows: pd.DataFrame, level: float, repeat_keys: Any) -> pd.DataFrame:
+    # A figure shows where methods are level, and need not say it too.
+    with settings.override(verbosity="warning"):
+        return benchmark_summary(rows, baseline=None, level=level, repeat_keys=repeat_keys)
 
 
 def _table_of(summary: pd.DataFrame) -> tuple[list[str], list[_Column]]:
@@ -177,7 +180,7 @@ def _table_of(summary: pd.DataFrame) -> tuple[list[str], list[_Column]]:
     columns = []
     if len(scores) > 1 and any(METRICS[score[3]].bounded for score in scores):
         complete = {m: _Cell(_number(means[m]), means[m]) for m in methods if not lacking[m]}
-        columns.append(_Column("overall", "mean of tasks", "0.35", complete))
+        columns.append(_Column("overall", "mean of\ntasks", "0.35", complete))
     tasks = list(dict.fromkeys(score[:2] for score in scores))
     for score in scores:
         task, split, n_labels, metric = score
@@ -185,14 +188,19 @@ def _table_of(summary: pd.DataFrame) -> tuple[list[str], list[_Column]]:
         group = task.replace("_", " ")
         group += f", {split}" if sum(one[0] == task for one in tasks) > 1 else ""
         arrow = "" if METRICS[metric].higher_is_better else " ↓"
-        label = "\n".join(textwrap.wrap(score_label(metric, n_labels) + arrow, _HEAD))
+        # The number of labels has a line of its own.
+        label = "\n".join(
+            line
+            for part in (score_label(metric, n_labels) + arrow).split(", ")
+            for line in textwrap.wrap(part, _HEAD, break_long_words=False)
+        )
         cells = {m: _cell(of[m, *score]) for m in methods if (m, *score) in of}
         color = PALETTE[tasks.index(score[:2]) % len(PALETTE)]
         columns.append(_Column(group, label, color, cells))
     # Once for each task, of which each score has the same runs.
     seconds = summary.groupby(["method", *_SCORE[:2]])["seconds"].mean().groupby("method").mean()
     times = {m: _Cell(_time(value)) for m, value in seconds.items() if np.isfinite(value)}
-    columns.append(_Column("", "seconds", "none", times))
+    columns.append(_Column("", "seconds", "none", times, 0.12))
     return methods, columns
 
 
@@ -268,13 +276,15 @@ def _bars(ax: Axes, column: _Column, methods: Sequence[str], left: float, row: f
                 capthick=0.6,
                 zorder=2,
             )
-        weight = "bold" if cell.bold else "normal"
-        style = "italic" if cell.text == "failed" else "normal"
-        _write(ax, left + column.bar, middle, cell.text, weight=weight, style=style, gid="cell")
+        options: dict[str, Any] = {"weight": "bold" if cell.bold else "normal", "size": _MIDDLE}
+        place = left + column.bar
+        if cell.text == "failed":
+            options["style"], place = "italic", left
+        _write(ax, place if column.group else left, middle, cell.text, gid="cell", **options)
 
 
 def _write(ax: Axes, x: float, y: float, text: str, **options: Any) -> None:
-    ax.text(x, y, text, **{"fontsize": _TEXT, "va": "center", "linespacing": 1.1, **options})
+    ax.text(x, y, text, **{"size": _TEXT, "va": "center", "linespacing": 1.1, **options})
 
 
 @figure
@@ -339,11 +349,17 @@ def few_label_curve(
     """
     given = {"task": "few_labels", "metric": metric, "split": split}
     rows = choose(results, **given, **({} if data is None else {"data": data}))
-    summary = benchmark_summary(rows, baseline=None, level=level)
-    sets = {name: of_set for name, of_set in summary.groupby("data", sort=False)}
+    summary = _summary(rows, level, ("fold", "seed"))
+    sets = dict(list(summary.groupby("data", sort=False)))
     advice = f"give `data={next(iter(sets))!r}`"
     axes = make_panels(len(sets), ax, (2.2 * len(sets) + 1.4, 2.3), advice)
-    methods = list(dict.fromkeys(summary.iloc[::-1].sort_values("rank", kind="stable")["method"]))
+    most = (
+        summary[summary["n_labels"] == summary["n_labels"].iloc[-1]]
+        .groupby("method")["mean"]
+        .mean()
+    )
+    gain = METRICS[summary["metric"].iloc[0]].gain
+    methods = sorted(most.index, key=lambda method: -np.nan_to_num(gain(most[method]), nan=-np.inf))
     n_failed = summary.groupby("method")["n_failed"].sum()
     for panel, (name, of_set) in zip(axes, sets.items(), strict=True):
         numbers = list(dict.fromkeys(of_set["n_labels"]))
@@ -457,7 +473,7 @@ def ablation(
             fields[one] = drawn
     across = _in_order(one for one, _ in fields)
     down = _in_order(one for _, one in fields)
-    size = 1.9 + 0.42 * len(across), 1.1 + 0.3 * len(down)
+    size = 1.9 + 0.42 * len(across), max(2.2, 1.1 + 0.3 * len(down))
     (panel,) = make_panels(1, ax, size)
     known = METRICS[next(name for name in rows["metric"] if name)]
     _draw_fields(panel, fields, across, down, known)
@@ -533,9 +549,10 @@ def _draw_fields(
         values[down.index(row), across.index(column)] = mean
     # Light is better, whichever way is.
     colors = "cividis" if metric.higher_is_better else "cividis_r"
+    lowest, highest = float(np.nanmin(values)), float(np.nanmax(values))
     image = ax.imshow(values, cmap=colors, aspect="auto")
     for (column, row), (mean, failed) in fields.items():
-        light = image.norm(mean) > 0.5
+        light = (mean - lowest) / (highest - lowest or 1) > 0.5
         place = across.index(column), down.index(row)
         text = f"{_number(mean)}{'*' if failed else ''}" if np.isfinite(mean) else "failed"
         light = light if metric.higher_is_better else not light
@@ -546,7 +563,11 @@ def _draw_fields(
         column, row = max(whole, key=lambda place: metric.gain(whole[place]))
         corner = across.index(column) - 0.5, down.index(row) - 0.5
         ax.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor=PALETTE[1], linewidth=2))
-    turned: Any = {"rotation": 40, "ha": "right"} if max(map(len, across)) > 5 else {}
+    turned: Any = (
+        {"rotation": 40, "ha": "right", "rotation_mode": "anchor"}
+        if max(map(len, across)) > 5
+        else {}
+    )
     ax.set_xticks(range(len(across)), across, **turned)
     ax.set_yticks(range(len(down)), down)
     ax.tick_params(length=0)
@@ -555,4 +576,4 @@ def _draw_fields(
     assert figure_of is not None
     bar = figure_of.colorbar(image, ax=ax, pad=0.02)
     bar.outline.set_visible(False)
-    bar.set_label(metric.label + ("" if metric.higher_is_better else " (less is better)"))
+    bar.set_label(metric.label + ("" if metric.higher_is_better else "\n(less is better)"))
