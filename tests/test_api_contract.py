@@ -63,6 +63,7 @@ CALLS = {
     "pl.paired_scatter": {"metric": "accuracy", "x": "scratch", "y": "pretrained"},
     "pl.metric_bars": {"metrics": "accuracy"},
     "pl.augmentations": {"augmentation": "clear"},
+    "pl.ablation": {"x": "depth", "y": "width", "method": "a"},
 }
 # Columns of ``var`` that are documented under another name than the key.
 COLUMNS = {"mouse_gene"}
@@ -83,7 +84,7 @@ RESULTS = pd.DataFrame(
         "data": "data",
         "task": "few_labels",
         "method": list("ababab"),
-        "arguments": "{}",
+        "arguments": '{"depth": 2, "width": 8}',
         "split": "cell",
         "fold": "",
         "seed": [0, 0, 1, 1, 2, 2],

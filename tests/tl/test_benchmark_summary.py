@@ -242,7 +242,7 @@ def test_the_sentence_says_where_simple_methods_are_as_good():
     assert scssl.tl.benchmark_summary(results).attrs["sentence"] == (
         "By 95% intervals of paired differences, on kang PCA is as good as the best of 3 methods in 1 of 1 "
         "scores (embedding: kNN macro-F1) and scVI in none of 1; on pbmc PCA is as good as the best of 3 "
-        "methods in 1 of 2 scores (few_labels: macro-F1, 1 label) and scVI in 1 of 2 (embedding: kNN "
+        "methods in 1 of 2 scores (few_labels: macro-F1 with 1 label) and scVI in 1 of 2 (embedding: kNN "
         "macro-F1)."
     )
     alone = scssl.tl.benchmark_summary(table({"PCA": [0.1, 0.2]})).attrs["sentence"]

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from scssl.tl import Metric
 
 # Of the table, in inches: it is drawn at the size at which it is printed.
-_ROW, _LINE, _BAR, _NUMBER, _GAP, _LETTER = 0.22, 0.11, 0.26, 0.28, 0.08, 0.06
+_ROW, _LINE, _BAR, _NUMBER, _GAP, _LETTER = 0.22, 0.11, 0.27, 0.31, 0.06, 0.06
 _SMALL, _MIDDLE, _TEXT = 6, 6.5, 7  # points
 # Letters in a line of a method's name, and of the head of a column.
 _NAME, _HEAD = 18, 10
@@ -124,7 +124,8 @@ def benchmark(
     summary = _summary(rows, level, ("data",) if n_sets > 1 else ("fold", "seed"))
     methods, columns = _table_of(summary)
     names = ["\n".join(textwrap.wrap(method, _NAME)) for method in methods]
-    row = _ROW + _LINE * max(name.count("\n") for name in names)
+    tops = np.cumsum([0, *(_ROW + _LINE * name.count("\n") for name in names)])
+    middles = (tops[1:] + tops[:-1]) / 2
     head = 1.3 * _ROW + _LINE * (1 + max(column.head.count("\n") for column in columns))
     notes = [f"mean of {n_sets} data sets" if n_sets > 1 else rows["data"].iloc[0]]
     notes.append("bold: not told apart from the best")
@@ -135,26 +136,23 @@ def benchmark(
     widths = [column.bar + _NUMBER for column in columns]
     left = 0.12 + _LETTER * max(len(line) for name in names for line in name.split("\n"))
     starts = left + np.cumsum([0, *widths[:-1]]) + _GAP * np.cumsum(begins)
-    right, bottom = starts[-1] + widths[-1], row * len(methods)
+    right, bottom = starts[-1] + widths[-1], tops[-1]
     (panel,) = make_panels(1, ax, (right, head + bottom + _ROW))
     panel.set(xlim=(0, right), ylim=(bottom + _ROW, -head))
     panel.axis("off")
     for number, name in enumerate(names):
         if number % 2 == 0:
-            panel.axhspan(row * number, row * (number + 1), color="0.94", linewidth=0, zorder=0)
-        _write(panel, 0.03, row * (number + 0.5), name, gid="method")
+            panel.axhspan(*tops[number : number + 2], color="0.94", linewidth=0, zorder=0)
+        _write(panel, 0.03, middles[number], name, gid="method")
     for column, start, first in zip(columns, starts, [True, *begins[1:]], strict=True):
         _write(panel, start, -0.05, column.head, va="bottom", size=_SMALL, gid="head")
         if first:
             last = max(i for i, one in enumerate(columns) if one.group == column.group)
             end = starts[last] + widths[last] - 0.04
-            panel.plot(
-                [start, end], [0.3 * _ROW - head + _LINE] * 2, color=column.color, linewidth=2
-            )
-            _write(
-                panel, start, 0.2 * _ROW - head + _LINE, column.group, va="baseline", gid="group"
-            )
-        _bars(panel, column, methods, start, row)
+            panel.plot([start, end], [0.8 * _ROW - head] * 2, color=column.color, linewidth=2)
+            style: Any = {"va": "baseline", "size": _MIDDLE, "gid": "group"}
+            _write(panel, start, 0.5 * _ROW - head, column.group, **style)
+        _draw_cells(panel, column, dict(zip(methods, middles, strict=True)), start)
     _write(panel, 0.03, bottom + 0.55 * _ROW, "; ".join(notes), size=_SMALL, color="0.3")
     return finish([panel], ax, show=show, save=save)
 
@@ -191,7 +189,7 @@ def _table_of(summary: pd.DataFrame) -> tuple[list[str], list[_Column]]:
         # The number of labels has a line of its own.
         label = "\n".join(
             line
-            for part in (score_label(metric, n_labels) + arrow).split(", ")
+            for part in (score_label(metric, n_labels) + arrow).split(" with ")
             for line in textwrap.wrap(part, _HEAD, break_long_words=False)
         )
         cells = {m: _cell(of[m, *score]) for m in methods if (m, *score) in of}
@@ -240,16 +238,15 @@ def _time(seconds: float) -> str:
     return "<0.1" if seconds < 0.1 else f"{seconds:.1f}" if seconds < 10 else f"{seconds:,.0f}"
 
 
-def _bars(ax: Axes, column: _Column, methods: Sequence[str], left: float, row: float) -> None:
+def _draw_cells(ax: Axes, column: _Column, places: Mapping[str, float], left: float) -> None:
     """Draw the cells of a column: bars from 0, as long as the longest of them is wide."""
     ends = [
         end for c in column.cells.values() for end in (c.mean, c.low, c.high) if np.isfinite(end)
     ]
     low, high = min([0.0, *ends]), max([0.0, *ends])
     scale = (column.bar - 0.05) / (high - low or 1)
-    for number, method in enumerate(methods):
+    for method, middle in places.items():
         cell = column.cells.get(method, _Cell("–"))
-        middle = row * (number + 0.5)
         zero = left - low * scale
         if np.isfinite(cell.mean):
             ax.barh(
@@ -352,7 +349,7 @@ def few_label_curve(
     summary = _summary(rows, level, ("fold", "seed"))
     sets = dict(list(summary.groupby("data", sort=False)))
     advice = f"give `data={next(iter(sets))!r}`"
-    axes = make_panels(len(sets), ax, (2.2 * len(sets) + 1.4, 2.3), advice)
+    axes = make_panels(len(sets), ax, (2.1 * len(sets) + 1.4, 2.3), advice)
     most = (
         summary[summary["n_labels"] == summary["n_labels"].iloc[-1]]
         .groupby("method")["mean"]

@@ -91,9 +91,9 @@ def _runs(model: Any) -> dict[str, Mapping[str, pd.DataFrame]]:
 
     if isinstance(model, (list, tuple)):
         named = {f"run {number}": one for number, one in enumerate(model, start=1)}
-    elif isinstance(model, Mapping) and not all(
-        isinstance(v, pd.DataFrame) for v in model.values()
-    ):
+    elif isinstance(model, Mapping) and {isinstance(v, pd.DataFrame) for v in model.values()} != {
+        True
+    }:
         named = {str(name): one for name, one in model.items()}
     else:
         named = {"": model}

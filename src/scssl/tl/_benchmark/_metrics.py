@@ -94,4 +94,4 @@ def metric_of(name: str) -> Metric:
 def score_label(metric: str, n_labels: str = "") -> str:
     """How figures and sentences write a metric with this number of labels."""
     shown = "1 label" if n_labels == "1" else f"{n_labels} labels"
-    return f"{metric_of(metric).label}{f', {shown}' if n_labels else ''}"
+    return f"{metric_of(metric).label}{f' with {shown}' if n_labels else ''}"
