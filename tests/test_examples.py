@@ -91,6 +91,7 @@ def test_embedding_for_cz_benchmarks(cz_benchmarks, tmp_path):
     assert not adata.obsm, "the cells are left as they are"
 
 
+@pytest.mark.slow
 def test_cz_benchmarks_scores_it(cz_benchmarks):
     """With the package itself, where it is installed."""
     pytest.importorskip("czbenchmarks")

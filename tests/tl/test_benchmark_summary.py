@@ -151,6 +151,16 @@ def test_a_run_that_failed_before_any_score_failed_in_all():
         scssl.tl.benchmark_summary(other, baseline=None)
 
 
+def test_a_run_that_failed_late_has_the_scores_it_had():
+    parts = [table(metric=metric, task="integration") for metric in ("bio_conservation", "total")]
+    parts[1] = parts[1][(parts[1]["method"] != "b") | (parts[1]["seed"] != 0)]
+    failed = table({"b": [np.nan]}, metric="", task="integration", error="no memory")
+    found = scssl.tl.benchmark_summary(pd.concat([*parts, failed]), baseline="a")
+    counts = found.set_index(["metric", "method"])[["n", "n_failed", "n_absent"]].T
+    assert counts["bio_conservation", "b"].tolist() == [5, 0, 0]
+    assert counts["total", "b"].tolist() == [4, 1, 0]
+
+
 def test_one_value_has_no_interval():
     found = summary_of(table({name: values[:1] for name, values in VALUES.items()}))
     assert found["rank"].tolist() == [1, 2, 3]

@@ -155,8 +155,7 @@ def benchmark_summary(
             f'Bootstrap intervals of {few.min()} values are too narrow. Pass `interval="t"`, which is wide '
             f"where values are few, or give {_FEW} values or more."
         )
-    columns = [*_SCORE, *(name for name in found[0] if name not in _SCORE)]
-    summary = summary[columns]
+    summary = summary[[*_SCORE, *(name for name in found[0] if name not in _SCORE)]]
     summary.attrs["sentence"] = _sentence(summary, simple, level)
     _LOGGER.info("%s", summary.attrs["sentence"])
     return summary
@@ -259,7 +258,9 @@ def _rows(results: pd.DataFrame) -> pd.DataFrame:
                 f"Every run of {first['task']!r} on {first['data']!r} failed{why}. It is left out."
             )
         each = each[same & each["metric"].notna()].drop(columns="n_labels_run")
-        rows = pd.concat([rows[~whole], each], ignore_index=True)
+        # A run that failed late has the scores that it had by then.
+        run = [*_SCORE, "method", "fold", "seed"]
+        rows = pd.concat([rows[~whole], each], ignore_index=True).drop_duplicates(run)
         if not len(rows):
             raise ValueError(
                 "`results` has no value: every run failed, for the reasons in 'error'."
