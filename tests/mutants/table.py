@@ -822,7 +822,7 @@ MUTANTS = (
         "tl/_benchmark",
         "(values[one] - values[other]).dropna().to_numpy()",
         "(values[one] - values[other].mean()).dropna().to_numpy()",
-        ("tl/test_benchmark_summary.py::test_ranks_have_ties_where_differences_are_uncertain",),
+        ("tl/test_benchmark_summary.py::test_what_seeds_share_blurs_no_difference",),
     ),
     Mutant(
         "benchmark_less_is_better",

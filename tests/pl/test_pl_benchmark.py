@@ -353,9 +353,27 @@ def test_a_field_whose_runs_failed_is_never_the_best(runs):
         scssl.pl.ablation(table[:2], "temperature", "n_latent")
 
 
+def test_a_field_without_runs_that_others_have_is_never_the_best(runs):
+    """Its mean is one of fewer seeds or of fewer data sets."""
+    table = runs(GRID, [0.1, 0.2, 0.3, 0.9])
+    ax = scssl.pl.ablation(table[:-1], "temperature", "n_latent", show=False)
+    assert drawn(ax) == [[".900*", ".250"], [".350", ".150"]]
+    assert frame(ax) == (0, 1)
+
+
+def test_a_pair_in_both_orders_has_a_field_of_each(runs):
+    pairs = [["mask", "swap"], ["swap", "mask"], ["mask"]]
+    ax = scssl.pl.ablation(
+        runs([{"views": pair} for pair in pairs], [0.1, 0.3, 0.5]), "views", show=False
+    )
+    # Along the horizontal axis the first of a pair.
+    assert drawn(ax) == [[".550", ".350"], [".150", ""]]
+
+
 def test_data_sets_weigh_the_same(runs):
     one, other = runs(GRID, [0.1, 0.2, 0.3, 0.4]), runs(GRID, [0.5, 0.6, 0.7, 0.8])
     both = pd.concat([one, other[other["seed"] == 0].assign(data="kang")])
+    # Two seeds of one set and one of the other.
     ax = scssl.pl.ablation(both, "temperature", "n_latent", show=False)
     assert drawn(ax)[1][1] == f"{(0.15 + 0.5) / 2:.3f}"[1:]
     assert ax.get_title() == "SimCLR, mean of 2 data sets"
@@ -416,7 +434,7 @@ FIGURES = {
         make()[:4].assign(
             arguments=[json.dumps({"a": a, "b": b}) for a in (1, 2) for b in (1, 2)],
             value=[0.1, 0.4, 0.2, 0.3],
-            method="net",
+            **{"method": "net", "seed": 0},
         ),
         *("a", "b"),
         ax=ax,

@@ -90,6 +90,16 @@ def test_ranks_have_ties_where_differences_are_uncertain():
     assert wide["rank"].tolist() == [1, 1, 1]
 
 
+def test_what_seeds_share_blurs_no_difference():
+    """Intervals of the means overlap by far, those of the paired differences exclude 0."""
+    shared = np.array([0.3, 0.5, 0.7, 0.4, 0.6])
+    step = np.array([0.0, 0.001, -0.001, 0.002, 0.0])
+    found = summary_of(table({"a": shared, "b": shared + 0.02 + step}))
+    assert found.loc["a", "high"] > found.loc["b", "low"] + 0.1
+    assert found["rank"].tolist() == [1, 2]
+    assert found["tied_with_best"].tolist() == [True, False]
+
+
 def test_a_tie_is_with_the_first_of_a_rank_and_not_with_the_one_before():
     """a is tied with b and b with c, but c is worse than a: it does not share its rank."""
     steps = np.array([0.0, 0.01, -0.01, 0.02, -0.02])

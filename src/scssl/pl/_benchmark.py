@@ -12,7 +12,7 @@ import numpy as np
 
 from scssl._checks import some
 from scssl._settings import settings
-from scssl.tl import METRICS, arguments_of, benchmark_summary, score_label
+from scssl.tl import METRICS, arguments_of, benchmark_summary, metric_of, score_label
 
 from ._figure import PALETTE, choose, figure, finish, line_style, make_panels
 
@@ -48,7 +48,6 @@ class _Column(NamedTuple):
     head: str
     color: str
     cells: dict[str, _Cell]
-
     bar: float = _BAR
 
 
@@ -298,9 +297,9 @@ def few_label_curve(
 ) -> Axes | list[Axes] | None:
     """Draw how good labels are that were learnt from few cells of each type.
 
-    One line a method, in the order of the means with most labels, told apart by colour, dash and marker; the
-    band is the interval of the mean as in :func:`scssl.tl.benchmark_summary`. Numbers of labels stand at
-    equal distances. Of runs that failed, the legend says how many.
+    One line a method, in the order of the means with most labels, told apart by colour, dash and
+    marker; the band is the interval of the mean as in :func:`scssl.tl.benchmark_summary`. Numbers of
+    labels stand at equal distances. Of runs that failed, the legend says how many.
 
     Parameters
     ----------
@@ -372,7 +371,7 @@ def few_label_curve(
                 places, own["low"], own["high"], color=style["color"], alpha=0.15, linewidth=0
             )
         panel.set_xticks(range(len(numbers)), numbers)
-        panel.set_xlabel("labelled cells of each type")
+        panel.set_xlabel("labels per cell type")
         panel.set_ylabel(score_label(of_set["metric"].iloc[0]))
         panel.set_title(name, fontsize="medium")
         panel.spines[["top", "right"]].set_visible(False)
@@ -398,8 +397,9 @@ def ablation(
 ) -> Axes | list[Axes] | None:
     """Draw the scores of a method by two of its arguments, or by pairs in one, as a heat map.
 
-    A field is the mean over folds and seeds, and over data sets of their means. Lighter is better, also where less is; the best field
-    has a frame. A field says so if runs of it failed, and is then never the best.
+    A field is the mean over folds and seeds, and over data sets of their means. Lighter is better,
+    also where less is; the best field has a frame. A field has a star where runs failed or were not
+    made that others have, says so where all failed, and is then never the best.
 
     Parameters
     ----------
@@ -408,8 +408,8 @@ def ablation(
     x
         Argument along the horizontal axis.
     y
-        Argument along the vertical axis. With `None`, values of `x` are lists of one or two, such as augmentations: the map
-        is symmetric, with those alone on its diagonal.
+        Argument along the vertical axis. With `None`, values of `x` are lists of one or two, such as
+        augmentations: the map is symmetric, with those alone on its diagonal.
     metric
         Score to draw; like `method`, `task`, `n_labels` and `split`, needed where there are several.
     method
@@ -462,18 +462,21 @@ def ablation(
         raise ValueError("`results` has no value to draw: every run failed.")
     places = _places_of(rows, x, y, dict(where or {}))
     rows = rows.loc[places.index]
+    n_runs = len(rows[["data", "fold", "seed"]].drop_duplicates())
     fields: dict[tuple[str, str], tuple[float, bool]] = {}
     for place, of in rows.groupby(places, sort=False):
-        means = of["value"].where(np.isfinite(of["value"])).groupby(of["data"]).mean()
-        drawn = float(means.mean()), bool((~np.isfinite(of["value"])).any())
-        for one in (place, place[::-1]) if y is None else (place,):
-            fields[one] = drawn
+        known = of["value"].where(np.isfinite(of["value"]))
+        mean = float(known.groupby(of["data"]).mean().mean())
+        fields[place] = mean, int(known.notna().sum()) < n_runs
+    if y is None:
+        # A pair that was run in both orders has a field of each.
+        fields = {place[::-1]: field for place, field in fields.items()} | fields
     across = _in_order(one for one, _ in fields)
     down = _in_order(one for _, one in fields)
     size = 1.9 + 0.42 * len(across), max(2.2, 1.1 + 0.3 * len(down))
     (panel,) = make_panels(1, ax, size)
-    known = METRICS[next(name for name in rows["metric"] if name)]
-    _draw_fields(panel, fields, across, down, known)
+    shown = metric_of(next(name for name in rows["metric"] if name))
+    _draw_fields(panel, fields, across, down, shown)
     panel.set_xlabel(x.replace("_", " "))
     panel.set_ylabel((x if y is None else y).replace("_", " "))
     sets = rows["data"].unique()

@@ -5,6 +5,7 @@ from ._benchmark import (
     Metric,
     arguments_of,
     benchmark_summary,
+    metric_of,
     score_label,
     tidy_results,
 )

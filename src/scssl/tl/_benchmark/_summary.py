@@ -90,13 +90,14 @@ def benchmark_summary(
     -------
     pandas.DataFrame
         One row for each score and method, best first: ``data`` (``"all"`` where it is averaged over),
-        ``task``, ``split``, ``n_labels``, ``metric``, ``method`` (with the arguments that differ where
-        a method was run with several), ``mean``, ``low``, ``high``, ``n`` (values), ``n_failed`` (rows
-        without a value), ``n_absent`` (rows that other methods have), ``rank``, ``tied_with_best`` (whether the interval of the paired difference to
-        the first method includes 0; missing where that cannot be known), ``difference`` (to the baseline, in units of the
-        score), ``difference_low``, ``difference_high``, ``p_value``, ``seconds`` (mean of a run) and
-        ``transductive``. What cannot be computed is NaN. ``.attrs["sentence"]`` says where `simple` methods are as good as the best; it is
-        logged as well.
+        ``task``, ``split``, ``n_labels``, ``metric``; ``method`` (with the arguments that differ, where
+        it was run with several); ``mean``, ``low``, ``high``, ``n`` (values), ``n_failed`` (rows without
+        a value), ``n_absent`` (rows that other methods have); ``rank``, ``tied_with_best`` (whether the
+        interval of the paired difference to the first method includes 0; missing where that cannot be
+        known); ``difference`` (to the baseline, in units of the score), ``difference_low``,
+        ``difference_high``, ``p_value``; ``seconds`` (mean of a run) and ``transductive``. What cannot be
+        computed is NaN. ``.attrs["sentence"]`` says where `simple` methods are as good as the best; it
+        is logged as well.
 
     Raises
     ------
