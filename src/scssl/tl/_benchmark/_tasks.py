@@ -313,6 +313,22 @@ def integration(fitted: Fitted) -> Iterator[tuple[str, Found]]:
     yield "all", scib(own)
 
 
+# Of scib-metrics, what its table calls them and what ours does.
+_SCIB = {
+    "KMeans NMI": "kmeans_nmi",
+    "KMeans ARI": "kmeans_ari",
+    "Silhouette label": "silhouette_label",
+    "cLISI": "clisi_knn",
+    "BRAS": "bras",
+    "iLISI": "ilisi_knn",
+    "KBET": "kbet_per_label",
+    "Graph connectivity": "graph_connectivity",
+    "Batch correction": "batch_correction",
+    "Bio conservation": "bio_conservation",
+    "Total": "total",
+}
+
+
 def scib(adata: AnnData) -> Found:
     """Unscaled metrics of scib-metrics :cite:p:`Luecken2022` of ``obsm["X"]``; total .6 bio and .4 batch.
 
@@ -340,13 +356,7 @@ def scib(adata: AnnData) -> Found:
         )
         bench.benchmark()
         row = bench.get_results(min_max_scale=False).drop(index="Metric Type").iloc[0]
-    names = {"Bio conservation": "bio_conservation", "Batch correction": "batch_correction"}
-    names["Total"] = "total"
-    return {names.get(str(k), _snake(str(k))): float(v) for k, v in row.items()}
-
-
-def _snake(name: str) -> str:
-    return name.lower().replace(" ", "_").replace("-", "")
+    return {_SCIB[str(name)]: float(value) for name, value in row.items() if str(name) in _SCIB}
 
 
 @dataclass(frozen=True)
