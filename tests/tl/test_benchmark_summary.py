@@ -297,7 +297,7 @@ def test_what_was_written_and_read_says_the_same(tmp_path):
     pd.testing.assert_frame_equal(one, other)
 
 
-@settings(deadline=None, max_examples=15)
+@settings(deadline=None, max_examples=8)
 @given(
     order=st.permutations(range(30)),
     values=st.lists(st.one_of(st.floats(0, 1), st.just(float("nan"))), min_size=30, max_size=30),
