@@ -35,6 +35,8 @@ _FOLDS, _PENALTY_FOLDS = 3, 5
 # Inverse strengths of the L2 penalty on scaled features, strongest first.
 _STRENGTHS = (0.01, 0.1, 1.0, 10.0)
 _DEFAULT_STRENGTH = 0.1
+# Entries of a matrix up to which one thread is faster than two.
+_SMALL = 2_000_000
 
 
 def scaling(values: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
@@ -164,8 +166,13 @@ def _make(classifier: str, options: dict[str, Any], state: int) -> Any:
 def _train(estimator: Any, x: np.ndarray, y: np.ndarray) -> tuple[Any, bool]:
     """The estimator, trained, and whether it converged."""
     from sklearn.exceptions import ConvergenceWarning
+    from threadpoolctl import threadpool_limits
 
-    with warnings.catch_warnings(record=True) as caught:
+    # Threads wait for one another after every small product: ten times as long on a busy machine.
+    with (
+        threadpool_limits(1 if x.size <= _SMALL else None),
+        warnings.catch_warnings(record=True) as caught,
+    ):
         warnings.simplefilter("always", ConvergenceWarning)
         estimator.fit(x, y)
     # What did not converge is said once, by the caller, and of the classifier that is kept.
