@@ -62,7 +62,13 @@ def demo(out: str = "scssl_demo", *, rng: int = 0) -> None:
     methods = {name: {"method": key} for key, name in EMBEDDINGS.items()}
     seeds = range(rng, rng + 5)
     scores = scssl.tl.benchmark(
-        adata, methods, "embedding", label_key=LABELS, seeds=list(seeds), progress=False
+        adata,
+        methods,
+        "embedding",
+        label_key=LABELS,
+        min_cells=2,
+        seeds=list(seeds),
+        progress=False,
     )
     with scssl.settings.override(verbosity="warning"):
         summary = scssl.tl.benchmark_summary(scores, baseline=EMBEDDINGS["X_pca"])
