@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import scssl
-from scssl._errors import ScsslWarning
+from scssl._errors import MissingKeyError, ScsslWarning
 from scssl.cli import _commands as commands
 from scssl.cli import main
 from scssl.cli._main import parse
@@ -345,7 +345,7 @@ def test_wrong_usage_is_explained(capsys):
 
 def test_a_key_error_is_shown_without_quotes(monkeypatch, capsys):
     def fail(*_, **__):
-        raise KeyError("adata.obs has no 'x'")
+        raise MissingKeyError("adata.obs has no 'x'")
 
     monkeypatch.setattr(commands, "train", fail)
     assert main(["train", "f", "--out", "d"]) == 2

@@ -78,9 +78,7 @@ def trigger(names: dict[str, Any], code: str) -> list[Outcome]:
     said += [Outcome("log", text) for text in logged]
     if error is None:
         return said
-    # The text of a KeyError is shown in quotes, with what is in it escaped.
-    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-    return [Outcome(type(error).__name__, text, error), *said]
+    return [Outcome(type(error).__name__, str(error), error), *said]
 
 
 @contextmanager

@@ -79,9 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         except EXPECTED as error:
             if debug:
                 raise
-            # str() of a KeyError is the repr of its message.
-            message = error.args[0] if isinstance(error, KeyError) and error.args else error
-            print(f"scssl: error: {_as_options(str(message))}", file=sys.stderr)
+            print(f"scssl: error: {_as_options(str(error))}", file=sys.stderr)
             return 2
         except KeyboardInterrupt:
             if debug:

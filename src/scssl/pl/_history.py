@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from scssl._errors import MissingKeyError
+
 from ._figure import PALETTE, figure, finish, make_panels
 
 if TYPE_CHECKING:
@@ -96,7 +98,7 @@ def _curves(
     absent = [key for key in keys if key not in recorded]
     if absent or not keys:
         what = f"{absent[0]!r} was not recorded" if absent else "`keys` is empty"
-        raise KeyError(f"{what}; the history has {', '.join(map(repr, recorded))}.")
+        raise MissingKeyError(f"{what}; the history has {', '.join(map(repr, recorded))}.")
     return [[key] for key in keys]
 
 

@@ -22,7 +22,7 @@ from scssl._checks import (
     some,
     whole_numbers,
 )
-from scssl._errors import warn
+from scssl._errors import MissingKeyError, warn
 from scssl.data import (
     BalancedPlan,
     BatchPlan,
@@ -511,7 +511,9 @@ class CellReader:
             found = self.adata.obs_names.get_indexer(indices.astype(str))
             if (found < 0).any():
                 absent = indices[found < 0]
-                raise KeyError(f"{len(absent)} cells are not in adata.obs_names: {some(absent)}.")
+                raise MissingKeyError(
+                    f"{len(absent)} cells are not in adata.obs_names: {some(absent)}."
+                )
             return found
         if indices.dtype.kind not in "iu":
             raise TypeError(f"`indices` must be rows, a mask or names, found {indices.dtype}.")

@@ -13,7 +13,7 @@ import pandas as pd
 from anndata import AnnData
 
 from scssl._checks import check_choice, check_key, get_column, number
-from scssl._errors import GeneMismatchError, warn
+from scssl._errors import GeneMismatchError, MissingKeyError, warn
 from scssl.data import (
     BlockNormalizer,
     FeatureBlock,
@@ -179,7 +179,7 @@ def make_mudata_setup(
     for key in keys:
         if key not in cells.obs.columns:
             there = ", ".join(map(repr, mdata.obs.columns[:20])) or "none"
-            raise KeyError(
+            raise MissingKeyError(
                 f"There is no column {key!r} in mdata.obs or its modalities; mdata.obs has: {there}."
             )
     if batch_key is not None and batch_key not in mdata.obs.columns:
@@ -273,7 +273,7 @@ def read_mudata(
         }
         if not mods:
             wanted = ", ".join(repr(one.name) for one in known.values())
-            raise KeyError(
+            raise MissingKeyError(
                 f"`mdata` has none of the model's modalities ({wanted}) with any cell; it has: "
                 f"{', '.join(map(repr, data.mod))}. Rename one of them in mdata.mod."
             )
@@ -376,7 +376,7 @@ def find_modalities(mdata: Any, asked: Mapping[str, str | None]) -> dict[str, st
         if name not in mdata.mod:
             if name == usual[kind]:
                 continue
-            raise KeyError(
+            raise MissingKeyError(
                 f"There is no modality {name!r} in `mdata`, given as `{kind}`; there are: {there}."
             )
         if name in found.values():
