@@ -75,7 +75,7 @@ def read_checkpoint(path: str | Path, *, expected_sha256: str | None = None) -> 
     if torch.__version__ < "2.10":
         raise ImportError(
             f"{path.name} was not loaded: with torch {torch.__version__} a file made for it can overwrite "
-            'memory. Take a newer one: pip install --upgrade "torch>=2.10"'
+            'memory. Take a newer one: `pip install --upgrade "torch>=2.10"`'
         )
     try:
         file = path.open("rb")

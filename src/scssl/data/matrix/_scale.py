@@ -238,7 +238,6 @@ def steps(
         "twice": f"np.expm1({where})",
         "linear": f"np.log1p({where})",
     }[found.form]
-    after = {"log2": " / np.log(2)", "log10": " / np.log(10)"}.get(wanted.form, "")
     total = wanted.target_sum or (wanted.level if not found.scaled else None)
     if wanted.scaled and total and total != found.target_sum:
         linear = {"linear": where, "sqrt": square}.get(found.form, f"np.expm1({logs})")
@@ -248,7 +247,11 @@ def steps(
             move = "" if linear == where else f"{where} = {linear}; "
             into += f"{move}sc.pp.normalize_total({name}, target_sum={total:g}{layer}); "
             logs = f"np.log1p({where})"
-    made = f"np.sqrt(np.expm1({logs}))" if wanted.form == "sqrt" else f"{logs}{after}"
+    made = {
+        "log2": f"{logs} / np.log(2)",
+        "log10": f"{logs} / np.log(10)",
+        "sqrt": f"np.sqrt(np.expm1({logs}))",
+    }.get(wanted.form, logs)
     return f"{into}{where} = {made}" if made != where else into.removesuffix("; ")
 
 

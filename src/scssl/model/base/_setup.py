@@ -205,16 +205,19 @@ def decide_input(
     *,
     by_model: bool,
     expected: Scale | None = None,
-    **called: str,
+    name: str = "adata",
+    layer_name: str = "layer",
 ) -> InputDecision:
     """What a matrix holds; an error, if it is not what was asked for, says where that is."""
     names = {"obs_names": adata.obs_names, "var_names": adata.var_names}
-    known: Any = {**names, "by_model": by_model, "expected": expected, **called}
+    known: Any = {**names, "by_model": by_model, "expected": expected, "name": name}
     try:
         return resolve_input(stats, input, **known)
     except ValueError:
         # Looking for counts elsewhere reads other matrices: only where there is a message to write.
-        hint = find_counts(adata, layer=layer, by_model=by_model, **called)
+        called: Any = {"name": name, "layer_name": layer_name, "by_model": by_model}
+        logarithms = stats.n_negative > 0 and input != "counts"
+        hint = find_counts(adata, layer=layer, logarithms=logarithms, **called)
         return resolve_input(stats, input, raw_hint=hint, **known)
 
 

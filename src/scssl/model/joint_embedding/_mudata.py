@@ -71,12 +71,12 @@ def places_of(mdata: Any, names: Mapping[str, str]) -> dict[str, np.ndarray]:
             twice = str(own[own.duplicated()][0])
             raise ValueError(
                 f'The cell names of mdata.mod["{name}"] are not unique ({twice!r}), so its cells cannot be '
-                f'told apart: mdata.mod["{name}"].obs_names_make_unique(); mdata.update()'
+                f'told apart. Make them so: `mdata.mod["{name}"].obs_names_make_unique(); mdata.update()`'
             )
         places[kind] = own.get_indexer(mdata.obs_names)
         if (places[kind] >= 0).sum() < len(own):
             raise ValueError(
-                f'mdata.obs_names lack cells of mdata.mod["{name}"], which was changed: mdata.update()'
+                f'mdata.obs_names lack cells of mdata.mod["{name}"], which was changed: `mdata.update()`'
             )
     nowhere = np.flatnonzero(np.all([rows < 0 for rows in places.values()], axis=0))
     if len(nowhere):
@@ -256,7 +256,8 @@ def read_mudata(
         if "rna" not in known:
             first = setup.modalities[0].name
             raise ValueError(
-                f'The model reads no RNA, and wants a MuData: mudata.MuData({{"{first}": adata}})'
+                "The model reads no RNA, and wants a MuData: `import mudata; "
+                f'adata = mudata.MuData({{"{first}": adata}})`'
             )
         mods, names = {"rna": data}, data.obs_names
         places = {"rna": np.arange(data.n_obs)}
@@ -431,15 +432,20 @@ def check_modality(
         warn(
             f"{stats.n_empty_cells:,} of {stats.n_obs:,} cells have no value in {setup.where}, the "
             f"first is {first!r}. They count as cells that have this modality. If it was not measured, "
-            f"leave them out of it: {setup.mod} = {setup.mod}[np.ravel({setup.where}.sum(axis=1)) > "
-            "0].copy(); mdata.update()"
+            f"leave them out of it: {_keep(setup, f'np.ravel({setup.where}.sum(axis=1)) > 0')}"
         )
     return stats, kind
 
 
+def _keep(setup: ModalitySetup, cells: str) -> str:
+    """The line that leaves the other cells out of a modality, or of an AnnData that is read in its place."""
+    line = f"{setup.mod} = {setup.mod}[{cells}].copy()"
+    return f"`{line}; mdata.update()`" if setup.name else f"`{line}`"
+
+
 def _check_values(adata: AnnData, setup: ModalitySetup, stats: MatrixStats, new: bool) -> None:
     what, where = setup.normalization, setup.where
-    leave_out = f"del {setup.mod}; mdata.update()" if new else f"{setup.kind}=None"
+    leave_out = f"`del {setup.mod}; mdata.update()`" if new else f"`{setup.kind}=None`"
 
     def place(entry: Any) -> str:
         cell, feature = adata.obs_names[entry.row], adata.var_names[entry.column]
@@ -452,21 +458,21 @@ def _check_values(adata: AnnData, setup: ModalitySetup, stats: MatrixStats, new:
         raise ValueError(
             f"{where} has {stats.n_nonfinite:,} values that are NaN or infinite; the first is "
             f"{place(stats.first_nonfinite)}. Cells in which {setup.name!r} was not measured are left out "
-            f"of that modality: {setup.mod} = {setup.mod}[np.isfinite(np.ravel({where}.sum(axis=1)))]"
-            ".copy(); mdata.update()"
+            f"of that modality: {_keep(setup, f'np.isfinite(np.ravel({where}.sum(axis=1)))')}"
         )
     if what == "none":
         return
     option = f"{setup.kind}_normalization"
-    wanted = f"{option}={what!r} is for counts"
-    mend = f"Pass a layer with counts: {setup.kind}_layer=..."
-    if setup.kind == "protein":
-        mend += f' To use them as they are: {option}="none"'
-    if new and (stats.n_negative or not stats.all_integer):
+    wanted, mend = f"the normalisation {what!r} is for counts", ""
+    if stats.n_negative or not stats.all_integer:
+        called: Any = {"name": setup.mod, "layer_name": f"{setup.kind}_layer"}
+        mend = find_counts(adata, layer=setup.layer, by_model=new, **called)
+    if new:
         # The model exists: what can change are the values.
         wanted = f"the model reads counts ({what!r})"
-        hint = find_counts(adata, layer=setup.layer, by_model=True, name=setup.mod)
-        mend = hint or (f"Put the counts there that these values were made of: {where} = ...")
+        mend = mend or f"Put the counts that these values were made of into {where}."
+    elif setup.kind == "protein":
+        mend = f'{mend} To use them as they are: `{option}="none"`'.lstrip()
     if stats.n_negative:
         raise ValueError(
             f"{where} has {stats.n_negative:,} negative values; the first is "
