@@ -144,7 +144,7 @@ def test_a_table_that_no_file_can_hold_says_how_to_keep_it(caplog):
 
 
 def test_a_missing_key_is_said_as_it_is_written():
-    error = MissingKeyError("adata.obs has no 'x'; it has \"y\".\nDid you mean `key=\"y\"`?")
+    error = MissingKeyError('adata.obs has no \'x\'; it has "y".\nDid you mean `key="y"`?')
     assert str(error) == error.args[0]
     assert str(MissingKeyError()) == ""
     copy = pickle.loads(pickle.dumps(error))

@@ -11,7 +11,7 @@ from contextlib import chdir
 from itertools import groupby
 from pathlib import Path
 
-from . import Case, Outcome, all_cases, told_in, trigger
+from . import Case, Outcome, all_cases, is_command, told_in, trigger
 
 PAGE = Path(__file__).parents[2] / "docs" / "user_guide" / "troubleshooting.md"
 _HEAD = """<!-- Made by `python -m tests.messages._page` from the cases of tests/messages. -->
@@ -40,11 +40,12 @@ def page(said: list[tuple[Case, str, list[Outcome]]]) -> str:
             first = next(one for one in outcomes if told_in(one.message))
             lines = told_in(first.message)
             ways = "\n".join(lines) if case.ways == "all" else "\n# or\n".join(lines)
+            language = "bash" if is_command(code) else "python"
             parts += [
                 f"### {case.title}\n",
-                f"```python\n{code}\n```\n",
+                f"```{language}\n{code}\n```\n",
                 f"```text\n{first.category}: {first.message}\n```\n",
-                f"What to type:\n\n```python\n{ways}\n```\n",
+                f"What to type:\n\n```{language}\n{ways}\n```\n",
             ]
     return _plain("\n".join(parts))
 

@@ -131,7 +131,7 @@ def _refuse_globals(found: set[str], path: Path) -> None:
         shown = ", ".join(foreign[:5]) + (", …" if len(foreign) > 5 else "")
         raise BundleError(
             f"{path} was not loaded: besides tensors its pickle names {shown}, which can run code. Ask for "
-            'tensors only: torch.save({"state_dict": checkpoint["state_dict"]}, "weights.ckpt")'
+            'tensors only: `torch.save({"state_dict": checkpoint["state_dict"]}, "weights.ckpt")`'
         )
 
 

@@ -846,7 +846,9 @@ def find_counts(
     if raw is not None and (kind := _kind_of(raw.X)) in kinds:
         more = "" if layer is None or not by_model else f"; {here} = {name}.X"
         kinds[kind].append(f"{name}.raw: use `{name} = {name}.raw.to_adata(){more}`")
-    found = [f"{kind} were found in {'; in '.join(hints)}." for kind, hints in kinds.items() if hints]
+    found = [
+        f"{kind} were found in {'; in '.join(hints)}." for kind, hints in kinds.items() if hints
+    ]
     return " ".join(found)
 
 

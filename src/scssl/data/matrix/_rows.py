@@ -72,9 +72,7 @@ Storage = Compressed | Dense | Chunked
 def open_storage(X: Any, *, where: str = "X") -> Storage:
     """Recognise a matrix of an AnnData without copying or reading its values, or refuse it."""
     if X is None:
-        raise TypeError(
-            f"{where} is None: there is no matrix there. Is the data in a layer?"
-        )
+        raise TypeError(f"{where} is None: there is no matrix there. Is the data in a layer?")
     storage = _recognise(X, where)
     if storage is None:
         convert = f" Convert it: `{where} = {where}.tocsr()`" if sparse.issparse(X) else ""
