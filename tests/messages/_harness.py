@@ -215,7 +215,7 @@ def is_command(code: str) -> bool:
 
 
 def _is_option(code: str) -> bool:
-    return code.startswith("--")
+    return re.match(r"--\w", code) is not None
 
 
 def _with_option(code: str, line: str) -> str:
