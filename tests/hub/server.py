@@ -279,6 +279,14 @@ class Handler(BaseHTTPRequestHandler):
             headers["Link"] = f'<{self.hub.url}/api/models?{rest}&cursor={start + 2}>; rel="next"'
         self.answer(200, found[start : start + 2], **headers)
 
+    def settings(self, repo_id, *, query, content):
+        repo = self.may_write() and self.repo(repo_id)
+        if not repo:
+            return
+        asked = json.loads(content)
+        repo.private = asked.get("private", asked.get("visibility") == "private")
+        self.answer(200, {})
+
     def branch(self, repo_id, branch, *, query, content):
         repo = self.may_write() and self.repo(repo_id)
         if not repo:
@@ -393,6 +401,7 @@ ROUTES = [
     (r"/api/validate-yaml", ("POST",), Handler.check_card),
     (r"/api/models", ("GET",), Handler.models),
     (rf"/api/models/{_ID}", ("GET",), Handler.info),
+    (rf"/api/models/{_ID}/settings", ("PUT",), Handler.settings),
     (rf"/api/models/{_ID}/revision/(.+)", ("GET",), Handler.info),
     (rf"/api/models/{_ID}/branch/(.+)", ("POST",), Handler.branch),
     (rf"/api/models/{_ID}/preupload/(.+)", ("POST",), Handler.preupload),

@@ -29,7 +29,17 @@ from pathlib import Path
 
 from ._harness import CASES, Case, Outcome, case, follow, is_command, told_in, trigger
 
-__all__ = ["CASES", "Case", "Outcome", "all_cases", "case", "follow", "is_command", "told_in", "trigger"]
+__all__ = [
+    "CASES",
+    "Case",
+    "Outcome",
+    "all_cases",
+    "case",
+    "follow",
+    "is_command",
+    "told_in",
+    "trigger",
+]
 
 
 def all_cases() -> list[Case]:

@@ -61,7 +61,7 @@ def trigger(names: dict[str, Any], code: str) -> list[Outcome]:
     """Errors, warnings and what is logged by scssl that the code gives; nothing else may go wrong."""
     from scssl._errors import ScsslWarning
 
-    if is_command(code):
+    if code.startswith("scssl "):
         return _said_by_command(code)
     with warnings.catch_warnings(record=True) as caught, _logged() as logged:
         warnings.simplefilter("always")
@@ -192,7 +192,7 @@ def _run(names: dict[str, Any], code: str) -> None:
     if code.startswith("pip "):
         _check_installable(code)
         return
-    if is_command(code):
+    if code.startswith("scssl "):
         status, text = _type_command(code)
         assert not status, f"{code} ended with {status}: {text}"
         return

@@ -12,6 +12,7 @@ from itertools import groupby
 from pathlib import Path
 
 from . import Case, Outcome, all_cases, is_command, told_in, trigger
+from ._data import with_a_hub
 
 PAGE = Path(__file__).parents[2] / "docs" / "user_guide" / "troubleshooting.md"
 _HEAD = """<!-- Made by `python -m tests.messages._page` from the cases of tests/messages. -->
@@ -28,6 +29,7 @@ def _plain(text: str) -> str:
     """Without what differs between machines: folders for a while, and formats of figures."""
     folders = rf"{re.escape(tempfile.gettempdir())}/(tmp|scssl-messages-)[a-z0-9_]{{8}}"
     text = re.sub(folders, "results", text)
+    text = re.sub(r"http://127\.0\.0\.1:\d+", "https://huggingface.co", text)
     return re.sub(r"(no kind of figure, which are eps)[\w, ]*\.", r"\1, ...", text)
 
 
@@ -54,7 +56,7 @@ def collect() -> list[tuple[Case, str, list[Outcome]]]:
     """Every case, run."""
     said = []
     # Cases write files where they are.
-    with tempfile.TemporaryDirectory() as folder, chdir(folder):
+    with tempfile.TemporaryDirectory() as folder, chdir(folder), with_a_hub():
         for case in all_cases():
             names, code = case.make()
             said.append((case, code, trigger(names, code)))

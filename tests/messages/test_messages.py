@@ -12,6 +12,7 @@ import pytest
 import scssl
 
 from . import all_cases, follow, told_in, trigger
+from ._data import with_a_hub
 from ._page import PAGE, page
 
 CASES = all_cases()
@@ -27,10 +28,10 @@ BARE = re.compile(
 )
 
 
-@pytest.fixture(autouse=True)
-def in_a_folder(tmp_path, monkeypatch):
-    """Where a user's files are."""
-    monkeypatch.chdir(tmp_path)
+@pytest.fixture(autouse=True, scope="module")
+def _hub():
+    with with_a_hub():
+        yield
 
 
 @pytest.fixture(autouse=True)

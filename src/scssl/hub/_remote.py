@@ -243,7 +243,7 @@ def push_bundle(
     branch = check_revision(revision) or "main"
     config = read_bundle(path).config
     if not config.get("trained"):
-        raise ValueError(f"The model in {path} is not trained. Train it first: `model.train()`")
+        raise ValueError(f"The model in {path} is not trained. Train it and save it again.")
     api = client(token)
     with progress_bars(), explained(repo_id, write=True):
         api.create_repo(repo_id, private=private, exist_ok=True)

@@ -509,7 +509,8 @@ class CellReader:
         if indices.dtype.kind in "OUST":
             if not self.adata.obs_names.is_unique:
                 raise ValueError(
-                    "Cell names are not unique: pass row numbers, or adata.obs_names_make_unique()"
+                    "Cell names are not unique. Pass row numbers, or make them unique: "
+                    "`adata.obs_names_make_unique()`"
                 )
             found = self.adata.obs_names.get_indexer(indices.astype(str))
             if (found < 0).any():

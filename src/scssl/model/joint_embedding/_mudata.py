@@ -193,7 +193,8 @@ def make_mudata_setup(
         adata = mdata.mod[name]
         GeneVocabulary(adata.var_names)  # refuses duplicated and empty names
         one = ModalitySetup(kind, name, layers[kind], normalizations.get(kind, ""), adata.n_vars)
-        stats[kind], found = check_modality(adata, one, input)
+        others = [other for other in names.values() if other != name]
+        stats[kind], found = check_modality(adata, one, input, others=others)
         modalities.append(replace(one, normalization=found))
         features += [f"{kind}:{feature}" for feature in adata.var_names]
     rna = next((one.normalization for one in modalities if one.kind == "rna"), "lognorm")
@@ -403,13 +404,15 @@ def check_modality(
     input: str,
     *,
     new: bool = False,
+    others: Sequence[str] = (),
     expected: Scale | None = None,
     used: np.ndarray | None = None,
 ) -> tuple[MatrixStats, str]:
     """Scan the matrix of a modality and refuse what cannot be normalised as asked.
 
     Returns what was found and the normalisation; that of RNA follows from the values. `new` data are
-    read by a model that exists, which changes what can be done about them.
+    read by a model that exists, which changes what can be done about them; otherwise the names of the
+    `others` that are set up do.
     """
     layer_name = f"{setup.kind}_layer"
     layers = [one for one in adata.layers if one is not None]
@@ -426,7 +429,7 @@ def check_modality(
         if input == "auto":
             _LOGGER.info("Input: %s.", decision.reason)
     else:
-        _check_values(adata, setup, stats, new)
+        _check_values(adata, setup, stats, new, others)
     if stats.n_empty_cells and kind != "none":
         first = str(adata.obs_names[stats.empty_cells[0]])
         warn(
@@ -443,9 +446,17 @@ def _keep(setup: ModalitySetup, cells: str) -> str:
     return f"`{line}; mdata.update()`" if setup.name else f"`{line}`"
 
 
-def _check_values(adata: AnnData, setup: ModalitySetup, stats: MatrixStats, new: bool) -> None:
+def _check_values(
+    adata: AnnData, setup: ModalitySetup, stats: MatrixStats, new: bool, others: Sequence[str]
+) -> None:
     what, where = setup.normalization, setup.where
-    leave_out = f"`del {setup.mod}; mdata.update()`" if new else f"`{setup.kind}=None`"
+    leave_out = f"Leave the modality out: `{setup.kind}=None`"
+    if new:
+        leave_out = f"Leave the modality out: `del {setup.mod}; mdata.update()`"
+    elif len(others) == 1:
+        leave_out = (
+            f'There is one modality then: set up mdata.mod["{others[0]}"] with setup_anndata.'
+        )
 
     def place(entry: Any) -> str:
         cell, feature = adata.obs_names[entry.row], adata.var_names[entry.column]
@@ -453,7 +464,7 @@ def _check_values(adata: AnnData, setup: ModalitySetup, stats: MatrixStats, new:
 
     if not stats.n_obs or not stats.n_vars:
         lacking = "cells" if not stats.n_obs else "features"
-        raise ValueError(f"{where} has no {lacking}. Leave the modality out: {leave_out}")
+        raise ValueError(f"{where} has no {lacking}. {leave_out}")
     if stats.n_nonfinite:
         raise ValueError(
             f"{where} has {stats.n_nonfinite:,} values that are NaN or infinite; the first is "
@@ -467,12 +478,12 @@ def _check_values(adata: AnnData, setup: ModalitySetup, stats: MatrixStats, new:
     if stats.n_negative or not stats.all_integer:
         called: Any = {"name": setup.mod, "layer_name": f"{setup.kind}_layer"}
         mend = find_counts(adata, layer=setup.layer, by_model=new, **called)
+        mend = mend or f"Put the counts that these values were made of into {where}."
     if new:
         # The model exists: what can change are the values.
         wanted = f"the model reads counts ({what!r})"
-        mend = mend or f"Put the counts that these values were made of into {where}."
     elif setup.kind == "protein":
-        mend = f'{mend} To use them as they are: `{option}="none"`'.lstrip()
+        mend += f' To use them as they are: `{option}="none"`'
     if stats.n_negative:
         raise ValueError(
             f"{where} has {stats.n_negative:,} negative values; the first is "
@@ -483,4 +494,4 @@ def _check_values(adata: AnnData, setup: ModalitySetup, stats: MatrixStats, new:
             f"{where} has fractions ({place(stats.first_fraction)}), but {wanted}. {mend}"
         )
     if stats.n_empty_cells == stats.n_obs:
-        raise ValueError(f"{where} is all zero. Leave the modality out: {leave_out}")
+        raise ValueError(f"{where} is all zero. {leave_out}")
