@@ -199,7 +199,7 @@ def test_a_configuration_is_what_could_be_typed(tmp_path, capsys):
         ("lozz: mse", "MaskedAutoencoder has no option --lozz. Did you mean --loss?"),
         ("- loss", "must hold options, one a line"),
         ("loss: [", "cannot be read as YAML"),
-        ("model: SimCRL", "There is no model 'SimCRL'. Did you mean 'SimCLR'?"),
+        ("model: SimCRL", "There is no model 'SimCRL'. Did you mean `--model SimCLR`?"),
     ],
 )
 def test_a_configuration_with_a_mistake(content, message, tmp_path, capsys):
@@ -265,7 +265,7 @@ def test_another_model(file, tmp_path, capsys):
         ),
         (["--augmentation", "mask"], "MaskedAutoencoder has no option --augmentation"),
         (["--model", "SimClear"], "There is no model 'SimClear'"),
-        (["--model", "CellTypeClassifier"], "CellTypeClassifier.from_ssl_model"),
+        (["--model", "CellTypeClassifier"], "CellTypeClassifier starts from a trained model"),
     ],
 )
 def test_options_of_another_model(file, tmp_path, capsys, options, message):
@@ -286,7 +286,10 @@ def test_output_is_replaced_only_when_asked(file, tmp_path, capsys, monkeypatch)
     (model_dir / "thesis.txt").write_text("years of work")
     monkeypatch.setattr(commands, "_read", lambda *_, **__: pytest.fail("checked too late"))
     assert main(["train", file, "--out", str(model_dir), *SMALL]) == 2
-    assert "model exists already. Give another --out, or --overwrite" in capsys.readouterr().err
+    assert (
+        "model exists already. Give another --out, or replace it: `--overwrite`"
+        in capsys.readouterr().err
+    )
     assert main(["train", file, "--out", str(model_dir), "--overwrite", *SMALL]) == 2
     assert "holds files and no scssl model" in capsys.readouterr().err
     assert main(["embed", file, "--model", str(model_dir), "--out", file]) == 2
@@ -454,10 +457,13 @@ def test_alone_it_shows_its_help(capsys):
 @pytest.mark.parametrize(
     ("typed", "message"),
     [
-        ("trian cells.h5ad", "scssl has no command trian. Did you mean train?"),
-        ("--verison", "scssl has no option --verison. Did you mean --version?"),
-        ("embed a.h5ad --modle m --out b.h5ad", "has no option --modle. Did you mean --model?"),
-        ("demo --oot=x", "has no option --oot. Did you mean --out?"),
+        ("trian cells.h5ad", "scssl has no command trian. Did you mean `scssl train cells.h5ad`?"),
+        ("--verison", "scssl has no option --verison. Did you mean `scssl --version`?"),
+        (
+            "embed a.h5ad --modle m --out b.h5ad",
+            "Did you mean `scssl embed a.h5ad --model m --out b.h5ad`?",
+        ),
+        ("demo --oot=x", "has no option --oot. Did you mean `scssl demo --out=x`?"),
     ],
 )
 def test_what_is_mistyped_is_named_before_what_is_missing(typed, message, capsys):
@@ -473,7 +479,7 @@ def test_wrong_usage_is_one_line(capsys):
     assert stop.value.code == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert "required: FILE, --out. To see what can be typed: scssl train --help" in error
+    assert "required: FILE, --out. To see what can be typed: `scssl train --help`" in error
 
 
 def test_a_zarr_store_is_read_and_written(file, tmp_path, capsys):

@@ -30,6 +30,8 @@ def _plain(text: str) -> str:
     folders = rf"{re.escape(tempfile.gettempdir())}/(tmp|scssl-messages-)[a-z0-9_]{{8}}"
     text = re.sub(folders, "results", text)
     text = re.sub(r"http://127\.0\.0\.1:\d+", "https://huggingface.co", text)
+    # What the client of the hub says differs between its versions.
+    text = re.sub(r"(failed: 4\d\d) Client Error.*?(?= It is not| What there is)", r"\1.", text)
     return re.sub(r"(no kind of figure, which are eps)[\w, ]*\.", r"\1, ...", text)
 
 
@@ -42,12 +44,14 @@ def page(said: list[tuple[Case, str, list[Outcome]]]) -> str:
             first = next(one for one in outcomes if told_in(one.message))
             lines = told_in(first.message)
             ways = "\n".join(lines) if case.ways == "all" else "\n# or\n".join(lines)
-            language = "bash" if is_command(code) else "python"
+            typed = [
+                "bash" if any(map(is_command, texts)) else "python" for texts in ([code], lines)
+            ]
             parts += [
                 f"### {case.title}\n",
-                f"```{language}\n{code}\n```\n",
+                f"```{typed[0]}\n{code}\n```\n",
                 f"```text\n{first.category}: {first.message}\n```\n",
-                f"What to type:\n\n```{language}\n{ways}\n```\n",
+                f"What to type:\n\n```{typed[1]}\n{ways}\n```\n",
             ]
     return _plain("\n".join(parts))
 
