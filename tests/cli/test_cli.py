@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
+import re
 import signal
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import anndata as ad
 import numpy as np
@@ -393,6 +396,46 @@ def test_signals_in_training_leave_a_model(
     assert "interrupted after 1 full epochs" in shown.err
     assert f"The model is in {tmp_path / 'model'}" in shown.out
     assert scssl.model.MaskedAutoencoder.load(tmp_path / "model").training_["epochs"] == 1
+
+
+@pytest.mark.parametrize("everywhere", [False, True])
+def test_a_model_is_kept_where_the_disk_is_full(file, tmp_path, monkeypatch, capsys, everywhere):
+    write, out, temporary = Path.write_bytes, tmp_path / "model", tmp_path / "temporary"
+
+    def write_where_there_is_room(self, content):
+        if everywhere or temporary not in self.parents:
+            raise OSError(errno.ENOSPC, "No space left on device", str(self))
+        return write(self, content)
+
+    temporary.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    monkeypatch.setattr(Path, "write_bytes", write_where_there_is_room)
+    assert main(["train", file, "--out", str(out), *SMALL]) == 2
+    shown = capsys.readouterr()
+    assert "No space left on device" in shown.err
+    assert "To embed cells" not in shown.out
+    assert not out.exists()
+    if everywhere:
+        assert "Nor could the model be saved elsewhere: [Errno 28] No space" in shown.err
+        return
+    (kept,) = re.findall(r"The trained model is in (\S+): move it from there\.", shown.err)
+    assert scssl.model.MaskedAutoencoder.load(kept).training_["epochs"] == 2
+
+
+def test_a_model_is_kept_where_another_was_saved_meanwhile(file, tmp_path, monkeypatch, capsys):
+    out = str(tmp_path / "model")
+    end = scssl.model.MaskedAutoencoder.train
+
+    def train_while_another_is_saved(self, **arguments):
+        end(self, **arguments)
+        self.save(out)
+
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr(scssl.model.MaskedAutoencoder, "train", train_while_another_is_saved)
+    words = ["train", file, "--out", out, *SMALL]
+    arguments = parse(words)[1]
+    with pytest.raises(OSError, match=r"already holds a model.*The trained model is in \S+/model:"):
+        commands.train(**arguments)
 
 
 def test_sigterm_outside_of_training_leaves_nothing_half_written(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -88,7 +89,7 @@ def train(
     finally:
         # What was learnt before Ctrl-C or SIGTERM, too; of a run that failed there is nothing.
         if trained.is_trained_:
-            trained.save(out, overwrite=overwrite)
+            _save(trained, out, overwrite=overwrite)
             print(trained)
             _tell_next(out, file)
     if trained.training_["stopped_by"] == "interrupt":
@@ -214,6 +215,20 @@ def convert(
     print(converted)
     print(_summary(converted.source))
     _tell_next(out, "cells.h5ad")
+
+
+def _save(trained: Any, out: str | Path, *, overwrite: bool) -> None:
+    """Save a model in --out, or where temporary files are if that cannot be written any more."""
+    try:
+        trained.save(out, overwrite=overwrite)
+    except (OSError, ValueError) as error:
+        problem = str(error).rstrip(".")
+        try:
+            kept = Path(tempfile.mkdtemp(prefix="scssl-")) / "model"
+            trained.save(kept)
+        except OSError as second:
+            raise OSError(f"{problem}. Nor could the model be saved elsewhere: {second}") from error
+        raise OSError(f"{problem}. The trained model is in {kept}: move it from there.") from error
 
 
 def _tell_next(out: str | Path, cells: str | Path) -> None:
