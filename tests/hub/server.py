@@ -417,7 +417,7 @@ ROUTES = [
 @contextmanager
 def on_loopback(cache):
     """Have the real client talk to such a hub, and to nothing else, with an empty cache."""
-    from huggingface_hub import constants
+    from huggingface_hub import constants, hf_api
 
     server = Hub()
     with pytest.MonkeyPatch.context() as monkeypatch, warnings.catch_warnings():
@@ -433,6 +433,8 @@ def on_loopback(cache):
         }.items():
             assert hasattr(constants, name) or name == "AGENT_HARNESSES_PATH"
             monkeypatch.setattr(constants, name, value, raising=False)
+        # The functions of the client are methods of one object, made when it is imported.
+        monkeypatch.setattr(hf_api.api, "endpoint", server.url)
         monkeypatch.delenv("HUGGING_FACE_HUB_TOKEN", raising=False)
         monkeypatch.setenv("HF_TOKEN", WRITER)
         connect = socket.socket.connect

@@ -84,7 +84,7 @@ def modality_of_new_cells():
     return {"mdata": data, "model": model}, "model.get_latent_representation(mdata)"
 
 
-@case(CHAPTER, "Proteins are normalised already")
+@case(CHAPTER, "Proteins of a MuData are normalised already")
 def proteins_that_are_normalised():
     def change(prot):
         prot.layers["counts"] = prot.X.copy()
