@@ -198,10 +198,10 @@ def _fit(cells: np.ndarray, starts: np.ndarray, values: np.ndarray) -> tuple[int
         best, distance = np.where(better, mean, best), np.where(better[cells], apart, distance)
     distance = distance[n[cells] > 1]
     # Cells that are not scaled all have the same few values, which are near to whole ones by chance.
-    mean = float(distance.mean()) if len(distance) else 1.0
-    if not len(distance) or (mean > _EXACT and len(np.unique(ratios.round(2))) < 4):
+    overall = float(distance.mean()) if len(distance) else 1.0
+    if not len(distance) or (overall > _EXACT and len(np.unique(ratios.round(2))) < 4):
         return 0, 0.0, 1.0
-    return len(distance), float((distance < _NEAR).mean()), mean
+    return len(distance), float((distance < _NEAR).mean()), overall
 
 
 def is_sparse(storage: Storage) -> bool:
