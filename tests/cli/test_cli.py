@@ -19,7 +19,7 @@ import scssl
 from scssl._errors import MissingKeyError, ScsslWarning
 from scssl.cli import _commands as commands
 from scssl.cli import main
-from scssl.cli._main import parse
+from scssl.cli._main import DESCRIPTION, parse
 from scssl.train._callbacks import Monitor
 
 SMALL = ["--hidden-dims", "16", "--n-latent", "4", "--max-epochs", "2", "--no-progress"]
@@ -243,6 +243,15 @@ def test_train_and_embed_equal_the_python_api(file, tmp_path, capsys):
     np.testing.assert_array_equal(embedded.obsm["X_new"], expected)
     assert embedded.uns["X_new"]["n_genes_matched"] == 20
     assert [f.name for f in (tmp_path / "new").iterdir()] == ["embedded.h5ad"]
+
+
+def test_the_first_lines_of_the_help_work(file, tmp_path, monkeypatch):
+    train, embed = re.findall(r"^  scssl ((?:train|embed) .*)$", DESCRIPTION, re.MULTILINE)
+    (key,) = re.findall(r'use_rep="(\w+)"', DESCRIPTION)
+    monkeypatch.chdir(tmp_path)
+    assert main([*train.split(), *SMALL]) == 0
+    assert main(embed.split()) == 0
+    assert ad.read_h5ad("embedded.h5ad").obsm[key].shape == (60, 4)
 
 
 def test_another_model(file, tmp_path, capsys):

@@ -138,3 +138,18 @@ def test_the_page_of_the_docs_is_made_of_these_messages():
 def test_titles_are_headings_of_their_own():
     titles = [one.title for one in CASES]
     assert len(set(titles)) == len(titles)
+
+
+def test_packages_that_are_told_to_install_are_declared():
+    follow({}, "", "pip install 'scssl[published]'")
+    follow({}, "", 'pip install --upgrade "torch>=2.10"')
+    # Of an extra, and of none.
+    for line in ("pip install pyarrow", "pip install 'scssl[nothing]'"):
+        with pytest.raises(AssertionError):
+            follow({}, "", line)
+
+
+def test_an_option_takes_the_place_of_its_like():
+    code = "scssl train cells.h5ad --layer a b --out d"
+    assert follow({}, code, "--layer counts").endswith("cells.h5ad --out d --layer counts")
+    assert follow({}, code, "--overwrite") == f"{code} --overwrite"
