@@ -81,6 +81,8 @@ fi
 endef
 
 # $(1): what to install. A venv made by another tool may lack pip or have one too old for groups.
+# uv unpacks several packages at once, which takes a third of pip's time; where it cannot be had, or
+# does not find the index that pip is set up for, pip does it.
 # Not compiled: of 20,000 files Python compiles those that are imported, once, when they are first.
 define install
 @echo "Installing into $(VENV) (the first time this downloads PyTorch and takes some minutes)"
@@ -88,8 +90,10 @@ define install
   "$(UV)" pip install --python $(BIN)/python $(1); \
 else \
   { $(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip >/dev/null; } && \
-  $(BIN)/python -m pip install --quiet --upgrade "pip>=25.1" && \
-  $(BIN)/python -m pip install --quiet --no-compile $(1); \
+  { $(BIN)/python -m pip install --quiet uv && \
+    $(BIN)/uv pip install --quiet --python $(BIN)/python $(1); } || \
+  { $(BIN)/python -m pip install --quiet --upgrade "pip>=25.1" && \
+    $(BIN)/python -m pip install --quiet --no-compile $(1); }; \
 fi
 @touch $@
 endef

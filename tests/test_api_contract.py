@@ -54,6 +54,7 @@ CALLS = {
         "train_arguments": {"max_epochs": 1},
         "finetune_arguments": {"max_epochs": 1},
     },
+    "tl.benchmark_summary": {"baseline": "a"},
     "tl.reconstruction_metrics": {"mask_rate": 0.5},
     "tl.predict_modality": {"modality": "X_ssl"},
     "tl.modality_scores": {"true_key": "X_ssl", "pred_key": "X_ssl"},
@@ -62,6 +63,7 @@ CALLS = {
     "pl.paired_scatter": {"metric": "accuracy", "x": "scratch", "y": "pretrained"},
     "pl.metric_bars": {"metrics": "accuracy"},
     "pl.augmentations": {"augmentation": "clear"},
+    "pl.ablation": {"x": "depth", "y": "width", "method": "a"},
 }
 # Columns of ``var`` that are documented under another name than the key.
 COLUMNS = {"mouse_gene"}
@@ -73,6 +75,23 @@ SCORES = pd.DataFrame(
         "arm": ["scratch", "scratch", "pretrained", "pretrained"],
         "seed": 0,
         "accuracy": [0.7, 0.9, 0.8, 0.85],
+    }
+)
+
+# A table of a benchmark.
+RESULTS = pd.DataFrame(
+    {
+        "data": "data",
+        "task": "few_labels",
+        "method": list("ababab"),
+        "arguments": '{"depth": 2, "width": 8}',
+        "split": "cell",
+        "fold": "",
+        "seed": [0, 0, 1, 1, 2, 2],
+        "n_labels": "5",
+        "metric": "macro_f1",
+        "value": [0.7, 0.9, 0.8, 0.85, 0.7, 0.8],
+        "seconds": 1.0,
     }
 )
 
@@ -143,7 +162,7 @@ def test_signature(name):
     positional = [p for p in found.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
     assert len(positional) <= 3
     assert inspect.Parameter.VAR_POSITIONAL not in kinds
-    assert FIRST[name] in {"adata", "reference", "datasets", "model", "scores"}
+    assert FIRST[name] in {"adata", "reference", "datasets", "model", "scores", "results"}
     assert {"random_state", "seed", "inplace", "key", "obsm_key", "use_obsm"}.isdisjoint(found)
     assert set(function.__annotations__) == {*found, "return"}, "annotated completely"
     assert function.__module__.startswith(f"scssl.{name.split('.')[0]}._"), (
@@ -273,7 +292,7 @@ def call(name, adata, model, **kwargs):
         parts = {"first": adata[:40].copy(), "second": adata[20:].copy()}
         data = scssl.data.Datasets(parts, obs_keys=["label"])
         return FUNCTIONS[name](data, **kwargs)
-    given = {"model": model, "scores": SCORES.copy()}.get(first, adata)
+    given = {"model": model, "scores": SCORES.copy(), "results": RESULTS.copy()}.get(first, adata)
     return FUNCTIONS[name](given, **kwargs)
 
 
@@ -323,7 +342,7 @@ def written(adata, key):
 
 
 adata_functions = pytest.mark.parametrize(
-    "name", [n for n in FUNCTIONS if FIRST[n] not in ("model", "scores", "datasets")]
+    "name", [n for n in FUNCTIONS if FIRST[n] not in ("model", "scores", "results", "datasets")]
 )
 writers = pytest.mark.parametrize("name", [n for n in FUNCTIONS if "key_added" in parameters(n)])
 

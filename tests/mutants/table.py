@@ -807,4 +807,29 @@ MUTANTS = (
         "if False:",
         ("test_checks.py::test_keys_that_no_file_can_have",),
     ),
+    # --- summary of a benchmark ------------------------------------------------------------------
+    Mutant(
+        "benchmark_failed_first",
+        "a method of which runs failed is ranked by the others",
+        "tl/_benchmark",
+        'one["n_failed"] + one["n_absent"],',
+        "0,",
+        ("tl/test_benchmark_summary.py::test_what_failed_is_counted_and_ranked_last",),
+    ),
+    Mutant(
+        "benchmark_pairs",
+        "ties are those of the intervals of the means, not of paired differences",
+        "tl/_benchmark",
+        "(values[one] - values[other]).dropna().to_numpy()",
+        "(values[one] - values[other].mean()).dropna().to_numpy()",
+        ("tl/test_benchmark_summary.py::test_what_seeds_share_blurs_no_difference",),
+    ),
+    Mutant(
+        "benchmark_less_is_better",
+        "the largest calibration error is the best",
+        "tl/_benchmark",
+        '-metric.gain(one["mean"])',
+        '-one["mean"]',
+        ("tl/test_benchmark_summary.py::test_less_is_better_where_it_is",),
+    ),
 )

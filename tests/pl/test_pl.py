@@ -89,6 +89,44 @@ def test_history_of_an_untrained_model():
         scssl.pl.history(Recorded())
 
 
+def test_history_of_several_runs(model):
+    other = Recorded(train_loss=[1] * 5, validation_loss=[3, 2, 2.5, 2, 4], effective_rank=[2] * 5)
+    for runs, names in (
+        ({"first": model, "second": other.history}, ["first", "second"]),
+        ([model, other], ["run 1", "run 2"]),
+    ):
+        losses, rank = scssl.pl.history(runs, show=False)
+        curves = lines(losses)
+        assert list(curves) == list(lines(rank)) == names
+        np.testing.assert_array_equal(curves[names[1]].get_ydata(), [3, 2, 2.5, 2, 4])
+        # The least validation loss is marked, by another marker for each run.
+        assert [curves[name].get_markevery() for name in names] == [[1], [1]]
+        assert len({line.get_marker() for line in curves.values()}) == 2
+        assert len({line.get_linestyle() for line in curves.values()}) == 2
+        assert (losses.get_ylabel(), rank.get_ylabel()) == ("validation loss", "effective rank")
+        assert [text.get_text() for text in rank.get_legend().get_texts()] == names
+    del other.history["validation_loss"], other.history["effective_rank"]
+    ax = scssl.pl.history([model, other], show=False)
+    assert ax.get_ylabel() == "training loss"
+
+
+def test_history_of_runs_that_cannot_be_drawn(model):
+    with pytest.raises(
+        KeyError, match="'lr' was not recorded; the history of 'b' has 'train_loss'"
+    ):
+        scssl.pl.history({"a": model, "b": Recorded(train_loss=[1] * 5)}, "lr")
+    with pytest.raises(ValueError, match=r"Recorded \(run 2\) has no training history"):
+        scssl.pl.history([model, Recorded()])
+    for none in ([], {}):
+        with pytest.raises(ValueError, match="`model` is a list of no runs"):
+            scssl.pl.history(none)
+
+
+def test_a_history_alone_is_one_run(model):
+    losses, _ = scssl.pl.history(model.history, show=False)
+    assert list(lines(losses))[:2] == ["training", "validation"]
+
+
 @pytest.mark.parametrize("name", ["figure.png", "figure.svg", "new/figure.pdf"])
 def test_save(model, tmp_path, name):
     assert scssl.pl.history(model, save=tmp_path / name) is not None

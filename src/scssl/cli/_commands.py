@@ -231,6 +231,63 @@ def _save(trained: Any, out: str | Path, *, overwrite: bool) -> None:
         raise OSError(f"{problem}. The trained model is in {kept}: move it from there.") from error
 
 
+def benchmark(
+    file: str | Path,
+    *overrides: str,
+    out: str | Path,
+    n_jobs: int | None = None,
+    dry_run: bool = False,
+) -> None:
+    """Compare methods on data sets, as a study in a YAML file says.
+
+    Its keys are the arguments of scssl.tl.benchmark; under data each data set by name has its file (beside
+    the study or in SCSSL_DATA_DIR), and arguments of its own. Everything is checked before anything runs; a
+    study that was killed goes on when it is typed again.
+
+    Parameters
+    ----------
+    file
+        The study.
+    *overrides
+        Keys to set, such as seeds=2 or methods.SimCLR.temperature=0.1,0.2.
+    out
+        Folder for the results. Studies that share it are one table.
+    n_jobs
+        Fits at the same time.
+    dry_run
+        Print what would be run, and how long it may take, and stop.
+    """
+    from ._study import Study
+
+    study = Study(file, overrides)
+    from scssl import tl
+
+    plans = []
+    for name in study.data:
+        adata, arguments = study.read(name)
+        plans.append(tl.benchmark(adata, **arguments, out=out, dry_run=True))
+    import pandas as pd
+
+    plan = pd.concat(plans, ignore_index=True)
+    n_fits, n_done = int(plan["n_fits"].sum()), int(plan["n_done"].sum())
+    minutes = plan["seconds"].sum() / 60
+    if dry_run:
+        print(plan.to_string(index=False))
+    print(
+        f"{n_fits} fits, {n_done} of them done; the others may take {minutes:.0f} min on one core."
+    )
+    if dry_run:
+        return
+    for name in study.data:
+        adata, arguments = study.read(name)
+        tl.benchmark(adata, **arguments, out=out, n_jobs=n_jobs)
+    summary = tl.benchmark_summary(out)
+    shown = ["data", "task", "metric", "n_labels", "method", "mean", "low", "high", "n"]
+    print(summary[shown].to_string(index=False, float_format=lambda value: f"{value:.3f}"))
+    print(summary.attrs["sentence"])
+    print(f"All values are in {Path(out) / 'results.csv'}.")
+
+
 def _tell_next(out: str | Path, cells: str | Path) -> None:
     print(f"The model is in {out}. To embed cells with it:")
     print(
@@ -490,6 +547,16 @@ COMMANDS = {
   scssl embed cells.h5ad --model owner/name --out embedded.h5ad     # from the Hugging Face Hub
 """,
         _embed_options,
+    ),
+    "benchmark": Command(
+        benchmark,
+        "compare methods, as a study in a file says",
+        "STUDY.yaml --out DIR [KEY=VALUE ...]",
+        """\
+  scssl benchmark study.yaml --out results --dry-run
+  scssl benchmark study.yaml --out results
+  scssl benchmark study.yaml seeds=2 methods.SimCLR.temperature=0.1,0.2,0.5 --out results
+""",
     ),
     "convert": Command(
         convert,

@@ -10,7 +10,7 @@ import shlex
 import signal
 import sys
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 from importlib.metadata import version
 from typing import Any, NoReturn
@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 signal.signal(signal.SIGTERM, _terminate)
             name, arguments = parse(words)
             if name is not None:
-                getattr(_commands, name)(**arguments)
+                call(COMMANDS[name].function, arguments)
         except EXPECTED as error:
             if debug:
                 raise
@@ -93,6 +93,20 @@ def main(argv: Sequence[str] | None = None) -> int:
             if previous is signal.SIG_DFL:
                 signal.signal(signal.SIGTERM, previous)
     return 0
+
+
+def call(function: Callable[..., None], arguments: dict[str, Any]) -> None:
+    """Call a command, with what follows without a name by position."""
+    rest = [
+        one.name
+        for one in inspect.signature(function).parameters.values()
+        if one.kind is one.VAR_POSITIONAL
+    ]
+    if not rest:
+        function(**arguments)
+        return
+    first = next(iter(inspect.signature(function).parameters))
+    function(arguments.pop(first), *arguments.pop(rest[0], ()), **arguments)
 
 
 class _Terminated(SystemExit):

@@ -36,6 +36,8 @@ class Option:
     """What the docstring says of it."""
     by_position: bool = False
     """Whether it is typed without a name."""
+    is_rest: bool = False
+    """Whether it is all that follows without a name."""
 
     @property
     def flag(self) -> str:
@@ -207,6 +209,9 @@ def options_of(
         for name, one in inspect.signature(function).parameters.items():
             if one.kind is one.VAR_KEYWORD:
                 rest = True
+            elif one.kind is one.VAR_POSITIONAL:
+                text = texts.get(f"*{name}", "")
+                found.setdefault(name, Option(name, str, (), text, by_position=True, is_rest=True))
             elif name not in ("self", "cls", *skip):
                 annotation = _evaluated(one.annotation, function)
                 # Of a function, what is needed and not told apart by a name; of a method all have names.
@@ -312,7 +317,7 @@ def add_options(group: Any, options: Mapping[str, Option], *, optional: Containe
             "help": option.help.replace("%", "%%"),
         }
         if option.by_position:
-            nargs = None if required else "?"
+            nargs = "*" if option.is_rest else None if required else "?"
             metavar = option.name.upper()
             group.add_argument(option.name, metavar=metavar, nargs=nargs, **common)
             continue

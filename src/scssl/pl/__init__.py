@@ -1,6 +1,7 @@
 """Figures, in the way of scanpy's ``pl``."""
 
 from ._augmentations import augmentations
+from ._benchmark import ablation, benchmark, few_label_curve
 from ._embedding import embedding
 from ._history import history
 from ._metric_bars import metric_bars
@@ -8,10 +9,13 @@ from ._paired_scatter import paired_scatter
 from ._predictions import calibration, confusion_matrix, per_class_f1
 
 __all__ = [
+    "ablation",
     "augmentations",
+    "benchmark",
     "calibration",
     "confusion_matrix",
     "embedding",
+    "few_label_curve",
     "history",
     "metric_bars",
     "paired_scatter",

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from scssl._checks import some
 from scssl._errors import MissingKeyError
 from scssl._io import check_place
+from scssl.tl import METRICS, tidy_results
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,16 +21,10 @@ if TYPE_CHECKING:
 
 # Colours that colour-blind readers tell apart (Okabe and Ito), those that print best first.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
-_NAMES = {
-    "macro_f1": "macro-F1",
-    "weighted_f1": "weighted F1",
-    "f1": "F1",
-    "cohen_kappa": "Cohen's κ",
-    "macro_auroc": "macro AUROC",
-    "macro_auprc": "macro AUPRC",
-    "ece": "calibration error",
-}
-_SHORT = {"ari": "ARI", "nmi": "NMI", "kmeans": "k-means", "leiden": "Leiden"}
+# Kinds of lines and dots, so that colour is never all that tells one from another.
+_LINES = ("-", "--", "-.", ":")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+_SHORT = {"f1": "F1", "ari": "ARI", "nmi": "NMI", "kmeans": "k-means", "leiden": "Leiden"}
 _DOCUMENTED = {
     "{figure}": """show
     Show the figure. By default shown, unless `save` or `ax` is given or scanpy's ``autoshow``
@@ -107,10 +103,19 @@ def finish(
     return axes[0] if len(axes) == 1 else axes
 
 
+def line_style(number: int) -> dict[str, Any]:
+    """Colour, line and marker of the line of this number; no two of the first 28 are the same."""
+    return {
+        "color": PALETTE[number % len(PALETTE)],
+        "linestyle": _LINES[number % len(_LINES)],
+        "marker": _MARKERS[number % len(_MARKERS)],
+    }
+
+
 def name_of(metric: str) -> str:
     """Name of a column, of scores or of what they are grouped by, as it is written in a figure."""
-    if metric in _NAMES:
-        return _NAMES[metric]
+    if metric in METRICS:
+        return METRICS[metric].label
     return " ".join(_SHORT.get(word, word) for word in metric.removeprefix("n_").split("_"))
 
 
@@ -146,3 +151,27 @@ def in_order(values: pd.Series[Any]) -> list[Any]:
     found = list(pd.unique(values.dropna()))
     numbers = [one for one in found if isinstance(one, (int, float, np.number))]
     return [*sorted(numbers), *(one for one in found if one not in numbers)]
+
+
+def choose(results: Any, **chosen: Any) -> pd.DataFrame:
+    """Rows of a benchmark with a value, or one of a list of values, in each of these columns.
+
+    With `None` there must be one value only. Where nothing stands, a run failed before it was known what would.
+    """
+    results = tidy_results(results)
+    for column, value in chosen.items():
+        found = [one for one in results[column].unique() if one]
+        if value is None and len(found) > 1:
+            raise ValueError(
+                f"`results` has several values of {column!r}, {some(found)}. Choose one: "
+                f"`{column}={found[0]!r}`."
+            )
+        if value is None:
+            continue
+        wanted = [str(one) for one in ([value] if isinstance(value, (str, int)) else value)]
+        absent = [one for one in wanted if one not in found]
+        if absent or not wanted:
+            what = f"no {column} {absent[0]!r}" if absent else f"nothing of {column}=[]"
+            raise ValueError(f"`results` has {what}, but {some(found, 20) or 'none'}.")
+        results = results[results[column].isin([*wanted, ""])]
+    return results

@@ -1,5 +1,15 @@
 """Embed cells, label them and measure embeddings, in the way of scanpy's ``tl``."""
 
+from ._benchmark import (
+    METRICS,
+    Metric,
+    arguments_of,
+    benchmark,
+    benchmark_summary,
+    metric_of,
+    score_label,
+    tidy_results,
+)
 from ._classify import classify
 from ._cluster_metrics import cluster_metrics
 from ._embed import embed
@@ -12,6 +22,8 @@ from ._reconstruction import reconstruction_metrics
 from ._score_labels import score_labels
 
 __all__ = [
+    "benchmark",
+    "benchmark_summary",
     "classify",
     "cluster_metrics",
     "embed",

@@ -1,0 +1,630 @@
+"""``benchmark``: what is to be run, running it, and the table of what was found."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import traceback
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+
+from scssl import __version__
+from scssl._checks import check_choice, check_number, check_whole
+from scssl._io import as_path, check_place, parse_json, replace_file
+from scssl._settings import settings
+
+from ._cells import (
+    Cells,
+    Split,
+    block_splits,
+    cell_splits,
+    group_splits,
+    protocol_of,
+    without_a_type,
+)
+from ._costs import Cost, hardware, versions
+from ._methods import KNOWN, UNKNOWN, Given, NotPossible, Setting, Spec, read_methods
+from ._tasks import TASKS, Fitted, without_labels
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from anndata import AnnData
+
+_LOGGER = logging.getLogger("scssl")
+
+SplitKind = Literal["cell", "batch", "block"]
+DEFAULT_METHODS = ("PCA", "scVI", "MaskedAutoencoder", "SimCLR")
+COLUMNS = [
+    *(
+        "data",
+        "task",
+        "method",
+        "arguments",
+        "split",
+        "fold",
+        "seed",
+        "n_labels",
+        "metric",
+        "value",
+    ),
+    *("seconds", "cpu_seconds", "memory_gb", "transductive", "error"),
+    *("version", "versions", "hardware", "data_hash", "split_hash"),
+]
+# Raised when rows mean something else than before, so that old ones are not taken for new ones.
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Job:
+    """One method fitted to one training part, and the tasks that are scored on it."""
+
+    spec: Spec
+    split: Split
+    tasks: tuple[str, ...]
+    budgets: tuple[int | None, ...]
+    """Labels a class; a method that learns from labels is fitted for each anew."""
+    transductive: bool
+
+    def id(self, cells: Cells) -> str:
+        """The same for the same work."""
+        about = {
+            "format": _FORMAT,
+            "version": __version__,
+            "data": [cells.name, cells.hash, cells.kind, cells.layer, cells.modality_key],
+            "keys": [cells.label_key, cells.batch_key, cells.split_key, cells.min_cells],
+            "method": [self.spec.name, self.spec.method, self.spec.arguments],
+            "split": [self.split.kind, self.split.fold, self.split.seed, self.split.unseen],
+            "rows": self.split.hash,
+            "tasks": self.tasks,
+            "budgets": self.budgets,
+            "transductive": self.transductive,
+        }
+        text = json.dumps(about, sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+    def __str__(self) -> str:
+        fold = f", without {self.split.fold}" if self.split.fold else ""
+        unseen = f" and {self.split.unseen}" if self.split.unseen else ""
+        return f"{self.spec.name}, {' '.join(self.tasks)}, seed {self.split.seed}{fold}{unseen}"
+
+
+def benchmark(
+    adata: AnnData,
+    methods: str | Sequence[str] | Mapping[str, Any] = DEFAULT_METHODS,
+    tasks: str | Sequence[str] | None = None,
+    *,
+    label_key: str | None = None,
+    batch_key: str | None = None,
+    layer: str | None = None,
+    modality_key: str | None = None,
+    split: SplitKind = "cell",
+    split_key: str | None = None,
+    spatial_key: str = "spatial",
+    test_size: float = 0.2,
+    n_labels: Sequence[int | None] = (1, 5, 20, None),
+    folds: int | None = None,
+    min_cells: int = 10,
+    transductive: bool = False,
+    seeds: int | Sequence[int] = 5,
+    n_jobs: int | None = None,
+    out: str | Path | None = None,
+    name: str = "data",
+    progress: bool | None = None,
+    dry_run: bool = False,
+) -> pd.DataFrame:
+    """Compare methods on your cells: the same splits, seeds and labels for all, one call.
+
+    *Methods* are models of scssl by name, entries of ``adata.obsm``, and
+
+    - ``"PCA"``: 50 components of 2,000 variable genes, ``"genes"``: these genes themselves;
+    - ``"untrained"``: the encoder of :class:`~scssl.model.MaskedAutoencoder` before training;
+    - ``"scVI"``, ``"scANVI"``, ``"JointEmbeddingSCVI"``, of scvi-tools, with the advice of its tutorials;
+    - ``"CellTypist"``: logistic regression on all genes as celltypist trains it;
+    - ``"Harmony"`` and ``"CONCORD"``, where their packages are installed.
+
+    Each is given the same cells and what its own users give it: models of scssl their defaults and all
+    genes, the others 2,000 variable genes, chosen on the training part; scVI is told the batch and
+    stops early. A dict gives arguments, ``{"SimCLR, cold": {"method": "SimCLR", "temperature": 0.1}}``,
+    told apart by name for ``setup_anndata``, the model and its ``train``; ``"sweep"`` in it makes one
+    method of each combination of values.
+
+    *Tasks*
+
+    - ``"embedding"``: macro-F1 and accuracy of 15 nearest neighbours and of a linear probe;
+    - ``"few_labels"``: the same with 1, 5, 20 and all labels a class, the same cells for all;
+    - ``"annotation"``: each batch is left out in turn and labelled: macro-F1, calibration error, and
+      the AUROC with which cells of a type that was left out of the reference are told from others;
+    - ``"mapping"``: each batch is left out in turn and embedded by a model that never saw it: labels of
+      the nearest cells of the reference, and ``mixing`` with cells of the same label;
+    - ``"integration"``: scib-metrics :cite:p:`Luecken2022` of all cells, unscaled;
+    - ``"clustering"``: Leiden and k-means against the labels, and silhouette, of the test cells;
+    - ``"modality"``: ``obsm[modality_key]`` from the embedding by ridge regression;
+    - ``"reconstruction"``: explained variance of log-normalised expression.
+
+    Nothing is fitted on test cells, unless `transductive` or the task is integration, which has none. Every
+    embedding is scaled by one factor for all dimensions before a linear probe, whose penalty is chosen
+    within the training labels. scANVI, CellTypist and ``"CellTypeClassifier"`` learn from the labels of
+    the training part, as many as the task says, and are scored by the labels that they give themselves.
+
+    A method or task that fails is a row with its error; the others go on. With `out`, what is found is
+    written at once, and a call with the same arguments goes on where a killed one stopped. Jobs run in
+    parallel on the backend of joblib that is active: ``with joblib.parallel_config("dask"): ...``.
+
+    Parameters
+    ----------
+    adata
+        Cells, as counts or log-normalised values. It is not changed.
+    methods
+        Names, or a dict of names and arguments.
+    tasks
+        Names of tasks; by default ``"embedding"`` and ``"few_labels"``, and with `batch_key`
+        ``"annotation"``.
+    label_key
+        Column of `adata.obs` with cell types. Cells without one are learned from where no label is needed.
+    batch_key
+        Column of `adata.obs` with the batch, of which every method is told, and which is left out in turn.
+    layer
+        Layer with the values, instead of `adata.X`.
+    modality_key
+        Entry of `adata.obsm` with proteins or other features, for ``"modality"``.
+    split
+        What is held out in tasks that do not say it themselves: ``"cell"`` (random cells), ``"batch"``
+        (each group of `split_key` or `batch_key` in turn) or ``"block"`` (blocks of tissue with a margin).
+    split_key
+        Column of `adata.obs` with what is left out as a whole (donor, section, data set), if not `batch_key`.
+    spatial_key
+        Entry of `adata.obsm` with places, for ``split="block"``.
+    test_size
+        Share of the cells of each label to test on, with ``split="cell"``.
+    n_labels
+        Numbers of labels a class for ``"few_labels"``; `None` for all.
+    folds
+        Groups to leave out, drawn once; all by default.
+    min_cells
+        Labels of fewer cells are not scored.
+    transductive
+        Fit to all cells, test cells included (never to their labels), and say so in the table.
+    seeds
+        Number of seeds, or the seeds themselves. Of one seed, splits are those of
+        :func:`linear_probe` with ``rng=seed``.
+    n_jobs
+        Jobs at the same time; by default as ``joblib.parallel_config`` says, or one.
+    out
+        Folder for the results, ``results.csv`` and one file a job; data sets with other `name` may share it.
+    name
+        What the data are called in the table.
+    progress
+        Whether to show a bar; :attr:`scssl.settings.progress <scssl.Settings.progress>` by default.
+    dry_run
+        Check everything and run nothing: a row of the result is a method and a kind of split, with the
+        number of fits, those that `out` has already, and the seconds that the others may take on one core.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a value: ``data``, ``task``, ``method``, ``arguments``, ``split``, ``fold`` (what was left
+        out), ``seed``, ``n_labels``, ``metric``, ``value``; ``seconds``, ``cpu_seconds`` and
+        ``memory_gb`` of fitting and embedding; ``transductive``, ``error``; versions, hardware, and
+        hashes of the data and of the split. For :func:`benchmark_summary` and :func:`scssl.pl.benchmark`.
+
+    Raises
+    ------
+    KeyError
+        If a column, layer or entry is missing.
+    ValueError
+        If there is no such method or task, a task lacks what it needs, or an argument is out of range.
+    TypeError
+        If a method has no such argument.
+
+    Examples
+    --------
+    >>> import scssl
+    >>> adata = scssl.datasets.pbmc68k_reduced()
+    >>> results = scssl.tl.benchmark(
+    ...     adata, ["PCA", "genes"], "embedding", label_key="bulk_labels", seeds=2, progress=False
+    ... )
+    >>> table = results.pivot_table("value", "method", "metric")
+    >>> bool(table.loc["PCA", "probe_macro_f1"] > 0.6)
+    True
+    """
+    cells, jobs = plan(
+        adata,
+        methods,
+        tasks,
+        label_key=label_key,
+        batch_key=batch_key,
+        layer=layer,
+        modality_key=modality_key,
+        split=split,
+        split_key=split_key,
+        spatial_key=spatial_key,
+        test_size=test_size,
+        n_labels=n_labels,
+        folds=folds,
+        min_cells=min_cells,
+        transductive=transductive,
+        seeds=seeds,
+        name=name,
+    )
+    folder = None if out is None else _folder(out, make=not dry_run)
+    rows: dict[int, list[dict[str, Any]]] = {}
+    missing = []
+    for i, job in enumerate(jobs):
+        found = None if folder is None else _read_rows(folder, job.id(cells))
+        if found is None:
+            missing.append(i)
+        else:
+            rows[i] = found
+    if dry_run:
+        return _plan_table(cells, jobs, rows)
+    shown = settings.progress if progress is None else progress
+    for i, found in _run_all(cells, jobs, missing, n_jobs, shown):
+        rows[i] = found
+        if folder is not None:
+            _write_rows(folder, jobs[i].id(cells), found)
+    table = as_table([row for i in sorted(rows) for row in rows[i]])
+    if folder is not None:
+        _write_table(folder)
+    return table
+
+
+def plan(
+    adata: AnnData,
+    methods: Any,
+    tasks: Any,
+    *,
+    split: str,
+    test_size: float,
+    n_labels: Sequence[int | None],
+    folds: int | None,
+    transductive: bool,
+    seeds: int | Sequence[int],
+    **about: Any,
+) -> tuple[Cells, list[Job]]:
+    """The cells, checked, and everything that is to be run, before anything runs."""
+    check_choice("split", split, get_args(SplitKind))
+    check_number("test_size", test_size, "(0, 1)")
+    check_whole("folds", folds, none=True)
+    about["min_cells"] = check_whole("min_cells", about["min_cells"], 2)
+    budgets = tuple(check_whole("n_labels", one, none=True) for one in n_labels)
+    chosen = _seeds(seeds)
+    cells = Cells(adata, **about)
+    names = _tasks(tasks, cells)
+    specs = read_methods(methods, list(adata.obsm))
+    held_out = [name for name in names if TASKS[name].split == "held out"]
+    grouped = [name for name in names if TASKS[name].split == "group"]
+    splits: list[tuple[Split, tuple[str, ...]]] = []
+    if held_out and split == "batch":
+        # One fit for all that leaves the same group out.
+        grouped, held_out = [*held_out, *grouped], []
+    if held_out:
+        made = (
+            cell_splits(cells, chosen, test_size)
+            if split == "cell"
+            else block_splits(cells, chosen)
+        )
+        splits += [(one, tuple(held_out)) for one in made]
+    if grouped:
+        for one in group_splits(cells, chosen, folds):
+            splits.append((one, tuple(grouped)))
+            other = without_a_type(cells, one, cells.min_cells) if "annotation" in grouped else None
+            if other is not None:
+                splits.append((other, ("annotation",)))
+    if "integration" in names:
+        everything = np.arange(adata.n_obs)
+        splits += [(Split("none", "", s, everything, everything), ("integration",)) for s in chosen]
+    jobs = [
+        job
+        for one, asked in splits
+        for spec in specs
+        for job in _jobs(spec, one, asked, budgets, transductive or one.kind == "none")
+    ]
+    return cells, jobs
+
+
+def _seeds(seeds: Any) -> list[int]:
+    if isinstance(seeds, (int, np.integer)):
+        return list(range(check_whole("seeds", seeds)))
+    found = [check_whole("seeds", one, 0) for one in seeds]
+    if not found or len(set(found)) < len(found):
+        raise ValueError(f"`seeds` must be a number, or seeds, each once; found {list(seeds)}.")
+    return found
+
+
+def _tasks(tasks: Any, cells: Cells) -> list[str]:
+    if tasks is None:
+        tasks = ["embedding", "few_labels"]
+        if cells.batch_key is not None or cells.split_key is not None:
+            tasks.append("annotation")
+    names = [tasks] if isinstance(tasks, str) else list(dict.fromkeys(tasks))
+    if not names:
+        raise ValueError("`tasks` is empty: there is nothing to do.")
+    for name in names:
+        check_choice("tasks", name, TASKS)
+        for key in TASKS[name].needs:
+            given = getattr(cells, key)
+            if key == "batch_key" and TASKS[name].split == "group":
+                given = given or cells.split_key
+            if given is None:
+                raise ValueError(
+                    f"Task {name!r} needs `{key}`: the name of "
+                    + (
+                        "an entry of adata.obsm."
+                        if key == "modality_key"
+                        else "a column of adata.obs."
+                    )
+                )
+    return names
+
+
+def _jobs(
+    spec: Spec,
+    split: Split,
+    tasks: tuple[str, ...],
+    budgets: tuple[int | None, ...],
+    transductive: bool,
+) -> Iterator[Job]:
+    method = spec.make()
+    transductive = transductive or isinstance(method, Given)
+    if not method.uses_labels or "few_labels" not in tasks:
+        own: tuple[int | None, ...] = (None,) if method.uses_labels else budgets
+        yield Job(spec, split, tasks, own, transductive)
+        return
+    for budget in budgets:
+        asked = tasks if budget is None else ("few_labels",)
+        yield Job(spec, split, asked, (budget,), transductive)
+    others = tuple(task for task in tasks if task != "few_labels")
+    if None not in budgets and others:
+        yield Job(spec, split, others, (None,), transductive)
+
+
+def _plan_table(
+    cells: Cells, jobs: Sequence[Job], done: Mapping[int, list[dict[str, Any]]]
+) -> pd.DataFrame:
+    """What is to be run, and how long that may take."""
+    import pandas as pd
+
+    lines: dict[tuple[str, ...], dict[str, Any]] = {}
+    for i, job in enumerate(jobs):
+        key = (job.spec.name, " ".join(job.tasks), job.split.kind)
+        about = {"data": cells.name, "method": key[0], "tasks": key[1], "split": key[2]}
+        line = lines.setdefault(key, {**about, "n_fits": 0, "n_done": 0, "seconds": 0.0})
+        line["n_fits"] += 1
+        if i in done:
+            line["n_done"] += 1
+            continue
+        took = [rows[0]["seconds"] for j, rows in done.items() if jobs[j].spec == job.spec]
+        n_cells = cells.adata.n_obs if job.transductive else len(job.split.train)
+        guess = job.spec.make().seconds_per_kcell * n_cells / 1000
+        line["seconds"] += float(np.mean(took)) if took else guess
+    table = pd.DataFrame(lines.values())
+    return table.assign(seconds=table["seconds"].round(1))
+
+
+# --- running ---------------------------------------------------------------------------------------
+
+
+def _run_all(
+    cells: Cells, jobs: Sequence[Job], missing: Sequence[int], n_jobs: int | None, progress: bool
+) -> Iterator[tuple[int, list[dict[str, Any]]]]:
+    """Jobs as they are done, in any order."""
+    import joblib
+    from tqdm.auto import tqdm
+
+    if not missing:
+        return
+    parallel = joblib.Parallel(n_jobs=n_jobs, return_as="generator_unordered")
+    found = parallel(joblib.delayed(_numbered)(i, cells, jobs[i]) for i in missing)
+    bar = tqdm(total=len(missing), disable=not progress, desc=f"benchmark {cells.name}", unit="fit")
+    with bar:
+        for i, rows in found:
+            bar.set_postfix_str(jobs[i].spec.name, refresh=False)
+            bar.update()
+            yield i, rows
+
+
+def _numbered(i: int, cells: Cells, job: Job) -> tuple[int, list[dict[str, Any]]]:
+    return i, run(cells, job)
+
+
+def run(cells: Cells, job: Job) -> list[dict[str, Any]]:
+    """Rows of one job. Only what stops the program stops it."""
+    cost = Cost()
+    about = {
+        "data": cells.name,
+        "method": job.spec.name,
+        "arguments": json.dumps(job.spec.arguments, sort_keys=True, default=str),
+        "split": job.split.kind,
+        "fold": job.split.fold,
+        "seed": job.split.seed,
+        "transductive": job.transductive,
+        "version": __version__,
+        "hardware": json.dumps(hardware()),
+        "data_hash": cells.hash,
+        "split_hash": job.split.hash,
+    }
+    scored: list[dict[str, Any]] = []
+    with warnings.catch_warnings(), _quiet():
+        # What warnings say of one fit of many, nobody can act on; errors are in the table.
+        warnings.simplefilter("ignore")
+        fitted, error = None, ""
+        try:
+            with cost.measured():
+                fitted = _fit(cells, job)
+        except Exception as problem:  # noqa: BLE001 - a row says what it was
+            error = _text(problem)
+        for task in job.tasks:
+            for n_labels, metric, value, why in _score(task, job, fitted, error):
+                scored.append(
+                    {
+                        "task": task,
+                        "n_labels": n_labels,
+                        "metric": metric,
+                        "value": value,
+                        "error": why,
+                    }
+                )
+    package = type(job.spec.make()).package
+    about["versions"] = json.dumps(versions(*([package] if package else [])))
+    about |= {
+        "seconds": round(cost.seconds, 3),
+        "cpu_seconds": round(cost.cpu_seconds, 3),
+        "memory_gb": round(cost.memory_gb, 3),
+    }
+    return [{**about, **row} for row in scored]
+
+
+class _quiet:
+    """No messages of one fit among many, of scssl or of others."""
+
+    _loggers = ("scssl", "scvi", "lightning.pytorch", "harmonypy", "celltypist", "concord")
+
+    def __enter__(self) -> None:
+        self._before = [(logging.getLogger(n), logging.getLogger(n).level) for n in self._loggers]
+        for logger, _ in self._before:
+            logger.setLevel(logging.ERROR)
+
+    def __exit__(self, *_: Any) -> None:
+        for logger, level in self._before:
+            logger.setLevel(level)
+
+
+def _text(problem: BaseException) -> str:
+    """What went wrong and, if it was not to be expected, where."""
+    if isinstance(problem, (NotPossible, ImportError)):
+        return str(problem)
+    frames = [
+        f for f in traceback.extract_tb(problem.__traceback__) if "site-packages" not in f.filename
+    ]
+    place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+    return f"{type(problem).__name__}: {problem}{place}"
+
+
+def _fit(cells: Cells, job: Job) -> Fitted:
+    method = job.spec.make()
+    method.check()
+    split, n = job.split, cells.adata.n_obs
+    rows = np.arange(n) if job.transductive else split.train
+    setting = Setting(
+        layer=cells.layer,
+        kind=cells.kind,
+        batch_key=cells.batch_key,
+        seed=split.seed,
+        modality_key=cells.modality_key,
+        is_all=len(rows) == n,
+    )
+    own = without_labels(cells, rows)
+    budget = job.budgets[0] if method.uses_labels else None
+    if method.uses_labels:
+        own.obs[KNOWN] = _known(cells, split, rows, budget)
+    method.fit(own, setting)
+    fitted = Fitted(cells, split, method, job.transductive, None, budget)
+    if method.embeds:
+        values = None
+        for part in (rows, np.setdiff1d(split.test, rows)):
+            if len(part):
+                found = np.asarray(method.embed(without_labels(cells, part)), dtype=np.float64)
+                if not np.isfinite(found).all():
+                    raise ValueError("The embedding has values that are not finite.")
+                if values is None:
+                    values = np.full((n, found.shape[1]), np.nan)
+                values[part] = found
+        fitted.values = values
+    return fitted
+
+
+def _known(cells: Cells, split: Split, rows: np.ndarray, budget: int | None) -> np.ndarray:
+    """The labels that may be learned from, of the cells to fit to."""
+    labels = np.full(cells.adata.n_obs, UNKNOWN, dtype=object)
+    if split.kind == "none":
+        known = cells.labels.notna().to_numpy()
+        labels[known] = np.asarray(cells.labels, dtype=object)[known]
+    else:
+        protocol = protocol_of(cells, split, budget)
+        labels[protocol.train] = protocol.names[protocol.codes[protocol.train]]
+    return labels[rows].astype(str)
+
+
+def _score(
+    task: str, job: Job, fitted: Fitted | None, error: str
+) -> Iterator[tuple[str, str, float, str]]:
+    """Number of labels, metric, value and error of each row."""
+    what = TASKS[task]
+    primary = "unseen_auroc" if job.split.unseen else what.primary
+    budgets = job.budgets if task == "few_labels" else (None,)
+    labels = (
+        ["all" if b is None else str(b) for b in budgets] if "label_key" in what.needs else [""]
+    )
+    if fitted is not None:
+        try:
+            scored = what.score(fitted, budgets) if task == "few_labels" else what.score(fitted)
+            for n_labels, found in list(scored):
+                for metric, value in found.items():
+                    yield n_labels, metric, float(value), ""
+            return
+        except Exception as problem:  # noqa: BLE001 - one task fails alone
+            error = _text(problem)
+    for n_labels in labels:
+        yield n_labels, primary, float("nan"), error
+
+
+# --- files -----------------------------------------------------------------------------------------
+
+
+def _folder(out: str | Path, *, make: bool) -> Path:
+    folder = check_place(out, "out", folder=True)
+    if make:
+        (folder / "rows").mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _read_rows(folder: Path, id: str) -> list[dict[str, Any]] | None:
+    """What a job has found before, if it did; one that failed is tried again."""
+    file = folder / "rows" / f"{id}.json"
+    if not file.is_file():
+        return None
+    rows: list[dict[str, Any]] = parse_json(file.read_bytes(), file)["rows"]
+    if any(row["error"] for row in rows):
+        return None
+    return [{**row, "value": _number(row["value"])} for row in rows]
+
+
+def _number(value: Any) -> float:
+    return float("nan") if value is None else float(value)
+
+
+def _write_rows(folder: Path, id: str, rows: list[dict[str, Any]]) -> None:
+    plain = [{k: None if v != v else v for k, v in row.items()} for row in rows]
+    with replace_file(folder / "rows" / f"{id}.json") as file:
+        file.write_text(json.dumps({"rows": plain}, indent=1))
+
+
+def as_table(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """Rows as a frame with the columns in order."""
+    import pandas as pd
+
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _write_table(folder: Path) -> None:
+    """All rows of a folder in one file, for people and for other programs."""
+    with replace_file(folder / "results.csv") as file:
+        read_results(folder).to_csv(file, index=False)
+
+
+def read_results(out: str | Path) -> pd.DataFrame:
+    """The table of a folder that :func:`benchmark` wrote, of all data sets in it."""
+    folder = as_path(out)
+    files = sorted((folder / "rows").glob("*.json"))
+    if not files:
+        raise FileNotFoundError(f"{folder} holds no results of scssl.tl.benchmark.")
+    rows = [row for file in files for row in parse_json(file.read_bytes(), file)["rows"]]
+    table = as_table([{**row, "value": _number(row["value"])} for row in rows])
+    order = ["data", "task", "method", "n_labels", "metric", "fold", "seed"]
+    return table.sort_values(order, kind="stable", ignore_index=True)

@@ -1,0 +1,71 @@
+"""Tables of a benchmark."""
+
+from __future__ import annotations
+
+import json
+
+import pandas as pd
+
+from . import case
+
+CHAPTER = "Benchmarks"
+
+
+def _results(**columns: object) -> pd.DataFrame:
+    """Two methods, three seeds, 1 and 5 labels."""
+    rows = [(m, n, seed) for m in ("PCA", "SimCLR") for n in ("1", "5") for seed in range(3)]
+    table = pd.DataFrame(rows, columns=["method", "n_labels", "seed"])
+    fixed: dict[str, object] = {"data": "pbmc3k", "task": "few_labels", "metric": "macro_f1"}
+    fixed |= {"arguments": "{}", "split": "cell", "fold": "", "seconds": 1.0}
+    return table.assign(value=[0.1 * (i % 7) for i in range(len(table))], **(fixed | columns))
+
+
+_SUMMARY = "scssl.tl.benchmark_summary(results)"
+
+
+@case(CHAPTER, "The baseline was not run")
+def no_baseline():
+    return {"results": _results().replace("PCA", "scVI")}, _SUMMARY
+
+
+@case(CHAPTER, "Which way a score is better is not known")
+def unknown_metric():
+    return {"results": pd.concat([_results(), _results(metric="my_score")])}, _SUMMARY
+
+
+@case(CHAPTER, "A value is there twice")
+def value_twice():
+    return {"results": pd.concat([_results(), _results()[:4]])}, _SUMMARY
+
+
+@case(CHAPTER, "Values are too few for a bootstrap")
+def few_values():
+    return {"results": _results()}, 'scssl.tl.benchmark_summary(results, interval="bootstrap")'
+
+
+@case(CHAPTER, "Several scores could be drawn")
+def several_scores():
+    results = pd.concat([_results(), _results(metric="accuracy")])
+    return {"results": results}, "scssl.pl.few_label_curve(results, show=False)"
+
+
+@case(CHAPTER, "Several data sets do not fit in one axes")
+def several_data_sets():
+    from matplotlib.figure import Figure
+
+    results = pd.concat([_results(), _results(data="kang_ifnb")])
+    names = {"results": results, "ax": Figure().subplots()}
+    return names, "scssl.pl.few_label_curve(results, ax=ax, show=False)"
+
+
+@case(CHAPTER, "Runs differ in an argument that is not drawn")
+def third_argument():
+    grid = [
+        (t, n, loss) for t in (0.1, 0.5) for n in (8, 32) for loss in ("dcl", "nt_xent", "vicreg")
+    ]
+    keys = ("temperature", "n_latent", "loss")
+    texts = [json.dumps(dict(zip(keys, one, strict=True))) for one in grid]
+    results = _results(method="SimCLR", n_labels="", task="embedding", arguments=texts)
+    return {"results": results}, (
+        'scssl.pl.ablation(results, "temperature", "n_latent", show=False)'
+    )

@@ -1,0 +1,336 @@
+"""One call compares methods: what each is given, how it is scored, and what is kept."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import anndata as ad
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import sparse
+from scipy.spatial import cKDTree
+from sklearn.decomposition import PCA
+
+import scssl
+from scssl.tl._benchmark import _methods, _study, read_results
+from scssl.tl._benchmark._cells import Cells, block_splits, group_splits, without_a_type
+from scssl.tl._benchmark._methods import KNOWN, UNKNOWN, Method
+
+VALUES = ["data", "task", "method", "fold", "seed", "n_labels", "metric", "value", "split_hash"]
+KEYS = {"label_key": "cell_type", "batch_key": "batch", "progress": False}
+
+
+@pytest.fixture(scope="module")
+def adata():
+    """Four types in three batches; the fourth is in two of them."""
+    rng = np.random.default_rng(0)
+    n, g = 240, 60
+    types, batches = rng.integers(0, 4, n), rng.integers(0, 3, n)
+    batches[(types == 3) & (batches == 2)] = 0
+    means = rng.gamma(0.5, 1, (4, g))
+    means[np.arange(4)[:, None], np.arange(20).reshape(4, 5)] += 4
+    counts = rng.poisson(means[types] * rng.uniform(1, 3, (n, 1)))
+    adata = ad.AnnData(sparse.csr_matrix(counts, dtype=np.float32))
+    adata.obs_names = [f"cell{i}" for i in range(n)]
+    adata.obs["cell_type"] = pd.Categorical(np.array(list("abcd"))[types])
+    adata.obs["batch"] = pd.Categorical(np.array(["one", "two", "three"])[batches])
+    adata.obsm["X_given"] = means[types][:, :10] + 0.3 * rng.normal(size=(n, 10))
+    adata.obsm["spatial"] = rng.random((n, 2))
+    adata.obsm["protein"] = means[types][:, :3] + 0.1 * rng.normal(size=(n, 3))
+    return adata
+
+
+@pytest.fixture
+def cells(adata):
+    about = {"layer": None, "modality_key": None, "spatial_key": "spatial", "split_key": None}
+    return Cells(adata, "data", "cell_type", "batch", min_cells=5, **about)
+
+
+class Spy(Method):
+    """Remembers what it was given."""
+
+    summary = "a spy"
+    uses_labels = labels_cells = True
+    seen: list = []
+
+    def fit(self, cells, setting):
+        self.seen.append((cells, setting))
+
+    def embed(self, cells):
+        return np.asarray(cells.obsm["X_given"])
+
+    def predict(self, cells):
+        names = sorted(set(self.seen[-1][0].obs[KNOWN]) - {UNKNOWN})
+        return pd.DataFrame(1 / len(names), index=cells.obs_names, columns=names)
+
+
+@pytest.fixture
+def spy(monkeypatch):
+    monkeypatch.setattr(Spy, "seen", [])
+    monkeypatch.setitem(_methods.BASELINES, "spy", Spy)
+    return Spy
+
+
+def test_scores_are_those_of_the_probes(adata):
+    found = scssl.tl.benchmark(
+        adata, "X_given", ["embedding", "few_labels"], **KEYS, seeds=2, n_labels=[2, None]
+    )
+    assert list(found.columns) == _study.COLUMNS and not found["error"].any()
+    assert found["transductive"].all(), "what an embedding was fitted to is not known"
+    table = found.set_index(["task", "n_labels", "metric", "seed"])["value"]
+    own = adata.copy()
+    for seed in (0, 1):
+        options = {"use_rep": "X_given", "rng": seed}
+        knn = scssl.tl.knn_probe(own, "cell_type", **options).iloc[0]
+        probe = scssl.tl.linear_probe(own, "cell_type", **options).iloc[0]
+        few = scssl.tl.linear_probe(own, "cell_type", **options, n_labels_per_class=2).iloc[0]
+        assert table["embedding", "all", "knn_macro_f1", seed] == knn["macro_f1"]
+        assert table["embedding", "all", "probe_macro_f1", seed] == probe["macro_f1"]
+        assert table["few_labels", "all", "macro_f1", seed] == probe["macro_f1"]
+        assert table["few_labels", "2", "macro_f1", seed] == few["macro_f1"]
+
+
+def test_nothing_is_fitted_on_test_cells(adata, cells):
+    """Principal components of the training part alone, by scikit-learn on dense values."""
+    found = scssl.tl.benchmark(
+        adata, {"PCA": {"n_comps": 5}}, "embedding", **KEYS, seeds=1, min_cells=5
+    )
+    counts = adata.X.toarray()
+    x = np.log1p(counts / counts.sum(axis=1, keepdims=True) * 1e4)
+    split = next(_study.cell_splits(cells, [0], 0.2))
+    own = adata.copy()
+    own.obsm["X_pca"] = PCA(5).fit(x[split.train]).transform(x)
+    expected = scssl.tl.knn_probe(own, "cell_type", use_rep="X_pca", rng=0).iloc[0]
+    value = found.set_index("metric")["value"]
+    assert value["knn_macro_f1"] == pytest.approx(expected["macro_f1"], abs=1e-9)
+    assert found["split_hash"].iloc[0] == split.hash
+
+
+def test_labels_of_test_cells_are_not_given(adata, spy):
+    scssl.tl.benchmark(
+        adata, "spy", ["embedding", "few_labels", "annotation"], **KEYS, seeds=1, n_labels=[2, None]
+    )
+    assert spy.seen
+    for given, setting in spy.seen:
+        assert "cell_type" not in given.obs and setting.batch_key == "batch"
+        assert given.n_obs < adata.n_obs and not setting.is_all
+        truth = adata.obs["cell_type"].astype(str)[given.obs_names]
+        known = given.obs[KNOWN] != UNKNOWN
+        assert (given.obs[KNOWN][known] == truth[known]).all()
+    sizes = [
+        given.obs[KNOWN].value_counts().drop(UNKNOWN, errors="ignore") for given, _ in spy.seen
+    ]
+    few = [bool((one == 2).all()) for one in sizes]
+    assert sum(few) == 1, "with two labels a class it was given two, and otherwise all"
+
+
+def test_the_same_cells_for_all_methods(adata):
+    found = scssl.tl.benchmark(
+        adata,
+        ["PCA", "untrained", "X_given"],
+        ["embedding", "mapping", "annotation"],
+        **KEYS,
+        seeds=2,
+    )
+    for _, part in found.groupby(["task", "fold", "seed", "metric"]):
+        assert part["split_hash"].nunique() == 1 and part["method"].nunique() == 3
+    assert set(found.loc[found["task"] == "mapping", "fold"]) == {"one", "two", "three"}
+    assert {"macro_f1", "accuracy", "ece", "unseen_auroc"} <= set(
+        found.loc[found["task"] == "annotation", "metric"]
+    )
+    worth = found[(found["method"] == "X_given") & (found["metric"] == "macro_f1")]
+    assert worth["value"].min() > 0.9
+    assert found.loc[found["metric"] == "mixing", "value"].between(0, 1).all()
+
+
+def test_group_splits(adata, cells):
+    groups = adata.obs["batch"].astype(str).to_numpy()
+    for split in group_splits(cells, [0, 1], None):
+        assert set(groups[split.test]) == {split.fold}
+        assert split.fold not in set(groups[split.train])
+        other = without_a_type(cells, split, 5)
+        labels = np.asarray(cells.labels)
+        assert other is None or other.unseen not in set(labels[other.train])
+        assert other is None or other.unseen in set(labels[other.test])
+    assert len({split.fold for split in group_splits(cells, [0], 2)}) == 2
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_blocks_have_a_margin(adata, cells, seed):
+    (split,) = block_splits(cells, [seed])
+    places, batches = adata.obsm["spatial"], adata.obs["batch"].astype(str).to_numpy()
+    assert 0.1 < len(split.test) / adata.n_obs < 0.3
+    for batch in np.unique(batches):
+        here = places[batches == batch]
+        margin = 2 * np.median(cKDTree(here).query(here, k=7)[0][:, -1])
+        train, test = (rows[batches[rows] == batch] for rows in (split.train, split.test))
+        assert cKDTree(places[test]).query(places[train])[0].min() > margin
+
+
+def test_tasks_of_expression_and_proteins(adata):
+    found = scssl.tl.benchmark(
+        adata,
+        {"PCA": {"n_comps": 10}, "MAE": {"method": "MaskedAutoencoder", "max_epochs": 1}},
+        ["modality", "reconstruction", "clustering"],
+        **KEYS,
+        modality_key="protein",
+        seeds=1,
+    )
+    assert not found["error"].any(), found["error"].unique()
+    value = found.set_index(["method", "metric"])["value"]
+    assert value["PCA", "pearson"] > 0.5
+    # Against the components of the training part and their errors, written out.
+    assert 0 < value["PCA", "explained_variance_weighted"] < 1
+    assert value["PCA", "leiden_nmi"] > 0.3
+    assert np.isfinite(value["MAE", "mse"])
+
+
+def test_a_model_is_that_of_the_user(adata, cells):
+    """What a row stands for is what its users would train on these cells."""
+    arguments = {"max_epochs": 2, "n_latent": 8}
+    found = scssl.tl.benchmark(
+        adata, {"VICReg": arguments}, "embedding", label_key="cell_type", seeds=[3], progress=False
+    )
+    split = next(_study.cell_splits(cells, [3], 0.2))
+    own, model_class = adata[split.train].copy(), scssl.model.VICReg
+    model_class.setup_anndata(own)
+    model = model_class(own, rng=3, n_latent=8)
+    model.train(2, rng=3, progress=False)
+    whole = adata.copy()
+    whole.obsm["X"] = model.get_latent_representation(whole)
+    expected = scssl.tl.linear_probe(whole, "cell_type", use_rep="X", rng=3).iloc[0]
+    assert found.set_index("metric")["value"]["probe_macro_f1"] == expected["macro_f1"]
+    assert json.loads(found["arguments"].iloc[0]) == arguments
+
+
+def test_a_failure_is_a_row(adata, monkeypatch):
+    def fail(self, *args, **kwargs):
+        raise RuntimeError("out of luck")
+
+    monkeypatch.setattr(scssl.model.SimCLR, "train", fail)
+    found = scssl.tl.benchmark(
+        adata, ["PCA", "SimCLR", "Harmony"], ["embedding", "clustering"], **KEYS, seeds=1
+    ).set_index("method")
+    assert not found.loc["PCA", "error"].any()
+    assert found.loc["SimCLR", "value"].isna().all() and len(found.loc["SimCLR"]) == 2
+    assert found.loc["SimCLR", "error"].str.contains("RuntimeError: out of luck").all()
+    assert found.loc["Harmony", "value"].isna().all()
+    assert found.loc["Harmony", "error"].str.contains("`").all(), "a line to type"
+
+
+def test_one_task_fails_alone(adata, monkeypatch):
+    def fail(*args, **kwargs):
+        raise RuntimeError("no clusters")
+
+    broken = replace(_study.TASKS["clustering"], score=fail)
+    monkeypatch.setitem(_study.TASKS, "clustering", broken)
+    found = scssl.tl.benchmark(adata, "PCA", ["clustering", "embedding"], **KEYS, seeds=1)
+    failed = found["task"] == "clustering"
+    assert found.loc[failed, "error"].str.contains("no clusters").all()
+    assert found.loc[~failed, "value"].notna().all()
+
+
+def test_a_killed_study_goes_on(adata, tmp_path, monkeypatch):
+    asked = (adata, ["PCA", "X_given"], ["embedding", "mapping"])
+    whole = scssl.tl.benchmark(*asked, **KEYS, seeds=2)
+    run, done = _study.run, []
+
+    def stop(cells, job):
+        if len(done) == 3:
+            raise KeyboardInterrupt
+        done.append(job)
+        return run(cells, job)
+
+    monkeypatch.setattr(_study, "run", stop)
+    with pytest.raises(KeyboardInterrupt):
+        scssl.tl.benchmark(*asked, **KEYS, seeds=2, out=tmp_path / "out")
+    assert len(list((tmp_path / "out" / "rows").iterdir())) == 3
+    again = []
+    monkeypatch.setattr(_study, "run", lambda cells, job: again.append(job) or run(cells, job))
+    found = scssl.tl.benchmark(*asked, **KEYS, seeds=2, out=tmp_path / "out")
+    assert len(again) == len({str(job) for job in again})
+    assert not {str(job) for job in again} & {str(job) for job in done}
+    pd.testing.assert_frame_equal(found[VALUES], whole[VALUES])
+    written = read_results(tmp_path / "out")
+    assert sorted(written["value"]) == sorted(whole["value"])
+    again.clear()
+    scssl.tl.benchmark(*asked, **KEYS, seeds=2, out=tmp_path / "out")
+    assert not again, "what is there is not run again"
+    other = adata.copy()
+    other.X = other.X * 2
+    plan = scssl.tl.benchmark(
+        other, *asked[1:], **KEYS, seeds=2, out=tmp_path / "out", dry_run=True
+    )
+    assert not plan["n_done"].any(), "other values are other rows"
+
+
+def test_a_plan_runs_nothing(adata, tmp_path, monkeypatch):
+    monkeypatch.setattr(_study, "run", lambda *_: pytest.fail("it ran"))
+    methods = {"PCA": {}, "SimCLR": {"sweep": {"temperature": [0.1, 0.2]}}}
+    found = scssl.tl.benchmark(
+        adata, methods, ["embedding", "few_labels"], **KEYS, out=tmp_path / "out", dry_run=True
+    )
+    assert list(found["method"]) == ["PCA", "SimCLR (temperature=0.1)", "SimCLR (temperature=0.2)"]
+    assert (found["n_fits"] == 5).all() and (found["seconds"] > 0).all()
+    assert not (tmp_path / "out").exists()
+
+
+def _values(rows):
+    return rows[VALUES].reset_index(drop=True)
+
+
+def test_in_parallel(adata):
+    asked = (adata, ["PCA", "X_given"], "embedding")
+    one = scssl.tl.benchmark(*asked, **KEYS, seeds=2)
+    two = scssl.tl.benchmark(*asked, **KEYS, seeds=2, n_jobs=2)
+    pd.testing.assert_frame_equal(_values(one), _values(two))
+    assert {"seconds", "cpu_seconds"} <= set(two) and (two["seconds"] > 0).all()
+
+
+@pytest.mark.slow
+def test_on_a_dask_cluster(adata):
+    distributed = pytest.importorskip("distributed")
+    asked = (adata, ["PCA", "X_given"], "embedding")
+    one = scssl.tl.benchmark(*asked, **KEYS, seeds=2)
+    with (
+        distributed.LocalCluster(2, threads_per_worker=1, dashboard_address=None) as cluster,
+        distributed.Client(cluster),
+        joblib.parallel_config("dask"),
+    ):
+        two = scssl.tl.benchmark(*asked, **KEYS, seeds=2)
+    pd.testing.assert_frame_equal(_values(one), _values(two))
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "said"),
+    [
+        ({"methods": "SimCRL"}, ValueError, "Did you mean 'SimCLR'"),
+        ({"methods": []}, ValueError, "empty"),
+        ({"methods": ["PCA", "PCA"]}, ValueError, "twice"),
+        ({"methods": {"SimCLR": {"temprature": 1}}}, TypeError, "temperature"),
+        ({"tasks": "embeding"}, ValueError, "embedding"),
+        ({"tasks": "modality"}, ValueError, "modality_key"),
+        ({"tasks": "mapping", "batch_key": None}, ValueError, "batch_key"),
+        ({"label_key": "absent"}, KeyError, "absent"),
+        ({"min_cells": 1000}, ValueError, "labels"),
+        ({"seeds": [1, 1]}, ValueError, "seeds"),
+        ({"split": "blok"}, ValueError, "block"),
+        ({"modality_key": "absent", "tasks": "modality"}, KeyError, "absent"),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_runs(adata, monkeypatch, change, error, said):
+    monkeypatch.setattr(_study, "run", lambda *_: pytest.fail("it ran"))
+    asked = {"methods": "PCA", "tasks": "embedding", **KEYS, **change}
+    with pytest.raises(error, match=said):
+        scssl.tl.benchmark(adata, **asked)
+
+
+def test_the_data_are_not_changed(adata):
+    before = adata.copy()
+    scssl.tl.benchmark(adata, ["PCA", "X_given"], ["embedding", "annotation"], **KEYS, seeds=1)
+    assert (adata.X != before.X).nnz == 0
+    pd.testing.assert_frame_equal(adata.obs, before.obs)
+    assert set(adata.obsm) == set(before.obsm) and not adata.uns
