@@ -112,7 +112,7 @@ def _override(asked: dict[str, Any], word: str) -> None:
     keys = path.split(".")
     if not is_set or not all(keys):
         raise ValueError(
-            f"{word!r} sets nothing: `seeds=2`, or `methods.SimCLR.temperature=0.1,0.2`."
+            f"{word!r} sets nothing. It takes a key, with dots to what is inside, an equals sign and a value."
         )
     values: Any = text.split(",") if "," in text else text
     if keys[0] == "method" and len(keys) == 2:
