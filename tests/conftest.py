@@ -3,10 +3,8 @@ from __future__ import annotations
 import importlib.util
 import os
 import signal
-import socket
 import sys
 import threading
-import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -93,41 +91,12 @@ def _module_beside(name: str):
 
 
 @pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def hub(tmp_path: Path):
     """A Hugging Face Hub on loopback that the real client talks to, with an empty cache."""
-    from huggingface_hub import constants
+    from .hub.server import on_loopback
 
-    from .hub.server import WRITER, Hub
-
-    server = Hub()
-    cache = tmp_path / "hf_cache"
-    for name, value in {
-        "ENDPOINT": server.url,
-        "HUGGINGFACE_CO_URL_TEMPLATE": server.url + "/{repo_id}/resolve/{revision}/{filename}",
-        "HF_HUB_CACHE": str(cache / "hub"),
-        "HF_TOKEN_PATH": str(cache / "token"),
-        "AGENT_HARNESSES_PATH": str(cache / "agents.json"),
-        "HF_HUB_OFFLINE": False,
-        # Pushing to Xet needs a second, undocumented service; the client then takes LFS.
-        "HF_HUB_DISABLE_XET": True,
-    }.items():
-        assert hasattr(constants, name) or name == "AGENT_HARNESSES_PATH"
-        monkeypatch.setattr(constants, name, value, raising=False)
-    monkeypatch.delenv("HUGGING_FACE_HUB_TOKEN", raising=False)
-    monkeypatch.setenv("HF_TOKEN", WRITER)
-    connect = socket.socket.connect
-
-    def connect_to_loopback(self: socket.socket, address: object) -> None:
-        host = address[0] if isinstance(address, tuple) else address
-        assert host in ("127.0.0.1", "::1", "localhost"), f"a test asks the network: {address}"
-        connect(self, address)
-
-    monkeypatch.setattr(socket.socket, "connect", connect_to_loopback)
-    with warnings.catch_warnings():
-        # How the client hands an LFS upload to its own HTTP library.
-        warnings.filterwarnings("ignore", "Use 'content=", DeprecationWarning)
+    with on_loopback(tmp_path / "hf_cache") as server:
         yield server
-    server.close()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import pickle
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -15,7 +18,7 @@ from scssl._checks import (
     table_of,
     writable,
 )
-from scssl._errors import warn
+from scssl._errors import MissingKeyError, warn
 
 
 class TestNumber:
@@ -138,3 +141,16 @@ def test_a_table_that_no_file_can_hold_says_how_to_keep_it(caplog):
     caplog.clear()
     table_of(np.zeros((1, 1)), ["cell"], ["B"])
     assert not caplog.text
+
+
+def test_a_missing_key_is_said_as_it_is_written():
+    error = MissingKeyError('adata.obs has no \'x\'; it has "y".\nDid you mean `key="y"`?')
+    assert str(error) == error.args[0]
+    assert str(MissingKeyError()) == ""
+    copy = pickle.loads(pickle.dumps(error))
+    assert (type(copy), str(copy)) == (MissingKeyError, str(error))
+
+
+def test_every_key_error_is_one_of_ours():
+    for path in Path(scssl.__file__).parent.rglob("*.py"):
+        assert "raise KeyError(" not in path.read_text(), path

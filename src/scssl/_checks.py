@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from scssl._errors import MissingKeyError
+
 _LOGGER = logging.getLogger("scssl")
 
 if TYPE_CHECKING:
@@ -248,7 +250,7 @@ def get_matrix(adata: AnnData, layer: str | None, name: str = "adata") -> tuple[
     check_key(layer, "layer")
     if layer not in adata.layers:
         found = ", ".join(repr(one) for one in adata.layers if one is not None) or "none"
-        raise KeyError(f"There is no layer {layer!r} in {name}.layers; there are: {found}.")
+        raise MissingKeyError(f"There is no layer {layer!r} in {name}.layers; there are: {found}.")
     return adata.layers[layer], f'{name}.layers["{layer}"]'
 
 
@@ -264,7 +266,7 @@ def get_embedding(
         found = ", ".join(map(repr, adata.obsm)) or "nothing"
         if advice is None:
             advice = f"To make it: `scssl.tl.embed({name}, model, key_added={use_rep!r})`."
-        raise KeyError(f"{name}.obsm has no {use_rep!r}; it has {found}. {advice}")
+        raise MissingKeyError(f"{name}.obsm has no {use_rep!r}; it has {found}. {advice}")
     values = adata.obsm[use_rep]
     if hasattr(values, "to_numpy"):
         values = values.to_numpy()
@@ -307,7 +309,7 @@ def get_column(
         close = close_to(key, map(str, obs.columns))
         meant = f' Did you mean `{argument}="{close}"`?' if close and argument else ""
         found = some(obs.columns, 20) or "no columns"
-        raise KeyError(f"{name}.obs has no {key!r}; it has {found}.{meant}")
+        raise MissingKeyError(f"{name}.obs has no {key!r}; it has {found}.{meant}")
     if (obs.columns == key).sum() > 1:
         raise ValueError(
             f"{name}.obs has {(obs.columns == key).sum()} columns of the name {key!r}. Keep the first: "

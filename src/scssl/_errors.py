@@ -27,6 +27,13 @@ class GeneMismatchError(ValueError):
     """The genes of a data set do not match the genes of a model or vocabulary."""
 
 
+class MissingKeyError(KeyError):
+    """Something is not there under its name; shown as it is written, not in quotes as a key would be."""
+
+    def __str__(self) -> str:
+        return Exception.__str__(self)
+
+
 def warn(message: str) -> None:
     """Warn, at the line of the user that led here."""
     files = [getattr(sys.modules.get(name), "__file__", None) for name in _SKIPPED]

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
+import re
 import signal
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import anndata as ad
 import numpy as np
 import pytest
 
 import scssl
-from scssl._errors import ScsslWarning
+from scssl._errors import MissingKeyError, ScsslWarning
 from scssl.cli import _commands as commands
 from scssl.cli import main
-from scssl.cli._main import parse
+from scssl.cli._main import DESCRIPTION, parse
 from scssl.train._callbacks import Monitor
 
 SMALL = ["--hidden-dims", "16", "--n-latent", "4", "--max-epochs", "2", "--no-progress"]
@@ -199,7 +202,7 @@ def test_a_configuration_is_what_could_be_typed(tmp_path, capsys):
         ("lozz: mse", "MaskedAutoencoder has no option --lozz. Did you mean --loss?"),
         ("- loss", "must hold options, one a line"),
         ("loss: [", "cannot be read as YAML"),
-        ("model: SimCRL", "There is no model 'SimCRL'. Did you mean 'SimCLR'?"),
+        ("model: SimCRL", "There is no model 'SimCRL'. Did you mean `--model SimCLR`?"),
     ],
 )
 def test_a_configuration_with_a_mistake(content, message, tmp_path, capsys):
@@ -242,6 +245,15 @@ def test_train_and_embed_equal_the_python_api(file, tmp_path, capsys):
     assert [f.name for f in (tmp_path / "new").iterdir()] == ["embedded.h5ad"]
 
 
+def test_the_first_lines_of_the_help_work(file, tmp_path, monkeypatch):
+    train, embed = re.findall(r"^  scssl ((?:train|embed) .*)$", DESCRIPTION, re.MULTILINE)
+    (key,) = re.findall(r'use_rep="(\w+)"', DESCRIPTION)
+    monkeypatch.chdir(tmp_path)
+    assert main([*train.split(), *SMALL]) == 0
+    assert main(embed.split()) == 0
+    assert ad.read_h5ad("embedded.h5ad").obsm[key].shape == (60, 4)
+
+
 def test_another_model(file, tmp_path, capsys):
     out = str(tmp_path / "model")
     views = ["--model", "VICReg", "--augmentation", "mask", "gene_swap"]
@@ -265,7 +277,7 @@ def test_another_model(file, tmp_path, capsys):
         ),
         (["--augmentation", "mask"], "MaskedAutoencoder has no option --augmentation"),
         (["--model", "SimClear"], "There is no model 'SimClear'"),
-        (["--model", "CellTypeClassifier"], "CellTypeClassifier.from_ssl_model"),
+        (["--model", "CellTypeClassifier"], "CellTypeClassifier starts from a trained model"),
     ],
 )
 def test_options_of_another_model(file, tmp_path, capsys, options, message):
@@ -286,7 +298,10 @@ def test_output_is_replaced_only_when_asked(file, tmp_path, capsys, monkeypatch)
     (model_dir / "thesis.txt").write_text("years of work")
     monkeypatch.setattr(commands, "_read", lambda *_, **__: pytest.fail("checked too late"))
     assert main(["train", file, "--out", str(model_dir), *SMALL]) == 2
-    assert "model exists already. Give another --out, or --overwrite" in capsys.readouterr().err
+    assert (
+        "model exists already. Give another --out, or replace it: `--overwrite`"
+        in capsys.readouterr().err
+    )
     assert main(["train", file, "--out", str(model_dir), "--overwrite", *SMALL]) == 2
     assert "holds files and no scssl model" in capsys.readouterr().err
     assert main(["embed", file, "--model", str(model_dir), "--out", file]) == 2
@@ -345,7 +360,7 @@ def test_wrong_usage_is_explained(capsys):
 
 def test_a_key_error_is_shown_without_quotes(monkeypatch, capsys):
     def fail(*_, **__):
-        raise KeyError("adata.obs has no 'x'")
+        raise MissingKeyError("adata.obs has no 'x'")
 
     monkeypatch.setattr(commands, "train", fail)
     assert main(["train", "f", "--out", "d"]) == 2
@@ -390,6 +405,46 @@ def test_signals_in_training_leave_a_model(
     assert "interrupted after 1 full epochs" in shown.err
     assert f"The model is in {tmp_path / 'model'}" in shown.out
     assert scssl.model.MaskedAutoencoder.load(tmp_path / "model").training_["epochs"] == 1
+
+
+@pytest.mark.parametrize("everywhere", [False, True])
+def test_a_model_is_kept_where_the_disk_is_full(file, tmp_path, monkeypatch, capsys, everywhere):
+    write, out, temporary = Path.write_bytes, tmp_path / "model", tmp_path / "temporary"
+
+    def write_where_there_is_room(self, content):
+        if everywhere or temporary not in self.parents:
+            raise OSError(errno.ENOSPC, "No space left on device", str(self))
+        return write(self, content)
+
+    temporary.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    monkeypatch.setattr(Path, "write_bytes", write_where_there_is_room)
+    assert main(["train", file, "--out", str(out), *SMALL]) == 2
+    shown = capsys.readouterr()
+    assert "No space left on device" in shown.err
+    assert "To embed cells" not in shown.out
+    assert not out.exists()
+    if everywhere:
+        assert "Nor could the model be saved elsewhere: [Errno 28] No space" in shown.err
+        return
+    (kept,) = re.findall(r"The trained model is in (\S+): move it from there\.", shown.err)
+    assert scssl.model.MaskedAutoencoder.load(kept).training_["epochs"] == 2
+
+
+def test_a_model_is_kept_where_another_was_saved_meanwhile(file, tmp_path, monkeypatch, capsys):
+    out = str(tmp_path / "model")
+    end = scssl.model.MaskedAutoencoder.train
+
+    def train_while_another_is_saved(self, **arguments):
+        end(self, **arguments)
+        self.save(out)
+
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr(scssl.model.MaskedAutoencoder, "train", train_while_another_is_saved)
+    words = ["train", file, "--out", out, *SMALL]
+    arguments = parse(words)[1]
+    with pytest.raises(OSError, match=r"already holds a model.*The trained model is in \S+/model:"):
+        commands.train(**arguments)
 
 
 def test_sigterm_outside_of_training_leaves_nothing_half_written(
@@ -454,10 +509,13 @@ def test_alone_it_shows_its_help(capsys):
 @pytest.mark.parametrize(
     ("typed", "message"),
     [
-        ("trian cells.h5ad", "scssl has no command trian. Did you mean train?"),
-        ("--verison", "scssl has no option --verison. Did you mean --version?"),
-        ("embed a.h5ad --modle m --out b.h5ad", "has no option --modle. Did you mean --model?"),
-        ("demo --oot=x", "has no option --oot. Did you mean --out?"),
+        ("trian cells.h5ad", "scssl has no command trian. Did you mean `scssl train cells.h5ad`?"),
+        ("--verison", "scssl has no option --verison. Did you mean `scssl --version`?"),
+        (
+            "embed a.h5ad --modle m --out b.h5ad",
+            "Did you mean `scssl embed a.h5ad --model m --out b.h5ad`?",
+        ),
+        ("demo --oot=x", "has no option --oot. Did you mean `scssl demo --out=x`?"),
     ],
 )
 def test_what_is_mistyped_is_named_before_what_is_missing(typed, message, capsys):
@@ -473,7 +531,7 @@ def test_wrong_usage_is_one_line(capsys):
     assert stop.value.code == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert "required: FILE, --out. To see what can be typed: scssl train --help" in error
+    assert "required: FILE, --out. To see what can be typed: `scssl train --help`" in error
 
 
 def test_a_zarr_store_is_read_and_written(file, tmp_path, capsys):

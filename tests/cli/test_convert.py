@@ -167,14 +167,20 @@ def test_without_pyarrow_the_message_says_what_to_install(folder, published, cap
 
     monkeypatch.setattr(pd, "read_parquet", fail)
     assert main(["convert", "--file", "a.ckpt", "--out", "model"]) == 2
-    assert "Reading var.parquet needs pyarrow: `pip install pyarrow`" in capsys.readouterr().err
+    assert (
+        "Reading var.parquet needs pyarrow: `pip install 'scssl[published]'`"
+        in capsys.readouterr().err
+    )
 
 
 def test_a_model_is_replaced_only_when_asked(folder, published, capsys):
     published.checkpoint(folder / "a.ckpt", "autoencoder", G)
     assert convert("--file", "a.ckpt") == 0
     assert convert("--file", "a.ckpt") == 2
-    assert "model exists already. Give another --out, or --overwrite" in capsys.readouterr().err
+    assert (
+        "model exists already. Give another --out, or replace it: `--overwrite`"
+        in capsys.readouterr().err
+    )
     assert convert("--file", "a.ckpt", "--overwrite") == 0
 
 

@@ -10,12 +10,16 @@ import base64
 import hashlib
 import json
 import re
+import socket
 import threading
+import warnings
 from collections.abc import Callable
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
 
+import pytest
 import yaml
 
 WRITER, READER = "hf_may_write", "hf_may_read"
@@ -275,6 +279,14 @@ class Handler(BaseHTTPRequestHandler):
             headers["Link"] = f'<{self.hub.url}/api/models?{rest}&cursor={start + 2}>; rel="next"'
         self.answer(200, found[start : start + 2], **headers)
 
+    def settings(self, repo_id, *, query, content):
+        repo = self.may_write() and self.repo(repo_id)
+        if not repo:
+            return
+        asked = json.loads(content)
+        repo.private = asked.get("private", asked.get("visibility") == "private")
+        self.answer(200, {})
+
     def branch(self, repo_id, branch, *, query, content):
         repo = self.may_write() and self.repo(repo_id)
         if not repo:
@@ -389,6 +401,7 @@ ROUTES = [
     (r"/api/validate-yaml", ("POST",), Handler.check_card),
     (r"/api/models", ("GET",), Handler.models),
     (rf"/api/models/{_ID}", ("GET",), Handler.info),
+    (rf"/api/models/{_ID}/settings", ("PUT",), Handler.settings),
     (rf"/api/models/{_ID}/revision/(.+)", ("GET",), Handler.info),
     (rf"/api/models/{_ID}/branch/(.+)", ("POST",), Handler.branch),
     (rf"/api/models/{_ID}/preupload/(.+)", ("POST",), Handler.preupload),
@@ -399,3 +412,40 @@ ROUTES = [
     (r"/verify", ("POST",), Handler.verify),
     (rf"/{_ID}/resolve/([^/]+)/(.+)", ("GET", "HEAD"), Handler.resolve),
 ]
+
+
+@contextmanager
+def on_loopback(cache):
+    """Have the real client talk to such a hub, and to nothing else, with an empty cache."""
+    from huggingface_hub import constants, hf_api
+
+    server = Hub()
+    with pytest.MonkeyPatch.context() as monkeypatch, warnings.catch_warnings():
+        for name, value in {
+            "ENDPOINT": server.url,
+            "HUGGINGFACE_CO_URL_TEMPLATE": server.url + "/{repo_id}/resolve/{revision}/{filename}",
+            "HF_HUB_CACHE": str(cache / "hub"),
+            "HF_TOKEN_PATH": str(cache / "token"),
+            "AGENT_HARNESSES_PATH": str(cache / "agents.json"),
+            "HF_HUB_OFFLINE": False,
+            # Pushing to Xet needs a second, undocumented service; the client then takes LFS.
+            "HF_HUB_DISABLE_XET": True,
+        }.items():
+            assert hasattr(constants, name) or name == "AGENT_HARNESSES_PATH"
+            monkeypatch.setattr(constants, name, value, raising=False)
+        # The functions of the client are methods of one object, made when it is imported.
+        monkeypatch.setattr(hf_api.api, "endpoint", server.url)
+        monkeypatch.delenv("HUGGING_FACE_HUB_TOKEN", raising=False)
+        monkeypatch.setenv("HF_TOKEN", WRITER)
+        connect = socket.socket.connect
+
+        def connect_to_loopback(self, address):
+            host = address[0] if isinstance(address, tuple) else address
+            assert host in ("127.0.0.1", "::1", "localhost"), f"a test asks the network: {address}"
+            connect(self, address)
+
+        monkeypatch.setattr(socket.socket, "connect", connect_to_loopback)
+        # How the client hands an LFS upload to its own HTTP library.
+        warnings.filterwarnings("ignore", "Use 'content=", DeprecationWarning)
+        yield server
+    server.close()

@@ -10,8 +10,9 @@ A case is a function that makes the names a user has and gives the code they typ
 
 The code must raise an error or a warning of scssl whose message has code to type in backticks: a statement
 (``adata = adata[...].copy()``), keyword arguments to pass (``layer="counts"``, without spaces at the equals
-sign), or a command (``scssl ...``). `test_messages.py` does what the message says, on that data, and runs the
-user's code again, which must then work and no longer say so. The page "Troubleshooting" of the docs is made
+sign), a command (``scssl ...``, which is run, or ``pip install ...``, of which it is checked that the package
+declares what it names), or an option of the user's command (``--overwrite``). `test_messages.py` does what the
+message says, on that data, and runs the user's code again, which must then work and no longer say so. The page "Troubleshooting" of the docs is made
 of the same cases by `docs/conf.py`.
 
 ``case(..., ways="each")``, the default: every line is a way of its own, and each is tried on fresh data.
@@ -26,9 +27,19 @@ from __future__ import annotations
 import importlib
 from pathlib import Path
 
-from ._harness import CASES, Case, Outcome, case, follow, told_in, trigger
+from ._harness import CASES, Case, Outcome, case, follow, is_command, told_in, trigger
 
-__all__ = ["CASES", "Case", "Outcome", "all_cases", "case", "follow", "told_in", "trigger"]
+__all__ = [
+    "CASES",
+    "Case",
+    "Outcome",
+    "all_cases",
+    "case",
+    "follow",
+    "is_command",
+    "told_in",
+    "trigger",
+]
 
 
 def all_cases() -> list[Case]:

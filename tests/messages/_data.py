@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
+import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import anndata
@@ -11,6 +16,30 @@ import numpy as np
 import pandas as pd
 
 import scssl
+
+#: Hubs that were started for the cases, see `with_a_hub`.
+ON_LOOPBACK: list[Any] = []
+
+
+@functools.cache
+def beside(name: str) -> Any:
+    """A module of the other tests, which are no package."""
+    path = Path(__file__).parents[1] / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"beside_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@contextmanager
+def with_a_hub() -> Iterator[None]:
+    """Have the client of the Hugging Face Hub talk to one on this machine."""
+    with beside("hub/server").on_loopback(Path(folder())) as server:
+        ON_LOOPBACK.append(server)
+        yield
+    ON_LOOPBACK.pop()
 
 
 def cells(n_cells: int = 60, n_genes: int = 30, seed: int = 0) -> anndata.AnnData:
@@ -64,6 +93,12 @@ def hurried(model: Any) -> Any:
 def folder() -> str:
     """A place for files, another one each time."""
     return tempfile.mkdtemp(prefix="scssl-messages-")
+
+
+def hub() -> Any:
+    """The Hugging Face Hub that cases talk to, with no repository."""
+    ON_LOOPBACK[-1].repos.clear()
+    return ON_LOOPBACK[-1]
 
 
 def mdata(seed: int = 0) -> Any:

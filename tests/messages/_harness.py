@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import ast
+import io
 import logging
 import re
 import shlex
+import tomllib
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+from unittest.mock import patch
+
+from packaging.requirements import Requirement
 
 CASES: dict[str, Case] = {}
 
@@ -55,6 +61,8 @@ def trigger(names: dict[str, Any], code: str) -> list[Outcome]:
     """Errors, warnings and what is logged by scssl that the code gives; nothing else may go wrong."""
     from scssl._errors import ScsslWarning
 
+    if code.startswith("scssl "):
+        return _said_by_command(code)
     with warnings.catch_warnings(record=True) as caught, _logged() as logged:
         warnings.simplefilter("always")
         error = None
@@ -78,9 +86,59 @@ def trigger(names: dict[str, Any], code: str) -> list[Outcome]:
     said += [Outcome("log", text) for text in logged]
     if error is None:
         return said
-    # The text of a KeyError is shown in quotes, with what is in it escaped.
-    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-    return [Outcome(type(error).__name__, text, error), *said]
+    return [Outcome(type(error).__name__, str(error), error), *said]
+
+
+def _said_by_command(code: str) -> list[Outcome]:
+    """What a command writes of its errors and warnings; they begin with its name."""
+    status, text = _type_command(code)
+    said = []
+    for kind, message in re.findall(
+        r"^scssl: (error|warning): (.*?)\s*(?=\Z|^scssl: )", text, re.DOTALL | re.MULTILINE
+    ):
+        error = ValueError(message) if kind == "error" else None
+        said.append(Outcome(f"scssl: {kind}", message, error))
+    assert bool(status) == any(one.error is not None for one in said), f"{code}: {status}, {text}"
+    return said
+
+
+def _type_command(code: str) -> tuple[int, str]:
+    """Exit status of ``scssl ...``, trained for an epoch, and what it writes of its errors and warnings."""
+    import scssl
+    from scssl.cli import main
+
+    with (
+        redirect_stdout(io.StringIO()),
+        redirect_stderr(io.StringIO()) as written,
+        patch.object(scssl.model.MaskedAutoencoder, "_train_defaults", _in_one_epoch()),
+    ):
+        try:
+            status = main(shlex.split(code)[1:])
+        except SystemExit as stop:
+            status = int(stop.code or 0)
+    return status, written.getvalue()
+
+
+def _in_one_epoch() -> Callable[..., dict[str, Any]]:
+    import scssl
+
+    usual = scssl.model.MaskedAutoencoder._train_defaults
+    return lambda model, n_cells: {**usual(model, n_cells), "max_epochs": 1}
+
+
+def _check_installable(code: str) -> None:
+    """That what ``pip install ...`` names is what the package declares that it needs."""
+    pyproject = Path(__file__).parents[2] / "pyproject.toml"
+    project = tomllib.loads(pyproject.read_text())["project"]
+    needed = {one.name: one for one in map(Requirement, project["dependencies"])}
+    for word in [word for word in shlex.split(code)[2:] if not word.startswith("-")]:
+        asked = Requirement(word)
+        if asked.name == project["name"]:
+            assert asked.extras <= set(project["optional-dependencies"]), f"no such extra: {code}"
+        else:
+            assert asked.name in needed, (
+                f"{asked.name} is of an extra, which is to be named: {code}"
+            )
 
 
 @contextmanager
@@ -110,18 +168,20 @@ def told_in(message: str) -> list[str]:
 
 def is_line(code: str) -> bool:
     """Whether it is a statement, arguments or a command."""
-    if _is_command(code) or _is_keywords(code):
+    if is_command(code) or _is_keywords(code) or _is_option(code):
         return True
     try:
         tree = ast.parse(code)
     except SyntaxError:
         return False
-    doing = (ast.Call, ast.Assign, ast.Delete, ast.AugAssign)
+    doing = (ast.Call, ast.Assign, ast.Delete, ast.AugAssign, ast.Import)
     return any(isinstance(node, doing) for node in ast.walk(tree))
 
 
 def follow(names: dict[str, Any], code: str, line: str, message: str = "") -> str:
     """Type a line; gives the user's code, changed where the line is arguments for it."""
+    if _is_option(line):
+        return _with_option(code, line)
     if _is_keywords(line):
         return _with_keywords(code, line, line_is_meant=f"Did you mean `{line}`?" in message)
     _run(names, line)
@@ -129,12 +189,12 @@ def follow(names: dict[str, Any], code: str, line: str, message: str = "") -> st
 
 
 def _run(names: dict[str, Any], code: str) -> None:
-    if _is_command(code):
-        if code.startswith("scssl "):
-            from scssl.cli import main
-
-            status = main(shlex.split(code)[1:])
-            assert not status, f"{code} ended with {status}"
+    if code.startswith("pip "):
+        _check_installable(code)
+        return
+    if code.startswith("scssl "):
+        status, text = _type_command(code)
+        assert not status, f"{code} ended with {status}: {text}"
         return
     import anndata
     import numpy as np
@@ -149,8 +209,25 @@ def _run(names: dict[str, Any], code: str) -> None:
     exec(compile(code, "<user>", "exec"), names)
 
 
-def _is_command(code: str) -> bool:
+def is_command(code: str) -> bool:
+    """Whether it is typed into a shell."""
     return code.startswith(("scssl ", "pip "))
+
+
+def _is_option(code: str) -> bool:
+    return re.match(r"--\w", code) is not None
+
+
+def _with_option(code: str, line: str) -> str:
+    """The command, with an option in place of the one of that name or at its end."""
+    words, (flag, *values) = shlex.split(code), shlex.split(line)
+    if flag in words:
+        start = words.index(flag)
+        stop = start + 1
+        while stop < len(words) and not words[stop].startswith("--"):
+            stop += 1
+        del words[start:stop]
+    return shlex.join([*words, flag, *values])
 
 
 def _is_keywords(code: str) -> bool:

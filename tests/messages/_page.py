@@ -11,7 +11,8 @@ from contextlib import chdir
 from itertools import groupby
 from pathlib import Path
 
-from . import Case, Outcome, all_cases, told_in, trigger
+from . import Case, Outcome, all_cases, is_command, told_in, trigger
+from ._data import with_a_hub
 
 PAGE = Path(__file__).parents[2] / "docs" / "user_guide" / "troubleshooting.md"
 _HEAD = """<!-- Made by `python -m tests.messages._page` from the cases of tests/messages. -->
@@ -28,6 +29,9 @@ def _plain(text: str) -> str:
     """Without what differs between machines: folders for a while, and formats of figures."""
     folders = rf"{re.escape(tempfile.gettempdir())}/(tmp|scssl-messages-)[a-z0-9_]{{8}}"
     text = re.sub(folders, "results", text)
+    text = re.sub(r"http://127\.0\.0\.1:\d+", "https://huggingface.co", text)
+    # What the client of the hub says differs between its versions.
+    text = re.sub(r"(failed: 4\d\d) Client Error.*?(?= It is not| What there is)", r"\1.", text)
     return re.sub(r"(no kind of figure, which are eps)[\w, ]*\.", r"\1, ...", text)
 
 
@@ -40,11 +44,14 @@ def page(said: list[tuple[Case, str, list[Outcome]]]) -> str:
             first = next(one for one in outcomes if told_in(one.message))
             lines = told_in(first.message)
             ways = "\n".join(lines) if case.ways == "all" else "\n# or\n".join(lines)
+            typed = [
+                "bash" if any(map(is_command, texts)) else "python" for texts in ([code], lines)
+            ]
             parts += [
                 f"### {case.title}\n",
-                f"```python\n{code}\n```\n",
+                f"```{typed[0]}\n{code}\n```\n",
                 f"```text\n{first.category}: {first.message}\n```\n",
-                f"What to type:\n\n```python\n{ways}\n```\n",
+                f"What to type:\n\n```{typed[1]}\n{ways}\n```\n",
             ]
     return _plain("\n".join(parts))
 
@@ -53,7 +60,7 @@ def collect() -> list[tuple[Case, str, list[Outcome]]]:
     """Every case, run."""
     said = []
     # Cases write files where they are.
-    with tempfile.TemporaryDirectory() as folder, chdir(folder):
+    with tempfile.TemporaryDirectory() as folder, chdir(folder), with_a_hub():
         for case in all_cases():
             names, code = case.make()
             said.append((case, code, trigger(names, code)))

@@ -89,3 +89,11 @@ def no_normalized_expression():
 @case(CHAPTER, "A method of scvi-tools that is not there: abundance", ways="instead")
 def no_differential_abundance():
     return {"model": model(), "adata": cells()}, "model.differential_abundance(adata)"
+
+
+@case(CHAPTER, "Cells are given by names that are not unique")
+def cells_by_names_that_are_not_unique():
+    adata = cells()
+    adata.obs_names = ["cell0_1", *adata.obs_names[1:]]
+    names = {"adata": adata, "model": model()}
+    return names, 'model.get_latent_representation(adata, indices=["cell0_2", "cell0_3"])'

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import tempfile
+from argparse import Namespace
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
+from torch.torch_version import TorchVersion
 
 from scssl._io._trees import json_sha256
 
 from . import case
-from ._data import model
+from ._data import beside, model
 
 CHAPTER = "Files of others"
+cellplm = beside("cellplm_reference")
 
 
 def folder() -> Path:
@@ -42,8 +46,8 @@ def folder_of_a_newer_version():
     return {"path": path}, "scssl.model.SSLModel.load(path)"
 
 
-@case(CHAPTER, "A checkpoint is from before torch 1.6")
-def checkpoint_of_an_old_torch():
+def autoencoder() -> dict[str, torch.Tensor]:
+    """Weights of a published autoencoder of three genes."""
     state = {"encoder.0.weight": torch.zeros(512, 3)}
     for i, n_out, n_in in ((3, 512, 512), (6, 256, 512), (9, 256, 256), (12, 64, 256)):
         state[f"encoder.{i}.weight"] = torch.zeros(n_out, n_in)
@@ -52,8 +56,13 @@ def checkpoint_of_an_old_torch():
         state[f"decoder.0.{i}.weight"] = torch.zeros(n_out, n_in)
     for name in [*state]:
         state[name.replace("weight", "bias")] = torch.zeros(len(state[name]))
+    return state
+
+
+@case(CHAPTER, "A checkpoint is from before torch 1.6")
+def checkpoint_of_an_old_torch():
     path = folder().with_name("old.ckpt")
-    torch.save({"state_dict": state}, path, _use_new_zipfile_serialization=False)
+    torch.save({"state_dict": autoencoder()}, path, _use_new_zipfile_serialization=False)
     names = {"path": path, "torch": torch, "NEW": path}
     return names, 'scssl.model.MaskedAutoencoder.from_pretrained(path, genes=["A", "B", "C"])'
 
@@ -68,7 +77,45 @@ def parquet_without_a_reader():
 
 
 def without_pyarrow(read, *args):
-    from unittest.mock import patch
-
     with patch("pandas.read_parquet", side_effect=ImportError("no pyarrow")):
         return read(*args)
+
+
+@case(CHAPTER, "A checkpoint is read by an old torch", ways="instead")
+def checkpoint_read_by_an_old_torch():
+    path = folder().with_name("own.ckpt")
+    torch.save({}, path)
+    names = {"path": path, "with_torch_2_9": with_torch_2_9}
+    code = 'scssl.model.MaskedAutoencoder.from_pretrained, path, genes=["A", "B", "C"]'
+    return names, f"with_torch_2_9({code})"
+
+
+def with_torch_2_9(read, *args, **kwargs):
+    with patch("torch.__version__", TorchVersion("2.9.1")):
+        return read(*args, **kwargs)
+
+
+@case(CHAPTER, "A checkpoint holds more than tensors")
+def checkpoint_with_objects():
+    checkpoint = {"state_dict": autoencoder(), "hyper_parameters": Namespace(lr=1e-3)}
+    torch.save(checkpoint, "weights.ckpt")
+    names = {"torch": torch, "checkpoint": checkpoint}
+    return names, (
+        'scssl.model.MaskedAutoencoder.from_pretrained("weights.ckpt", genes=["A", "B", "C"])'
+    )
+
+
+@case(CHAPTER, "A folder holds several checkpoints of CellPLM")
+def several_checkpoints():
+    path = folder()
+    for prefix in ("20230926_85M", "20231027_85M"):
+        cellplm.checkpoint(path, prefix, "vae", 20)
+    return {"path": path}, "scssl.model.CellPLM.from_pretrained(path)"
+
+
+@case(CHAPTER, "A configuration of CellPLM is of other weights")
+def configuration_of_other_weights():
+    path = folder()
+    state = cellplm.state_dict(cellplm.configuration(20, "vae"))
+    cellplm.write(path, "85M", cellplm.configuration(20, "gmvae"), state)
+    return {"path": path}, "scssl.model.CellPLM.from_pretrained(path)"

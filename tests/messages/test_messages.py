@@ -12,33 +12,26 @@ import pytest
 import scssl
 
 from . import all_cases, follow, told_in, trigger
+from ._data import with_a_hub
 from ._page import PAGE, page
 
 CASES = all_cases()
 SOURCE = Path(scssl.__file__).parent
-# Where messages have not got their cases yet.
-OPEN = (
-    "_io/",
-    "cli/",
-    "data/matrix/",
-    "hub/",
-    "model/joint_embedding/_mudata.py",
-    "published/",
-)
 # Code to type that stands outside of backticks: a statement, a call, or an argument after a verb.
 BARE = re.compile(
     r"\b(adata|query|reference|mdata|model|scores)[.\w]*(\[[^]]*\])? = "
     r"|\bsc\.\w+\.\w+|\bscssl\.\w+\.[\w.]+\(|\bmodel\.\w+\(|\b(setup|from_ssl)_\w+\((?!\))"
-    r"|\bnp\.\w+\(|\bpip install"
+    r"|\bnp\.\w+\(|\bpip install|\bscssl (demo|train|embed|convert|--help) "
+    r"|\bmdata\.update\(|\w\.(tocsr|astype|obs_names_make_unique|compute_chunk_sizes)\("
     r"|(\b([Pp]ass|[Gg]ive|[Tt]ake|[Ss]ay|[Ss]et|[Uu]se|[Tt]ry|[Nn]ame|or|instance|such as)\b|:)"
     r"\W(\w+\W+){0,2}?\w+=(?!=)|\b\w+=(\.\.\.|\[\.\.\.)"
 )
 
 
-@pytest.fixture(autouse=True)
-def in_a_folder(tmp_path, monkeypatch):
-    """Where a user's files are."""
-    monkeypatch.chdir(tmp_path)
+@pytest.fixture(autouse=True, scope="module")
+def _hub():
+    with with_a_hub():
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -80,8 +73,6 @@ def literals():
     """Texts of the source: their place, the text, and a pattern of what is shown."""
     for path in sorted(SOURCE.rglob("*.py")):
         place = str(path.relative_to(SOURCE))
-        if place.startswith(OPEN):
-            continue
         tree = ast.parse(path.read_text())
         documented = {id(one.value) for one in ast.walk(tree) if isinstance(one, ast.Expr)}
         inside = {
@@ -129,7 +120,8 @@ def test_every_line_is_in_backticks():
         (place, found[0])
         for place, text, _ in literals()
         if not place.startswith(cards)
-        and (found := BARE.search(re.sub(r"`[^`]*`", "`", text)))
+        # Indented lines of the help are code that stands by itself.
+        and (found := BARE.search(re.sub(r"`[^`]*`|^  .*", "`", text, flags=re.MULTILINE)))
         and text.count("`") % 2 == 0
         # The text of a line, which stands in backticks where it is told.
         and found.start() > 0
@@ -146,3 +138,18 @@ def test_the_page_of_the_docs_is_made_of_these_messages():
 def test_titles_are_headings_of_their_own():
     titles = [one.title for one in CASES]
     assert len(set(titles)) == len(titles)
+
+
+def test_packages_that_are_told_to_install_are_declared():
+    follow({}, "", "pip install 'scssl[published]'")
+    follow({}, "", 'pip install --upgrade "torch>=2.10"')
+    # Of an extra, and of none.
+    for line in ("pip install pyarrow", "pip install 'scssl[nothing]'"):
+        with pytest.raises(AssertionError):
+            follow({}, "", line)
+
+
+def test_an_option_takes_the_place_of_its_like():
+    code = "scssl train cells.h5ad --layer a b --out d"
+    assert follow({}, code, "--layer counts").endswith("cells.h5ad --out d --layer counts")
+    assert follow({}, code, "--overwrite") == f"{code} --overwrite"

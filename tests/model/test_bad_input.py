@@ -168,7 +168,7 @@ def test_duplicated_cell_names(adata):
         model = setup(adata)
     model.train(**TRAIN)
     with pytest.raises(
-        ValueError, match="names are not unique: pass row numbers, or adata.obs_names_make"
+        ValueError, match="names are not unique. Pass row numbers.*`adata.obs_names_make"
     ):
         model.get_latent_representation(indices=["a"])
 
@@ -285,7 +285,7 @@ def test_query_of_the_other_kind_says_what_to_type(adata, layer):
     query = log1p(adata)
     if layer is not None:
         query.layers[layer] = query.X
-    with pytest.raises(ValueError, match=r"Put the counts there .*: adata\.(X|layers)"):
+    with pytest.raises(ValueError, match=r"Put the counts .* into adata\.(X|layers)"):
         model.get_latent_representation(query)
 
     logs = log1p(adata)

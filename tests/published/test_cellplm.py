@@ -464,7 +464,7 @@ def test_files_that_are_not_there(folder):
 
 def test_the_configuration_of_the_other_checkpoint(folder):
     (folder / "20230926_85M.config.json").rename(folder / "20231027_85M.config.json")
-    with pytest.raises(BundleError, match=r"says 'gmvae', but .* 'vae'.* pass variant=\"vae\""):
+    with pytest.raises(BundleError, match=r"says 'gmvae', but .* 'vae'.* same: `variant=\"vae\"`"):
         CellPLM.from_pretrained(folder / "20231027_85M")
     assert variant_of(folder / "20231027_85M", variant="vae") == "vae"
 

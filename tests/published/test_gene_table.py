@@ -90,7 +90,7 @@ def test_parquet_without_a_reader_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setattr(builtins, "__import__", without)
     (tmp_path / "var.parquet").write_bytes(b"PAR1")
     with pytest.raises(
-        ImportError, match=r"`pip install pyarrow`. Or pass the same table as \.csv"
+        ImportError, match=r"`pip install 'scssl\[published\]'`. Or pass the same table as \.csv"
     ):
         read_gene_table(tmp_path / "var.parquet", order=ORDER)
 

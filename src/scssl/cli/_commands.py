@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -61,9 +62,11 @@ def train(
     check_target(folder, overwrite=overwrite)
     model_class = _model_class(model)
     if ssl_model is None and not model_class._learns_embeddings:
+        first = f"{folder}_ssl"
+        line = shlex.join(["scssl", "train", str(file), "--out", first])
         raise ValueError(
-            f"{model} starts from a trained model ({model}.from_ssl_model). Train one with `scssl train` and "
-            "name it here: --ssl-model my_model"
+            f"{model} starts from a trained model. Train one, `{line}`, and start from it: "
+            f"`--ssl-model {shlex.quote(first)}`"
         )
     groups = model_options(model_class, from_ssl_model=ssl_model is not None).values()
     for option in [option for group in groups for option in group.values()]:
@@ -86,7 +89,7 @@ def train(
     finally:
         # What was learnt before Ctrl-C or SIGTERM, too; of a run that failed there is nothing.
         if trained.is_trained_:
-            trained.save(out, overwrite=overwrite)
+            _save(trained, out, overwrite=overwrite)
             print(trained)
             _tell_next(out, file)
     if trained.training_["stopped_by"] == "interrupt":
@@ -214,6 +217,20 @@ def convert(
     _tell_next(out, "cells.h5ad")
 
 
+def _save(trained: Any, out: str | Path, *, overwrite: bool) -> None:
+    """Save a model in --out, or where temporary files are if that cannot be written any more."""
+    try:
+        trained.save(out, overwrite=overwrite)
+    except (OSError, ValueError) as error:
+        problem = str(error).rstrip(".")
+        try:
+            kept = Path(tempfile.mkdtemp(prefix="scssl-")) / "model"
+            trained.save(kept)
+        except OSError as second:
+            raise OSError(f"{problem}. Nor could the model be saved elsewhere: {second}") from error
+        raise OSError(f"{problem}. The trained model is in {kept}: move it from there.") from error
+
+
 def benchmark(
     file: str | Path,
     *overrides: str,
@@ -302,7 +319,7 @@ def _train_options(words: Sequence[str]) -> Groups:
     known = models_in_source()
     if name is not None and name not in known:
         close = get_close_matches(name, known, n=1)
-        hint = f"Did you mean {close[0]!r}? " if close else ""
+        hint = f"Did you mean `--model {close[0]}`? " if close else ""
         raise ValueError(f"There is no model {name!r}. {hint}There are {', '.join(known)}.")
     model_class = _model_class(name or "MaskedAutoencoder")
     from_ssl_model = typed(words, "--ssl-model") is not None or not model_class._learns_embeddings
@@ -408,9 +425,7 @@ def _check_output(
     path = check_place(out, "--out", folder=folder, n_bytes=n_bytes)
     taken = any(path.iterdir()) if path.is_dir() else path.exists()
     if taken and not overwrite:
-        raise ValueError(
-            f"{path} exists already. Give another --out, or --overwrite to replace it."
-        )
+        raise ValueError(f"{path} exists already. Give another --out, or replace it: `--overwrite`")
     if taken and path.suffix == ".zarr" and not _is_zarr(path):
         raise ValueError(f"{path} holds files and no Zarr store. Give another --out.")
     return path
@@ -498,9 +513,8 @@ class Command:
             models = models_in_source()
             width = max(map(len, models))
             lines = "\n".join(f"  {name:{width}}  {text}" for name, text in models.items())
-            text = (
-                f"models, whose options `scssl train --model NAME --help` shows:\n{lines}\n\n{text}"
-            )
+            one = "options of one of them:\n  scssl train --model NAME --help"
+            text = f"models:\n{lines}\n\n{one}\n\n{text}"
         return text
 
 

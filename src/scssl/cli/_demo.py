@@ -88,7 +88,7 @@ def _check_folder(folder: Path) -> None:
     ours = {"adata.h5ad", "history.png", "model", "umap.png"}
     # Hidden are the leftovers of a demo that was killed.
     if folder.is_dir() and {e.name for e in folder.iterdir() if e.name[0] != "."} - ours:
-        raise ValueError(f"{folder} holds other files: give a new folder, `scssl demo --out DIR`.")
+        raise ValueError(f"{folder} holds other files. Give a new folder as --out.")
 
 
 def _report(summary: DataFrame, folder: Path, seconds: float) -> str:

@@ -79,9 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         except EXPECTED as error:
             if debug:
                 raise
-            # str() of a KeyError is the repr of its message.
-            message = error.args[0] if isinstance(error, KeyError) and error.args else error
-            print(f"scssl: error: {_as_options(str(message))}", file=sys.stderr)
+            print(f"scssl: error: {_as_options(str(error))}", file=sys.stderr)
             return 2
         except KeyboardInterrupt:
             if debug:
@@ -131,7 +129,7 @@ def parse(words: Sequence[str]) -> tuple[str | None, dict[str, Any]]:
             known = [*COMMANDS, *parser._option_string_actions]
             kind = "option" if name.startswith("-") else "command"
             raise ValueError(
-                f"scssl has no {kind} {name}.{_hint(name, known)} To see what it has: scssl --help"
+                f"scssl has no {kind} {name}.{_hint(words, name, known)} To see what it has: `scssl --help`"
             )
         parser.parse_args(words)
         return None, {}
@@ -164,7 +162,7 @@ def parse(words: Sequence[str]) -> tuple[str | None, dict[str, Any]]:
     if not wrong:
         given, wrong = parser.parse_known_args(words, namespace)
     if wrong:
-        raise ValueError(_no_option(name, wrong[0], known, flags))
+        raise ValueError(_no_option(words, wrong[0], known, flags))
     arguments = {key: value for key, value in vars(given).items() if key in options}
     if printing:
         print(write_configuration(arguments, groups), end="")
@@ -175,7 +173,7 @@ def parse(words: Sequence[str]) -> tuple[str | None, dict[str, Any]]:
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Say what is wrong, in a line that is not lost behind all that can be typed."""
-        self.exit(2, f"scssl: error: {message}. To see what can be typed: {self.prog} --help\n")
+        self.exit(2, f"scssl: error: {message}. To see what can be typed: `{self.prog} --help`\n")
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
@@ -217,22 +215,31 @@ def _parsers(
     return parser, parsers
 
 
-def _hint(word: str, known: Iterable[str]) -> str:
-    close = get_close_matches(word, list(known), n=1)
-    return f" Did you mean {close[0]}?" if close else ""
+def _hint(words: Sequence[str], wrong: str, known: Iterable[str]) -> str:
+    """What may have been meant instead of a word, as the whole line, where that word was typed."""
+    close = get_close_matches(wrong.replace("_", "-"), list(known), n=1)
+    if not close:
+        return ""
+    meant = [re.sub(rf"^{re.escape(wrong)}(?==|$)", close[0], word) for word in words]
+    line = close[0] if meant == words else f"`{shlex.join(['scssl', *meant])}`"
+    return f" Did you mean {line}?"
 
 
-def _no_option(name: str, word: str, words: Sequence[str], flags: Iterable[str]) -> str:
+def _no_option(words: Sequence[str], wrong: str, known: Sequence[str], flags: Iterable[str]) -> str:
     """Message that there is no such option, with what may have been meant."""
-    flag = word.partition("=")[0].replace("_", "-")
+    name, flag = words[0], wrong.partition("=")[0]
     if not flag.startswith("--"):
-        return f"There is nothing to do with {word!r}. What can be typed: scssl {name} --help"
-    who, how, hint = f"scssl {name}", name, ""
+        return f"There is nothing to do with {wrong!r}. What can be typed: `scssl {name} --help`"
+    who, how, hint = f"scssl {name}", name, _hint(words, flag, flags)
+    flag = flag.replace("_", "-")
     if name == "train":
-        who = typed(words, "--model") or "MaskedAutoencoder"
+        who = typed(known, "--model") or "MaskedAutoencoder"
         others = _commands.models_with(flag)
-        how, hint = f"train --model {who}", f" Of {', '.join(others)} it is one." if others else ""
-    return f"{who} has no option {flag}.{hint or _hint(flag, flags)} To see what it has: scssl {how} --help"
+        how, hint = (
+            f"train --model {who}",
+            f" Of {', '.join(others)} it is one." if others else hint,
+        )
+    return f"{who} has no option {flag}.{hint} To see what it has: `scssl {how} --help`"
 
 
 def _as_options(message: str) -> str:

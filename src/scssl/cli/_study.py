@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from scssl._errors import MissingKeyError
+
 from ._options import Option, _anything, options_of, read_configuration
 
 if TYPE_CHECKING:
@@ -83,7 +85,7 @@ class Study:
         adata = read_cells(path, backed=False)
         for key, values in subset.items():
             if key not in adata.obs:
-                raise KeyError(f"{path}: obs has no column {key!r}, which `subset` names.")
+                raise MissingKeyError(f"{path}: obs has no column {key!r}, which `subset` names.")
             adata = adata[adata.obs[key].astype(str).isin(values)].copy()
         if self.methods is not None:
             arguments = {**arguments, "methods": _methods(self.methods)}
@@ -110,7 +112,7 @@ def _override(asked: dict[str, Any], word: str) -> None:
     keys = path.split(".")
     if not is_set or not all(keys):
         raise ValueError(
-            f"{word!r} sets nothing: `seeds=2`, or `methods.SimCLR.temperature=0.1,0.2`."
+            f"{word!r} sets nothing. It takes a key, with dots to what is inside, an equals sign and a value."
         )
     values: Any = text.split(",") if "," in text else text
     if keys[0] == "method" and len(keys) == 2:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 
+from scssl._errors import MissingKeyError
 from scssl.data.genes import GeneVocabulary
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ class Datasets:
 
         for key in keys:
             if not any(key in adata.obs for adata in self._datasets.values()):
-                raise KeyError(f"No data set has a column {key!r} in obs.")
+                raise MissingKeyError(f"No data set has a column {key!r} in obs.")
         parts = []
         for name, adata in self._datasets.items():
             part = pd.DataFrame({"dataset": name}, index=adata.obs_names.astype(str) + f"-{name}")

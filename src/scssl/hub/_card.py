@@ -75,7 +75,9 @@ def make_card(facts: CardFacts, repo_id: str, card: Card = None) -> str:
         return card.expanduser().read_text(encoding="utf-8")
     if isinstance(card, str):
         if "\n" not in card and card.lower().endswith((".md", ".txt")):
-            raise ValueError(f'`card` is a text. For the file: card=pathlib.Path("{card}")')
+            raise ValueError(
+                f'`card` is a text. For the file: `import pathlib` and `card=pathlib.Path("{card}")`'
+            )
         return card
     from huggingface_hub import ModelCard, ModelCardData
 

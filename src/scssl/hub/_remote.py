@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 _LOGGER = logging.getLogger("scssl")
 TAG = "scssl"
-LOG_IN = 'Log in with `hf auth login`, or pass token="hf_..."'
+LOG_IN = "Log in with `hf auth login`, or pass your `token=TOKEN`"
 _REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9_][\w.-]*", re.ASCII)
 # What of the metadata of a card is shown in the list of models: text of strangers, so only this.
 _FACTS = {
@@ -106,7 +106,8 @@ def fetch_file(
             raise BundleError(
                 f"{filename} of {repo_id} is another file than expected: its sha256 is {digest}, not "
                 f"{expected_sha256.lower()}. It was changed on the hub (the expected one may be in an "
-                f"earlier commit: revision=...), or damaged: to fetch it again, delete {path.resolve()}"
+                "earlier commit, which `revision` takes), or damaged: to fetch it again, delete "
+                f"{path.resolve()}"
             )
     return path
 
@@ -152,7 +153,7 @@ def fetch_bundle(
     """
     path = as_path(path)
     if path.is_dir() and any(path.iterdir()) and not overwrite:
-        raise ValueError(f"{path} is not empty. Give a new folder, or overwrite=True.")
+        raise ValueError(f"{path} is not empty. Give a new folder, or replace it: `overwrite=True`")
     check_target(path, overwrite=overwrite)
     with replace_folder(path) as folder:
         commit = collect(repo_id, folder, revision=revision, token=token)
@@ -242,15 +243,15 @@ def push_bundle(
     branch = check_revision(revision) or "main"
     config = read_bundle(path).config
     if not config.get("trained"):
-        raise ValueError(f"The model in {path} is not trained. Call model.train() first.")
+        raise ValueError(f"The model in {path} is not trained. Train it and save it again.")
     api = client(token)
     with progress_bars(), explained(repo_id, write=True):
         api.create_repo(repo_id, private=private, exist_ok=True)
         is_public = private and not api.model_info(repo_id).private
     if is_public:
         raise ValueError(
-            f"{repo_id} is public already. Make it private first: "
-            f'huggingface_hub.update_repo_settings("{repo_id}", private=True)'
+            f"{repo_id} is public already. Make it private first: `import huggingface_hub; "
+            f'huggingface_hub.update_repo_settings("{repo_id}", private=True)`'
         )
     if branch != "main":
         with explained(repo_id, write=True):
@@ -531,7 +532,7 @@ def explained(
         )
         why += "Check the network or HF_ENDPOINT."
         if constants.HF_HUB_OFFLINE:
-            where = f"where there is a network: hf download {repo_id}"
+            where = f"where there is a network: `hf download {repo_id}`"
             why = f", and HF_HUB_OFFLINE is set. Unset it, or fetch the model {where}"
         cache = f"({constants.HF_HUB_CACHE})"
         raise ConnectionError(f"{what} is not in the cache {cache}{why}") from error
@@ -567,14 +568,14 @@ def _advice(
             return FileNotFoundError, f"Leave it out for the newest; all: {at}/commits/main"
         case errors.EntryNotFoundError() if filename == CONFIG:
             return FileNotFoundError, (
-                "It is not a model of scssl. Those are: scssl.hub.list_models(). If it holds a published "
-                "checkpoint, say which: from_pretrained(..., file=...)"
+                "It is not a model of scssl. Those are: `scssl.hub.list_models()`. If it holds a published "
+                "checkpoint, say which of its files it is, as `file`."
             )
         case errors.EntryNotFoundError():
             return FileNotFoundError, f"Its files: {at}/tree/{revision or 'main'}"
         case errors.RepositoryNotFoundError() if not write:
             owner = "" if repo_id is None else repo_id.split("/")[0]
-            there = f'What there is: scssl.hub.list_models(author="{owner}").'
+            there = f'What there is: `scssl.hub.list_models(author="{owner}")`.'
             return FileNotFoundError, f"{there} For private ones: {LOG_IN}."
         case errors.RepositoryNotFoundError():
             return PermissionError, f"{LOG_IN}; the token must have the right to write."

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from scssl._checks import some
+from scssl._errors import MissingKeyError
 from scssl._settings import settings
 from scssl.tl import METRICS, arguments_of, benchmark_summary, metric_of, score_label
 
@@ -492,7 +493,9 @@ def _places_of(rows: pd.DataFrame, x: str, y: str | None, where: dict[str, Any])
     for argument, name in (("x", x), ("y", y), *(("where", name) for name in where)):
         if name is not None and name not in known:
             found = some(known, 20) or "none"
-            raise KeyError(f"No run has an argument {name!r} (`{argument}`); they have {found}.")
+            raise MissingKeyError(
+                f"No run has an argument {name!r} (`{argument}`); they have {found}."
+            )
     given = given[[all(one.get(n) == value for n, value in where.items()) for one in given]]
     if given.empty:
         raise ValueError(f"No run has the arguments {where} (`where`).")

@@ -19,6 +19,7 @@ from scssl._checks import (
     get_embedding,
     some,
 )
+from scssl._errors import MissingKeyError
 from scssl._random import RNG, as_seed, derive_seed
 
 from ._figure import figure, finish
@@ -133,7 +134,7 @@ def _drawable(adata: AnnData, bases: Iterable[str], color: Any, kwargs: dict[str
     known = adata if adata.raw is None else adata.raw
     unknown = [name for name in genes if name not in known.var_names]
     if unknown and not asked:
-        raise KeyError(
+        raise MissingKeyError(
             f"{unknown[0]!r} in `color` is no column of adata.obs ({some(adata.obs.columns, 20)}), and no "
             f"gene ({some(known.var_names, 3)})."
         )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from scssl._checks import some
+from scssl._errors import MissingKeyError
 from scssl._io import check_place
 from scssl.tl import METRICS, tidy_results
 
@@ -129,7 +130,9 @@ def check_scores(scores: Any, metrics: Sequence[str], keys: dict[str, str | None
         for column in columns:
             if column not in scores:
                 found = ", ".join(map(repr, scores.columns)) or "no columns"
-                raise KeyError(f"`scores` has no column {column!r} (`{argument}`); it has {found}.")
+                raise MissingKeyError(
+                    f"`scores` has no column {column!r} (`{argument}`); it has {found}."
+                )
     for metric in metrics:
         if not pd.api.types.is_numeric_dtype(scores[metric]):
             found = scores[metric].dtype

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from scssl._errors import MissingKeyError
+
 from ._figure import PALETTE, figure, finish, line_style, make_panels
 
 if TYPE_CHECKING:
@@ -131,7 +133,7 @@ def _curves(
         if absent or not keys:
             what = f"{absent[0]!r} was not recorded" if absent else "`keys` is empty"
             where = f"history of {name!r}" if name else "history"
-            raise KeyError(f"{what}; the {where} has {', '.join(map(repr, recorded))}.")
+            raise MissingKeyError(f"{what}; the {where} has {', '.join(map(repr, recorded))}.")
     return [[key] for key in keys]
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from scssl._checks import check_adata, check_key, get_column, get_labels
+from scssl._errors import MissingKeyError
 from scssl._scores import calibration_error, class_table, reliability
 
 from ._figure import PALETTE, figure, finish, make_panels
@@ -316,7 +317,7 @@ def _bins(
     check_key(pred_key, "pred_key")
     written = adata.uns.get(pred_key)
     if not isinstance(written, dict) or "calibration" not in written:
-        raise KeyError(
+        raise MissingKeyError(
             f"adata.uns[{pred_key!r}] has no calibration. Make it: `scssl.tl.label_transfer(reference, "
             f"adata, label_key, key_added={pred_key!r})`."
         )

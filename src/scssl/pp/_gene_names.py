@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scssl._checks import check_adata
+from scssl._errors import MissingKeyError
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -18,7 +19,7 @@ def names_of(adata: AnnData, column: str | None) -> np.ndarray:
         return adata.var_names.to_numpy(dtype=object)
     if column not in adata.var:
         there = ", ".join(map(repr, adata.var.columns)) or "no columns"
-        raise KeyError(f"adata.var has no {column!r}; it has {there}.")
+        raise MissingKeyError(f"adata.var has no {column!r}; it has {there}.")
     values = adata.var[column]
     return np.where(values.isna(), "", values.astype(object).map(str)).astype(object)
 

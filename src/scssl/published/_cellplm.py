@@ -86,7 +86,7 @@ def locate_cellplm(source: str | Path, prefix: str | None) -> tuple[str | Path, 
         {file.name.removesuffix(end) for end in (CONFIG, WEIGHTS) for file in path.glob(f"?*{end}")}
     )
     if len(there) > 1:
-        which = f"Say which: prefix={there[0]!r}"
+        which = f"Say which: `prefix={there[0]!r}`"
         raise ValueError(f"{source} holds several checkpoints ({', '.join(there)}). {which}")
     return (path, there[0]) if there else None
 
@@ -114,8 +114,8 @@ def cellplm_from(
     fixed = sorted(set(arguments) - set(FREE))
     if fixed:
         raise TypeError(
-            f"`{fixed[0]}` is no argument here, or given by the weights. Free are {', '.join(FREE)}. Of "
-            f"another shape: scssl.model.CellPLM.from_ssl_model(model, adata, {fixed[0]}=...)"
+            f"`{fixed[0]}` is no argument here, or given by the weights. Free are {', '.join(FREE)}. A "
+            "model of another shape is made by `from_ssl_model` of this one."
         )
     place = Place(source, prefix + WEIGHTS, revision, token)
     # The small file first: what is wrong with it is found before the download of a large one.
@@ -347,7 +347,7 @@ def _find_variant(ledger: Ledger, config: CellPLMConfig, variant: str) -> str:
     if variant == "auto" and config.latent not in (None, latent):
         raise BundleError(
             f"{config.file} says {config.latent!r}, but {ledger.where} has the tensors of {latent!r}. "
-            f'If you know that genes and other sizes are the same, pass variant="{latent}".'
+            f'If you know that genes and other sizes are the same: `variant="{latent}"`'
         )
     return latent
 

@@ -75,7 +75,7 @@ def read_checkpoint(path: str | Path, *, expected_sha256: str | None = None) -> 
     if torch.__version__ < "2.10":
         raise ImportError(
             f"{path.name} was not loaded: with torch {torch.__version__} a file made for it can overwrite "
-            'memory. Take a newer one: pip install --upgrade "torch>=2.10"'
+            'memory. Take a newer one: `pip install --upgrade "torch>=2.10"`'
         )
     try:
         file = path.open("rb")
@@ -131,7 +131,7 @@ def _refuse_globals(found: set[str], path: Path) -> None:
         shown = ", ".join(foreign[:5]) + (", …" if len(foreign) > 5 else "")
         raise BundleError(
             f"{path} was not loaded: besides tensors its pickle names {shown}, which can run code. Ask for "
-            'tensors only: torch.save({"state_dict": checkpoint["state_dict"]}, "weights.ckpt")'
+            'tensors only: `torch.save({"state_dict": checkpoint["state_dict"]}, "weights.ckpt")`'
         )
 
 

@@ -167,8 +167,8 @@ def _read_file(path: Path) -> Any:
         return pd.read_parquet(path)
     except ImportError as error:
         raise ImportError(
-            f"Reading {path.name} needs pyarrow: `pip install pyarrow`. Or pass the same table as .csv or "
-            f".tsv, {columns}."
+            f"Reading {path.name} needs pyarrow: `pip install 'scssl[published]'`. Or pass the same table as "
+            f".csv or .tsv, {columns}."
         ) from error
     except (OSError, ValueError) as error:
         raise BundleError(f"{path} cannot be read as parquet: {error}") from error

@@ -86,7 +86,7 @@ def _checked_classes(classes: Sequence[str] | None, n_classes: int, file: str) -
     if classes is None:
         raise ValueError(
             f"{file} has {n_classes} classes and does not name them. Pass them in the order of the outputs, "
-            "classes=[...], or read the encoder: scssl.model.MaskedAutoencoder.from_pretrained"
+            "as `classes`, or read the encoder alone, with scssl.model.MaskedAutoencoder.from_pretrained."
         )
     names = [str(name) for name in classes]
     if isinstance(classes, str) or len(names) != n_classes:

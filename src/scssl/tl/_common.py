@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from scssl._errors import MissingKeyError
+
 if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
@@ -71,7 +73,9 @@ def get_rows(adata: AnnData, cells: Any, where: str) -> np.ndarray:
         rows = adata.obs_names.get_indexer(cells.astype(str))
         if (rows < 0).any():
             first = str(cells[rows < 0][0])
-            raise KeyError(f"{where} names cells that are not in `adata`, such as {first!r}.")
+            raise MissingKeyError(
+                f"{where} names cells that are not in `adata`, such as {first!r}."
+            )
     if problem is None and len(np.unique(rows)) < len(rows):
         problem = f"has {len(rows) - len(np.unique(rows)):,} cells more than once"
     if problem is not None:

@@ -19,7 +19,7 @@ from scssl._checks import (
     some,
     whole_numbers,
 )
-from scssl._errors import ScsslWarning, warn
+from scssl._errors import MissingKeyError, ScsslWarning, warn
 from scssl._io import check_place
 from scssl._random import RNG, as_seed, derive_seed
 from scssl._scores import all_scores
@@ -299,7 +299,9 @@ def _groups_of(datasets: Datasets, groups: Mapping[str, str] | None) -> dict[str
     for name in given:
         # What is misspelt would be pretrained on, though it belongs to what is held out.
         if name not in names:
-            raise KeyError(f"`groups` names {name!r}, which is no data set; there are {names}.")
+            raise MissingKeyError(
+                f"`groups` names {name!r}, which is no data set; there are {names}."
+            )
     return {name: given.get(name, name) for name in names}
 
 
@@ -324,13 +326,13 @@ def _held_out(
     known = dict(datasets.items())
     labelled = [name for name, adata in known.items() if label_key in adata.obs]
     if not labelled:
-        raise KeyError(f"No data set has a column {label_key!r} in obs.")
+        raise MissingKeyError(f"No data set has a column {label_key!r} in obs.")
     names = labelled if hold_out is None else _listed(hold_out, "hold_out", str, "a name")
     kept, reasons = [], {}
     for name in names:
         if name not in labelled:
             there = f"with labels {label_key!r}; there are {labelled}"
-            raise KeyError(f"There is no data set {name!r} {there}.")
+            raise MissingKeyError(f"There is no data set {name!r} {there}.")
         try:
             for budget in budgets:
                 # Sizes of the parts are the same with any seed.

@@ -18,6 +18,7 @@ from scssl._checks import (
     some,
     writable,
 )
+from scssl._errors import MissingKeyError
 from scssl._neighbors import EXACT_PAIRS, Index
 from scssl._random import RNG, as_seed, derive_seed
 
@@ -355,7 +356,9 @@ def modality_scores(
         if (columns < 0).any():
             absent = names[int((columns < 0).argmax())]
             there = f"adata.obsm[{true_key!r}] has; it has {some(found_names)}"
-            raise KeyError(f"adata.obsm[{pred_key!r}] has no column {absent!r}, which {there}.")
+            raise MissingKeyError(
+                f"adata.obsm[{pred_key!r}] has no column {absent!r}, which {there}."
+            )
         found = found[:, columns]
     if true.shape != found.shape:
         raise ValueError(
@@ -409,7 +412,7 @@ def _values(
     check_key(key, argument)
     if key not in adata.obsm:
         there = ", ".join(map(repr, adata.obsm)) or "nothing"
-        raise KeyError(f"{name}.obsm has no {key!r}; it has {there}.")
+        raise MissingKeyError(f"{name}.obsm has no {key!r}; it has {there}.")
     table: Any = adata.obsm[key]
     names = list(map(str, table.columns)) if hasattr(table, "columns") else None
     if names is not None and len(set(names)) < len(names):

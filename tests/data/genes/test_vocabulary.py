@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -297,3 +298,20 @@ def test_the_column_with_the_names_is_told(share):
     assert 'the names that match are in adata.var["gene_name"]' in message
     exec(told_in(message)[0], {"adata": adata})
     assert genes.align(adata.var_names, var=adata.var).overlap == 1
+
+
+@pytest.mark.parametrize("change", [str.lower, "GRCh38_{}".format, "{}-1".format, "{}.2".format])
+@pytest.mark.parametrize("step", [40, 50, 60])
+def test_a_fiftieth_of_many_names_is_enough(change, step):
+    """They are tried on some of the names, and counted in all; fewer are not worth a warning."""
+    names = [f"NAME{i}X" for i in range(20_000)]
+    query = [change(name) if i % step == 1 else name for i, name in enumerate(names)]
+    var = pd.DataFrame({"text": ["x"] * len(names)}, index=query)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = GeneVocabulary(names).align(query, var=var)
+    if step == 60:
+        assert not caught
+    else:
+        assert f"{found.n_matched:,} of the 20,000 genes" in str(caught[0].message)
+        assert "20,000 would be" in str(caught[0].message)

@@ -126,7 +126,6 @@ def test_negative(counts, input):
     message = refusal(log_normalised(counts) - 1, input, raw_hint="Counts were found elsewhere.")
     assert "negative values; the first is" in message
     assert "scaled or residual data" in message
-    assert "adata = adata.raw.to_adata()" in message
     assert message.endswith("Counts were found elsewhere.")
     counts[4, 1] = -1
     assert "adata.X has 1 negative values; the first is -1 in cell row 4, gene column 1" in refusal(
@@ -174,6 +173,21 @@ def test_find_counts(counts, form):
     adata.X = adata.layers["logged"]
     assert find_counts(adata).startswith(
         'Counts were found in adata.layers["counts"]: pass `layer="counts"`; in adata.raw'
+    )
+
+
+def test_logarithms_are_found_where_they_would_do(counts):
+    adata = ad.AnnData(log_normalised(counts) - 1)
+    adata.raw = ad.AnnData(log_normalised(counts))
+    adata.layers["missing"] = np.where(counts == counts.max(), np.nan, log_normalised(counts))
+    adata.layers["shares"] = 1e4 * counts / counts.sum(axis=1, keepdims=True)
+    assert find_counts(adata) == ""
+    assert find_counts(adata, logarithms=True) == (
+        "Log-normalised values were found in adata.raw: use `adata = adata.raw.to_adata()`."
+    )
+    adata.layers["counts"] = counts
+    assert find_counts(adata, logarithms=True).startswith(
+        'Counts were found in adata.layers["counts"]: pass `layer="counts"`. Log-normalised'
     )
 
 

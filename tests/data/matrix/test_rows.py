@@ -110,7 +110,7 @@ def test_refuses_rows(counts, rows, error, message):
 @pytest.mark.parametrize(
     ("X", "error", "message"),
     [
-        (None, TypeError, r'layers\["c"\] is None.*layer=\.\.\.'),
+        (None, TypeError, r'layers\["c"\] is None: there is no matrix there'),
         (sparse.coo_matrix(np.eye(3)), TypeError, r"coo_matrix.*Supported: SciPy CSR.*\.tocsr\(\)"),
         ([[1, 2]], TypeError, "builtins.list, which is not supported"),
         (np.ma.masked_array(np.eye(2)), TypeError, "MaskedArray"),
@@ -130,7 +130,7 @@ def test_refuses_matrices(X, error, message):
 def test_refuses_dask_of_unknown_chunks(counts):
     da = pytest.importorskip("dask.array")
     X = da.from_array(counts, chunks=(10, -1))
-    with pytest.raises(ValueError, match=r"unknown chunk sizes; first run X\.compute_chunk_sizes"):
+    with pytest.raises(ValueError, match=r"unknown chunk sizes.*`X\.compute_chunk_sizes"):
         open_rows(X[X[:, 0] > 0])
 
 

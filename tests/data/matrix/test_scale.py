@@ -57,6 +57,8 @@ def test_the_form_is_told_also_where_genes_were_left_out(how, genes):
         (COUNTS, "counts", True),
         (COUNTS > 0, "binary", True),
         (np.random.default_rng(3).gamma(1.0, 1.0, COUNTS.shape), "unknown", True),
+        # Some are too large to be logarithms of logarithms.
+        (np.random.default_rng(3).gamma(1.0, 1.0, (200, 900)), "unknown", True),
         # Numbers rounded to one digit are multiples of it, and tell nothing.
         (np.random.default_rng(3).gamma(1.0, 1.0, COUNTS.shape).round(1), "unknown", True),
         # Per million of lengths: no whole numbers, equal sums.
@@ -66,6 +68,17 @@ def test_the_form_is_told_also_where_genes_were_left_out(how, genes):
 def test_what_else_is_told(X, form, scaled):
     found = scale_of(X)
     assert (found.form, found.scaled, found.certain) == (form, scaled, True)
+
+
+@pytest.mark.parametrize("empty", [[], [0], [3, 4, 119]])
+def test_the_level_is_of_all_cells_in_the_genes_that_are_used(empty):
+    X = MADE["ln"].astype(np.float32)
+    X[empty] = 0
+    used = np.random.default_rng(4).random(X.shape[1]) < 0.3
+    expected = np.median(np.expm1(X.astype(np.float64))[:, used].sum(axis=1))
+    found = recognise(sparse.csr_matrix(X), used)
+    assert (found.form, found.target_sum) == ("ln", 1e4)
+    assert found.level == pytest.approx(expected, rel=1e-5)
 
 
 def test_few_values_tell_nothing():

@@ -160,7 +160,7 @@ def with_value(name, value):
         ("rna", np.nan, r'mdata.mod\["rna"\].X has 1 values that are NaN.*gene .GENE2'),
         ("rna", -1.0, r'mdata.mod\["rna"\].X has 1 negative'),
         ("prot", np.nan, r"(?s)cell 'cell3', feature 'CD8'.*mdata.update\(\)"),
-        ("prot", -2.0, r'protein_layer=.*protein_normalization="none"'),
+        ("prot", -2.0, r'are: `protein_normalization="none"`'),
         ("prot", 0.5, r"has fractions \(0.5 in cell 'cell3'"),
     ],
 )
@@ -223,7 +223,7 @@ def test_message_on_new_proteins_is_for_a_model_that_exists(change, match, kept)
     assert "protein_layer" not in said
     assert "protein_normalization" not in said
     if not kept:
-        assert said.endswith('mdata.mod["prot"].X = ...')
+        assert said.endswith('were made of into mdata.mod["prot"].X.')
         return
     exec(told_in(said)[0], {"mdata": query})
     np.testing.assert_array_equal(
@@ -296,11 +296,13 @@ def test_query_whose_proteins_are_all_zero():
     model = trained(mdata=mdata)
     mdata = mdata.copy()
     mdata["prot"].X = np.zeros_like(mdata["prot"].X)
-    with pytest.raises(ValueError, match="is all zero. Leave the modality out: protein=None"):
+    with pytest.raises(
+        ValueError, match=r'is all zero. There is one modality then: set up mdata.mod\["rna"\]'
+    ):
         scssl.model.SimCLR.setup_mudata(mdata)
     with pytest.raises(ValueError, match=r"is all zero\. Leave the modality out: ") as refused:
         model.get_latent_representation(mdata)
-    line = str(refused.value).split("Leave the modality out: ")[1]
+    (line,) = told_in(str(refused.value))
     assert line == 'del mdata.mod["prot"]; mdata.update()'
     exec(line, {"mdata": mdata})
     alone = model.get_latent_representation(mdata["rna"].copy())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
@@ -58,15 +59,16 @@ class _Fix(NamedTuple):
     code: str
 
 
-def _replacing(reason: str, pattern: str) -> _Fix:
+def _replacing(reason: str, pattern: str, mark: str) -> _Fix:
+    """Leave out what matches; a name without `mark` has nothing of it, which is sooner told."""
     find = re.compile(pattern)
     code = f'str.replace(r"{pattern}", "", regex=True)'
-    return _Fix(reason, lambda name: find.sub("", name), code)
+    return _Fix(reason, lambda name: find.sub("", name) if mark in name else name, code)
 
 
 _CASE = "which often means another species ({}): map orthologues then (scssl.pp.map_orthologs); if the species is the same"
 _FIXES = (
-    _replacing("carry version suffixes ('ENSG00000167286.9')", _VERSION.pattern),
+    _replacing("carry version suffixes ('ENSG00000167286.9')", _VERSION.pattern, "."),
     _Fix("differ in white space", str.strip, "str.strip()"),
     _Fix(
         f"differ in case, {_CASE.format('human CD3D, mouse Cd3d')}",
@@ -81,12 +83,17 @@ _FIXES = (
     _replacing(
         "begin with the name of the genome ('GRCh38_CD3D')",
         "^(GRCh3[78]|hg19|hg38|GRCm3[89]|mm10|mm39)_+",
+        "_",
     ),
-    _replacing("end in a number that makes names unique ('CD3D-1')", r"-\d+$"),
+    _replacing("end in a number that makes names unique ('CD3D-1')", r"-\d+$", "-"),
     _replacing(
-        "are Ensembl ids and symbols in one ('ENSG00000167286_CD3D')", r"^ENS[A-Z]*G\d+(\.\d+)?[_|]"
+        "are Ensembl ids and symbols in one ('ENSG00000167286_CD3D')",
+        r"^ENS[A-Z]*G\d+(\.\d+)?[_|]",
+        "ENS",
     ),
-    _replacing("are Ensembl ids and symbols in one ('ENSG00000167286_CD3D')", r"(\.\d+)?[_|].*$"),
+    _replacing(
+        "are Ensembl ids and symbols in one ('ENSG00000167286_CD3D')", r"(\.\d+)?[_|].*$", ""
+    ),
 )
 _MODEL_VERSIONED = (
     'versioned = {name.split(".")[0]: name for name in model.genes.names}; '
@@ -102,40 +109,71 @@ class _Better(NamedTuple):
     line: str
 
 
-def _better_names(model: np.ndarray, query: np.ndarray, var: pd.DataFrame | None) -> _Better | None:
-    """What else the genes could be called of which most match, by a column or a simple change."""
-    found = []
+def _better_names(
+    model: np.ndarray, query: np.ndarray, var: pd.DataFrame | None, *, least: int = 1
+) -> _Better | None:
+    """What else the genes could be called of which most match, by a column or a simple change.
+
+    Names by which less than `least` genes more would match may not be found.
+    """
+    # All names only for what helps some of them, of which ten at least are among so many more matches.
+    n_tried = min(len(query), max(1000, 10 * len(query) // least))
+    rows = np.sort(np.random.default_rng(0).permutation(len(query))[:n_tried])
+    known, tried = set(model), query[rows]
+    found: list[tuple[int, Callable[[], _Better | None]]] = []
     for column, values in () if var is None else var.items():
         # Names, not numbers.
         if values.dtype.kind == "O":
-            values = values.astype(str)
-            unique = "" if values.is_unique else "; adata.var_names_make_unique()"
-            line = f'adata.var_names = adata.var["{column}"].astype(str).to_numpy(){unique}'
-            reason = f'the names that match are in adata.var["{column}"]'
-            found.append(_Better(_n_common(model, values.tolist()), reason, line))
-    old = pd.Index(query)
+            n_matched = len(known.intersection(values.iloc[rows].astype(str)))
+            found.append((n_matched, partial(_by_column, model, column, values)))
     for fix in _FIXES:
-        names = pd.Index([fix.rename(name) for name in query])
-        line = f"adata.var_names = adata.var_names.{fix.code}"
-        if not names.is_unique:
-            # The first of several gets the name.
-            names = names.where(~names.duplicated(), old)
-            line = (
-                f"names = adata.var_names.{fix.code}; "
-                "adata.var_names = names.where(~names.duplicated(), adata.var_names)"
-            )
-        if names.is_unique:
-            reason = f"the names of the data {fix.reason}"
-            found.append(_Better(_n_common(model, names), reason, line))
-    bare = {_VERSION.sub("", name): name for name in model}
+        n_matched = len(known.intersection(map(fix.rename, tried)))
+        found.append((n_matched, partial(_by_fix, model, query, fix)))
+    bare = set(map(_without_version, model))
     if len(bare) == len(model):
-        n_matched = _n_common(list(bare), [_VERSION.sub("", name) for name in query])
-        reason = (
-            "the Ensembl ids of the model carry other version suffixes ('ENSG00000167286.9') than those "
-            "of the data"
+        n_matched = len(bare.intersection(map(_without_version, tried)))
+        found.append((n_matched, partial(_by_version, bare, query)))
+    n_now = len(known.intersection(tried))
+    for n_matched, all_of in sorted(found, key=lambda one: -one[0]):
+        if n_matched > n_now and (better := all_of()) is not None:
+            return better
+    return None
+
+
+def _by_column(model: np.ndarray, column: Any, values: pd.Series) -> _Better:
+    values = values.astype(str)
+    unique = "" if values.is_unique else "; adata.var_names_make_unique()"
+    line = f'adata.var_names = adata.var["{column}"].astype(str).to_numpy(){unique}'
+    reason = f'the names that match are in adata.var["{column}"]'
+    return _Better(_n_common(model, values.tolist()), reason, line)
+
+
+def _by_fix(model: np.ndarray, query: np.ndarray, fix: _Fix) -> _Better | None:
+    names, old = pd.Index([fix.rename(name) for name in query]), pd.Index(query)
+    line = f"adata.var_names = adata.var_names.{fix.code}"
+    if not names.is_unique:
+        # The first of several gets the name.
+        names = names.where(~names.duplicated(), old)
+        line = (
+            f"names = adata.var_names.{fix.code}; "
+            "adata.var_names = names.where(~names.duplicated(), adata.var_names)"
         )
-        found.append(_Better(n_matched, reason, _MODEL_VERSIONED))
-    return max(found, key=lambda one: one.n_matched, default=None)
+    if not names.is_unique:
+        return None
+    return _Better(_n_common(model, names), f"the names of the data {fix.reason}", line)
+
+
+def _by_version(bare: set[str], query: np.ndarray) -> _Better:
+    reason = (
+        "the Ensembl ids of the model carry other version suffixes ('ENSG00000167286.9') than those "
+        "of the data"
+    )
+    n_matched = len(bare.intersection(map(_without_version, query)))
+    return _Better(n_matched, reason, _MODEL_VERSIONED)
+
+
+def _without_version(name: str) -> str:
+    return _VERSION.sub("", name) if "." in name else name
 
 
 def warn_of_names(
@@ -149,8 +187,9 @@ def warn_of_names(
     """Warn where genes are taken as zero that are in the data under a name that is easily told."""
     if n_matched in (len(model), len(query)):
         return
-    better = _better_names(model, query, var)
-    if better is None or better.n_matched - n_matched < max(2, _MANY_FOUND * len(model)):
+    least = max(2, int(np.ceil(_MANY_FOUND * len(model))))
+    better = _better_names(model, query, var, least=least)
+    if better is None or better.n_matched - n_matched < least:
         return
     warn(
         f"{n_matched:,} of the {len(model):,} genes of the model are in the data by name, and "

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from scipy import sparse
 
-from scssl._errors import warn
+from scssl._errors import MissingKeyError, warn
 from scssl.data.keys import Walk
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class NeighborTable:
             " scssl.pp.cross_batch_neighbors makes one; any other graph of these cells will do as well."
         )
         if graph is None:
-            raise KeyError(f"There is no {where}.{how}")
+            raise MissingKeyError(f"There is no {where}.{how}")
         dense = isinstance(graph, np.ndarray)
         if isinstance(graph, np.ndarray) and graph.ndim == 2 and graph.dtype.kind in "biuf":
             graph = sparse.csr_matrix(graph)
@@ -290,7 +290,9 @@ class PartnerWalks:
             for name in walk:
                 if name not in tables:
                     found = ", ".join(map(repr, tables)) or "none"
-                    raise KeyError(f"No graph {name!r} for the walk {walk!r}; there are: {found}.")
+                    raise MissingKeyError(
+                        f"No graph {name!r} for the walk {walk!r}; there are: {found}."
+                    )
                 if "/" in name:
                     raise ValueError(
                         f"A graph must not have a slash in its name, found {name!r}: rename it."

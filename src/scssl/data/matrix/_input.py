@@ -379,7 +379,6 @@ def resolve_input(
     by_model: bool = False,
     expected: Scale | None = None,
     name: str = "adata",
-    layer_name: str = "layer",
     input_name: str | None = "input",
 ) -> InputDecision:
     """Decide whether a matrix holds counts or log-normalised values, or refuse it.
@@ -400,9 +399,9 @@ def resolve_input(
         Whether `input` is what a model reads, so that it is the values that have to change.
     expected
         What was recognised in the data a model was trained with, which these have to be like.
-    name, layer_name, input_name
-        How messages call the data, the argument that names a layer of it, and the one that says what
-        the values are, `None` where there is none.
+    name, input_name
+        How messages call the data, and the argument that says what the values are, `None` where there
+        is none.
 
     Returns
     -------
@@ -451,7 +450,7 @@ def resolve_input(
         )
         return f"{number(entry.value)} in cell {cell}, gene {gene}"
 
-    called = _Called(stats, where, name, layer_name, input_name)
+    called = _Called(stats, where, name, input_name)
     _refuse_unusable(called, hint, name_of)
     scale = stats.scale
     assert scale is not None
@@ -489,7 +488,6 @@ class _Called(NamedTuple):
     stats: MatrixStats
     where: str
     name: str
-    layer_name: str
     input_name: str | None
 
     @property
@@ -506,19 +504,21 @@ class _Called(NamedTuple):
         named = {"name": self.name, "layer": self.layer}
         return steps(found, wanted, self.where, storage=self.stats.storage, **named)
 
-    def logged(self, expected: Scale | None) -> str:
-        """The line that takes the logarithm of values that are normalised."""
+    def logged(self, expected: Scale | None, *, counts: bool = False) -> str:
+        """The line that takes the logarithm of values that are normalised, or of counts that it normalises."""
         found = replace(self.stats.scale or LOGARITHM, form="linear")
+        if counts:
+            found = Scale("linear", certain=True, scaled=False)
         if expected is not None and (line := self.steps(found, expected)):
             return line
         total = f"sc.pp.normalize_total({self.name}, target_sum=1e4{self.layer}); "
         # The logarithm of one and of less is a straight line.
-        total = total if self.stats.max < 10 else ""
+        total = total if counts or self.stats.max < 10 else ""
         return f"{self.into_memory}{total}sc.pp.log1p({self.name}{self.layer})"
 
 
 def _refuse_unusable(called: _Called, hint: str, name_of: Any) -> None:
-    stats, where, name, layer_name, _ = called
+    stats, where, name = called.stats, called.where, called.name
     if not stats.n_obs or not stats.n_vars:
         what = "cells" if not stats.n_obs else "genes"
         raise ValueError(f"{where} has no {what} (shape {stats.n_obs} × {stats.n_vars}).")
@@ -531,9 +531,8 @@ def _refuse_unusable(called: _Called, hint: str, name_of: Any) -> None:
         raise ValueError(
             f"{where} has {stats.n_negative:,} negative values; the first is "
             f"{name_of(stats.first_negative)}. This looks like scaled or residual data "
-            "(sc.pp.scale, Pearson residuals, regress_out), but a model needs raw counts or "
-            f"log-normalised values. Use those from before that step: a layer ({layer_name}=...), or "
-            f"{name}.raw ({name} = {name}.raw.to_adata()).{hint}"
+            "(`sc.pp.scale`, Pearson residuals, `regress_out`), but a model needs raw counts or "
+            f"log-normalised values, those from before that step.{hint}"
         )
     if stats.n_empty_cells == stats.n_obs:
         raise ValueError(
@@ -586,13 +585,13 @@ def _to_counts(called: _Called) -> str:
         line = called.steps(scale, LOGARITHM)
         logs = f"{line}; " if line else called.into_memory
         return f"They are {scale}: `{logs}{where} = np.rint(np.expm1({where}))`"
-    return f"Put the counts there that these values were made of: {where} = ..."
+    return f"Put the counts that these values were made of into {where}."
 
 
 def _resolve_integers(
     called: _Called, input: str, by_model: bool, expected: Scale | None
 ) -> InputDecision:
-    stats, where, name = called.stats, called.where, called.name
+    stats, where = called.stats, called.where
     assert stats.scale is not None
     if input == "lognorm" and stats.max > 1:
         how = "normalise them first"
@@ -600,15 +599,9 @@ def _resolve_integers(
             how = "Normalise them as those of the model were, for instance"
         else:
             how = f'Pass `input="counts"` to have them normalised, or {how}'
-        raw = Scale("linear", certain=True, scaled=False)
-        line = called.steps(raw, expected) if expected is not None else ""
-        line = line or (
-            f"{called.into_memory}sc.pp.normalize_total({name}, target_sum=1e4{called.layer}); "
-            f"sc.pp.log1p({name}{called.layer})"
-        )
         raise ValueError(
             f"{where} holds counts (all values are whole numbers, up to {stats.max:g})"
-            f"{_asked(input, by_model)}. {how}: `{line}`"
+            f"{_asked(input, by_model)}. {how}: `{called.logged(expected, counts=True)}`"
         )
     if input == "lognorm":
         reason = f"{where} holds only 0 and 1, used as it is as asked"
@@ -803,6 +796,7 @@ def find_counts(
     *,
     layer: str | None = None,
     by_model: bool = False,
+    logarithms: bool = False,
     name: str = "adata",
     layer_name: str = "layer",
 ) -> str:
@@ -817,13 +811,15 @@ def find_counts(
     by_model
         Whether a model reads the data, for which the layer cannot be another: counts are then to be
         put where it looks for them.
+    logarithms
+        Whether to look for log-normalised values as well, for a matrix that is neither.
     name, layer_name
         How the message calls the data, and the argument that names a layer of it.
 
     Returns
     -------
     str
-        Where counts were found and what to type, for `raw_hint` of :func:`resolve_input`;
+        Where they were found and what to type, for `raw_hint` of :func:`resolve_input`;
         empty where there are none. Judged by a sample of cells.
 
     Examples
@@ -834,29 +830,39 @@ def find_counts(
     >>> find_counts(adata)
     'Counts were found in adata.layers["counts"]: pass `layer="counts"`.'
     """
-    hints = []
+    kinds: dict[str, list[str]] = {"Counts": []}
+    if logarithms:
+        kinds["Log-normalised values"] = []
     here = f"{name}.X" if layer is None else f'{name}.layers["{layer}"]'
     # X is the layer None, as newer AnnData lists it; the one that is used already is not looked at.
     others: dict[str | None, Any] = {None: adata.X, **adata.layers, layer: None}
     for other, values in others.items():
-        if _holds_counts(values):
+        if (kind := _kind_of(values)) in kinds:
             there = f"{name}.X" if other is None else f'{name}.layers["{other}"]'
             wanted = None if other is None else f'"{other}"'
             mend = f"`{here} = {there}`" if by_model else f"pass `{layer_name}={wanted}`"
-            hints.append(f"{there}: {mend}")
+            kinds[kind].append(f"{there}: {mend}")
     raw = getattr(adata, "raw", None)
-    if raw is not None and _holds_counts(raw.X):
+    if raw is not None and (kind := _kind_of(raw.X)) in kinds:
         more = "" if layer is None or not by_model else f"; {here} = {name}.X"
-        hints.append(f"{name}.raw: use `{name} = {name}.raw.to_adata(){more}`")
-    return f"Counts were found in {'; in '.join(hints)}." if hints else ""
+        kinds[kind].append(f"{name}.raw: use `{name} = {name}.raw.to_adata(){more}`")
+    found = [
+        f"{kind} were found in {'; in '.join(hints)}." for kind, hints in kinds.items() if hints
+    ]
+    return " ".join(found)
 
 
-def _holds_counts(X: Any, n_cells: int = 256) -> bool:
+def _kind_of(X: Any, n_cells: int = 256) -> str:
+    """What a matrix could be used as, empty if nothing."""
     if X is None:
-        return False
+        return ""
     try:
         source = open_rows(X)
     except (TypeError, ValueError):
-        return False
+        return ""
     stats = scan_matrix(source.read(np.arange(min(n_cells, source.shape[0]))))
-    return stats.all_integer and stats.n_negative == 0 and stats.max > 1
+    if stats.n_nonfinite or stats.n_negative or not stats.max:
+        return ""
+    if stats.all_integer:
+        return "Counts" if stats.max > 1 else ""
+    return "Log-normalised values" if stats.max < LOG_MAX else ""

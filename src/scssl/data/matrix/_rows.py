@@ -72,12 +72,10 @@ Storage = Compressed | Dense | Chunked
 def open_storage(X: Any, *, where: str = "X") -> Storage:
     """Recognise a matrix of an AnnData without copying or reading its values, or refuse it."""
     if X is None:
-        raise TypeError(
-            f"{where} is None: there is no matrix there. Is the data in a layer (`layer=...`)?"
-        )
+        raise TypeError(f"{where} is None: there is no matrix there. Is the data in a layer?")
     storage = _recognise(X, where)
     if storage is None:
-        convert = f" Convert it: {where} = {where}.tocsr()" if sparse.issparse(X) else ""
+        convert = f" Convert it: `{where} = {where}.tocsr()`" if sparse.issparse(X) else ""
         name = f"{type(X).__module__}.{type(X).__qualname__}"
         raise TypeError(
             f"{where} is a {name}, which is not supported. Supported: {SUPPORTED}.{convert}"
@@ -169,7 +167,8 @@ def _dask(X: Any, where: str) -> Chunked:
     _check_dtype(X.dtype, where)
     if any(np.isnan(size) for sizes in X.chunks for size in sizes):
         raise ValueError(
-            f"{where} is a dask array of unknown chunk sizes; first run {where}.compute_chunk_sizes()"
+            f"{where} is a dask array of unknown chunk sizes. Compute them: "
+            f"`{where}.compute_chunk_sizes()`"
         )
     shape = _shape(X, where)
     rows, columns = (np.concatenate(([0], np.cumsum(sizes))) for sizes in X.chunks)
@@ -189,7 +188,7 @@ def _check_dtype(dtype: np.dtype, where: str) -> None:
         raise TypeError(f"{where} must hold real numbers, found dtype {dtype}.")
     if not dtype.isnative:
         raise TypeError(
-            f"{where} has a non-native byte order; convert it: {where} = {where}.astype('f4')"
+            f"{where} has a non-native byte order. Convert it: `{where} = {where}.astype('f4')`"
         )
 
 

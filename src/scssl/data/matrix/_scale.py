@@ -83,7 +83,9 @@ LOGARITHM = Scale("ln", certain=True)
 
 def is_constant(sums: np.ndarray) -> bool:
     """Whether cells have the same sum."""
-    return len(sums) >= 3 and float(np.ptp(sums)) <= _CONSTANT * float(np.median(sums))
+    # Too large to be written, they are not the same.
+    known = len(sums) >= 3 and bool(np.isfinite(sums).all())
+    return known and float(np.ptp(sums)) <= _CONSTANT * float(np.median(sums))
 
 
 @np.errstate(over="ignore", invalid="ignore")
@@ -106,16 +108,20 @@ def recognise(block: sparse.csr_matrix, used: np.ndarray | None = None) -> Scale
     Scale
         What was found.
     """
-    values = block.data.astype(np.float64)
-    starts = block.indptr[:-1][np.diff(block.indptr) > 0]
-    if not len(starts):
+    if not block.nnz:
         return Scale("unknown", False)
-    high = float(values.max()) >= LOG_MAX
-    forms = {k: f for k, f in _UNDO.items() if not high or k in ("linear", "sqrt")}
-    sums = {name: np.add.reduceat(undo(values), starts) for name, undo in forms.items()}
+    rows, distinct, n_stored, n_used = _distinct(block, used)
+    starts = np.flatnonzero(np.r_[True, np.diff(rows) != 0])
+    high = float(distinct.max()) >= LOG_MAX
+    undone = {
+        name: undo(distinct)
+        for name, undo in _UNDO.items()
+        if not high or name in ("linear", "sqrt")
+    }
+    sums = {name: np.add.reduceat(n_stored * one, starts) for name, one in undone.items()}
     constant = [name for name, one in sums.items() if is_constant(one)]
-    rows, distinct = _distinct(block)
-    fits = {name: _fit(rows, undo(distinct)) for name, undo in forms.items()}
+    cells = np.repeat(np.arange(len(starts)), np.diff(np.r_[starts, len(rows)]))
+    fits = {name: _fit(cells, starts, one) for name, one in undone.items()}
     whole = [name for name, (n, near, _) in fits.items() if n >= _ENOUGH and near >= _FITS]
     if any(_all_near(distinct * 10**digits) for digits in (1, 2, 3)):
         # Of numbers that were rounded all are multiples of what they were rounded to.
@@ -134,19 +140,12 @@ def recognise(block: sparse.csr_matrix, used: np.ndarray | None = None) -> Scale
     exact = form in fits and form not in ("linear", "sqrt") and fits[form][2] < _EXACT
     if not exact and len(large) >= _ENOUGH and near.mean() > 0.6:
         return Scale("near counts", True)
-    undo = _UNDO["ln" if form == "unknown" else form]
-    counts = undo(distinct)
+    counts = _UNDO["ln"](distinct) if form == "unknown" else undone[form]
     small = counts[counts < 20]
     raw = bool(whole) and bool(
         len(small) and ((np.abs(small - np.rint(small)) < _NEAR) & (small > 0.5)).mean() >= _FITS
     )
-    if used is not None:
-        block = block[:, used]
-    level = np.bincount(
-        np.repeat(np.arange(block.shape[0]), np.diff(block.indptr)),
-        undo(block.data.astype(np.float64)),
-        block.shape[0],
-    )
+    level = np.bincount(rows, np.where(n_used > 0, counts * n_used, 0), block.shape[0])
     enough = max(n for n, _, _ in fits.values()) >= _ENOUGH
     return Scale(
         form,
@@ -161,24 +160,35 @@ def _all_near(values: np.ndarray) -> bool:
     return bool((np.abs(values - np.rint(values)) < 0.01).all())
 
 
-def _distinct(block: sparse.csr_matrix) -> tuple[np.ndarray, np.ndarray]:
-    """Row and value of what is stored, each value of a cell once and in ascending order."""
-    rows = np.repeat(np.arange(block.shape[0]), np.diff(block.indptr))
-    order = np.lexsort((block.data, rows))
-    rows, values = rows[order], block.data[order].astype(np.float64)
-    new = np.r_[True, (np.diff(rows) != 0) | (np.diff(values) != 0)]
-    return rows[new], values[new]
+def _distinct(block: sparse.csr_matrix, used: np.ndarray | None) -> tuple[np.ndarray, ...]:
+    """Row and value of what is stored, each value of a cell once and in ascending order.
+
+    And how many genes of the cell have it, and how many that are `used`.
+    """
+    # The bits of positive numbers have the order of the numbers, and one sort of whole numbers, of row,
+    # value and use, takes a sixth of the time of one by row and value.
+    rows = np.repeat(np.arange(block.shape[0], dtype=np.uint64), np.diff(block.indptr))
+    packed = block.data.astype(np.float32, copy=False).view(np.uint32).astype(np.uint64)
+    packed |= rows << np.uint64(32)
+    packed <<= np.uint64(1)
+    packed |= np.uint64(1) if used is None else used[block.indices].astype(np.uint64)
+    packed.sort()
+    named = packed >> np.uint64(1)
+    starts = np.flatnonzero(np.r_[True, named[1:] != named[:-1]])
+    n_stored = np.diff(np.r_[starts, len(packed)])
+    n_used = np.add.reduceat(packed & np.uint64(1), starts).astype(np.int64)
+    named = named[starts]
+    values = named.astype(np.uint32).view(np.float32).astype(np.float64)
+    return (named >> np.uint64(32)).astype(np.int64), values, n_stored, n_used
 
 
-def _fit(rows: np.ndarray, values: np.ndarray) -> tuple[int, float, float]:
+def _fit(cells: np.ndarray, starts: np.ndarray, values: np.ndarray) -> tuple[int, float, float]:
     """How near to multiples of one step the values of a cell are: number, share near, mean distance."""
-    first = np.r_[True, np.diff(rows) != 0]
-    cells = np.cumsum(first) - 1
-    ratios = values / values[first][cells]
+    ratios = values / values[starts][cells]
     # Multiples of many steps are near to whole numbers whatever the step.
     told = (ratios > 1.02) & (ratios < 20)
     cells, ratios = cells[told], ratios[told]
-    n = np.bincount(cells, minlength=int(first.sum()))
+    n = np.bincount(cells, minlength=len(starts))
     best, distance = np.full(len(n), np.inf), np.ones(len(ratios))
     # Without some genes the smallest value of a cell may be that of two or three counts.
     for count in (1, 2, 3):
@@ -188,12 +198,10 @@ def _fit(rows: np.ndarray, values: np.ndarray) -> tuple[int, float, float]:
         best, distance = np.where(better, mean, best), np.where(better[cells], apart, distance)
     distance = distance[n[cells] > 1]
     # Cells that are not scaled all have the same few values, which are near to whole ones by chance.
-    few = (
-        len(np.unique(ratios.round(2))) < 4 and distance.mean() > _EXACT if len(distance) else True
-    )
-    if few:
+    overall = float(distance.mean()) if len(distance) else 1.0
+    if not len(distance) or (overall > _EXACT and len(np.unique(ratios.round(2))) < 4):
         return 0, 0.0, 1.0
-    return len(distance), float((distance < _NEAR).mean()), float(distance.mean())
+    return len(distance), float((distance < _NEAR).mean()), overall
 
 
 def is_sparse(storage: Storage) -> bool:
@@ -238,7 +246,6 @@ def steps(
         "twice": f"np.expm1({where})",
         "linear": f"np.log1p({where})",
     }[found.form]
-    after = {"log2": " / np.log(2)", "log10": " / np.log(10)"}.get(wanted.form, "")
     total = wanted.target_sum or (wanted.level if not found.scaled else None)
     if wanted.scaled and total and total != found.target_sum:
         linear = {"linear": where, "sqrt": square}.get(found.form, f"np.expm1({logs})")
@@ -248,7 +255,11 @@ def steps(
             move = "" if linear == where else f"{where} = {linear}; "
             into += f"{move}sc.pp.normalize_total({name}, target_sum={total:g}{layer}); "
             logs = f"np.log1p({where})"
-    made = f"np.sqrt(np.expm1({logs}))" if wanted.form == "sqrt" else f"{logs}{after}"
+    made = {
+        "log2": f"{logs} / np.log(2)",
+        "log10": f"{logs} / np.log(10)",
+        "sqrt": f"np.sqrt(np.expm1({logs}))",
+    }.get(wanted.form, logs)
     return f"{into}{where} = {made}" if made != where else into.removesuffix("; ")
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from scssl._checks import check_choice, some
-from scssl._errors import GeneMismatchError
+from scssl._errors import GeneMismatchError, MissingKeyError
 from scssl.data import GeneVocabulary
 from scssl.data.genes import warn_of_names
 from scssl.module import SSLModule
@@ -156,7 +156,7 @@ def gene_columns(
     position = vocabulary.positions
     unknown = [name for name in genes if name not in position]
     if unknown:
-        raise KeyError(
+        raise MissingKeyError(
             f"The model has no gene {some(unknown)}; its genes are like {some(vocabulary.names[:3])} "
             "(model.genes.names)."
         )

@@ -1219,7 +1219,9 @@ class SSLModel(BaseModelClass, metaclass=Face):
         >>> model.push_to_hub("owner/name", card={"license": "cc-by-4.0"})  # doctest: +SKIP
         """
         if not self.is_trained_:
-            raise ValueError("The model is not trained, so not published. Train it first.")
+            raise ValueError(
+                "The model is not trained, so not published. Train it first: `model.train()`"
+            )
         text = self.make_card(repo_id, card)
         if not has_tag(text):
             warn(

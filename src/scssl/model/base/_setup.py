@@ -22,7 +22,7 @@ from scssl._checks import (
     some,
     whole_numbers,
 )
-from scssl._errors import warn
+from scssl._errors import MissingKeyError, warn
 from scssl.data import (
     BalancedPlan,
     BatchPlan,
@@ -205,16 +205,19 @@ def decide_input(
     *,
     by_model: bool,
     expected: Scale | None = None,
-    **called: str,
+    name: str = "adata",
+    layer_name: str = "layer",
 ) -> InputDecision:
     """What a matrix holds; an error, if it is not what was asked for, says where that is."""
     names = {"obs_names": adata.obs_names, "var_names": adata.var_names}
-    known: Any = {**names, "by_model": by_model, "expected": expected, **called}
+    known: Any = {**names, "by_model": by_model, "expected": expected, "name": name}
     try:
         return resolve_input(stats, input, **known)
     except ValueError:
         # Looking for counts elsewhere reads other matrices: only where there is a message to write.
-        hint = find_counts(adata, layer=layer, by_model=by_model, **called)
+        called: Any = {"name": name, "layer_name": layer_name, "by_model": by_model}
+        logarithms = stats.n_negative > 0 and input != "counts"
+        hint = find_counts(adata, layer=layer, logarithms=logarithms, **called)
         return resolve_input(stats, input, raw_hint=hint, **known)
 
 
@@ -506,12 +509,15 @@ class CellReader:
         if indices.dtype.kind in "OUST":
             if not self.adata.obs_names.is_unique:
                 raise ValueError(
-                    "Cell names are not unique: pass row numbers, or adata.obs_names_make_unique()"
+                    "Cell names are not unique. Pass row numbers, or make them unique: "
+                    "`adata.obs_names_make_unique()`"
                 )
             found = self.adata.obs_names.get_indexer(indices.astype(str))
             if (found < 0).any():
                 absent = indices[found < 0]
-                raise KeyError(f"{len(absent)} cells are not in adata.obs_names: {some(absent)}.")
+                raise MissingKeyError(
+                    f"{len(absent)} cells are not in adata.obs_names: {some(absent)}."
+                )
             return found
         if indices.dtype.kind not in "iu":
             raise TypeError(f"`indices` must be rows, a mask or names, found {indices.dtype}.")

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from scssl._checks import check_names, get_column, likely_coordinates
-from scssl._errors import warn
+from scssl._errors import MissingKeyError, warn
 from scssl.data import CellContext, ContextOptions, Datasets, GeneVocabulary
 
 from ._setup import CellReader, DataSetup
@@ -32,7 +32,7 @@ def coordinates_of(adata: AnnData, key: str | Sequence[str]) -> np.ndarray:
         there = ", ".join(map(repr, adata.obsm)) or "none"
         likely = likely_coordinates(adata)
         copy = "" if likely is None else f' If they are others: `{where} = adata.obsm["{likely}"]`.'
-        raise KeyError(
+        raise MissingKeyError(
             f"There is no {where}; there are: {there}.{copy} If cells have none: "
             f"`{where} = np.full((adata.n_obs, 2), np.nan)`."
         )
@@ -72,7 +72,7 @@ def sample_codes(adata: AnnData, key: str | None) -> np.ndarray:
         return np.zeros(adata.n_obs, dtype=np.int64)
     if isinstance(key, str) and key not in adata.obs.columns:
         there = ", ".join(map(repr, adata.obs.columns[:20])) or "none"
-        raise KeyError(
+        raise MissingKeyError(
             f"There is no column {key!r} in adata.obs, which says of which sample a cell is; there are: "
             f'{there}. If all cells are of one: `adata.obs["{key}"] = "one"`.'
         )
@@ -136,9 +136,9 @@ def context_of(data: AnnData | Datasets, setup: DataSetup, options: ContextOptio
     found = data.items()
     place = setup.spatial_key
     if setup.sample_key is not None and not any(setup.sample_key in a.obs for _, a in found):
-        raise KeyError(f"No data set has {setup.sample_key!r} in obs.")
+        raise MissingKeyError(f"No data set has {setup.sample_key!r} in obs.")
     if place is not None and not any(_has_places(adata, place) for _, adata in found):
-        raise KeyError(
+        raise MissingKeyError(
             f"No data set has {place!r} in {'obsm' if isinstance(place, str) else 'obs'}."
         )
     samples, places, n_samples = [], [], 0

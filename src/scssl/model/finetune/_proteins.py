@@ -11,7 +11,7 @@ from anndata import AnnData
 from scipy import sparse
 
 from scssl._checks import check_choice, number, some
-from scssl._errors import warn
+from scssl._errors import MissingKeyError, warn
 
 Transform = Literal["auto", "log1p", "clr"]
 
@@ -25,7 +25,7 @@ def modality_of(mdata: Any, name: str) -> AnnData:
     """A modality of a MuData."""
     if name not in mdata.mod:
         first = next(iter(mdata.mod))
-        raise KeyError(
+        raise MissingKeyError(
             f"The MuData has no modality {name!r}; there are: {some(mdata.mod)}. To make a model from it, say "
             "which is which by `rna_modality` and `protein_modality`. For a model that is made, if it is "
             f"{first!r}: `mdata = mudata.MuData({{one if one != {first!r} else {name!r}: mdata[one] for one in mdata.mod}})`."
@@ -73,7 +73,9 @@ def protein_table(
     if obsm not in adata.obsm:
         likely = likely_proteins(adata)
         take = "" if likely is None else f' If they are others: `{where} = adata.obsm["{likely}"]`.'
-        raise KeyError(f"There is no {where}; there are: {some(adata.obsm, 20) or 'none'}.{take}")
+        raise MissingKeyError(
+            f"There is no {where}; there are: {some(adata.obsm, 20) or 'none'}.{take}"
+        )
     table: Any = adata.obsm[obsm]
     if not isinstance(table, pd.DataFrame) and hasattr(table, "to_memory"):
         # Of data that were read lazily.
@@ -85,7 +87,9 @@ def protein_table(
         if names is not None:
             absent = [name for name in names if name not in table.columns]
             if absent:
-                raise KeyError(f"{where} has no {absent[0]!r}; it has {some(table.columns, 10)}.")
+                raise MissingKeyError(
+                    f"{where} has no {absent[0]!r}; it has {some(table.columns, 10)}."
+                )
             table = table[list(names)]
         own: Any = table.columns
         values = table.to_numpy()

@@ -13,7 +13,7 @@ import pandas as pd
 from anndata import AnnData
 
 from scssl._checks import check_choice, check_key, get_column, number
-from scssl._errors import GeneMismatchError, warn
+from scssl._errors import GeneMismatchError, MissingKeyError, warn
 from scssl.data import (
     BlockNormalizer,
     FeatureBlock,
@@ -71,12 +71,12 @@ def places_of(mdata: Any, names: Mapping[str, str]) -> dict[str, np.ndarray]:
             twice = str(own[own.duplicated()][0])
             raise ValueError(
                 f'The cell names of mdata.mod["{name}"] are not unique ({twice!r}), so its cells cannot be '
-                f'told apart: mdata.mod["{name}"].obs_names_make_unique(); mdata.update()'
+                f'told apart. Make them so: `mdata.mod["{name}"].obs_names_make_unique(); mdata.update()`'
             )
         places[kind] = own.get_indexer(mdata.obs_names)
         if (places[kind] >= 0).sum() < len(own):
             raise ValueError(
-                f'mdata.obs_names lack cells of mdata.mod["{name}"], which was changed: mdata.update()'
+                f'mdata.obs_names lack cells of mdata.mod["{name}"], which was changed: `mdata.update()`'
             )
     nowhere = np.flatnonzero(np.all([rows < 0 for rows in places.values()], axis=0))
     if len(nowhere):
@@ -179,7 +179,7 @@ def make_mudata_setup(
     for key in keys:
         if key not in cells.obs.columns:
             there = ", ".join(map(repr, mdata.obs.columns[:20])) or "none"
-            raise KeyError(
+            raise MissingKeyError(
                 f"There is no column {key!r} in mdata.obs or its modalities; mdata.obs has: {there}."
             )
     if batch_key is not None and batch_key not in mdata.obs.columns:
@@ -193,7 +193,8 @@ def make_mudata_setup(
         adata = mdata.mod[name]
         GeneVocabulary(adata.var_names)  # refuses duplicated and empty names
         one = ModalitySetup(kind, name, layers[kind], normalizations.get(kind, ""), adata.n_vars)
-        stats[kind], found = check_modality(adata, one, input)
+        others = [other for other in names.values() if other != name]
+        stats[kind], found = check_modality(adata, one, input, others=others)
         modalities.append(replace(one, normalization=found))
         features += [f"{kind}:{feature}" for feature in adata.var_names]
     rna = next((one.normalization for one in modalities if one.kind == "rna"), "lognorm")
@@ -256,7 +257,8 @@ def read_mudata(
         if "rna" not in known:
             first = setup.modalities[0].name
             raise ValueError(
-                f'The model reads no RNA, and wants a MuData: mudata.MuData({{"{first}": adata}})'
+                "The model reads no RNA, and wants a MuData: `import mudata; "
+                f'adata = mudata.MuData({{"{first}": adata}})`'
             )
         mods, names = {"rna": data}, data.obs_names
         places = {"rna": np.arange(data.n_obs)}
@@ -273,7 +275,7 @@ def read_mudata(
         }
         if not mods:
             wanted = ", ".join(repr(one.name) for one in known.values())
-            raise KeyError(
+            raise MissingKeyError(
                 f"`mdata` has none of the model's modalities ({wanted}) with any cell; it has: "
                 f"{', '.join(map(repr, data.mod))}. Rename one of them in mdata.mod."
             )
@@ -376,7 +378,7 @@ def find_modalities(mdata: Any, asked: Mapping[str, str | None]) -> dict[str, st
         if name not in mdata.mod:
             if name == usual[kind]:
                 continue
-            raise KeyError(
+            raise MissingKeyError(
                 f"There is no modality {name!r} in `mdata`, given as `{kind}`; there are: {there}."
             )
         if name in found.values():
@@ -402,13 +404,15 @@ def check_modality(
     input: str,
     *,
     new: bool = False,
+    others: Sequence[str] = (),
     expected: Scale | None = None,
     used: np.ndarray | None = None,
 ) -> tuple[MatrixStats, str]:
     """Scan the matrix of a modality and refuse what cannot be normalised as asked.
 
     Returns what was found and the normalisation; that of RNA follows from the values. `new` data are
-    read by a model that exists, which changes what can be done about them.
+    read by a model that exists, which changes what can be done about them; otherwise the names of the
+    `others` that are set up do.
     """
     layer_name = f"{setup.kind}_layer"
     layers = [one for one in adata.layers if one is not None]
@@ -425,21 +429,34 @@ def check_modality(
         if input == "auto":
             _LOGGER.info("Input: %s.", decision.reason)
     else:
-        _check_values(adata, setup, stats, new)
+        _check_values(adata, setup, stats, new, others)
     if stats.n_empty_cells and kind != "none":
         first = str(adata.obs_names[stats.empty_cells[0]])
         warn(
             f"{stats.n_empty_cells:,} of {stats.n_obs:,} cells have no value in {setup.where}, the "
             f"first is {first!r}. They count as cells that have this modality. If it was not measured, "
-            f"leave them out of it: {setup.mod} = {setup.mod}[np.ravel({setup.where}.sum(axis=1)) > "
-            "0].copy(); mdata.update()"
+            f"leave them out of it: {_keep(setup, f'np.ravel({setup.where}.sum(axis=1)) > 0')}"
         )
     return stats, kind
 
 
-def _check_values(adata: AnnData, setup: ModalitySetup, stats: MatrixStats, new: bool) -> None:
+def _keep(setup: ModalitySetup, cells: str) -> str:
+    """The line that leaves the other cells out of a modality, or of an AnnData that is read in its place."""
+    line = f"{setup.mod} = {setup.mod}[{cells}].copy()"
+    return f"`{line}; mdata.update()`" if setup.name else f"`{line}`"
+
+
+def _check_values(
+    adata: AnnData, setup: ModalitySetup, stats: MatrixStats, new: bool, others: Sequence[str]
+) -> None:
     what, where = setup.normalization, setup.where
-    leave_out = f"del {setup.mod}; mdata.update()" if new else f"{setup.kind}=None"
+    leave_out = f"Leave the modality out: `{setup.kind}=None`"
+    if new:
+        leave_out = f"Leave the modality out: `del {setup.mod}; mdata.update()`"
+    elif len(others) == 1:
+        leave_out = (
+            f'There is one modality then: set up mdata.mod["{others[0]}"] with setup_anndata.'
+        )
 
     def place(entry: Any) -> str:
         cell, feature = adata.obs_names[entry.row], adata.var_names[entry.column]
@@ -447,26 +464,26 @@ def _check_values(adata: AnnData, setup: ModalitySetup, stats: MatrixStats, new:
 
     if not stats.n_obs or not stats.n_vars:
         lacking = "cells" if not stats.n_obs else "features"
-        raise ValueError(f"{where} has no {lacking}. Leave the modality out: {leave_out}")
+        raise ValueError(f"{where} has no {lacking}. {leave_out}")
     if stats.n_nonfinite:
         raise ValueError(
             f"{where} has {stats.n_nonfinite:,} values that are NaN or infinite; the first is "
             f"{place(stats.first_nonfinite)}. Cells in which {setup.name!r} was not measured are left out "
-            f"of that modality: {setup.mod} = {setup.mod}[np.isfinite(np.ravel({where}.sum(axis=1)))]"
-            ".copy(); mdata.update()"
+            f"of that modality: {_keep(setup, f'np.isfinite(np.ravel({where}.sum(axis=1)))')}"
         )
     if what == "none":
         return
     option = f"{setup.kind}_normalization"
-    wanted = f"{option}={what!r} is for counts"
-    mend = f"Pass a layer with counts: {setup.kind}_layer=..."
-    if setup.kind == "protein":
-        mend += f' To use them as they are: {option}="none"'
-    if new and (stats.n_negative or not stats.all_integer):
+    wanted, mend = f"the normalisation {what!r} is for counts", ""
+    if stats.n_negative or not stats.all_integer:
+        called: Any = {"name": setup.mod, "layer_name": f"{setup.kind}_layer"}
+        mend = find_counts(adata, layer=setup.layer, by_model=new, **called)
+        mend = mend or f"Put the counts that these values were made of into {where}."
+    if new:
         # The model exists: what can change are the values.
         wanted = f"the model reads counts ({what!r})"
-        hint = find_counts(adata, layer=setup.layer, by_model=True, name=setup.mod)
-        mend = hint or (f"Put the counts there that these values were made of: {where} = ...")
+    elif setup.kind == "protein":
+        mend += f' To use them as they are: `{option}="none"`'
     if stats.n_negative:
         raise ValueError(
             f"{where} has {stats.n_negative:,} negative values; the first is "
@@ -477,4 +494,4 @@ def _check_values(adata: AnnData, setup: ModalitySetup, stats: MatrixStats, new:
             f"{where} has fractions ({place(stats.first_fraction)}), but {wanted}. {mend}"
         )
     if stats.n_empty_cells == stats.n_obs:
-        raise ValueError(f"{where} is all zero. Leave the modality out: {leave_out}")
+        raise ValueError(f"{where} is all zero. {leave_out}")

@@ -10,7 +10,7 @@ import numpy as np
 from scipy import sparse
 
 from scssl._checks import BATCHES, likely_column, some
-from scssl._errors import warn
+from scssl._errors import MissingKeyError, warn
 from scssl.augment import Augmentation, Mask, augmentation_from_config
 from scssl.augment import augmentation as make_augmentation
 from scssl.data import NeighborTable
@@ -146,7 +146,7 @@ def graph_tables(adata: Any, views: Augmentation, setup: DataSetup) -> dict[str,
             if any(keys):
                 # What scanpy calls its neighbours in `uns` is not what it calls the graph.
                 msg += f" That of uns[{name!r}] is {next(filter(None, keys))!r}."
-            raise KeyError(msg)
+            raise MissingKeyError(msg)
         check_graph_cells(place.data, name, place.name)
         graph = place.data.obsp[name]
         if place.data is not adata and sparse.issparse(graph):

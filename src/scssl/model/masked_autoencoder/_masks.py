@@ -10,6 +10,7 @@ import numpy as np
 from anndata import AnnData
 from scipy import sparse
 
+from scssl._errors import MissingKeyError
 from scssl.augment import GenePrograms, Masking, is_own_mask, mask_needs, masking, remade
 
 _LOGGER = logging.getLogger("scssl")
@@ -87,7 +88,7 @@ def _read_programs(adata: AnnData, key: str | None, needs: str) -> GenePrograms:
     key = _KEYS[needs] if key is None else key
     if key not in adata.varm or key not in adata.uns:
         there = ", ".join(map(repr, adata.varm)) or "nothing"
-        raise KeyError(
+        raise MissingKeyError(
             f"There are no gene programmes {key!r} in adata.varm and adata.uns (adata.varm has {there}). "
             f"Make them {_make(needs, key)}"
         )

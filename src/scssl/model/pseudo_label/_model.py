@@ -13,6 +13,7 @@ import torch
 from anndata import AnnData
 
 from scssl._checks import get_column
+from scssl._errors import MissingKeyError
 from scssl._random import RNG, as_seed, derive_seed
 from scssl.data import Datasets, GeneVocabulary, SelectedRows
 from scssl.data.keys import CLUSTERS, DATASET
@@ -419,7 +420,7 @@ class PseudoLabel(StartsFromEncoder, DatasetsMixin):
             refuse_missing(data.adata, get_column(data.adata, key), key)
             return
         there = ", ".join(map(repr, columns[:20])) or "none"
-        raise KeyError(
+        raise MissingKeyError(
             f"There is no column {key!r} in adata.obs, with the data set of each cell; there are: {there}. "
             f'If all are of one data set: `adata.obs["{key}"] = "mine"`. If there are several AnnData, attach '
             "scssl.data.Datasets of them. Cells are embedded without."

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scssl._checks import check_adata, get_column, get_matrix, whole_numbers
-from scssl._errors import ScsslWarning
+from scssl._errors import MissingKeyError, ScsslWarning
 from scssl._random import derive_generator
 from scssl.data import find_counts, open_rows, refuse_features, resolve_input, scan_matrix
 from scssl.tl._protocol import Protocol, make_protocol
@@ -76,7 +76,7 @@ class Cells:
                         f"others: `adata = adata[adata.obs[{key!r}].notna()].copy()`."
                     )
         if self.modality_key is not None and self.modality_key not in adata.obsm:
-            raise KeyError(
+            raise MissingKeyError(
                 f"adata.obsm has no {self.modality_key!r}; it has {list(adata.obsm) or 'nothing'}."
             )
         self.hash = self._hash(matrix, where)
@@ -177,7 +177,7 @@ def block_splits(cells: Cells, seeds: Sequence[int]) -> Iterator[Split]:
 
     adata = cells.adata
     if cells.spatial_key not in adata.obsm:
-        raise KeyError(f"adata.obsm has no {cells.spatial_key!r}: give `spatial_key`.")
+        raise MissingKeyError(f"adata.obsm has no {cells.spatial_key!r}: give `spatial_key`.")
     places = np.asarray(adata.obsm[cells.spatial_key], dtype=np.float64)[:, :2]
     sections = cells.batch_names
     sections = np.zeros(len(places), dtype=int) if sections is None else sections

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn
 import numpy as np
 
 from scssl._checks import check_choice, check_number, check_whole, some, whole_numbers
-from scssl._errors import warn
+from scssl._errors import MissingKeyError, warn
 from scssl._random import RNG, as_seed, derive_generator
 
 from ._metrics import METRICS, Metric, metric_of, score_label
@@ -175,7 +175,7 @@ def tidy_results(results: Any) -> pd.DataFrame:
     absent = [name for name in _NEEDED if name not in results]
     if absent:
         found = some(results.columns, 20) or "no columns"
-        raise KeyError(f"`results` has no column {absent[0]!r}; it has {found}.")
+        raise MissingKeyError(f"`results` has no column {absent[0]!r}; it has {found}.")
     if not len(results):
         raise ValueError("`results` has no rows.")
     keys = [*_SCORE, "fold", "seed", "method", "arguments"]
