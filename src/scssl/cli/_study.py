@@ -81,15 +81,20 @@ class Study:
         """The cells of a data set, and the arguments of the call."""
         from ._commands import _read as read_cells
 
-        path, subset, arguments = self.data[name]
+        path, subset, _ = self.data[name]
         adata = read_cells(path, backed=False)
         for key, values in subset.items():
             if key not in adata.obs:
                 raise MissingKeyError(f"{path}: obs has no column {key!r}, which `subset` names.")
             adata = adata[adata.obs[key].astype(str).isin(values)].copy()
+        return adata, self.asked(name)
+
+    def asked(self, name: str) -> dict[str, Any]:
+        """The arguments of the call for a data set."""
+        arguments = {**self.data[name][2], "name": name}
         if self.methods is not None:
-            arguments = {**arguments, "methods": _methods(self.methods)}
-        return adata, {**arguments, "name": name}
+            arguments["methods"] = _methods(self.methods)
+        return arguments
 
 
 def _read(option: Option, value: Any) -> Any:

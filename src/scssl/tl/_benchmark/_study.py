@@ -413,9 +413,9 @@ def _tell_absent(jobs: Sequence[Job]) -> None:
     """Say now, and not only in a row after hours, what is not installed."""
     said = set()
     for job in jobs:
-        for one in (job.spec.make(), *(TASKS[task] for task in job.tasks)):
+        for check in (job.spec.make().check, *(TASKS[task].check for task in job.tasks)):
             try:
-                one.check()
+                check()
             except ImportError as error:
                 said.add(str(error))
     for text in sorted(said):
