@@ -5,15 +5,20 @@ from ._embedding import embedding
 from ._history import history
 from ._metric_bars import metric_bars
 from ._paired_scatter import paired_scatter
+from ._domains import domain_composition, n_domains
 from ._predictions import calibration, confusion_matrix, per_class_f1
+from ._spatial import spatial
 
 __all__ = [
     "augmentations",
     "calibration",
     "confusion_matrix",
+    "domain_composition",
     "embedding",
     "history",
     "metric_bars",
+    "n_domains",
     "paired_scatter",
     "per_class_f1",
+    "spatial",
 ]

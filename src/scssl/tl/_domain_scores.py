@@ -10,6 +10,8 @@ from scssl._checks import check_adata, check_destination, get_column, get_labels
 from scssl._places import graph_of, sample_codes
 from scssl._scores import agreement_of
 
+from ._common import write_scores
+
 if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
@@ -90,7 +92,7 @@ def domain_scores(
             raise ValueError(f"adata.obs[{truth_key!r}] is missing for all cells.")
     shares = None
     if connectivity_key is not None:
-        shares = same_label_share(graph_of(adata, connectivity_key, sample_key, samples), domains)
+        shares = _same_domain(graph_of(adata, connectivity_key, sample_key, samples), domains)
     rows = []
     for code in range(samples.max() + 1):
         own = np.flatnonzero(samples == code)
@@ -114,16 +116,15 @@ def domain_scores(
         rows.append(row)
     scores = pd.DataFrame(rows)
     params = {"domain_key": domain_key, "truth_key": truth_key, "sample_key": sample_key}
-    known_params = {name: value for name, value in params.items() if value is not None}
-    adata.uns[key_added] = {"scores": scores.copy(), "params": known_params}
-    return scores
+    params = {name: value for name, value in params.items() if value is not None}
+    return write_scores(adata, key_added, scores, {}, params=params)
 
 
-def same_label_share(graph: Any, labels: np.ndarray) -> np.ndarray:
-    """Share of the neighbours of each cell that have its label; NaN of a cell without neighbours."""
+def _same_domain(graph: Any, domains: np.ndarray) -> np.ndarray:
+    """Share of the neighbours of each cell that have its domain; NaN of a cell without neighbours."""
     degrees = np.diff(graph.indptr)
-    rows = np.repeat(np.arange(len(labels)), degrees)
-    same = np.bincount(rows, labels[rows] == labels[graph.indices], minlength=len(labels))
+    rows = np.repeat(np.arange(len(domains)), degrees)
+    same = np.bincount(rows, domains[rows] == domains[graph.indices], minlength=len(domains))
     with np.errstate(invalid="ignore"):
         found: np.ndarray = same / degrees
     return found
