@@ -129,7 +129,9 @@ def graph_of(
     graph.setdiag(0)
     graph.eliminate_zeros()
     if not graph.nnz:
-        raise ValueError(f'adata.obsp["{key}"] has no neighbours of any cell. Make it again: {make}')
+        raise ValueError(
+            f'adata.obsp["{key}"] has no neighbours of any cell. Make it again: {make}'
+        )
     across = samples[np.repeat(np.arange(len(samples)), np.diff(graph.indptr))]
     n_across = int((across != samples[graph.indices]).sum())
     if n_across:

@@ -1,11 +1,11 @@
 """Figures, in the way of scanpy's ``pl``."""
 
 from ._augmentations import augmentations
+from ._domains import domain_composition, n_domains
 from ._embedding import embedding
 from ._history import history
 from ._metric_bars import metric_bars
 from ._paired_scatter import paired_scatter
-from ._domains import domain_composition, n_domains
 from ._predictions import calibration, confusion_matrix, per_class_f1
 from ._spatial import spatial
 

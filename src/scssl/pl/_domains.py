@@ -67,7 +67,9 @@ def domain_composition(
     >>> import scssl
     >>> adata = scssl.datasets.pbmc68k_reduced()
     >>> ax = scssl.pl.domain_composition(adata, "bulk_labels", "louvain", show=False)
-    >>> bool(abs(sum(bar.get_height() for bar in ax.patches) - adata.obs["louvain"].nunique()) < 1e-6)
+    >>> bool(
+    ...     abs(sum(bar.get_height() for bar in ax.patches) - adata.obs["louvain"].nunique()) < 1e-6
+    ... )
     True
     """
     check_adata(adata)
@@ -93,7 +95,7 @@ def domain_composition(
     panel.set_ylabel("share of the domain's cells")
     panel.set_ylim(0, 1.08)
     panel.spines[["top", "right"]].set_visible(False)
-    legend_beside(panel, colors)
+    legend_beside(panel, colors, label_key)
     return finish([panel], ax, show=show, save=save)
 
 
@@ -147,7 +149,8 @@ def n_domains(
     table = written["stability"]
     number, mean, sd = (table[name].to_numpy() for name in ("n_domains", "stability", "sd"))
     [panel] = make_panels(1, ax, (4.2, 3.2))
-    panel.fill_between(number, mean - sd, mean + sd, color=PALETTE[0], alpha=0.2, linewidth=0)
+    high = np.minimum(mean + sd, 1)
+    panel.fill_between(number, mean - sd, high, color=PALETTE[0], alpha=0.2, linewidth=0)
     panel.plot(number, mean, marker="o", markersize=4, color=PALETTE[0])
     panel.axvline(written["n_domains"], color="0.5", linestyle=":")
     panel.set_xticks(number)

@@ -133,12 +133,14 @@ def category_colors(adata: AnnData, key: str | None, categories: Any) -> dict[st
     return dict(zip(map(str, categories), colors, strict=False))
 
 
-def legend_beside(ax: Axes, colors: dict[str, str]) -> None:
+def legend_beside(ax: Axes, colors: dict[str, str], title: str | None = None) -> None:
     """A legend to the right of a panel."""
     for name, value in colors.items():
         ax.scatter([], [], color=value, label=name)
     n_columns = 1 + (len(colors) > 14) + (len(colors) > 30)
-    ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), ncol=n_columns)
+    ax.legend(
+        frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), ncol=n_columns, title=title
+    )
 
 
 def legend_width(column: pd.Series[Any] | None) -> float:

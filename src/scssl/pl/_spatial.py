@@ -110,7 +110,10 @@ def spatial(
     width = min(len(sections), n_columns) if len(colors) == 1 else len(sections)
     n_panels = len(sections) * len(colors)
     legends = max(legend_width(one) for one in values)
-    shape = (_PANEL * width + legends, (_PANEL + 0.3) * ceil(n_panels / width))
+    spans = [np.ptp(places[rows], axis=0) for rows in sections.values()]
+    tall = max((float(y / x) if x else 1.0 for x, y in spans))
+    height = _PANEL * float(np.clip(tall, 0.3, 2)) + 0.4
+    shape = (_PANEL * width + legends, height * ceil(n_panels / width))
     panels = make_panels(n_panels, ax, shape, "give one `color`, one section", n_columns=width)
     for number, (name, column) in enumerate(zip(colors, values, strict=True)):
         row = panels[number * len(sections) :][: len(sections)]
@@ -119,12 +122,13 @@ def spatial(
             area = _area(places[rows]) if size is None else size
             panel.scatter(*places[rows].T, s=area, c=paint[rows], linewidth=0)
             _frame(panel, places[rows], origin, scale)
-            panel.set_title(": ".join(one for one in (section, _title(name)) if one))
+            panel.set_title(section)
         beside = row[min(width, len(row)) - 1]
         if isinstance(shown, dict):
-            legend_beside(beside, shown)
+            legend_beside(beside, shown, _title(name))
         elif shown is not None:
-            beside.figure.colorbar(shown, cax=beside.inset_axes((1.03, 0, 0.04, 1)))
+            bar = beside.inset_axes((1.03, 0, 0.04, 1))
+            beside.figure.colorbar(shown, cax=bar, label=_title(name))
     return finish(panels, ax, show=show, save=save)
 
 
@@ -249,6 +253,8 @@ def _microns_per_pixel(adata: AnnData) -> float | None:
     libraries = adata.uns.get("spatial")
     if not isinstance(libraries, Mapping):
         return None
-    factors = [one.get("scalefactors", {}) for one in libraries.values() if isinstance(one, Mapping)]
+    factors = [
+        one.get("scalefactors", {}) for one in libraries.values() if isinstance(one, Mapping)
+    ]
     found = {one.get("microns_per_pixel") for one in factors}
     return float(found.pop()) if len(found) == 1 and None not in found else None

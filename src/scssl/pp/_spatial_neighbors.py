@@ -115,7 +115,9 @@ def spatial_neighbors(
     percentile = check_number("percentile", percentile, "(0, 100]", none=True)
     places = coordinates_of(adata, spatial_key, planar=False, needed=True)
     samples = sample_codes(adata, sample_key)
-    sections = [np.flatnonzero((samples == one) & ~np.isnan(places[:, 0])) for one in np.unique(samples)]
+    sections = [
+        np.flatnonzero((samples == one) & ~np.isnan(places[:, 0])) for one in np.unique(samples)
+    ]
     sections = [rows for rows in sections if len(rows)]
     _warn_of_shared_places(adata, places, sections, sample_key)
     if method == "radius":
