@@ -102,7 +102,7 @@ def spatial(
         scale = _microns_per_pixel(adata)
     places = coordinates_of(adata, spatial_key, planar=False, needed=True)[:, :2]
     sections = _sections(adata, places, sample_key, samples)
-    colors = list(color) if isinstance(color, list) else [color]
+    colors: list[Any] = list(color) if isinstance(color, list) else [color]
     if not colors:
         raise ValueError("There is nothing to draw: `color` is empty.")
     values = [_values(adata, one) for one in colors]
@@ -120,7 +120,7 @@ def spatial(
         paint, shown = _paint(adata, name, column, cmap)
         for panel, (section, rows) in zip(row, sections.items(), strict=True):
             area = _area(places[rows]) if size is None else size
-            panel.scatter(*places[rows].T, s=area, c=paint[rows], linewidth=0)
+            panel.scatter(places[rows, 0], places[rows, 1], s=area, c=paint[rows], linewidth=0)
             _frame(panel, places[rows], origin, scale)
             panel.set_title(section)
         beside = row[min(width, len(row)) - 1]

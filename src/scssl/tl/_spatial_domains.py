@@ -22,7 +22,7 @@ from scssl._checks import (
 )
 from scssl._errors import warn
 from scssl._places import graph_of, sample_codes
-from scssl._random import RNG, as_seed, derive_seed
+from scssl._random import RNG, as_seed, derive_generator, derive_seed
 from scssl._scores import agreement_of
 
 from ._common import to_be_written
@@ -37,6 +37,8 @@ Covariance = Literal["tied", "full", "diag"]
 # Added to variances, which are 1 in the mean: no domain can shrink to a point.
 _LEAST_VARIANCE = 1e-4
 _MAX_ITER = 200
+# Cells that are drawn to compare numbers of domains, where there are more.
+_MOST_CELLS = 20_000
 # NMI of domains and sections from which one is taken for the other.
 _SAME = 0.8
 
@@ -176,11 +178,15 @@ def spatial_domains(
 
     # The largest first; of two that are as large the one whose first cell comes first.
     sizes = np.bincount(codes, minlength=n_domains)
-    first = [int(np.argmax(codes == code)) for code in range(n_domains)]
+    first = np.array([np.argmax(codes == code) for code in range(n_domains)])
     order = np.lexsort((first, -sizes))
     order = order[sizes[order] > 0]
     rank = np.empty(n_domains, dtype=np.intp)
     rank[order] = np.arange(len(order))
+    if len(order) < n_domains:
+        warn(
+            f"Of {n_domains} domains {len(order)} have cells: there is not more that is different."
+        )
     adata = to_be_written(adata, copy=copy)
     names = [str(i) for i in range(len(order))]
     adata.obs[key_added] = pd.Categorical.from_codes(rank[codes], names)
@@ -211,7 +217,8 @@ def n_domains(
     """Find the number of spatial domains at which they are most stable.
 
     Domains are made `n_repeats` times from different seeds for each number. How far two runs agree is the
-    Rand index adjusted for chance (ARI :cite:p:`Hubert1985`), averaged over all pairs of runs. What is
+    Rand index adjusted for chance (ARI :cite:p:`Hubert1985`), averaged over all pairs of runs. Of more than
+    20,000 cells as many are drawn, once. What is
     stable is not what is true: look at :func:`scssl.pl.n_domains`, where several numbers may be as good.
 
     Parameters
@@ -327,13 +334,16 @@ class _Space:
             values = np.hstack(list(_hops(values, graph, n_hops)))
         # Files have no None.
         params = {name: value for name, value in params.items() if value is not None}
-        return cls(values / max(values.std(), np.finfo(np.float64).tiny), graph, samples, params)
+        return cls(values / values.std(), graph, samples, params)
 
-    def divide(self, values: np.ndarray, n_domains: int, seed: int) -> Any:
-        """Mixture that divides cells into domains."""
+    def divide(self, n_domains: int, seed: int, rows: Any = slice(None)) -> Any:
+        """Domain of every cell, or of some `rows`, and the probability of each domain."""
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.mixture import GaussianMixture
 
+        values = self.values[rows]
+        if n_domains > len(values):
+            raise ValueError(f"{n_domains} domains are more than the {len(values):,} cells.")
         mixture = GaussianMixture(
             n_domains,
             covariance_type=self.params["covariance"],
@@ -342,25 +352,29 @@ class _Space:
             random_state=seed % 2**32,
         )
         with warnings.catch_warnings():
-            # Of a mixture that still moves after 200 steps the places are known well enough.
+            # After so many steps what still moves is a few cells; and empty domains are told of.
             warnings.simplefilter("ignore", ConvergenceWarning)
-            codes = mixture.fit_predict(self.values)
-            return codes, mixture.predict_proba(self.values)
+            codes = mixture.fit_predict(values)
+        return codes, mixture.predict_proba(values)
 
     def numbers(self, candidates: Iterable[int], n_repeats: int, seed: int) -> dict[str, Any]:
         """Agreement of runs for each number of domains, and the number of the largest."""
         import pandas as pd
 
-        rows = []
+        rows: Any = slice(None)
+        if len(self.values) > _MOST_CELLS:
+            generator = derive_generator(seed, "cells")
+            rows = np.sort(generator.choice(len(self.values), _MOST_CELLS, replace=False))
+        table = []
         for n in candidates:
-            runs = [
-                self.divide(n, derive_seed(seed, "stability", n, i))[0] for i in range(n_repeats)
-            ]
+            seeds = [derive_seed(seed, "stability", n, i) for i in range(n_repeats)]
+            runs = [self.divide(n, one, rows)[0] for one in seeds]
             pairs = [agreement_of(one, other)["ari"] for one, other in combinations(runs, 2)]
-            rows.append({"n_domains": n, "stability": np.mean(pairs), "sd": np.std(pairs)})
-        table = pd.DataFrame(rows)
-        best = int(table["n_domains"][table["stability"].idxmax()])
-        return {"n_domains": best, "stability": table}
+            table.append({"n_domains": n, "stability": np.mean(pairs), "sd": np.std(pairs)})
+        stability = pd.DataFrame(table)
+        best = int(stability["n_domains"][stability["stability"].idxmax()])
+        _LOGGER.info("%d domains are the most stable: see `scssl.pl.n_domains`.", best)
+        return {"n_domains": best, "stability": stability}
 
 
 def _means(values: np.ndarray, samples: np.ndarray) -> np.ndarray:
@@ -375,7 +389,9 @@ def _components(values: np.ndarray, n_components: int, whitening: float) -> np.n
     values = values - values.mean(axis=0)
     variances, axes = np.linalg.eigh(values.T @ values / len(values))
     variances, axes = variances[::-1][:n_components], axes[:, ::-1][:, :n_components]
-    kept = variances > 1e-12 * variances[0]
+    kept = variances > 1e-12 * max(variances[0], np.finfo(np.float64).tiny)
+    if not kept.any():
+        raise ValueError("The embedding is the same in all cells.")
     scores: np.ndarray = values @ axes[:, kept] / variances[kept] ** (whitening / 2)
     return scores
 
