@@ -56,6 +56,7 @@ def spatial_domains(
     n_components: int = 16,
     whitening: float = 0.5,
     covariance: Covariance = "tied",
+    n_init: int = 5,
     n_smooth: int = 0,
     key_added: str = "spatial_domain",
     rng: RNG = 0,
@@ -103,6 +104,8 @@ def spatial_domains(
     covariance
         Of the mixture: ``"tied"``, the same for all domains; ``"full"``, one of each; or ``"diag"``, of each
         one without correlations.
+    n_init
+        Starts of the mixture, each from k-means, of which the likeliest is kept.
     n_smooth
         Times that each cell is given the domain that most of its neighbours and itself have, as a way of the
         refinement of :cite:t:`Long2023`. The share of same-domain neighbours then means nothing.
@@ -149,6 +152,7 @@ def spatial_domains(
     check_adata(adata)
     check_destination(adata, key_added, copy=copy)
     n_domains = check_whole("n_domains", n_domains, 2, none=True)
+    n_init = check_whole("n_init", n_init)
     n_smooth = check_whole("n_smooth", n_smooth, 0)
     seed = as_seed(rng)
     space = _Space.of(
@@ -170,7 +174,7 @@ def spatial_domains(
     if n_domains is None:
         found = space.numbers(range(2, 16), 5, seed)
         n_domains = found["n_domains"]
-    codes, probabilities = space.divide(n_domains, derive_seed(seed, "domains"))
+    codes, probabilities = space.divide(n_domains, derive_seed(seed, "domains"), n_init)
     for _ in range(n_smooth):
         codes = _majority(graph, codes, n_domains)
     if sample_key is not None and not center:
@@ -191,7 +195,7 @@ def spatial_domains(
     names = [str(i) for i in range(len(order))]
     adata.obs[key_added] = pd.Categorical.from_codes(rank[codes], names)
     adata.obs[f"{key_added}_probability"] = probabilities[np.arange(len(codes)), codes]
-    params = {**space.params, "n_smooth": n_smooth, "seed": seed}
+    params = {**space.params, "n_init": n_init, "n_smooth": n_smooth, "seed": seed}
     adata.uns[key_added] = {**found, "n_domains": n_domains, "params": params}
     return adata if copy else None
 
@@ -216,7 +220,7 @@ def n_domains(
 ) -> AnnData | None:
     """Find the number of spatial domains at which they are most stable.
 
-    Domains are made `n_repeats` times from different seeds for each number. How far two runs agree is the
+    Domains are made `n_repeats` times for each number, each time from one start of the mixture. How far two runs agree is the
     Rand index adjusted for chance (ARI :cite:p:`Hubert1985`), averaged over all pairs of runs. Of more than
     20,000 cells as many are drawn, once. What is
     stable is not what is true: look at :func:`scssl.pl.n_domains`, where several numbers may be as good.
@@ -336,7 +340,7 @@ class _Space:
         params = {name: value for name, value in params.items() if value is not None}
         return cls(values / values.std(), graph, samples, params)
 
-    def divide(self, n_domains: int, seed: int, rows: Any = slice(None)) -> Any:
+    def divide(self, n_domains: int, seed: int, n_init: int, rows: Any = slice(None)) -> Any:
         """Domain of every cell, or of some `rows`, and the probability of each domain."""
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.mixture import GaussianMixture
@@ -347,6 +351,7 @@ class _Space:
         mixture = GaussianMixture(
             n_domains,
             covariance_type=self.params["covariance"],
+            n_init=n_init,
             reg_covar=_LEAST_VARIANCE,
             max_iter=_MAX_ITER,
             random_state=seed % 2**32,
@@ -368,7 +373,7 @@ class _Space:
         table = []
         for n in candidates:
             seeds = [derive_seed(seed, "stability", n, i) for i in range(n_repeats)]
-            runs = [self.divide(n, one, rows)[0] for one in seeds]
+            runs = [self.divide(n, one, 1, rows)[0] for one in seeds]
             pairs = [agreement_of(one, other)["ari"] for one, other in combinations(runs, 2)]
             table.append({"n_domains": n, "stability": np.mean(pairs), "sd": np.std(pairs)})
         stability = pd.DataFrame(table)
