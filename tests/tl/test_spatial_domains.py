@@ -155,8 +155,8 @@ def test_weights_and_loops_of_a_graph_are_not_used(layers):
     assert (adata.obsp["other"].diagonal() == 1).all(), "the graph is as it was"
 
 
-def test_the_number_of_domains_is_the_most_stable(layers, monkeypatch):
-    adata = layers.copy()
+def test_the_number_of_domains_is_the_most_stable(monkeypatch):
+    adata = tissue(noise=2)
     scssl.tl.n_domains(adata, range(2, 6), sample_key="section", n_repeats=4)
     found = adata.uns["n_domains"]
     assert found["n_domains"] == 3
