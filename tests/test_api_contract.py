@@ -59,7 +59,7 @@ CALLS = {
     "tl.reconstruction_metrics": {"mask_rate": 0.5},
     "tl.predict_modality": {"modality": "X_ssl"},
     "tl.modality_scores": {"true_key": "X_ssl", "pred_key": "X_ssl"},
-    "tl.spatial_domains": {"n_domains": 2},
+    "tl.spatial_domains": {"n_domains": 2, "include_self": False},
     "pl.domain_composition": {"domain_key": "label", "label_key": "batch"},
     "pl.embedding": {"color": "label"},
     "pl.calibration": {"label_key": "label", "pred_key": "predicted"},

@@ -73,6 +73,11 @@ def radius_in_another_unit():
     return {"adata": adata}, _RADIUS.format(", radius=50.0")
 
 
+@case(CHAPTER, "Domains are types of cells")
+def domains_are_types():
+    return {"adata": _tissue()}, "scssl.tl.spatial_domains(adata, 3)"
+
+
 @case(CHAPTER, "Domains are sections")
 def domains_are_sections():
     import scssl

@@ -21,7 +21,9 @@ def close_figures():
 @pytest.fixture
 def adata():
     generator = np.random.default_rng(0)
-    obs = pd.DataFrame({"section": np.resize(["b", "a", "c"], 60), "type": np.resize(["T", "B"], 60)})
+    obs = pd.DataFrame(
+        {"section": np.resize(["b", "a", "c"], 60), "type": np.resize(["T", "B"], 60)}
+    )
     obs.index = [f"cell{i}" for i in range(60)]
     obs["score"] = np.linspace(0, 1, 60)
     adata = ad.AnnData(generator.poisson(3, (60, 4)).astype(np.float32), obs=obs)
@@ -59,7 +61,9 @@ def test_sections_that_are_asked_for(adata):
     assert [ax.get_title() for ax in axes] == ["c", "a"]
     assert not axes[0].yaxis_inverted()
     assert axes[0].get_position().y0 > axes[1].get_position().y1, "below one another"
-    with pytest.raises(KeyError, match=r"No cell with a place is in 'd' of adata.obs\['section'\]; "):
+    with pytest.raises(
+        KeyError, match=r"No cell with a place is in 'd' of adata.obs\['section'\]; "
+    ):
         spatial(adata, sample_key="section", samples=["d"])
     with pytest.raises(ValueError, match="`samples` are sections of a `sample_key`"):
         spatial(adata, samples=["a"])
@@ -150,5 +154,7 @@ def test_stability_by_number(adata):
     ax = scssl.pl.n_domains(adata, "mine", show=False)
     np.testing.assert_array_equal(ax.lines[0].get_xydata(), [[2, 0.5], [3, 0.95]])
     assert ax.lines[1].get_xdata()[0] == 3
-    with pytest.raises(KeyError, match='adata.uns has no stability of numbers of domains in "n_dom'):
+    with pytest.raises(
+        KeyError, match='adata.uns has no stability of numbers of domains in "n_dom'
+    ):
         scssl.pl.n_domains(adata, show=False)

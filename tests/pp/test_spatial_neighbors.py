@@ -66,7 +66,9 @@ def test_corners_of_triangles_have_no_cell_in_their_circle():
         for j in range(i):
             for k in range(j):
                 a, b, c = places[[i, j, k]]
-                center = np.linalg.solve(2 * np.array([b - a, c - a]), [b @ b - a @ a, c @ c - a @ a])
+                center = np.linalg.solve(
+                    2 * np.array([b - a, c - a]), [b @ b - a @ a, c @ c - a @ a]
+                )
                 radius = np.linalg.norm(a - center)
                 others = np.delete(places, [i, j, k], axis=0)
                 if (np.linalg.norm(others - center, axis=1) > radius).all():

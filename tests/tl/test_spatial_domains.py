@@ -121,11 +121,29 @@ def test_the_same_seed_gives_the_same_bits(layers):
     assert not found[0].equals(found[2])
 
 
+def test_cells_of_sharp_types_need_not_count_themselves():
+    adata = tissue()
+    generator = np.random.default_rng(1)
+    shares = np.array([[0.7, 0.2, 0.1], [0.1, 0.7, 0.2], [0.2, 0.1, 0.7]])
+    layer = adata.obs["layer"].astype(int)
+    kinds = [generator.choice(3, p=shares[one]) for one in layer]
+    adata.obsm["X_ssl"] = np.eye(3)[kinds] + generator.normal(0, 0.05, (800, 3))
+    with pytest.warns(ScsslWarning, match="domains are kinds of cells .*: `include_self=False`"):
+        domains(adata, 3, key_added="kinds")
+    assert adjusted_rand_score(kinds, adata.obs["kinds"]) > 0.95
+    domains(adata, 3, include_self=False)
+    assert ari(adata) > 0.7
+    with pytest.raises(ValueError, match="`n_hops` must be a whole number of at least 1"):
+        domains(adata, 3, include_self=False, n_hops=0)
+
+
 def test_sections_are_centred():
     adata = tissue(shift=20)
     domains(adata, 3, sample_key="section")
     assert ari(adata) > 0.75
-    with pytest.warns(ScsslWarning, match='Domains are the sections of adata.obs."section". .NMI 1'):
+    with pytest.warns(
+        ScsslWarning, match='Domains are the sections of adata.obs."section". .NMI 1'
+    ):
         domains(adata, 2, sample_key="section", center=False, key_added="raw")
     assert ari(adata, "raw", "section") == 1
 
@@ -193,7 +211,9 @@ def test_bad_input(layers):
         domains(adata, 2, use_rep="X_same")
     with pytest.raises(ValueError, match="51 domains are more than the 50 cells"):
         domains(adata, 51)
-    with pytest.raises(ValueError, match="`n_domains` must be a whole number of at least 2 or None"):
+    with pytest.raises(
+        ValueError, match="`n_domains` must be a whole number of at least 2 or None"
+    ):
         domains(adata, 1)
     with pytest.raises(ValueError, match=r"`whitening` must be a number in \[0, 1\]"):
         domains(adata, 2, whitening=2)

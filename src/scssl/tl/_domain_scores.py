@@ -92,7 +92,7 @@ def domain_scores(
             raise ValueError(f"adata.obs[{truth_key!r}] is missing for all cells.")
     shares = None
     if connectivity_key is not None:
-        shares = _same_domain(graph_of(adata, connectivity_key, sample_key, samples), domains)
+        shares = same_domain(graph_of(adata, connectivity_key, sample_key, samples), domains)
     rows = []
     for code in range(samples.max() + 1):
         own = np.flatnonzero(samples == code)
@@ -120,7 +120,7 @@ def domain_scores(
     return write_scores(adata, key_added, scores, {}, params=params)
 
 
-def _same_domain(graph: Any, domains: np.ndarray) -> np.ndarray:
+def same_domain(graph: Any, domains: np.ndarray) -> np.ndarray:
     """Share of the neighbours of each cell that have its domain; NaN of a cell without neighbours."""
     degrees = np.diff(graph.indptr)
     rows = np.repeat(np.arange(len(domains)), degrees)

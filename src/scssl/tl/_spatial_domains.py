@@ -26,6 +26,7 @@ from scssl._random import RNG, as_seed, derive_generator, derive_seed
 from scssl._scores import agreement_of
 
 from ._common import to_be_written
+from ._domain_scores import same_domain
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -39,6 +40,9 @@ _LEAST_VARIANCE = 1e-4
 _MAX_ITER = 200
 # Cells that are drawn to compare numbers of domains, where there are more.
 _MOST_CELLS = 20_000
+# Kappa of the domains of neighbours below which they are no parts of a tissue; of the five data sets of the
+# user guide it was .7 or more.
+_CONNECTED = 0.3
 # NMI of domains and sections from which one is taken for the other.
 _SAME = 0.8
 
@@ -53,6 +57,7 @@ def spatial_domains(
     center: bool = True,
     connectivity_key: str = "spatial_connectivities",
     n_hops: int = 3,
+    include_self: bool = True,
     n_components: int = 16,
     whitening: float = 0.5,
     covariance: Covariance = "tied",
@@ -96,6 +101,9 @@ def spatial_domains(
         squidpy writes it. Weights are not used.
     n_hops
         Steps in the graph up to which cells count.
+    include_self
+        Whether a cell counts itself. For spots it must. Of single cells of types that differ sharply the mixture
+        may divide the types, and not the tissue; a warning says so.
     n_components
         Principal components of the embedding to use; all where it has fewer dimensions.
     whitening
@@ -163,6 +171,7 @@ def spatial_domains(
         center=center,
         connectivity_key=connectivity_key,
         n_hops=n_hops,
+        include_self=include_self,
         n_components=n_components,
         whitening=whitening,
         covariance=covariance,
@@ -175,6 +184,8 @@ def spatial_domains(
         found = space.numbers(range(2, 16), 5, seed)
         n_domains = found["n_domains"]
     codes, probabilities = space.divide(n_domains, derive_seed(seed, "domains"), n_init)
+    if space.graph is not None and n_hops and include_self:
+        _warn_of_types(codes, space.graph)
     for _ in range(n_smooth):
         codes = _majority(graph, codes, n_domains)
     if sample_key is not None and not center:
@@ -210,6 +221,7 @@ def n_domains(
     center: bool = True,
     connectivity_key: str = "spatial_connectivities",
     n_hops: int = 3,
+    include_self: bool = True,
     n_components: int = 16,
     whitening: float = 0.5,
     covariance: Covariance = "tied",
@@ -243,6 +255,8 @@ def n_domains(
         Entry of `adata.obsp` with the neighbours of each cell.
     n_hops
         Steps in the graph up to which cells count.
+    include_self
+        Whether a cell counts itself.
     n_components
         Principal components of the embedding to use.
     whitening
@@ -296,6 +310,7 @@ def n_domains(
         center=center,
         connectivity_key=connectivity_key,
         n_hops=n_hops,
+        include_self=include_self,
         n_components=n_components,
         whitening=whitening,
         covariance=covariance,
@@ -321,10 +336,11 @@ class _Space:
         """Embedding of each cell and of its neighbours, from the arguments of :func:`spatial_domains`."""
         check_choice("method", params["method"], ("neighborhood", "mixture"))
         check_choice("covariance", params["covariance"], ("tied", "full", "diag"))
-        check_choice("center", params["center"], (True, False))
+        for name in ("center", "include_self"):
+            check_choice(name, params[name], (True, False))
         n_components = check_whole("n_components", params["n_components"])
         whitening = check_number("whitening", params["whitening"], "[0, 1]")
-        n_hops = check_whole("n_hops", params["n_hops"], 0)
+        n_hops = check_whole("n_hops", params["n_hops"], 0 if params["include_self"] else 1)
         key = params["sample_key"]
         samples = sample_codes(adata, key)
         values = get_embedding(adata, params["use_rep"]).astype(np.float64)
@@ -335,7 +351,8 @@ class _Space:
             values -= _means(values, samples)[samples]
         values = _components(values, n_components, whitening)
         if graph is not None:
-            values = np.hstack(list(_hops(values, graph, n_hops)))
+            hops = list(_hops(values, graph, n_hops))
+            values = np.hstack(hops if params["include_self"] else hops[1:])
         # Files have no None.
         params = {name: value for name, value in params.items() if value is not None}
         return cls(values / values.std(), graph, samples, params)
@@ -427,6 +444,18 @@ def _majority(graph: sparse.csr_matrix, codes: np.ndarray, n: int) -> np.ndarray
     votes = graph @ own + own
     # Half a vote more decides between equals.
     return np.argmax(votes + own / 2, axis=1)
+
+
+def _warn_of_types(codes: np.ndarray, graph: sparse.csr_matrix) -> None:
+    """What neighbours are of no more often than by chance is no part of a tissue."""
+    same = float(np.nanmean(same_domain(graph, codes)))
+    chance = float(np.square(np.bincount(codes) / len(codes)).sum())
+    if same - chance < _CONNECTED * (1 - chance):
+        warn(
+            f"Neighbours are of one domain in {same:.0%} of cases, and by chance in {chance:.0%}: domains are "
+            "kinds of cells rather than parts of the tissue. Do not count the cell itself: "
+            "`include_self=False`"
+        )
 
 
 def _warn_of_sections(codes: np.ndarray, samples: np.ndarray, sample_key: str) -> None:
