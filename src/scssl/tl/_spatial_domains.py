@@ -40,8 +40,7 @@ _LEAST_VARIANCE = 1e-4
 _MAX_ITER = 200
 # Cells that are drawn to compare numbers of domains, where there are more.
 _MOST_CELLS = 20_000
-# Kappa of the domains of neighbours below which they are no parts of a tissue; of the five data sets of the
-# user guide it was .7 or more.
+# Kappa of the domains of neighbours below which they are no parts of a tissue.
 _CONNECTED = 0.3
 # NMI of domains and sections from which one is taken for the other.
 _SAME = 0.8
