@@ -76,7 +76,7 @@ def spatial_domains(
 
     Before that the embedding is reduced to its first `n_components` principal components, each divided by
     its standard deviation to the power of `whitening`. How many hops, how many components and which
-    covariance matter as much as the embedding does; the defaults are the best in the mean of six
+    covariance matter as much as the embedding does; the defaults are those that are good on five
     annotated data sets, as the user guide shows (:doc:`/user_guide/tissue`).
 
     Parameters
@@ -148,7 +148,7 @@ def spatial_domains(
     >>> import scanpy as sc, scssl
     >>> adata = scssl.datasets.pbmc68k_reduced()
     >>> sc.pp.pca(adata)
-    >>> adata.obsm["spatial"] = adata.obsm["X_umap"]
+    >>> adata.obsm["spatial"] = adata.obsm["X_pca"][:, :2]
     >>> scssl.pp.spatial_neighbors(adata)
     >>> scssl.tl.spatial_domains(adata, 4, use_rep="X_pca")
     >>> adata.obs["spatial_domain"].cat.categories.tolist()
