@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from ._checks import check_key, check_names, get_column, likely_coordinates
+from ._errors import MissingKeyError
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -39,7 +40,7 @@ def coordinates_of(
             hint += f" To take them from adata.obs: `spatial_key={columns_of}`."
         if not needed:
             hint += f" If cells have none: `{where} = np.full((adata.n_obs, 2), np.nan)`."
-        raise KeyError(f"There is no {where}; there are: {there}.{hint}")
+        raise MissingKeyError(f"There is no {where}; there are: {there}.{hint}")
     table: Any = adata.obsm[key]
     return _checked_places(adata, where, table, planar, needed)
 
@@ -91,7 +92,7 @@ def sample_codes(adata: AnnData, key: str | None) -> np.ndarray:
         return np.zeros(adata.n_obs, dtype=np.int64)
     if isinstance(key, str) and key not in adata.obs.columns:
         there = ", ".join(map(repr, adata.obs.columns[:20])) or "none"
-        raise KeyError(
+        raise MissingKeyError(
             f"There is no column {key!r} in adata.obs, which says of which sample a cell is; there are: "
             f'{there}. If all cells are of one: `adata.obs["{key}"] = "one"`.'
         )
@@ -124,7 +125,9 @@ def graph_of(
     make = f"`scssl.pp.spatial_neighbors(adata{options})`"
     if key not in adata.obsp:
         there = ", ".join(map(repr, adata.obsp)) or "nothing"
-        raise KeyError(f'There is no adata.obsp["{key}"]; there is: {there}. To make it: {make}')
+        raise MissingKeyError(
+            f'There is no adata.obsp["{key}"]; there is: {there}. To make it: {make}'
+        )
     graph = sparse.csr_matrix(adata.obsp[key], dtype=np.float64, copy=True)
     graph.setdiag(0)
     graph.eliminate_zeros()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scssl._errors import warn
+from scssl._errors import MissingKeyError, warn
 from scssl._places import coordinates_of, sample_codes
 from scssl.data import CellContext, ContextOptions, Datasets, GeneVocabulary
 
