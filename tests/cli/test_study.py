@@ -69,7 +69,12 @@ def test_keys_are_set_by_words(study):
     assert arguments["methods"]["PCA"] == {"n_comps": 3, "sweep": {"n_comps": [2, 4]}}
     plan = scssl.tl.benchmark(adata, **arguments, dry_run=True)
     assert list(plan["method"]) == ["PCA (n_comps=2)", "PCA (n_comps=4)", "genes"]
-    assert Study(study, ["method.n_comps=5"]).methods["genes"] == {"n_comps": "5"}
+    # Where a method has no such argument it stays as it is.
+    methods = Study(study, ["method.n_comps=5"]).methods
+    assert methods["PCA"]["n_comps"] == "5" and not methods["genes"]
+    methods = Study(study, ["methods=PCA,genes", "methods.PCA.n_comps=[1,2],3"]).methods
+    assert methods == {"PCA": {"sweep": {"n_comps": [["1", "2"], "3"]}}, "genes": {}}
+    assert Study(study, ["methods=PCA"]).asked("whole")["methods"] == "PCA"
 
 
 @pytest.mark.parametrize(

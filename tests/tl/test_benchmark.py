@@ -183,10 +183,22 @@ def test_tasks_of_expression_and_proteins(adata):
     assert not found["error"].any(), found["error"].unique()
     value = found.set_index(["method", "metric"])["value"]
     assert value["PCA", "pearson"] > 0.5
-    # Against the components of the training part and their errors, written out.
-    assert 0 < value["PCA", "explained_variance_weighted"] < 1
+    counts = adata.X.toarray()
+    x = np.log1p(counts / counts.sum(axis=1, keepdims=True) * 1e4)
+    train, test = (np.isin(np.arange(adata.n_obs), rows) for rows in _first_split(adata))
+    pca = PCA(10).fit(x[train])
+    left = (x[test] - pca.inverse_transform(pca.transform(x[test]))).var(axis=0)
+    expected = 1 - left.sum() / x[test].var(axis=0).sum()
+    assert value["PCA", "explained_variance_weighted"] == pytest.approx(expected, abs=1e-4)
     assert value["PCA", "leiden_nmi"] > 0.3
     assert np.isfinite(value["MAE", "mse"])
+
+
+def _first_split(adata):
+    about = {"layer": None, "modality_key": None, "spatial_key": "spatial", "split_key": None}
+    cells = Cells(adata, "data", "cell_type", "batch", min_cells=10, **about)
+    split = next(_study.cell_splits(cells, [0], 0.2))
+    return split.train, split.test
 
 
 def test_a_model_is_that_of_the_user(adata, cells):
@@ -314,6 +326,10 @@ def test_on_a_dask_cluster(adata):
         ({"methods": []}, ValueError, "empty"),
         ({"methods": ["PCA", "PCA"]}, ValueError, "twice"),
         ({"methods": {"SimCLR": {"temprature": 1}}}, TypeError, "temperature"),
+        ({"methods": {"PCA": {"n_cmps": 1}}}, TypeError, "n_comps"),
+        ({"methods": {"scVI": {"n_latnet": 1}}}, TypeError, "n_latent"),
+        ({"n_labels": [5, 5]}, ValueError, "n_labels"),
+        ({"batch_key": "cell_type"}, ValueError, "two columns"),
         ({"tasks": "embeding"}, ValueError, "embedding"),
         ({"tasks": "modality"}, ValueError, "modality_key"),
         ({"tasks": "mapping", "batch_key": None}, ValueError, "batch_key"),
@@ -337,3 +353,107 @@ def test_the_data_are_not_changed(adata):
     assert (adata.X != before.X).nnz == 0
     pd.testing.assert_frame_equal(adata.obs, before.obs)
     assert set(adata.obsm) == set(before.obsm) and not adata.uns
+
+
+def test_batches_apart_do_not_mix(adata):
+    """Also where a label has fewer cells than neighbours are looked at."""
+    own, rng = adata[np.r_[0:60]].copy(), np.random.default_rng(0)
+    own.obs["cell_type"] = np.array(list("ab"))[np.arange(60) % 2]
+    own.obs["batch"] = np.array(["x", "y"])[(np.arange(60) >= 46).astype(int)]
+    own.obsm["apart"] = rng.normal(size=(60, 3)) + 100 * (np.arange(60) >= 46)[:, None]
+    own.obsm["mixed"] = rng.normal(size=(60, 3))
+    found = scssl.tl.benchmark(own, ["apart", "mixed"], "mapping", **KEYS, seeds=1, min_cells=5)
+    mixing = found[found["metric"] == "mixing"].set_index("method")["value"]
+    assert (mixing["apart"] == 0).all() and mixing["mixed"].min() > 0.7
+
+
+def test_unseen_cells_are_told_from_cells_that_were_learned(adata, spy, monkeypatch):
+    """Cells of other types that only the left-out batch has are neither."""
+    own = adata.copy()
+    inside = (own.obs["batch"] == "one").to_numpy()
+    rare = inside & (own.obs["cell_type"] == "a").to_numpy()
+    own.obs["cell_type"] = own.obs["cell_type"].astype(str).where(~rare, "only there")
+
+    def predict(self, cells):
+        labels = own.obs["cell_type"][cells.obs_names]
+        known = labels.isin(set(self.seen[-1][0].obs[KNOWN])).to_numpy()
+        assert "only there" not in set(labels)
+        return pd.DataFrame({"a": np.where(known, 0.9, 0.1)}, index=cells.obs_names)
+
+    monkeypatch.setattr(spy, "predict", predict)
+    found = scssl.tl.benchmark(own, "spy", "annotation", **KEYS, seeds=1, min_cells=5)
+    unseen = found[(found["metric"] == "unseen_auroc") & (found["fold"] == "one")]
+    assert unseen["value"].tolist() == [1.0]
+
+
+def test_any_name_can_be_a_label(adata):
+    own = adata.copy()
+    named = {"a": "Unknown", "b": "None"}
+    own.obs["cell_type"] = own.obs["cell_type"].astype(str).replace(named)
+    asked = ("CellTypist", "embedding")
+    one = scssl.tl.benchmark(adata, *asked, **KEYS, seeds=1)
+    two = scssl.tl.benchmark(own, *asked, **KEYS, seeds=1)
+    assert one["value"].min() > 0.9
+    assert two["value"].min() > 0.9
+
+
+def test_what_is_asked_more_is_run_more(adata, tmp_path, monkeypatch):
+    run, ran = _study.run, []
+    monkeypatch.setattr(_study, "run", lambda cells, job: ran.append(job) or run(cells, job))
+    out = tmp_path / "out"
+    asked = {**KEYS, "seeds": 1, "out": out}
+    methods = ["PCA", "X_given"]
+    scssl.tl.benchmark(adata, methods, "embedding", **asked)
+    both = scssl.tl.benchmark(adata, methods, ["embedding", "reconstruction"], **asked)
+    assert [job.tasks for job in ran] == [("embedding",)] * 2 + [("reconstruction",)] * 2
+    assert set(both["task"]) == {"embedding", "reconstruction"}
+    assert not read_results(out).duplicated(["task", "method", "metric", "seed"]).any()
+    # What cannot be done is not tried again, and what failed otherwise is.
+    ran.clear()
+    scssl.tl.benchmark(adata, methods, ["embedding", "reconstruction"], **asked)
+    assert not ran
+    monkeypatch.setattr(_methods.PCA, "reconstruct", lambda *_: 1 / 0)
+    for _ in range(2):
+        scssl.tl.benchmark(adata, "PCA", "reconstruction", **{**asked, "out": tmp_path / "other"})
+    assert len(ran) == 2
+
+
+def test_another_embedding_is_scored_anew(adata, tmp_path):
+    own = adata.copy()
+    asked = {**KEYS, "seeds": 1, "out": tmp_path / "out"}
+    one = scssl.tl.benchmark(own, "X_given", "embedding", **asked)
+    own.obsm["X_given"] = np.random.default_rng(1).normal(size=(own.n_obs, 10))
+    two = scssl.tl.benchmark(own, "X_given", "embedding", **asked)
+    assert two["value"].max() < one["value"].min()
+    summary = scssl.tl.benchmark_summary(tmp_path / "out", baseline=None)
+    assert set(summary["mean"]) == set(two["value"]), "the newest of values of one name"
+
+
+def test_generators_of_the_user_are_left_alone(adata, spy, monkeypatch):
+    import random
+
+    def fit(self, cells, setting):
+        np.random.seed(0)  # noqa: NPY002
+        random.seed(0)
+        self.seen.append((cells, setting))
+
+    monkeypatch.setattr(spy, "fit", fit)
+    before = random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002
+    scssl.tl.benchmark(adata, "spy", "embedding", **KEYS, seeds=1)
+    assert before == (random.getstate(), np.random.get_state()[1].tolist())  # noqa: NPY002
+
+
+def test_fits_do_not_share_a_process(adata):
+    with (
+        joblib.parallel_config("threading", n_jobs=2),
+        pytest.raises(ValueError, match="processes"),
+    ):
+        scssl.tl.benchmark(adata, "PCA", "embedding", **KEYS, seeds=2)
+
+
+def test_a_group_that_cannot_be_scored_is_not_left_out(adata, caplog):
+    own = adata.copy()
+    own.obs["cell_type"] = own.obs["cell_type"].astype(object)
+    own.obs.loc[own.obs["batch"] == "two", "cell_type"] = None
+    found = scssl.tl.benchmark(own, "X_given", "mapping", **KEYS, seeds=1, min_cells=5)
+    assert set(found["fold"]) == {"one", "three"} and "1 of 3 groups" in caplog.text

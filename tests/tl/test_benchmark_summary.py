@@ -70,7 +70,7 @@ def test_pairs_are_of_the_same_fold_and_seed():
     """In whatever order rows are, and only where both have a value."""
     folds = pd.concat([table(fold="one"), table({"a": [0.5, 0.6], "b": [0.9, 0.8]}, fold="two")])
     with pytest.warns(ScsslWarning, match="2 values of 'c' are absent that other methods have"):
-        found = summary_of(folds[::-1])
+        found = summary_of(folds[::-1], repeat_keys=("fold", "seed"))
     apart = np.subtract(VALUES["b"], VALUES["a"]).tolist() + [0.4, 0.2]
     assert found.loc["b", "difference"] == pytest.approx(np.mean(apart))
     assert found.loc["b", "p_value"] == pytest.approx(stats.ttest_1samp(apart, 0).pvalue)
@@ -215,7 +215,8 @@ def test_values_are_averaged_over_what_is_no_repeat():
         ]
     )
     assert summary_of(results, repeat_keys="seed")["n"].tolist() == [5] * 9
-    assert summary_of(results)["n"].tolist() == [10] * 9
+    assert summary_of(results, repeat_keys=("fold", "seed"))["n"].tolist() == [10] * 9
+    assert summary_of(results)["n"].tolist() == [2] * 9, "seeds of one fold are no values"
 
 
 def test_bootstrap():

@@ -278,10 +278,14 @@ def benchmark(
     )
     if dry_run:
         return
+    tables = []
     for name in study.data:
         adata, arguments = study.read(name)
-        tl.benchmark(adata, **arguments, out=out, n_jobs=n_jobs)
-    summary = tl.benchmark_summary(out)
+        tables.append(tl.benchmark(adata, **arguments, out=out, n_jobs=n_jobs))
+    results = pd.concat(tables, ignore_index=True)
+    names = list(results["method"].unique())
+    baseline = next((name for name in names if name.partition(" (")[0] == "PCA"), None)
+    summary = tl.benchmark_summary(results, baseline=baseline)
     shown = ["data", "task", "metric", "n_labels", "method", "mean", "low", "high", "n"]
     print(summary[shown].to_string(index=False, float_format=lambda value: f"{value:.3f}"))
     print(summary.attrs["sentence"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -111,11 +110,14 @@ def _read(option: Option, value: Any) -> Any:
 
 
 def _methods(given: Any) -> Any:
-    if isinstance(given, list):
+    if isinstance(given, (str, list)):
         return given
     if not isinstance(given, Mapping):
         raise ValueError(f"`methods` must be names, or names with arguments; found {given!r}.")
-    return {name: _anything(dict(one)) if one else {} for name, one in given.items()}
+    return {
+        name: one if isinstance(one, str) and one else _anything(dict(one)) if one else {}
+        for name, one in given.items()
+    }
 
 
 def _override(asked: dict[str, Any], word: str) -> None:
@@ -124,29 +126,56 @@ def _override(asked: dict[str, Any], word: str) -> None:
     keys = path.split(".")
     if not is_set or not all(keys):
         raise ValueError(
-            f"{word!r} sets nothing. It takes a key, with dots to what is inside, an equals sign and a value."
+            f"{word!r} sets nothing. A key and its value are needed, as in seeds=2 for seeds."
         )
-    values: Any = text.split(",") if "," in text else text
-    if keys[0] == "method" and len(keys) == 2:
-        # Of every method of the study that has arguments of its own.
-        for name in asked.get("methods") or {}:
-            _override(asked, f"methods.{name}.{keys[1]}={text}")
-        return
     methods = asked.get("methods")
-    if isinstance(methods, list):
-        asked["methods"] = {name: {} for name in methods}
-    place = asked
-    for key in keys[:-1]:
-        if not isinstance(place.get(key), Mapping):
-            if key not in place and len(keys) > 2 and key == keys[1]:
-                known = ", ".join(map(str, place)) or "nothing"
-                raise ValueError(f"{word}: there is no {key!r} in {keys[0]}; there is {known}.")
-            place[key] = {}
-        place[key] = copy.copy(place[key])
-        place = place[key]
-    if keys[0] == "methods" and len(keys) == 3 and isinstance(values, list):
-        place["sweep"] = {**(place.get("sweep") or {}), keys[-1]: values}
+    if len(keys) > 1 and isinstance(methods, (str, list)):
+        listed = [methods] if isinstance(methods, str) else methods
+        methods = asked["methods"] = {name: {} for name in listed}
+    if keys[0] == "method" and len(keys) == 2:
+        from scssl.tl import takes_argument
+
+        # Of every method of the study that has such an argument.
+        for name, one in (methods or {}).items():
+            method = one if isinstance(one, str) and one else dict(one or {}).get("method", name)
+            if takes_argument(method, keys[1]):
+                _override(asked, f"methods.{name}.{keys[1]}={text}")
         return
-    if keys[0] == "methods" and isinstance(place.get("sweep"), Mapping):
-        place["sweep"] = {k: v for k, v in place["sweep"].items() if k != keys[-1]}
-    place[keys[-1]] = values
+    values = [_value(one) for one in _split(text)]
+    place = asked
+    for depth, key in enumerate(keys[:-1]):
+        if key not in place and depth == 1:
+            known = ", ".join(map(str, place)) or "nothing"
+            raise ValueError(f"{word}: there is no {key!r} in {keys[0]}; there is {known}.")
+        one = place.get(key)
+        place[key] = {"method": one} if isinstance(one, str) and one else dict(one or {})
+        place = place[key]
+    if keys[0] == "methods" and len(keys) == 3:
+        sweep = {k: v for k, v in dict(place.get("sweep") or {}).items() if k != keys[-1]}
+        if len(values) > 1:
+            place["sweep"] = {**sweep, keys[-1]: values}
+            return
+        if "sweep" in place:
+            place["sweep"] = sweep
+    place[keys[-1]] = values[0] if len(values) == 1 else values
+
+
+def _split(text: str) -> list[str]:
+    """Parts between commas that stand in no bracket."""
+    parts, depth = [""], 0
+    for letter in text:
+        depth += (letter in "[{") - (letter in "]}")
+        if letter == "," and not depth:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return parts
+
+
+def _value(text: str) -> Any:
+    """A word, or a list or mapping of words in brackets."""
+    if not text.startswith(("[", "{")):
+        return text
+    import yaml  # type: ignore[import-untyped]
+
+    return yaml.load(text, Loader=yaml.BaseLoader)

@@ -8,6 +8,7 @@ from ._benchmark import (
     benchmark_summary,
     metric_of,
     score_label,
+    takes_argument,
     tidy_results,
 )
 from ._classify import classify

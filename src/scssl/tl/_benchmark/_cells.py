@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scssl._checks import check_adata, get_column, get_matrix, whole_numbers
+from scssl._checks import check_adata, get_column, get_matrix, some, whole_numbers
 from scssl._errors import MissingKeyError, ScsslWarning
 from scssl._random import derive_generator
 from scssl.data import find_counts, open_rows, refuse_features, resolve_input, scan_matrix
@@ -19,6 +20,7 @@ from scssl.tl._protocol import Protocol, make_protocol
 if TYPE_CHECKING:
     from anndata import AnnData
 
+_LOGGER = logging.getLogger("scssl")
 _HASHED_ROWS = 4096
 # Blocks along each axis of a section, of which one in so many is held out.
 _BLOCKS, _HELD_OUT_BLOCKS = 5, 5
@@ -67,6 +69,10 @@ class Cells:
                     "cells or more, and two are needed. Is it a column of cell types?"
                 )
             self.labels = kept.reindex(adata.obs_names).astype(object)
+        if self.label_key is not None and self.label_key in (self.batch_key, self.split_key):
+            raise ValueError(
+                f"{self.label_key!r} is given as labels and as batches, which methods are told: give two columns."
+            )
         for key, argument in ((self.batch_key, "batch_key"), (self.split_key, "split_key")):
             if key is not None:
                 column = get_column(adata, key, argument)
@@ -96,6 +102,17 @@ class Cells:
             found.update("\n".join(map(str, names)).encode())
         return found.hexdigest()[:16]
 
+    def hash_of(self, keys: Iterable[str]) -> str:
+        """The same for the same values of columns and entries of the data that have these names."""
+        found = hashlib.sha256()
+        for key in sorted(set(keys)):
+            for place in ("obs", "obsm", "obsp"):
+                held = getattr(self.adata, place)
+                if key in held:
+                    found.update(f"{place}[{key}]".encode())
+                    _update(found, held[key])
+        return found.hexdigest()[:16]
+
     @property
     def groups(self) -> np.ndarray:
         """Name of the group of each cell that is held out as a whole."""
@@ -112,6 +129,21 @@ class Cells:
             if self.batch_key is None
             else np.asarray(self.adata.obs[self.batch_key].astype(str))
         )
+
+
+def _update(found: Any, values: Any) -> None:
+    from scipy import sparse
+
+    if sparse.issparse(values):
+        values = values.tocsr()
+        for array in (values.data, values.indices, values.indptr):
+            found.update(np.ascontiguousarray(array).data)
+        return
+    array = np.asarray(values)
+    if array.dtype.kind in "OUSTb":
+        found.update("\n".join(map(str, array.ravel())).encode())
+    else:
+        found.update(np.ascontiguousarray(array).data)
 
 
 @dataclass(frozen=True)
@@ -154,10 +186,21 @@ def group_splits(cells: Cells, seeds: Sequence[int], folds: int | None) -> Itera
     """Each group in turn, or so many of them, drawn once for all seeds."""
     groups = cells.groups
     names = np.unique(groups)
-    if len(names) < 2:
+    n_groups = len(names)
+    if cells.labels is not None:
+        names = np.array([one for one in names if _can_be_scored(cells, groups == one)])
+        if len(names) < n_groups:
+            _LOGGER.warning(
+                "%d of %d groups have no labelled cell, or leave fewer than two labels to learn from: "
+                "they are not left out.",
+                n_groups - len(names),
+                n_groups,
+            )
+    if n_groups < 2 or not len(names):
         key = cells.split_key or cells.batch_key
         raise ValueError(
-            f"adata.obs[{key!r}] has one group, {names[0]!r}: nothing can be held out."
+            f"adata.obs[{key!r}] has {n_groups} groups, {some(np.unique(groups))}, of which none can be "
+            "held out: others with labelled cells are needed to learn from."
         )
     if folds is not None and folds < len(names):
         names = np.sort(derive_generator(0, "folds").choice(names, folds, replace=False))
@@ -166,6 +209,12 @@ def group_splits(cells: Cells, seeds: Sequence[int], folds: int | None) -> Itera
             inside = groups == name
             test = inside if cells.labels is None else inside & cells.labels.notna().to_numpy()
             yield Split("group", str(name), seed, np.flatnonzero(~inside), np.flatnonzero(test))
+
+
+def _can_be_scored(cells: Cells, inside: np.ndarray) -> bool:
+    labels = cells.labels
+    known = set(labels[~inside].dropna())
+    return len(known) > 1 and bool(labels[inside].isin(known).any())
 
 
 def block_splits(cells: Cells, seeds: Sequence[int]) -> Iterator[Split]:
@@ -179,8 +228,12 @@ def block_splits(cells: Cells, seeds: Sequence[int]) -> Iterator[Split]:
     if cells.spatial_key not in adata.obsm:
         raise MissingKeyError(f"adata.obsm has no {cells.spatial_key!r}: give `spatial_key`.")
     places = np.asarray(adata.obsm[cells.spatial_key], dtype=np.float64)[:, :2]
-    sections = cells.batch_names
-    sections = np.zeros(len(places), dtype=int) if sections is None else sections
+    if not np.isfinite(places).all():
+        raise ValueError(
+            f"adata.obsm[{cells.spatial_key!r}] is not finite for all cells, and blocks of tissue are held out."
+        )
+    known = cells.split_key is not None or cells.batch_key is not None
+    sections = cells.groups if known else np.zeros(len(places), dtype=int)
     for seed in seeds:
         is_test = np.zeros(len(places), dtype=bool)
         is_near = np.zeros(len(places), dtype=bool)
@@ -222,7 +275,7 @@ def without_a_type(cells: Cells, split: Split, min_cells: int) -> Split | None:
     names = sorted(
         name
         for name in set(test[[one is not None and one == one for one in test]])
-        if (train == name).sum() and (test == name).sum() >= min_cells
+        if min((train == name).sum(), (test == name).sum()) >= min_cells
     )
     others = [name for name in names if len(names) > 2]
     if not others:

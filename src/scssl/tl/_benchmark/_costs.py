@@ -65,7 +65,7 @@ def _resident_gb() -> float:
 def versions(*more: str) -> dict[str, str]:
     """Versions of the packages that results depend on."""
     found = {"python": platform.python_version()}
-    for name in (*_PACKAGES, *more):
+    for name in filter(None, (*_PACKAGES, *more)):
         try:
             found[name] = version(name)
         except PackageNotFoundError:

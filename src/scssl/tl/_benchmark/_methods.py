@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from scssl._checks import check_number, check_whole, close_to, no_argument, some
+from scssl._checks import (
+    check_number,
+    check_whole,
+    close_to,
+    get_embedding,
+    no_argument,
+    some,
+)
 from scssl.data import normalize_rows, open_rows
 from scssl.data.matrix import fitted_pca
 
@@ -20,9 +27,9 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from scipy import sparse
 
-# Column of the labels that a method may learn from, and what stands for none there.
-KNOWN = "known_label"
-UNKNOWN = "Unknown"
+# Column of the labels that a method may learn from, and what stands for none there: no user's names.
+KNOWN = "_scssl_known_label"
+UNKNOWN = "(scssl: not known)"
 _N_TOP_GENES = 2000
 _N_PCS = 50
 
@@ -40,25 +47,30 @@ class Setting:
     """``"counts"`` or ``"lognorm"``."""
     batch_key: str | None
     seed: int
-    modality_key: str | None = None
     is_all: bool = False
     """Whether the cells it is fitted to are all there are, so that no others have to be embedded."""
+    has_new_batches: bool = False
+    """Whether cells of batches that it is not fitted to will have to be embedded."""
 
 
 class Method(ABC):
     """A way to embed cells, to label them, or both.
 
-    `fit` is given an AnnData without labels, or, where it `uses_labels`, with those that may be learned
-    from in ``obs["known_label"]``.
+    `fit` is given an AnnData of its own without labels, or, where it `uses_labels`, with those that may be
+    learned from in ``obs[KNOWN]``.
     """
 
     summary: ClassVar[str]
     package: ClassVar[str] = ""
+    distribution: ClassVar[str] = ""
+    """What the package is called where it is installed from."""
     extra: ClassVar[str] = "benchmark"
+    adapted: bool = False
+    """Whether it was trained further on cells that it was asked about."""
     uses_labels: bool = False
     embeds: bool = True
     labels_cells: bool = False
-    seconds_per_kcell: ClassVar[float] = 1.0
+    seconds_per_kcell: float = 1.0
     """Measured on one core with the defaults, for estimates of time."""
 
     @abstractmethod
@@ -239,6 +251,8 @@ class Harmony(PCA):
 class _OfScvi(_OnVariableGenes):
     """A model of scvi-tools on the counts of variable genes."""
 
+    package = "scvi"
+    distribution = "scvi-tools"
     model: Any
 
     def __init__(
@@ -254,7 +268,34 @@ class _OfScvi(_OnVariableGenes):
         self.max_epochs = check_whole("max_epochs", max_epochs, none=True)
         self.early_stopping = early_stopping
         self.surgery_epochs = check_whole("surgery_epochs", surgery_epochs)
+        known = self._known() if arguments else []
+        for name, value in arguments.items():
+            if name not in known:
+                raise TypeError(no_argument(type(self).__name__, name, value, known))
         self.arguments = arguments
+        self._adapted_to: tuple[frozenset[str], Any] | None = None
+
+    def _known(self) -> list[str]:
+        """Names of the arguments of the model and of its network."""
+        import scvi
+
+        of = (scvi.model.SCVI.__init__, scvi.module.VAE.__init__)
+        return sorted({name for one in of for name in inspect.signature(one).parameters})
+
+    def _advised(self) -> dict[str, Any]:
+        """What scvi-tools' tutorials on integration, and on mapping to a reference, set."""
+        if self.setting.batch_key is None:
+            return {}
+        advised: dict[str, Any] = {"n_layers": 2, "n_latent": 30, "gene_likelihood": "nb"}
+        if self.setting.has_new_batches:
+            # Or surgery changes nothing: an encoder that is not told the batch is frozen as a whole.
+            advised |= {
+                "encode_covariates": True,
+                "use_layer_norm": "both",
+                "use_batch_norm": "none",
+                "dropout_rate": 0.2,
+            }
+        return advised
 
     def _prepare(self, cells: AnnData, setting: Setting) -> AnnData:
         import scvi
@@ -289,16 +330,23 @@ class _OfScvi(_OnVariableGenes):
         }
 
     def _model_for(self, own: AnnData) -> Any:
-        """The model, or one that has learned the batches of these cells by surgery."""
+        """The model, or one that has learned the batches of these cells by surgery, once."""
         if self.setting.batch_key is None:
             return self.model
         known = set(self.model.adata.obs["batch"])
         if set(own.obs["batch"]) <= known:
             return self.model
+        if self._adapted_to is not None and set(own.obs_names) <= self._adapted_to[0]:
+            return self._adapted_to[1]
+        import scvi
+
+        scvi.settings.seed = self.setting.seed % 2**32
         query = type(self.model).load_query_data(own, self.model)
         query.train(
             self.surgery_epochs, plan_kwargs={"weight_decay": 0.0}, enable_progress_bar=False
         )
+        self.adapted = True
+        self._adapted_to = frozenset(own.obs_names), query
         return query
 
     def embed(self, cells: AnnData) -> np.ndarray:
@@ -318,9 +366,7 @@ class ScVI(_OfScvi):
         import scvi
 
         own = self._prepare(cells, setting)
-        advised: dict[str, Any] = {}
-        if setting.batch_key is not None:
-            advised = {"n_layers": 2, "n_latent": 30, "gene_likelihood": "nb"}
+        advised = self._advised()
         scvi.model.SCVI.setup_anndata(own, **self._keys())
         self.model = scvi.model.SCVI(own, **{**advised, **self.arguments})
         self.model.train(**self._fit_options())
@@ -330,7 +376,12 @@ class ScVI(_OfScvi):
         own = self._as_scvi(cells)
         model = self._model_for(own)
         places = _places(self.genes, genes)
-        share = np.asarray(model.get_normalized_expression(own, return_numpy=True))[:, places]
+        import scvi
+
+        # A mean over draws: a single one would add the noise of the latent distribution to the error.
+        scvi.settings.seed = self.setting.seed % 2**32
+        share = model.get_normalized_expression(own, n_samples=25, return_numpy=True)
+        share = np.asarray(share)[:, places]
         whole = _counts(cells, self.setting, "ScVI").sum(axis=1)
         per_cell = 1e4 * np.asarray(own.X.sum(axis=1) / np.maximum(whole, 1)).reshape(-1, 1)
         return np.log1p(share * per_cell)
@@ -353,9 +404,7 @@ class ScANVI(_OfScvi):
         import scvi
 
         own = self._prepare(cells, setting)
-        advised: dict[str, Any] = {}
-        if setting.batch_key is not None:
-            advised = {"n_layers": 2, "n_latent": 30, "gene_likelihood": "nb"}
+        advised = self._advised()
         scvi.model.SCVI.setup_anndata(own, **self._keys(), labels_key=KNOWN)
         first = scvi.model.SCVI(own, **{**advised, **self.arguments})
         first.train(**self._fit_options())
@@ -375,6 +424,12 @@ class JointEmbeddingSCVI(_OfScvi):
     summary = "JointEmbeddingSCVI of scvi-tools"
     seconds_per_kcell = 60.0
 
+    def _known(self) -> list[str]:
+        from scvi.external import JointEmbeddingSCVI as Model
+
+        of = (Model.__init__, Model._module_cls.__init__)
+        return sorted({name for one in of for name in inspect.signature(one).parameters})
+
     def fit(self, cells: AnnData, setting: Setting) -> None:
         """Train it."""
         from scvi.external import JointEmbeddingSCVI as Model
@@ -393,6 +448,7 @@ class Concord(_OnVariableGenes):
 
     summary = "CONCORD with its defaults"
     package = "concord"
+    distribution = "concord-sc"
     extra = "concord"
     seconds_per_kcell = 8.0
 
@@ -479,11 +535,14 @@ class CellTypist(Method):
         raise NotPossible("CellTypist labels cells and has no embedding.")
 
     def predict(self, cells: AnnData) -> pd.DataFrame:
-        """Its probabilities, one label against the rest, scaled to a sum of 1."""
+        """Its probabilities, each of one label against the rest: all are low where none fits."""
         import pandas as pd
 
-        found = self.model.predict_proba(self._scaled(_normalised(cells, self.setting)))
-        found = found / np.maximum(found.sum(axis=1, keepdims=True), 1e-12)
+        x = self._scaled(_normalised(cells, self.setting))
+        # Of two labels scikit-learn has one boundary, and both columns.
+        found = np.stack([one.predict_proba(x)[:, 1] for one in self.model.estimators_], axis=1)
+        if found.shape[1] < len(self.model.classes_):
+            found = np.hstack([1 - found, found])
         return pd.DataFrame(found, index=cells.obs_names, columns=self.model.classes_)
 
 
@@ -501,12 +560,13 @@ class Given(Method):
 
     def embed(self, cells: AnnData) -> np.ndarray:
         """What is there."""
-        return np.asarray(cells.obsm[self.key])
+        return get_embedding(cells, self.key)
 
 
 class Registered(Method):
     """A model of scssl, with its own defaults."""
 
+    model: Any
     seconds_per_kcell = 6.0
 
     def __init__(
@@ -522,13 +582,17 @@ class Registered(Method):
         self.model_class: Any = get_model_class(model)
         self.untrained = untrained
         self.n_top_genes = check_whole("n_top_genes", n_top_genes, none=True)
-        # Those that learn no embedding of their own start from one: of classes, or of proteins.
-        self.uses_labels = self.labels_cells = model == "CellTypeClassifier"
         if model == "ProteinPredictor":
             raise ValueError(
                 "ProteinPredictor starts from a model, and that model is what is compared: name it, and "
                 "task 'modality' regresses proteins on its embedding."
             )
+        self.uses_labels = self.labels_cells = model == "CellTypeClassifier"
+        self.seconds_per_kcell = 0.2 if untrained else type(self).seconds_per_kcell
+        # What a classifier starts from: pretrained on the same cells, or nothing.
+        self.first: Registered | None = None
+        if self.uses_labels and (first := arguments.pop("ssl_model", "MaskedAutoencoder")):
+            self.first = Registered(first)
         self.setup, self.make, self.train_options = _routed(self.model_class, arguments)
 
     def fit(self, cells: AnnData, setting: Setting) -> None:
@@ -540,24 +604,34 @@ class Registered(Method):
             x = _normalised(cells, setting)
             self.genes = variable_genes(x, batches, self.n_top_genes)
         own = self._own(cells)
-        setup = {"layer": setting.layer, "input": setting.kind, **self.setup}
-        takes = inspect.signature(self.model_class.setup_anndata).parameters
-        if "batch_key" in takes:
-            setup.setdefault("batch_key", setting.batch_key)
         if self.uses_labels:
             labels = own.obs[KNOWN].astype(object)
             own.obs[KNOWN] = labels.where(labels != UNKNOWN, None).astype("category")
-            setup["labels_key"] = KNOWN
-        self.model_class.setup_anndata(own, **{k: v for k, v in setup.items() if k in takes})
-        self.model = self.model_class(own, rng=setting.seed, **self.make)
+        if self.first is not None:
+            self.first.fit(own, setting)
+            options = {**self.setup, **self.make, "rng": setting.seed}
+            self.model = self.model_class.from_ssl_model(self.first.model, own, KNOWN, **options)
+        else:
+            self.model = self._from_scratch(own)
         if self.untrained:
             return
         self.model.train(rng=setting.seed, progress=False, **self.train_options)
         if self.model.training_["stopped_by"] == "interrupt":
             raise KeyboardInterrupt
 
+    def _from_scratch(self, own: AnnData) -> Any:
+        setting = self.setting
+        setup = {"layer": setting.layer, "input": setting.kind, **self.setup}
+        takes = inspect.signature(self.model_class.setup_anndata).parameters
+        if "batch_key" in takes:
+            setup.setdefault("batch_key", setting.batch_key)
+        if self.uses_labels:
+            setup["labels_key"] = KNOWN
+        self.model_class.setup_anndata(own, **{k: v for k, v in setup.items() if k in takes})
+        return self.model_class(own, rng=setting.seed, **self.make)
+
     def _own(self, cells: AnnData) -> AnnData:
-        return cells.copy() if self.genes is None else cells[:, self.genes].copy()
+        return cells if self.genes is None else cells[:, self.genes].copy()
 
     def embed(self, cells: AnnData) -> np.ndarray:
         """Embedding by the model."""
@@ -630,11 +704,27 @@ class Spec:
         if self.is_given:
             return Given(self.method, **self.arguments)
         if self.method in BASELINES:
-            return BASELINES[self.method](**self.arguments)
+            kind = BASELINES[self.method]
+            known = inspect.signature(kind).parameters
+            for name, value in self.arguments.items():
+                if name not in known and "arguments" not in known:
+                    raise TypeError(no_argument(self.method, name, value, list(known)))
+            return kind(**self.arguments)
         arguments = dict(self.arguments)
         if self.method != UNTRAINED:
             return Registered(self.method, **arguments)
         return Registered(arguments.pop("model", "MaskedAutoencoder"), untrained=True, **arguments)
+
+
+def takes_argument(method: str, name: str) -> bool:
+    """Whether a method that is not there yet would take an argument."""
+    try:
+        Spec("", method, {name: None}).make()
+    except TypeError:
+        return False
+    except ValueError:
+        return True
+    return True
 
 
 def read_methods(methods: Any, obsm: Sequence[str]) -> list[Spec]:

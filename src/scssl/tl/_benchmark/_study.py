@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import logging
+import random
+import sys
 import traceback
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -30,7 +34,7 @@ from ._cells import (
     without_a_type,
 )
 from ._costs import Cost, hardware, versions
-from ._methods import KNOWN, UNKNOWN, Given, NotPossible, Setting, Spec, read_methods
+from ._methods import KNOWN, UNKNOWN, Given, Method, NotPossible, Setting, Spec, read_methods
 from ._tasks import TASKS, Fitted, without_labels
 
 if TYPE_CHECKING:
@@ -54,7 +58,7 @@ COLUMNS = [
         "metric",
         "value",
     ),
-    *("seconds", "cpu_seconds", "memory_gb", "transductive", "error"),
+    *("n_test", "seconds", "cpu_seconds", "memory_gb", "transductive", "error"),
     *("version", "versions", "hardware", "data_hash", "split_hash"),
 ]
 # Raised when rows mean something else than before, so that old ones are not taken for new ones.
@@ -73,26 +77,78 @@ class Job:
     transductive: bool
 
     def id(self, cells: Cells) -> str:
-        """The same for the same work."""
+        """The same for the same fit, whatever is scored on it."""
+        method = self.spec.make()
         about = {
             "format": _FORMAT,
-            "version": __version__,
-            "data": [cells.name, cells.hash, cells.kind, cells.layer, cells.modality_key],
+            "recipe": recipe(),
+            "packages": versions(method.distribution) if method.distribution else {},
+            "data": [cells.name, cells.hash, cells.kind, cells.layer],
             "keys": [cells.label_key, cells.batch_key, cells.split_key, cells.min_cells],
+            "read": cells.hash_of(self._read(cells)),
             "method": [self.spec.name, self.spec.method, self.spec.arguments],
             "split": [self.split.kind, self.split.fold, self.split.seed, self.split.unseen],
             "rows": self.split.hash,
-            "tasks": self.tasks,
-            "budgets": self.budgets,
+            "budget": self.budgets if method.uses_labels else (),
             "transductive": self.transductive,
         }
         text = json.dumps(about, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:20]
 
+    def _read(self, cells: Cells) -> list[str]:
+        """Names of what may be read of the data beside the matrix and the keys."""
+        names = [self.spec.method, *_texts(self.spec.arguments)]
+        if cells.modality_key is not None:
+            names.append(cells.modality_key)
+        # Graphs that views draw partners from, and places of cells, are found under their usual names.
+        return [*names, cells.spatial_key, *cells.adata.obsp]
+
+    def wanted(self) -> set[tuple[str, str]]:
+        """Task and number of labels of each row that there has to be."""
+        found = set()
+        for task in self.tasks:
+            named = "label_key" in TASKS[task].needs
+            budgets = self.budgets if task == "few_labels" else (None,)
+            found |= {(task, _shown(one) if named else "") for one in budgets}
+        return found
+
+    def without(self, rows: Sequence[dict[str, Any]]) -> Job | None:
+        """What is left to do where there are these rows."""
+        done = {(row["task"], row["n_labels"]) for row in rows if not row["error"] or row["final"]}
+        left = [
+            t for t in self.tasks if any(one not in done for one in self.wanted() if one[0] == t)
+        ]
+        return replace(self, tasks=tuple(left)) if left else None
+
     def __str__(self) -> str:
         fold = f", without {self.split.fold}" if self.split.fold else ""
         unseen = f" and {self.split.unseen}" if self.split.unseen else ""
         return f"{self.spec.name}, {' '.join(self.tasks)}, seed {self.split.seed}{fold}{unseen}"
+
+
+def _shown(n_labels: int | None) -> str:
+    return "all" if n_labels is None else str(n_labels)
+
+
+def _texts(value: Any) -> list[str]:
+    """All texts in arguments."""
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    return (
+        [text for one in value for text in _texts(one)] if isinstance(value, (list, tuple)) else []
+    )
+
+
+@functools.cache
+def recipe() -> str:
+    """The same for the same code of models, so that a changed recipe is run again."""
+    found, root = hashlib.sha256(), Path(__file__).parents[2]
+    for room in ("augment", "data", "model", "module", "nn", "objective", "tl/_benchmark", "train"):
+        for file in sorted((root / room).rglob("*.py")):
+            found.update(file.read_bytes())
+    return found.hexdigest()[:12]
 
 
 def benchmark(
@@ -108,7 +164,7 @@ def benchmark(
     split_key: str | None = None,
     spatial_key: str = "spatial",
     test_size: float = 0.2,
-    n_labels: Sequence[int | None] = (1, 5, 20, None),
+    n_labels: int | Sequence[int | None] = (1, 5, 20, None),
     folds: int | None = None,
     min_cells: int = 10,
     transductive: bool = False,
@@ -152,6 +208,9 @@ def benchmark(
     embedding is scaled by one factor for all dimensions before a linear probe, whose penalty is chosen
     within the training labels. scANVI, CellTypist and ``"CellTypeClassifier"`` learn from the labels of
     the training part, as many as the task says, and are scored by the labels that they give themselves.
+    They take no part in integration, which is scored by the same labels. ``"CellTypeClassifier"`` is pretrained on
+    the training part first (``ssl_model=None``: not). scVI and scANVI learn a batch that was left out by
+    surgery on its cells, without labels; their rows count as transductive.
 
     A method or task that fails is a row with its error; the others go on. With `out`, what is found is
     written at once, and a call with the same arguments goes on where a killed one stopped. Jobs run in
@@ -193,7 +252,7 @@ def benchmark(
         Fit to all cells, test cells included (never to their labels), and say so in the table.
     seeds
         Number of seeds, or the seeds themselves. Of one seed, splits are those of
-        :func:`linear_probe` with ``rng=seed``.
+        :func:`linear_probe` with ``rng=seed``, where all labels have `min_cells`.
     n_jobs
         Jobs at the same time; by default as ``joblib.parallel_config`` says, or one.
     out
@@ -254,26 +313,29 @@ def benchmark(
         name=name,
     )
     folder = None if out is None else _folder(out, make=not dry_run)
-    rows: dict[int, list[dict[str, Any]]] = {}
-    missing = []
-    for i, job in enumerate(jobs):
-        found = None if folder is None else _read_rows(folder, job.id(cells))
-        if found is None:
-            missing.append(i)
-        else:
-            rows[i] = found
+    known = [[] if folder is None else _read_rows(folder, job.id(cells)) for job in jobs]
+    left = {i: job for i, one in enumerate(jobs) if (job := one.without(known[i])) is not None}
     if dry_run:
-        return _plan_table(cells, jobs, rows)
-    _tell_absent([jobs[i] for i in missing])
+        return _plan_table(cells, jobs, left, known)
+    _tell_absent(list(left.values()))
     shown = settings.progress if progress is None else progress
-    for i, found in _run_all(cells, jobs, missing, n_jobs, shown):
-        rows[i] = found
+    try:
+        for i, found in _run_all(cells, left, n_jobs, shown):
+            again = set(left[i].tasks)
+            known[i] = [row for row in known[i] if row["task"] not in again] + found
+            if folder is not None:
+                _write_rows(folder, jobs[i].id(cells), known[i])
+    finally:
         if folder is not None:
-            _write_rows(folder, jobs[i].id(cells), found)
-    table = as_table([row for i in sorted(rows) for row in rows[i]])
-    if folder is not None:
-        _write_table(folder)
-    return table
+            _write_table(folder)
+    asked = [job.wanted() for job in jobs]
+    rows = [
+        row
+        for one, wanted in zip(known, asked, strict=True)
+        for row in one
+        if (row["task"], row["n_labels"]) in wanted
+    ]
+    return as_table(rows)
 
 
 def plan(
@@ -283,7 +345,7 @@ def plan(
     *,
     split: str,
     test_size: float,
-    n_labels: Sequence[int | None],
+    n_labels: int | Sequence[int | None],
     folds: int | None,
     transductive: bool,
     seeds: int | Sequence[int],
@@ -294,7 +356,10 @@ def plan(
     check_number("test_size", test_size, "(0, 1)")
     check_whole("folds", folds, none=True)
     about["min_cells"] = check_whole("min_cells", about["min_cells"], 2)
-    budgets = tuple(check_whole("n_labels", one, none=True) for one in n_labels)
+    listed = [n_labels] if isinstance(n_labels, int) else list(n_labels)
+    budgets = tuple(check_whole("n_labels", one, none=True) for one in listed)
+    if not budgets or len(set(budgets)) < len(budgets):
+        raise ValueError(f"`n_labels` must be numbers, each once; found {listed}.")
     chosen = _seeds(seeds)
     cells = Cells(adata, **about)
     names = _tasks(tasks, cells)
@@ -387,24 +452,29 @@ def _jobs(
 
 
 def _plan_table(
-    cells: Cells, jobs: Sequence[Job], done: Mapping[int, list[dict[str, Any]]]
+    cells: Cells,
+    jobs: Sequence[Job],
+    left: Mapping[int, Job],
+    known: Sequence[Sequence[dict[str, Any]]],
 ) -> pd.DataFrame:
     """What is to be run, and how long that may take."""
     import pandas as pd
 
+    took: dict[str, list[float]] = {}
+    for job, rows in zip(jobs, known, strict=True):
+        took.setdefault(job.spec.name, []).extend(row["seconds"] for row in rows[:1])
     lines: dict[tuple[str, ...], dict[str, Any]] = {}
     for i, job in enumerate(jobs):
         key = (job.spec.name, " ".join(job.tasks), job.split.kind)
         about = {"data": cells.name, "method": key[0], "tasks": key[1], "split": key[2]}
         line = lines.setdefault(key, {**about, "n_fits": 0, "n_done": 0, "seconds": 0.0})
         line["n_fits"] += 1
-        if i in done:
+        if i not in left:
             line["n_done"] += 1
             continue
-        took = [rows[0]["seconds"] for j, rows in done.items() if jobs[j].spec == job.spec]
         n_cells = cells.adata.n_obs if job.transductive else len(job.split.train)
         guess = job.spec.make().seconds_per_kcell * n_cells / 1000
-        line["seconds"] += float(np.mean(took)) if took else guess
+        line["seconds"] += float(np.mean(took[key[0]])) if took[key[0]] else guess
     table = pd.DataFrame(lines.values())
     return table.assign(seconds=table["seconds"].round(1))
 
@@ -426,17 +496,34 @@ def _tell_absent(jobs: Sequence[Job]) -> None:
 
 
 def _run_all(
-    cells: Cells, jobs: Sequence[Job], missing: Sequence[int], n_jobs: int | None, progress: bool
+    cells: Cells, jobs: Mapping[int, Job], n_jobs: int | None, progress: bool
 ) -> Iterator[tuple[int, list[dict[str, Any]]]]:
     """Jobs as they are done, in any order."""
     import joblib
     from tqdm.auto import tqdm
 
-    if not missing:
+    if not jobs:
         return
-    parallel = joblib.Parallel(n_jobs=n_jobs, return_as="generator_unordered")
-    found = parallel(joblib.delayed(_numbered)(i, cells, jobs[i]) for i in missing)
-    bar = tqdm(total=len(missing), disable=not progress, desc=f"benchmark {cells.name}", unit="fit")
+    parallel = joblib.Parallel(n_jobs=n_jobs)
+    backend, n = parallel._backend, joblib.effective_n_jobs(n_jobs)
+    if n > 1 and getattr(backend, "supports_sharedmem", False):
+        raise ValueError(
+            "Fits share the seeds of NumPy and PyTorch with all that runs in their process, and threads "
+            "are one process: take a backend of joblib with processes, such as loky."
+        )
+    numbers = list(jobs)
+    if getattr(backend, "supports_return_generator", False):
+        parallel = joblib.Parallel(n_jobs=n_jobs, return_as="generator_unordered")
+        found = parallel(joblib.delayed(_numbered)(i, cells, jobs[i]) for i in numbers)
+    else:
+        # Such a backend gives results at the end only: some at a time, so that they can be kept.
+        parts = [numbers[start : start + n] for start in range(0, len(numbers), n)]
+        found = (
+            one
+            for part in parts
+            for one in parallel(joblib.delayed(_numbered)(i, cells, jobs[i]) for i in part)
+        )
+    bar = tqdm(total=len(jobs), disable=not progress, desc=f"benchmark {cells.name}", unit="fit")
     with bar:
         for i, rows in found:
             bar.set_postfix_str(jobs[i].spec.name, refresh=False)
@@ -451,6 +538,17 @@ def _numbered(i: int, cells: Cells, job: Job) -> tuple[int, list[dict[str, Any]]
 def run(cells: Cells, job: Job) -> list[dict[str, Any]]:
     """Rows of one job. Only what stops the program stops it."""
     cost = Cost()
+    scored: list[dict[str, Any]] = []
+    fitted, error, final = None, "", False
+    with warnings.catch_warnings(), _quiet(), _own_randomness():
+        # What warnings say of one fit of many, nobody can act on; errors are in the table.
+        warnings.simplefilter("ignore")
+        try:
+            fitted = _fit(cells, job, cost)
+        except Exception as problem:  # noqa: BLE001 - a row says what it was
+            error, final = _text(problem), isinstance(problem, NotPossible)
+        for task in job.tasks:
+            scored += _score(task, job, fitted, error, final)
     about = {
         "data": cells.name,
         "method": job.spec.name,
@@ -458,41 +556,34 @@ def run(cells: Cells, job: Job) -> list[dict[str, Any]]:
         "split": job.split.kind,
         "fold": job.split.fold,
         "seed": job.split.seed,
-        "transductive": job.transductive,
+        "n_test": len(job.split.test),
+        "seconds": round(cost.seconds, 3),
+        "cpu_seconds": round(cost.cpu_seconds, 3),
+        "memory_gb": round(cost.memory_gb, 3),
+        # What was trained further on the cells that it is tested on knows them.
+        "transductive": job.transductive or (fitted is not None and fitted.method.adapted),
         "version": __version__,
+        "versions": json.dumps(versions(job.spec.make().distribution)),
         "hardware": json.dumps(hardware()),
         "data_hash": cells.hash,
         "split_hash": job.split.hash,
     }
-    scored: list[dict[str, Any]] = []
-    with warnings.catch_warnings(), _quiet():
-        # What warnings say of one fit of many, nobody can act on; errors are in the table.
-        warnings.simplefilter("ignore")
-        fitted, error = None, ""
-        try:
-            with cost.measured():
-                fitted = _fit(cells, job)
-        except Exception as problem:  # noqa: BLE001 - a row says what it was
-            error = _text(problem)
-        for task in job.tasks:
-            for n_labels, metric, value, why in _score(task, job, fitted, error):
-                scored.append(
-                    {
-                        "task": task,
-                        "n_labels": n_labels,
-                        "metric": metric,
-                        "value": value,
-                        "error": why,
-                    }
-                )
-    package = type(job.spec.make()).package
-    about["versions"] = json.dumps(versions(*([package] if package else [])))
-    about |= {
-        "seconds": round(cost.seconds, 3),
-        "cpu_seconds": round(cost.cpu_seconds, 3),
-        "memory_gb": round(cost.memory_gb, 3),
-    }
     return [{**about, **row} for row in scored]
+
+
+@contextmanager
+def _own_randomness() -> Iterator[None]:
+    """Leave the global generators, which other packages seed, as they were."""
+    torch = sys.modules.get("torch")
+    before = random.getstate(), np.random.get_state()  # noqa: NPY002 - that of the user
+    of_torch = None if torch is None else torch.get_rng_state()
+    try:
+        yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])  # noqa: NPY002
+        if torch is not None:
+            torch.set_rng_state(of_torch)
 
 
 class _quiet:
@@ -521,72 +612,85 @@ def _text(problem: BaseException) -> str:
     return f"{type(problem).__name__}: {problem}{place}"
 
 
-def _fit(cells: Cells, job: Job) -> Fitted:
+def _fit(cells: Cells, job: Job, cost: Cost) -> Fitted:
     method = job.spec.make()
+    # What is imported for the first method of a process is not of its costs.
     method.check()
     split, n = job.split, cells.adata.n_obs
     rows = np.arange(n) if job.transductive else split.train
+    batches = cells.batch_names
     setting = Setting(
         layer=cells.layer,
         kind=cells.kind,
         batch_key=cells.batch_key,
         seed=split.seed,
-        modality_key=cells.modality_key,
         is_all=len(rows) == n,
+        has_new_batches=batches is not None and not set(batches[split.test]) <= set(batches[rows]),
     )
     own = without_labels(cells, rows)
     budget = job.budgets[0] if method.uses_labels else None
     if method.uses_labels:
         own.obs[KNOWN] = _known(cells, split, rows, budget)
-    method.fit(own, setting)
     fitted = Fitted(cells, split, method, job.transductive, None, budget)
-    if method.embeds:
-        values = None
-        for part in (rows, np.setdiff1d(split.test, rows)):
-            if len(part):
-                found = np.asarray(method.embed(without_labels(cells, part)), dtype=np.float64)
-                if not np.isfinite(found).all():
-                    raise ValueError("The embedding has values that are not finite.")
-                if values is None:
-                    values = np.full((n, found.shape[1]), np.nan)
-                values[part] = found
-        fitted.values = values
+    with cost.measured():
+        method.fit(own, setting)
+        if method.embeds:
+            fitted.values = _embedded(cells, method, [rows, np.setdiff1d(split.test, rows)])
     return fitted
+
+
+def _embedded(cells: Cells, method: Method, parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Embedding of all cells, NaN in the rows of no part."""
+    values: np.ndarray | None = None
+    for part in parts:
+        if len(part):
+            found = np.asarray(method.embed(without_labels(cells, part)))
+            if not np.isfinite(found).all():
+                raise ValueError("The embedding has values that are not finite.")
+            if values is None:
+                values = np.full((cells.adata.n_obs, found.shape[1]), np.nan, found.dtype)
+            values[part] = found
+    assert values is not None
+    return values
 
 
 def _known(cells: Cells, split: Split, rows: np.ndarray, budget: int | None) -> np.ndarray:
     """The labels that may be learned from, of the cells to fit to."""
     labels = np.full(cells.adata.n_obs, UNKNOWN, dtype=object)
     if split.kind == "none":
-        known = cells.labels.notna().to_numpy()
-        labels[known] = np.asarray(cells.labels, dtype=object)[known]
-    else:
-        protocol = protocol_of(cells, split, budget)
-        labels[protocol.train] = protocol.names[protocol.codes[protocol.train]]
+        raise NotPossible("It learns from the labels that integration is scored by.")
+    protocol = protocol_of(cells, split, budget)
+    labels[protocol.train] = protocol.names[protocol.codes[protocol.train]]
     return labels[rows].astype(str)
 
 
 def _score(
-    task: str, job: Job, fitted: Fitted | None, error: str
-) -> Iterator[tuple[str, str, float, str]]:
-    """Number of labels, metric, value and error of each row."""
+    task: str, job: Job, fitted: Fitted | None, error: str, final: bool
+) -> list[dict[str, Any]]:
+    """Number of labels, metric, value and error of each row; `final` errors will not go by themselves."""
     what = TASKS[task]
-    primary = "unseen_auroc" if job.split.unseen else what.primary
-    budgets = job.budgets if task == "few_labels" else (None,)
-    labels = (
-        ["all" if b is None else str(b) for b in budgets] if "label_key" in what.needs else [""]
-    )
     if fitted is not None:
         try:
-            scored = what.score(fitted, budgets) if task == "few_labels" else what.score(fitted)
-            for n_labels, found in list(scored):
-                for metric, value in found.items():
-                    yield n_labels, metric, float(value), ""
-            return
+            budgets = (job.budgets,) if task == "few_labels" else ()
+            return [
+                _row(task, n_labels, metric, float(value))
+                for n_labels, found in what.score(fitted, *budgets)
+                for metric, value in found.items()
+            ]
         except Exception as problem:  # noqa: BLE001 - one task fails alone
-            error = _text(problem)
-    for n_labels in labels:
-        yield n_labels, primary, float("nan"), error
+            error, final = _text(problem), isinstance(problem, NotPossible)
+    primary = "unseen_auroc" if job.split.unseen else what.primary
+    if job.spec.make().labels_cells and task == "embedding":
+        primary = "macro_f1"
+    wanted = sorted(n_labels for one, n_labels in job.wanted() if one == task)
+    return [_row(task, n_labels, primary, float("nan"), error, final) for n_labels in wanted]
+
+
+def _row(
+    task: str, n_labels: str, metric: str, value: float, error: str = "", final: bool = False
+) -> dict[str, Any]:
+    about = {"task": task, "n_labels": n_labels, "metric": metric, "value": value}
+    return {**about, "error": error, "final": final}
 
 
 # --- files -----------------------------------------------------------------------------------------
@@ -599,14 +703,12 @@ def _folder(out: str | Path, *, make: bool) -> Path:
     return folder
 
 
-def _read_rows(folder: Path, id: str) -> list[dict[str, Any]] | None:
-    """What a job has found before, if it did; one that failed is tried again."""
+def _read_rows(folder: Path, id: str) -> list[dict[str, Any]]:
+    """What a fit has found before."""
     file = folder / "rows" / f"{id}.json"
     if not file.is_file():
-        return None
+        return []
     rows: list[dict[str, Any]] = parse_json(file.read_bytes(), file)["rows"]
-    if any(row["error"] for row in rows):
-        return None
     return [{**row, "value": _number(row["value"])} for row in rows]
 
 
@@ -629,17 +731,26 @@ def as_table(rows: list[dict[str, Any]]) -> pd.DataFrame:
 
 def _write_table(folder: Path) -> None:
     """All rows of a folder in one file, for people and for other programs."""
-    with replace_file(folder / "results.csv") as file:
-        read_results(folder).to_csv(file, index=False)
+    if any((folder / "rows").glob("*.json")):
+        with replace_file(folder / "results.csv") as file:
+            read_results(folder).to_csv(file, index=False)
 
 
 def read_results(out: str | Path) -> pd.DataFrame:
-    """The table of a folder that :func:`benchmark` wrote, of all data sets in it."""
+    """The table of a folder that :func:`benchmark` wrote, of all data sets in it.
+
+    Of values that are there twice, of other data or another recipe, the newest.
+    """
     folder = as_path(out)
-    files = sorted((folder / "rows").glob("*.json"))
+    files = sorted(
+        (folder / "rows").glob("*.json"), key=lambda file: (file.stat().st_mtime_ns, file)
+    )
     if not files:
         raise FileNotFoundError(f"{folder} holds no results of scssl.tl.benchmark.")
     rows = [row for file in files for row in parse_json(file.read_bytes(), file)["rows"]]
     table = as_table([{**row, "value": _number(row["value"])} for row in rows])
     order = ["data", "task", "method", "n_labels", "metric", "fold", "seed"]
-    return table.sort_values(order, kind="stable", ignore_index=True)
+    old = table.duplicated([*order, "arguments", "split"], keep="last")
+    if old.any():
+        _LOGGER.info("%d older values of the same name in %s are left out.", old.sum(), folder)
+    return table[~old].sort_values(order, kind="stable", ignore_index=True)

@@ -39,7 +39,7 @@ def benchmark_summary(
     *,
     baseline: str | None = "PCA",
     simple: Sequence[str] = ("PCA", "scVI"),
-    repeat_keys: Sequence[Literal["data", "fold", "seed"]] = ("fold", "seed"),
+    repeat_keys: Sequence[Literal["data", "fold", "seed"]] | None = None,
     level: float = 0.95,
     interval: Literal["t", "bootstrap"] = "t",
     n_bootstrap: int = 10_000,
@@ -63,10 +63,10 @@ def benchmark_summary(
     were, stands behind all that have every value, however good its other values are, and is tied with
     none. With one value there is no interval: ranks are places then, ties unknown.
 
-    Seeds of one fold share its cells, and folds share training cells, so that values are not
-    independent and intervals over both are too narrow for new folds. ``repeat_keys=("fold",)`` averages
-    over seeds first and asks what other left-out groups would give; ``("seed",)`` averages over folds;
-    ``("data",)`` averages over both and asks what other data sets would give.
+    A value is a seed, with its own random cells; where groups are left out it is a group, the mean over its
+    seeds, which share its cells. Folds share training cells, so that intervals over them are somewhat too
+    narrow. `repeat_keys` asks otherwise: ``("seed",)`` averages over folds, ``("data",)`` over both and asks
+    what other data sets would give.
 
     Parameters
     ----------
@@ -77,7 +77,8 @@ def benchmark_summary(
     simple
         Methods of which ``.attrs["sentence"]`` says where they are as good as the best.
     repeat_keys
-        Columns of which each combination is a value. Over the others is averaged first.
+        Columns of which each combination is a value. Over the others is averaged first. By default ``fold``
+        where several were left out, else ``fold`` and ``seed``.
     level
         Level of intervals.
     interval
@@ -133,8 +134,9 @@ def benchmark_summary(
     level = check_number("level", level, "(0, 1)")
     check_choice("interval", interval, ("t", "bootstrap"))
     n_bootstrap = check_whole("n_bootstrap", n_bootstrap, 100)
-    repeats: list[str] = [repeat_keys] if isinstance(repeat_keys, str) else list(repeat_keys)
-    for key in repeats or [""]:
+    given = () if repeat_keys is None else repeat_keys
+    repeats: list[str] = [given] if isinstance(given, str) else list(given)
+    for key in repeats or ([""] if repeat_keys is not None else []):
         check_choice("repeat_keys", key, _REPEAT)
     seed = as_seed(rng) if interval == "bootstrap" else 0
     rows = _rows(results)
@@ -147,7 +149,11 @@ def benchmark_summary(
     for names, of_score in rows.groupby(keys, sort=True):
         score = dict(zip(keys, names, strict=True))
         estimate = _Estimate(level, n_bootstrap if interval == "bootstrap" else 0, seed, names)
-        table = _score_table(of_score, metric_of(score["metric"]), repeats, baseline, estimate)
+        own = repeats
+        if repeat_keys is None:
+            # Seeds of one fold are scored on the same cells: they are no values of their own.
+            own = ["fold"] if of_score["fold"].nunique() > 1 else ["fold", "seed"]
+        table = _score_table(of_score, metric_of(score["metric"]), own, baseline, estimate)
         found.append(table.assign(**{"data": "all", **score}))
     summary = pd.concat(found, ignore_index=True)
     summary = summary.sort_values(list(_SCORE), key=_place, kind="stable", ignore_index=True)
@@ -311,7 +317,8 @@ class _Estimate(NamedTuple):
             return min(1.0, 2 * beyond / (1 + self.n_bootstrap))
         error = values.std(ddof=1) / n**0.5
         if error == 0:
-            return float(mean == 0)
+            # Of methods that no seed changes there is one value, however often it is written.
+            return 1.0 if mean == 0 else float("nan")
         return float(2 * t.sf(abs(mean) / error, n - 1))
 
     def _means(self, values: np.ndarray) -> np.ndarray:

@@ -96,12 +96,22 @@ class Fitted:
 
 
 def without_labels(cells: Cells, rows: np.ndarray) -> AnnData:
-    """A copy of some cells in memory, without the labels."""
-    own = cells.adata[rows]
-    own = own.to_memory() if own.isbacked else own.copy()
-    if cells.label_key is not None:
-        del own.obs[cells.label_key]
-    return own
+    """Some cells in memory, without the labels and without matrices that are not read."""
+    import anndata
+
+    whole = cells.adata
+    view = whole[rows]
+    read = None if cells.layer is None else {cells.layer: view.layers[cells.layer]}
+    own = anndata.AnnData(
+        view.X if read is None else None,
+        obs=view.obs.drop(columns=[cells.label_key] if cells.label_key is not None else []),
+        var=view.var,
+        layers=read,
+        obsm=dict(view.obsm),
+        obsp=dict(view.obsp),
+        uns=dict(whole.uns),
+    )
+    return own.to_memory() if whole.isbacked else own.copy() if own.is_view else own
 
 
 def _scores(protocol: Protocol, predicted: np.ndarray, prefix: str = "") -> Found:
@@ -156,14 +166,17 @@ def _unseen(fitted: Fitted) -> Found:
     """How well uncertainty tells cells of a type that was not learned from the others."""
     from sklearn.metrics import roc_auc_score
 
+    protocol = protocol_of(fitted.cells, fitted.split, None)
     labels = np.asarray(fitted.cells.labels, dtype=object)[fitted.split.test]
+    # Other labels that only the test part has were not learned either: they are in neither group.
     is_new = labels == fitted.split.unseen
-    rows = fitted.split.test
+    is_scored = is_new | np.isin(labels.astype(str), protocol.names.astype(str))
+    rows, is_new = fitted.split.test[is_scored], is_new[is_scored]
     if fitted.method.labels_cells:
         table = fitted.method.predict(fitted.cells_of(rows))
         uncertain = 1 - table.to_numpy().max(axis=1)
     else:
-        protocol, values = protocol_of(fitted.cells, fitted.split, None), fitted.embedding()
+        values = fitted.embedding()
         known = np.ascontiguousarray(values[protocol.train], dtype=np.float32)
         reference = Reference(
             known,
@@ -199,12 +212,13 @@ def _mixing(fitted: Fitted) -> float:
         draw = derive_generator(fitted.seed, "mixing", code)
         sides = [np.sort(draw.choice(rows, n, replace=False)) for rows in sides]
         both = values[np.concatenate(sides)]
-        k = min(N_NEIGHBORS, 2 * n - 1)
+        # Fewer than there are on a side: more would reach the other side however far it is.
+        k = min(N_NEIGHBORS, n - 1)
         # The nearest of a cell is the cell itself.
         neighbors = nearest(both, both[n:], k + 1)[:, 1:]
-        shares.append(float((neighbors < n).mean()) / (n / (2 * n - 1)))
+        shares.append(min(1.0, float((neighbors < n).mean()) / (n / (2 * n - 1))))
         weights.append(n)
-    return min(1.0, float(np.average(shares, weights=weights))) if shares else float("nan")
+    return float(np.average(shares, weights=weights)) if shares else float("nan")
 
 
 def clustering(fitted: Fitted) -> Iterator[tuple[str, Found]]:
@@ -284,8 +298,11 @@ def reconstruction(fitted: Fitted) -> Iterator[tuple[str, Found]]:
 
     cells = fitted.cells
     setting = Setting(cells.layer, cells.kind, None, fitted.seed)
-    x = _normalised(fitted.cells_of(fitted.split.train), setting)
-    batches = None if fitted.batches is None else fitted.batches[fitted.split.train]
+    # Those that a method that takes as many was given.
+    n = cells.adata.n_obs
+    rows = np.arange(n) if fitted.transductive else fitted.split.train
+    x = _normalised(fitted.cells_of(rows), setting)
+    batches = None if fitted.batches is None else fitted.batches[rows]
     genes = variable_genes(x, batches, min(_SCORED_GENES, x.shape[1]))
     test = fitted.cells_of(fitted.split.test)
     truth = _normalised(test, setting)[:, genes].toarray().astype(np.float64)
@@ -305,6 +322,8 @@ def reconstruction(fitted: Fitted) -> Iterator[tuple[str, Found]]:
 
 def integration(fitted: Fitted) -> Iterator[tuple[str, Found]]:
     """scib-metrics of all cells, unscaled: what a value is does not depend on what it is compared with."""
+    if fitted.method.uses_labels:
+        raise NotPossible("It learns from the labels that integration is scored by.")
     rows = np.flatnonzero(fitted.cells.labels.notna().to_numpy())
     assert fitted.batches is not None
     own = _small(fitted, rows, fitted.cells.labels.iloc[rows])
