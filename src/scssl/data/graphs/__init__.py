@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+from ._cross_batch import (
+    GRAPH_KEYS,
+    BatchGraphs,
+    Method,
+    Metric,
+    batch_graphs,
+)
 from ._partners import (
     NeighborTable,
     PartnerWalks,
