@@ -221,7 +221,7 @@ def test_a_classifier_starts_from_a_trained_model(file, tmp_path, capsys):
     assert main(["train", file, "--out", out, *start, *few]) == 0
     assert scssl.model.CellTypeClassifier.load(out).classes == ["B", "T"]
     assert main(["train", file, "--out", out, "--overwrite", *start[:4]]) == 2
-    assert "CellTypeClassifier needs --labels-key" in capsys.readouterr().err
+    assert "which column of adata.obs has the labels" in capsys.readouterr().err
 
 
 def test_train_and_embed_equal_the_python_api(file, tmp_path, capsys):

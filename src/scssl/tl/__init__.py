@@ -15,6 +15,7 @@ from ._cluster_metrics import cluster_metrics
 from ._embed import embed
 from ._label_transfer import Reference, label_transfer
 from ._leave_one_out import leave_one_dataset_out
+from ._mixing import batch_mixing
 from ._modality import modality_scores, predict_modality
 from ._probes import knn_probe, knn_score, linear_probe
 from ._protocol import make_protocol
@@ -22,6 +23,7 @@ from ._reconstruction import reconstruction_metrics
 from ._score_labels import score_labels
 
 __all__ = [
+    "batch_mixing",
     "benchmark",
     "benchmark_summary",
     "classify",

@@ -8,6 +8,7 @@ from ._cross_batch import (
     Method,
     Metric,
     batch_graphs,
+    batches_of,
 )
 from ._partners import (
     NeighborTable,

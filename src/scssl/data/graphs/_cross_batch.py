@@ -75,7 +75,7 @@ def batch_graphs(
     `adata` is not changed.
     """
     k = _N_NEIGHBORS[method] if n_neighbors is None else n_neighbors
-    codes, names = _batches(adata, batch_key)
+    codes, names = batches_of(adata, batch_key)
     sizes = np.bincount(codes)
     values, source = _embedding(adata, use_rep, layer, n_pcs, derive_seed(seed, "pca"))
     if metric == "cosine" and not values.any(axis=1).all():
@@ -133,7 +133,7 @@ def batch_graphs(
     return BatchGraphs(graphs, description)
 
 
-def _batches(adata: AnnData, key: str) -> tuple[np.ndarray, np.ndarray]:
+def batches_of(adata: AnnData, key: str) -> tuple[np.ndarray, np.ndarray]:
     """Number of the batch of every cell, and the names in order."""
     column = get_labels(adata, key, "batch_key")
     fraction = first_fraction(column)
