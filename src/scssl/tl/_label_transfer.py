@@ -422,6 +422,9 @@ class Reference:
 
     Cells of one of the `groups`, numbered, must not be each other's neighbours when they are held out; by
     default each is held out by itself. `calibrators` is the mask of the cells to calibrate on.
+
+    With groups, distances of a group are measured in units of how much farther it lies than single cells
+    that are held out, by the median, and so are those of a query, within what is found of the groups.
     """
 
     def __init__(
@@ -457,9 +460,27 @@ class Reference:
         used = self.used
         self.share, self.correct = share[used], (winner == self.codes)[used]
         self.platt = Platt.fit(self.share, self.correct, self.n_neighbors)
-        local, central = self._local(distances, neighbors)[used], self._held_out_central()[used]
-        self._sorted = (np.sort(local), np.sort(central))
-        self._sorted_both = np.sort(self._both(local, central, held_out=True))
+        far = np.stack([self._local(distances, neighbors), self._held_out_central(self.groups)])
+        groups = np.zeros(len(used), dtype=np.intp) if self.groups is None else self.groups
+        present, of = np.unique(groups[used], return_inverse=True)
+        #: How much farther than single cells each group lies, ``(2, n_groups)``; and the single cells.
+        self.factors = np.ones((2, len(present)))
+        if self.groups is not None:
+            single = np.stack([self._local(*self._own), self._held_out_central(None)])
+            self._home = np.median(single[:, used], axis=1)
+            medians = [np.median(far[:, used][:, of == i], axis=1) for i in range(len(present))]
+            self.factors = self._farther(np.stack(medians, axis=1))
+        far = far[:, used] / self.factors[:, of]
+        self._sorted = np.sort(far, axis=1)
+        both = self._both(far, held_out=True)
+        self._sorted_both = [np.sort(both[of == i]) for i in range(len(present))]
+
+    def _farther(self, medians: np.ndarray) -> np.ndarray:
+        """Medians in terms of those of single cells; of equal embeddings, which have none, 1."""
+        tiny = np.finfo(np.float64).tiny
+        home = self._home[:, None]
+        ratio: np.ndarray = np.where(home > tiny, np.maximum(medians, tiny) / np.maximum(home, tiny), 1)
+        return ratio
 
     def _known_elsewhere(self) -> np.ndarray:
         """Mask of the cells whose label other groups have: others are new to them, not mistaken."""
@@ -480,8 +501,7 @@ class Reference:
             neighbors[inside] = others[found]
         return distances, neighbors
 
-    def _held_out_central(self) -> np.ndarray:
-        folds = self.groups
+    def _held_out_central(self, folds: np.ndarray | None) -> np.ndarray:
         if folds is None:
             folds = rank_in_class(self.codes, derive_generator(self.seed, "folds")) % _FOLDS
         distance = np.empty(len(self.values))
@@ -497,23 +517,39 @@ class Reference:
         ratio: np.ndarray = distances.mean(axis=1) / np.maximum(theirs, np.finfo(np.float64).tiny)
         return ratio
 
-    def _both(
-        self, local: np.ndarray, central: np.ndarray, *, held_out: bool = False
-    ) -> np.ndarray:
+    def _both(self, far: np.ndarray, *, held_out: bool = False) -> np.ndarray:
         """Fisher's sum of the logarithms of two tail shares; high is novel."""
         first, second = (
             tail_share(ordered, values, member=held_out)
-            for ordered, values in zip(self._sorted, (local, central), strict=True)
+            for ordered, values in zip(self._sorted, far, strict=True)
         )
         total: np.ndarray = -np.log(first) - np.log(second)
         return total
 
-    def transfer(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Label, confidence and novelty of other cells."""
+    def _factors_of(self, far: np.ndarray) -> np.ndarray:
+        """How much farther cells of a batch that is not here lie, within what the groups show."""
+        if far.shape[1] < _FEW:
+            return np.median(self.factors, axis=1, keepdims=True)
+        low, high = np.minimum(self.factors.min(axis=1), 1), self.factors.max(axis=1)
+        found = self._farther(np.median(far, axis=1, keepdims=True))
+        return np.clip(found, low[:, None], high[:, None])
+
+    def transfer(
+        self, values: np.ndarray, batches: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Label, confidence and novelty of other cells, which are one batch or those numbered."""
         distances, neighbors = self.index.query(values, self.n_neighbors)
         winner, share = vote(distances, self.codes[neighbors], self.n_labels)
-        both = self._both(self._local(distances, neighbors), self.centres.distance(values))
-        return winner, self.platt(share), 1 - tail_share(self._sorted_both, both)
+        far = np.stack([self._local(distances, neighbors), self.centres.distance(values)])
+        if self.groups is not None:
+            batches = np.zeros(len(values), dtype=np.intp) if batches is None else batches
+            for batch in np.unique(batches):
+                inside = batches == batch
+                far[:, inside] /= self._factors_of(far[:, inside])
+        both = self._both(far)
+        # The median over the batches, one of which may be unlike all others.
+        tails = [tail_share(ordered, both) for ordered in self._sorted_both]
+        return winner, self.platt(share), 1 - np.median(tails, axis=0)
 
     def calibration(self) -> dict[str, Any]:
         """Reliability of the confidence of held-out cells, which it was not fitted on."""
