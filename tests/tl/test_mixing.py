@@ -21,7 +21,9 @@ def adata() -> ad.AnnData:
     centre = {"B": (0, 0), "NK": (3, 0), "T": (0, 4)}
     values = np.array([centre[one] for one in kind]) + rng.normal(0, 0.7, (150, 2))
     values[batch == "x", 0] += 0.5
-    adata = ad.AnnData(shape=(150, 0), obsm={"X_one": values, "X_far": values + 50 * (batch == "x")[:, None]})
+    adata = ad.AnnData(
+        shape=(150, 0), obsm={"X_one": values, "X_far": values + 50 * (batch == "x")[:, None]}
+    )
     adata.obs["batch"], adata.obs["kind"] = batch, kind
     return adata
 
@@ -65,7 +67,9 @@ def largest_part(neighbors: list[np.ndarray], members: np.ndarray) -> int:
 
 
 def test_scores_equal_those_of_loops(adata):
-    scores = scssl.tl.batch_mixing(adata, "batch", "kind", use_rep=["X_one", "X_far"], n_neighbors=10)
+    scores = scssl.tl.batch_mixing(
+        adata, "batch", "kind", use_rep=["X_one", "X_far"], n_neighbors=10
+    )
     batch, kind = (adata.obs[key].to_numpy().astype(str) for key in ("batch", "kind"))
     for _, row in scores.iterrows():
         values = adata.obsm[row["use_rep"]]
@@ -89,7 +93,9 @@ def test_scores_equal_those_of_loops(adata):
     near, far = scores["mixed"]
     assert near > far + 0.3
     assert adata.uns["batch_mixing"]["scores"].equals(scores)
-    again = scssl.tl.batch_mixing(adata, "batch", "kind", use_rep=["X_one", "X_far"], n_neighbors=10)
+    again = scssl.tl.batch_mixing(
+        adata, "batch", "kind", use_rep=["X_one", "X_far"], n_neighbors=10
+    )
     assert again.equals(scores)
 
 
@@ -98,13 +104,16 @@ def test_small_labels_are_tested_with_fewer_neighbours(adata):
     values = adata.obsm["X_one"]
     batch, kind = (adata.obs[key].to_numpy().astype(str) for key in ("batch", "kind"))
     by_hand = [
-        kbet_by_hand(values[kind == name], batch[kind == name], k) for name, k in (("B", 15), ("NK", 12))
+        kbet_by_hand(values[kind == name], batch[kind == name], k)
+        for name, k in (("B", 15), ("NK", 12))
     ]
     assert scores["kbet"][0] == pytest.approx(np.mean(by_hand))
 
 
 def test_without_labels_it_is_said_that_types_were_not_checked(adata):
-    with pytest.warns(ScsslWarning, match="cannot be told whether cell types are kept.*label_key='kind'"):
+    with pytest.warns(
+        ScsslWarning, match="cannot be told whether cell types are kept.*label_key='kind'"
+    ):
         scores = scssl.tl.batch_mixing(adata, "batch", use_rep="X_one", n_neighbors=10)
     row = scores.iloc[0]
     assert np.isnan(row[["types_kept", "graph_connectivity", "label_purity"]].astype(float)).all()
@@ -115,7 +124,9 @@ def test_without_labels_it_is_said_that_types_were_not_checked(adata):
 
 def test_what_cannot_be_scored_is_refused(adata):
     with pytest.raises(ValueError, match="only the batch"):
-        scssl.tl.batch_mixing(adata[adata.obs["kind"] == "T"].copy(), "batch", "kind", use_rep="X_one")
+        scssl.tl.batch_mixing(
+            adata[adata.obs["kind"] == "T"].copy(), "batch", "kind", use_rep="X_one"
+        )
     adata.obs["one"] = "T"
     with pytest.raises(ValueError, match=r"obs\['one'\] has 1 labels of 150 cells"):
         scssl.tl.batch_mixing(adata, "batch", "one", use_rep="X_one")
@@ -130,7 +141,11 @@ def test_what_cannot_be_scored_is_refused(adata):
 
 def test_scores_of_scib_metrics_stand_beside(adata):
     pytest.importorskip("scib_metrics")
-    scores = scssl.tl.batch_mixing(adata, "batch", "kind", use_rep="X_one", n_neighbors=10, scib=True)
+    scores = scssl.tl.batch_mixing(
+        adata, "batch", "kind", use_rep="X_one", n_neighbors=10, scib=True
+    )
     assert {"scib_total", "scib_bio_conservation", "scib_batch_correction"} <= set(scores)
     # The same thing in the same sense, on graphs of other sizes.
-    assert scores["scib_graph_connectivity"][0] == pytest.approx(scores["graph_connectivity"][0], abs=0.1)
+    assert scores["scib_graph_connectivity"][0] == pytest.approx(
+        scores["graph_connectivity"][0], abs=0.1
+    )

@@ -1,5 +1,6 @@
 """Embed cells, label them and measure embeddings, in the way of scanpy's ``tl``."""
 
+from ._annotate import annotate
 from ._benchmark import (
     METRICS,
     Metric,
@@ -13,6 +14,7 @@ from ._benchmark import (
 from ._classify import classify
 from ._cluster_metrics import cluster_metrics
 from ._embed import embed
+from ._integrate import integrate
 from ._label_transfer import Reference, label_transfer
 from ._leave_one_out import leave_one_dataset_out
 from ._mixing import batch_mixing
@@ -23,12 +25,14 @@ from ._reconstruction import reconstruction_metrics
 from ._score_labels import score_labels
 
 __all__ = [
+    "annotate",
     "batch_mixing",
     "benchmark",
     "benchmark_summary",
     "classify",
     "cluster_metrics",
     "embed",
+    "integrate",
     "knn_probe",
     "knn_score",
     "label_transfer",

@@ -128,6 +128,9 @@ def embed(
         "n_genes_matched": genes.n_matched,
         "n_genes_missing": genes.n_missing,
         "n_genes_extra": genes.n_extra,
-        "params": {"n_latent": embedding.shape[1]},
+        "params": {
+            "n_latent": embedding.shape[1],
+            "batch_key": "none" if model.setup.batch_key is None else model.setup.batch_key,
+        },
     }
     return adata if copy else None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -28,12 +30,16 @@ from ._protocol import rank_in_class
 if TYPE_CHECKING:
     from anndata import AnnData
 
+_LOGGER = logging.getLogger("scssl")
 _FOLDS = 5
 # Cells below which a quantile says little.
 _FEW = 20
 # Median novelty of a query whose cells the embedding knows less well than the reference: with PCA and
 # autoencoders it was .05 to .10 then, and .44 to .52 otherwise.
 _TOO_FAMILIAR = 0.15
+# Share of the query called unknown from which something else than new types is likely.
+_MANY_UNKNOWN = 0.3
+AUTO = "auto"
 # Share of the query at distance zero of the reference from which they seem to be the same cells.
 _SAME = 0.2
 
@@ -47,7 +53,7 @@ def label_transfer(
     n_neighbors: int = 15,
     max_false_unknown: float = 0.05,
     held_out_key: str | None = None,
-    batch_key: str | None = None,
+    batch_key: str | None = AUTO,
     unknown_label: str = "unknown",
     exact: bool | None = None,
     key_added: str = "ssl_label",
@@ -83,8 +89,13 @@ def label_transfer(
     validation, and name them with `held_out_key`. What is new can also be lost by the model itself:
     types that it never saw may be embedded like those it knows.
 
-    A query from another batch looks new as a whole. With `batch_key`, cells of the reference are held
-    out batch by batch, so that confidence and novelty are those of cells from a batch not seen.
+    *Batches.* A query from another batch looks new as a whole. With `batch_key`, cells of the reference are
+    held out batch by batch, so that confidence and novelty are those of cells from a batch not seen. How
+    much farther than single cells each batch lies is measured by the median of either distance and divided
+    out; so is it of the query, but no more than of the batches of the reference. A query that is new as a
+    whole can thus not pass for another batch, unless types and batches differ by as much.
+
+    A warning says when more than 30 % of a query are called unknown, or none of a new batch.
 
     Parameters
     ----------
@@ -106,8 +117,10 @@ def label_transfer(
         Column of `reference.obs` that is true for the cells to calibrate on, which the embedding was not
         fitted to: those of ``model.validation_indices``, for instance. By default all.
     batch_key
-        Column of `reference.obs` with the batch, if `query` is of another. At least two are needed.
-        Cells whose label is in one batch only are not used for calibration.
+        Column of `reference.obs` with the batch, if `query` is of another; of `query.obs` too, if it has
+        several. At least two are needed. Cells whose label is in one batch only are not used for
+        calibration. By default the batches that the model of the embedding was set up with, where
+        :func:`embed` has noted them and `query` is of none of these; `None`: single cells are held out.
     unknown_label
         What cells are called that are too novel.
     exact
@@ -158,6 +171,45 @@ def label_transfer(
     >>> bool((query.obs["ssl_label"] == query.obs["bulk_labels"]).mean() > 0.7)
     True
     """
+    return transfer_labels(
+        reference,
+        query,
+        label_key,
+        use_rep=use_rep,
+        n_neighbors=n_neighbors,
+        max_false_unknown=max_false_unknown,
+        held_out_key=held_out_key,
+        batch_key=batch_key,
+        unknown_label=unknown_label,
+        exact=exact,
+        key_added=key_added,
+        rng=rng,
+        copy=copy,
+    )
+
+
+def transfer_labels(
+    reference: AnnData,
+    query: AnnData,
+    label_key: str,
+    *,
+    use_rep: str,
+    n_neighbors: int,
+    max_false_unknown: float,
+    held_out_key: str | None,
+    batch_key: str | None,
+    unknown_label: str,
+    exact: bool | None,
+    key_added: str,
+    rng: RNG,
+    copy: bool,
+    is_new: bool = False,
+    advice: str | None = None,
+) -> AnnData | None:
+    """As :func:`label_transfer`, of a query that is known to be of a new batch (`is_new`).
+
+    `advice` is the line that helps where too many cells are unknown, empty if the model is as good as can be.
+    """
     import pandas as pd
 
     check_adata(reference, "reference")
@@ -182,6 +234,8 @@ def label_transfer(
     )
     check_same_model(reference, query, use_rep, known, new)
     _check_other_cells(reference, query, known, new)
+    if batch_key == AUTO:
+        batch_key = _known_batches(reference, query, use_rep, codes, n_neighbors)
     groups = None if batch_key is None else _groups(reference, batch_key)
     held_out = None if held_out_key is None else _held_out(reference, held_out_key)
     _check_size(known, n_neighbors, groups, batch_key)
@@ -198,11 +252,18 @@ def label_transfer(
         exact=exact,
         seed=seed,
     )
-    winner, confidence, novelty = transfer.transfer(new)
+    winner, confidence, novelty = transfer.transfer(new, _batches_of_query(query, batch_key))
     _warn_if_same_cells(known, new)
-    _warn_if_too_familiar(novelty, held_out_key)
+    if groups is None:
+        # Of batches, what they have in common was divided out.
+        _warn_if_too_familiar(novelty, held_out_key)
     threshold = 1 - max_false_unknown
     unknown = novelty >= threshold
+    if advice is None:
+        both = reference.n_vars and query.n_vars
+        keys = f"{label_key!r}" + (f", key_added={key_added!r}" if key_added != "ssl_label" else "")
+        advice = f"scssl.tl.annotate(reference, query, {keys})" if both else ""
+    _warn_of_unknown(novelty, unknown, is_new=is_new or groups is not None, advice=advice)
     query = to_be_written(query, copy=copy)
     call = np.where(unknown, len(names), winner)
     categories = [str(name) for name in names]
@@ -297,6 +358,66 @@ def _warn_if_too_familiar(novelty: np.ndarray, held_out_key: str | None) -> None
         "Either its cells are of the most common kinds, or the embedding fits the reference more closely, "
         f"and nothing will be found unknown: {mend}."
     )
+
+
+def _warn_of_unknown(
+    novelty: np.ndarray, unknown: np.ndarray, *, is_new: bool, advice: str
+) -> None:
+    """Say that so many are unknown, or none, that something else than new types is likely."""
+    found = f"{unknown.sum():,} of the {len(unknown):,} cells of `query`"
+    if unknown.mean() > _MANY_UNKNOWN:
+        if advice:
+            mend = (
+                "the query is of another batch or technology, which the embedding keeps apart. Train a model "
+                f"on both: `{advice}`"
+            )
+        else:
+            # Rounded down: what is on the edge is to be known.
+            bar = np.floor(1e3 * (1 - np.quantile(novelty, 1 - _MANY_UNKNOWN))) / 1e3
+            mend = f"the bar is too low for this batch. To call fewer unknown: `max_false_unknown={bar:g}`"
+        warn(
+            f"{found} ({unknown.mean():.0%}) are called unknown. Unless so many are of types that the "
+            f"reference lacks, {mend}."
+        )
+    elif is_new and not unknown.any() and len(unknown) >= _FEW:
+        bar = np.ceil(1e3 * (1 - novelty.max())) / 1e3 + 1e-3
+        warn(
+            f"None of the {len(unknown):,} cells of `query` is called unknown, though they are of a new batch: "
+            "a type that the reference lacks would be named after another. The most unusual cells are, if "
+            f"more may be wrong: `max_false_unknown={bar:g}`."
+        )
+
+
+def _known_batches(
+    reference: AnnData, query: AnnData, use_rep: str, codes: np.ndarray, n_neighbors: int
+) -> str | None:
+    """Column of the batches that the embedding was told of, if the query is of none of them."""
+    written = reference.uns.get(use_rep)
+    params = written.get("params") if isinstance(written, Mapping) else None
+    key = params.get("batch_key") if isinstance(params, Mapping) else None
+    if not isinstance(key, str) or key not in reference.obs or reference.obs[key].isna().any():
+        return None
+    batches = reference.obs[key].astype(str).to_numpy()
+    if key in query.obs and query.obs[key].astype(str).isin(batches).any():
+        return None
+    sizes = np.unique(batches, return_counts=True)[1]
+    pairs = np.unique(np.stack([codes.astype(str), batches], axis=1), axis=0)
+    shared = len(pairs) > len(np.unique(codes))
+    if len(sizes) < 2 or not shared or len(batches) - sizes.max() < n_neighbors:
+        return None
+    _LOGGER.info(
+        "Calibrated on whole batches, reference.obs[%r], as the query is of another. To calibrate on "
+        "single cells: `batch_key=None`.",
+        key,
+    )
+    return key
+
+
+def _batches_of_query(query: AnnData, batch_key: str | None) -> np.ndarray | None:
+    if batch_key is None or batch_key not in query.obs:
+        return None
+    batches: np.ndarray = np.unique(query.obs[batch_key].astype(str), return_inverse=True)[1]
+    return batches
 
 
 def _check_size(
@@ -479,7 +600,9 @@ class Reference:
         """Medians in terms of those of single cells; of equal embeddings, which have none, 1."""
         tiny = np.finfo(np.float64).tiny
         home = self._home[:, None]
-        ratio: np.ndarray = np.where(home > tiny, np.maximum(medians, tiny) / np.maximum(home, tiny), 1)
+        ratio: np.ndarray = np.where(
+            home > tiny, np.maximum(medians, tiny) / np.maximum(home, tiny), 1
+        )
         return ratio
 
     def _known_elsewhere(self) -> np.ndarray:

@@ -134,7 +134,9 @@ def batch_mixing(
     else:
         _warn_of_types(adata, batch_key)
         if scib:
-            raise ValueError("The scores of scib-metrics need labels: `scib=False`, or `label_key`.")
+            raise ValueError(
+                "The scores of scib-metrics need labels: `scib=False`, or `label_key`."
+            )
     check_neighbors(n_neighbors, adata.n_obs - 1, "other cells of `adata`")
     seed = as_seed(rng)
     rows = []
