@@ -129,7 +129,7 @@ def annotate(
     >>> import scssl
     >>> adata = scssl.datasets.pbmc68k_reduced()
     >>> reference, query = adata[:500].copy(), adata[500:].copy()
-    >>> scssl.tl.annotate(reference, query, "bulk_labels", max_epochs=5)
+    >>> scssl.tl.annotate(reference, query, "bulk_labels")
     >>> bool((query.obs["ssl_label"] == query.obs["bulk_labels"]).mean() > 0.5)
     True
     """
@@ -271,7 +271,8 @@ def _check_same_kind(
     kinds = {}
     for (name, adata), (matrix, where) in zip(pair.items(), matrices, strict=True):
         if matrix is None:
-            raise ValueError(f"{where} is empty: name a layer with expression values, `layer=`.")
+            ways = " or ".join(f"`layer={one!r}`" for one in adata.layers if one is not None)
+            raise ValueError(f"{where} is empty. Take another matrix: {ways or 'there is none'}.")
         kinds[name] = resolve_input(
             scan_matrix(matrix, where=where),
             input_name=None,

@@ -263,7 +263,9 @@ def transfer_labels(
         both = reference.n_vars and query.n_vars
         keys = f"{label_key!r}" + (f", key_added={key_added!r}" if key_added != "ssl_label" else "")
         advice = f"scssl.tl.annotate(reference, query, {keys})" if both else ""
-    _warn_of_unknown(novelty, unknown, is_new=is_new or groups is not None, advice=advice)
+    if max_false_unknown > 0:
+        is_new = is_new or groups is not None
+        _warn_of_unknown(novelty, unknown, is_new=is_new, advice=advice)
     query = to_be_written(query, copy=copy)
     call = np.where(unknown, len(names), winner)
     categories = [str(name) for name in names]
@@ -401,8 +403,7 @@ def _known_batches(
     if key in query.obs and query.obs[key].astype(str).isin(batches).any():
         return None
     sizes = np.unique(batches, return_counts=True)[1]
-    pairs = np.unique(np.stack([codes.astype(str), batches], axis=1), axis=0)
-    shared = len(pairs) > len(np.unique(codes))
+    shared = len(set(zip(codes.tolist(), batches.tolist(), strict=True))) > codes.max() + 1
     if len(sizes) < 2 or not shared or len(batches) - sizes.max() < n_neighbors:
         return None
     _LOGGER.info(

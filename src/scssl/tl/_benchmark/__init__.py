@@ -2,5 +2,5 @@
 
 from ._metrics import METRICS, Metric, metric_of, score_label
 from ._study import benchmark, read_results
-from ._tasks import scib_metrics
 from ._summary import arguments_of, benchmark_summary, tidy_results
+from ._tasks import scib_metrics
