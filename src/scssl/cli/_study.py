@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from scssl._errors import MissingKeyError
 
+from ._files import read_cells
 from ._options import Option, _anything, options_of, read_configuration
 
 if TYPE_CHECKING:
@@ -79,8 +80,6 @@ class Study:
 
     def read(self, name: str) -> tuple[AnnData, dict[str, Any]]:
         """The cells of a data set, and the arguments of the call."""
-        from ._commands import _read as read_cells
-
         path, subset, arguments = self.data[name]
         adata = read_cells(path, backed=False)
         for key, values in subset.items():
