@@ -168,7 +168,9 @@ def plan_for(method: str, n_cells: int, n_batches: int) -> Plan:
 
         known = [name for name in list_models() if get_model_class(name)._learns_embeddings]
         if method not in known:
-            close = close_to(method, [AUTO, MNN, *known])
+            can_be = [AUTO, MNN, *known]
+            alike = (one for one in can_be if one.lower() == str(method).lower())
+            close = next(alike, None) or close_to(method, can_be)
             meant = "" if close is None else f" Did you mean `method={close!r}`?"
             have = f"{AUTO!r}, {MNN!r} or a model ({some(known, len(known))})"
             raise ValueError(f"`method` must be {have}, found {method!r}.{meant}")
