@@ -78,8 +78,9 @@ def annotate(
         A trained model, the folder of one or its name on the Hugging Face Hub. By default one is trained.
     batch_key
         Column with the batch (sample, donor, technology) of every cell of `reference`, and of `query` if it
-        has it. By default either is one batch. With at least two batches in the reference, confidence and
-        unknown cells are calibrated on whole batches held out.
+        has it, which are then brought together too. By default either is one batch. With a model that was
+        trained before, and two batches in the reference, confidence and unknown cells are calibrated on
+        whole batches held out, as in :func:`label_transfer`.
     layer
         Layer of both to train on instead of `X`; a trained model knows its own.
     n_neighbors, max_false_unknown, unknown_label
@@ -153,9 +154,10 @@ def annotate(
     else:
         parts = [_embedded(adata, model, min_overlap, rep) for adata in pair.values()]
         method = str(parts[0].uns[rep]["model"])
-    if batch_key is not None:
-        for part in parts:
-            part.uns[rep] = {**part.uns.get(rep, {}), "params": {"batch_key": batch_key}}
+        if batch_key is not None:
+            parts[0].uns[rep] = {**parts[0].uns[rep], "params": {"batch_key": batch_key}}
+    # Of a model that was trained to bring these very batches together, single cells tell how far a cell of
+    # a known type is.
     key = parts[0].uns.get(rep, {}).get("params", {}).get("batch_key")
     for part, adata in zip(parts, pair.values(), strict=True):
         part.obs = adata.obs[[one for one in (label_key, key) if one in adata.obs]].copy()
