@@ -57,7 +57,7 @@ def test_labels_of_a_query_from_another_batch(pair, caplog):
         "ssl_label_novelty",
         "ssl_label_call",
     ]
-    assert query.obsm["X_ssl_label"].shape == (100, 20)
+    assert query.obsm["ssl_label"].shape == (100, 20)
     summary = query.uns["ssl_label"]["summary"]
     assert summary["share_unknown"] == pytest.approx(unknown.mean())
     assert (summary["n_cells"], summary["n_reference"], summary["n_labels_found"]) == (100, 150, 3)
@@ -75,7 +75,7 @@ def test_the_same_seed_gives_the_same_bits_and_a_copy_leaves_the_query(pair):
     first = scssl.tl.annotate(reference, query, "kind", copy=True)
     assert list(query.obs) == ["kind", "run"]
     scssl.tl.annotate(reference, query, "kind")
-    np.testing.assert_array_equal(first.obsm["X_ssl_label"], query.obsm["X_ssl_label"])
+    np.testing.assert_array_equal(first.obsm["ssl_label"], query.obsm["ssl_label"])
     assert first.obs.equals(query.obs)
 
 
@@ -92,7 +92,7 @@ def test_with_a_trained_model_nothing_is_trained(pair, tmp_path):
     by_hand = [cells_of.copy() for cells_of in (reference, query)]
     for one in by_hand:
         scssl.tl.embed(one, model)
-    np.testing.assert_array_equal(by_hand[1].obsm["X_ssl"], query.obsm["X_ssl_label"])
+    np.testing.assert_array_equal(by_hand[1].obsm["X_ssl"], query.obsm["ssl_label"])
     assert not reference.uns
 
 
@@ -100,7 +100,7 @@ def test_a_network_is_trained_where_there_are_cells_enough():
     reference, query = make(950, ["B", "T"], seed=1), make(60, ["B", "T"], seed=2, run=1)
     scssl.tl.annotate(reference, query, "kind", max_epochs=1, max_false_unknown=0, key_added="mine")
     assert query.uns["mine"]["summary"]["method"] == "VICReg, trained on both"
-    assert query.obsm["X_mine"].shape == (60, 64)
+    assert query.obsm["mine"].shape == (60, 64)
 
 
 def test_batches_of_the_reference_are_held_out_as_a_whole_from_a_model_that_is_there(caplog):

@@ -430,7 +430,7 @@ def benchmark(
     """
     from ._study import Study
 
-    study = Study(file, overrides)
+    study = Study(file, overrides, read=lambda path: read_cells(path, backed=False))
     from scssl import tl
 
     plans = []

@@ -13,6 +13,7 @@ from ._benchmark import (
 )
 from ._classify import classify
 from ._cluster_metrics import cluster_metrics
+from ._domain_scores import domain_scores
 from ._embed import embed
 from ._integrate import integrate
 from ._label_transfer import Reference, label_transfer
@@ -20,9 +21,9 @@ from ._leave_one_out import leave_one_dataset_out
 from ._mixing import batch_mixing
 from ._modality import modality_scores, predict_modality
 from ._probes import knn_probe, knn_score, linear_probe
-from ._protocol import make_protocol
 from ._reconstruction import reconstruction_metrics
 from ._score_labels import score_labels
+from ._spatial_domains import n_domains, spatial_domains
 
 __all__ = [
     "annotate",
@@ -31,6 +32,7 @@ __all__ = [
     "benchmark_summary",
     "classify",
     "cluster_metrics",
+    "domain_scores",
     "embed",
     "integrate",
     "knn_probe",
@@ -39,7 +41,9 @@ __all__ = [
     "leave_one_dataset_out",
     "linear_probe",
     "modality_scores",
+    "n_domains",
     "predict_modality",
     "reconstruction_metrics",
     "score_labels",
+    "spatial_domains",
 ]

@@ -83,8 +83,12 @@ def annotate(
         whole batches held out, as in :func:`label_transfer`.
     layer
         Layer of both to train on instead of `X`; a trained model knows its own.
-    n_neighbors, max_false_unknown, unknown_label
-        As in :func:`label_transfer`.
+    n_neighbors
+        Neighbours that vote.
+    max_false_unknown
+        Share of cells like those of the reference that may be called unknown.
+    unknown_label
+        What cells are called that are too novel.
     min_overlap
         Share of the model's genes that each data set must have; without a model, share of the genes of
         `reference` that `query` must have. They are trained on the genes that both have; where
@@ -92,7 +96,7 @@ def annotate(
     max_epochs
         Passes over the cells at most, where a model is trained; by default those of the model.
     key_added
-        Where the results go in `query.obs` and `query.uns`; with ``"X_"`` before it, in `query.obsm`.
+        Where the results go in `query.obs`, `query.obsm` and `query.uns`.
     progress
         Whether to show a bar while a model is trained.
     rng
@@ -105,7 +109,7 @@ def annotate(
     AnnData or None
         `None`, or a copy of `query` when `copy` is true. Sets what :func:`label_transfer` does, and
 
-        ``query.obsm[f"X_{key_added}"]`` : :class:`numpy.ndarray` (float32)
+        ``query.obsm[key_added]`` : :class:`numpy.ndarray` (float32)
             The embedding.
         ``query.uns[key_added]["summary"]`` : :class:`dict`
             ``n_cells``, ``n_reference``, ``n_labels_found``, ``share_unknown``, ``share_doubtful`` (a
@@ -141,7 +145,7 @@ def annotate(
     max_epochs = check_whole("max_epochs", max_epochs, none=True)
     # Before a model is trained, not after.
     get_labels(reference, label_key, name="reference")
-    seed, rep = as_seed(rng), f"X_{key_added}"
+    seed, rep = as_seed(rng), key_added
     pair = {"reference": reference, "query": query}
     batches = [_batches(adata, batch_key, name) for name, adata in pair.items()]
     if model is None:

@@ -42,7 +42,7 @@ def batch_mixing(
     batch_key: str,
     label_key: str | None = None,
     *,
-    use_rep: str | Sequence[str] = "X_integrated",
+    use_rep: str | Sequence[str] = "X_ssl",
     n_neighbors: int = 30,
     scib: bool = False,
     rng: RNG = 0,
