@@ -44,6 +44,8 @@ CALLS = {
     },
     "pp.match_genes": {"reference": [f"GENE{i}" for i in range(20, 60)]},
     "pp.tf_targets": {"targets": {"GENE0": [f"GENE{i}" for i in range(20)]}},
+    "tl.annotate": {"max_false_unknown": 0},
+    "tl.batch_mixing": {"label_key": "label"},
     "tl.classify": {"classifier": "lr"},
     "tl.cluster_metrics": {"n_repeats": 2},
     "tl.domain_scores": {"domain_key": "label"},
@@ -278,6 +280,7 @@ def reference_of(adata):
     other = adata.copy()
     other.obs_names = [f"reference {name}" for name in adata.obs_names]
     other.obsm["X_ssl"] = adata.obsm["X_ssl"][:, ::-1].copy()
+    other.X = np.roll(adata.X, 1, axis=1)
     return other
 
 

@@ -221,7 +221,7 @@ def test_a_classifier_starts_from_a_trained_model(file, tmp_path, capsys):
     assert main(["train", file, "--out", out, *start, *few]) == 0
     assert scssl.model.CellTypeClassifier.load(out).classes == ["B", "T"]
     assert main(["train", file, "--out", out, "--overwrite", *start[:4]]) == 2
-    assert "CellTypeClassifier needs --labels-key" in capsys.readouterr().err
+    assert "which column of adata.obs has the labels" in capsys.readouterr().err
 
 
 def test_train_and_embed_equal_the_python_api(file, tmp_path, capsys):
@@ -570,3 +570,60 @@ def test_a_file_that_is_no_checkpoint(name, file, tmp_path, capsys):
     path = str(tmp_path / name)
     assert main(["convert", "--file", path, "--out", str(tmp_path / "model")]) == 2
     assert f"{path} is not a checkpoint of torch" in capsys.readouterr().err
+
+
+@pytest.fixture
+def two_batches(tmp_path, monkeypatch):
+    """Cells of two types in two batches, the second of which is a file of its own too."""
+    monkeypatch.chdir(tmp_path)
+    generator = np.random.default_rng(0)
+    kind = np.arange(120) % 2
+    rate = np.where(np.arange(30) % 2 == kind[:, None], 6.0, 1.0)
+    adata = ad.AnnData(generator.poisson(rate).astype(np.float32))
+    adata.var_names = [f"GENE{i}" for i in range(30)]
+    adata.obs_names = [f"cell{i}" for i in range(120)]
+    adata.obs["type"] = np.array(["B", "T"])[kind]
+    adata.obs["donor"] = np.repeat(["one", "two"], [80, 40])
+    adata.write_h5ad("cells.h5ad")
+    adata[:80].write_h5ad("known.h5ad")
+    adata[80:].write_h5ad("new.h5ad")
+    return adata
+
+
+def test_jobs_equal_the_calls_of_the_python_api(two_batches, capsys):
+    type_known = ["--label-key", "type"]
+    assert main(["annotate", "known.h5ad", "new.h5ad", *type_known, "--out", "labelled.h5ad"]) == 0
+    assert '40 cells, 2 labels in .obs["ssl_label_call"]' in capsys.readouterr().out
+    query = two_batches[80:].copy()
+    scssl.tl.annotate(two_batches[:80].copy(), query, "type")
+    written = ad.read_h5ad("labelled.h5ad")
+    assert written.obs["ssl_label_novelty"].equals(query.obs["ssl_label_novelty"])
+
+    assert main(["score", "labelled.h5ad", *type_known, "--pred-key", "ssl_label"]) == 0
+    scores = scssl.tl.score_labels(query, "type", "ssl_label")
+    assert f"{scores['accuracy'][0]:.3f}" in capsys.readouterr().out
+
+    donor = ["--batch-key", "donor"]
+    assert (
+        main(["integrate", "cells.h5ad", *donor, "--out", "new.zarr", "--key-added", "X_new"]) == 0
+    )
+    assert '120 cells in .obsm["X_new"] by MNN: 120 cells of 2 batches' in capsys.readouterr().out
+    scssl.tl.integrate(two_batches, "donor")
+    found = ad.read_zarr("new.zarr").obsm["X_new"]
+    np.testing.assert_array_equal(found, two_batches.obsm["X_integrated"])
+
+    graph = ["--method", "mnn", "--n-neighbors", "4", "--out", "graph.h5ad"]
+    assert main(["neighbors", "cells.h5ad", *donor, *graph]) == 0
+    assert 'graphs .obsp["mnn"], .obsp["mnn_within"]' in capsys.readouterr().out
+    scssl.pp.cross_batch_neighbors(two_batches, "donor", method="mnn", n_neighbors=4)
+    assert (ad.read_h5ad("graph.h5ad").obsp["mnn"] != two_batches.obsp["mnn"]).nnz == 0
+
+
+def test_fine_tuning_is_a_command(two_batches, capsys):
+    few = ["--max-epochs", "1", "--no-progress"]
+    small = ["--hidden-dims", "8", "--n-latent", "4"]
+    assert main(["train", "cells.h5ad", "--labels-key", "type", "--out", "ssl", *few, *small]) == 0
+    assert main(["finetune", "cells.h5ad", "--model", "ssl", "--out", "types", *few]) == 0
+    assert scssl.model.CellTypeClassifier.load("types").classes == ["B", "T"]
+    assert main(["finetune", "cells.h5ad", "--model", "ssl", "--out", "types", *few]) == 2
+    assert "types exists already" in capsys.readouterr().err

@@ -54,3 +54,62 @@ def cells_of_the_reference():
     query.obs_names = [*query.obs_names[:5], *map("new{}".format, range(25))]
     names = {"reference": reference, "query": query}
     return names, 'scssl.tl.label_transfer(reference, query, "type")'
+
+
+@case(CHAPTER, "Most cells are called unknown", ways="instead")
+def most_are_unknown():
+    reference, query = cells(90), cells(seed=1)
+    query.obsm["X_ssl"] += 3
+    names = {"reference": reference, "query": query}
+    return names, 'scssl.tl.label_transfer(reference, query, "type")'
+
+
+@case(CHAPTER, "Most cells are called unknown by a model of both")
+def most_are_unknown_to_a_model_of_both():
+    names = {"reference": cells(90), "query": cells(seed=1)}
+    return names, 'scssl.tl.annotate(reference, query, "type", max_false_unknown=0.9)'
+
+
+@case(CHAPTER, "No cell of a new batch is called unknown")
+def none_is_unknown():
+    names = {"reference": cells(90), "query": cells(seed=1)}
+    return names, 'scssl.tl.annotate(reference, query, "type", max_false_unknown=1e-6)'
+
+
+@case(CHAPTER, "One data set holds counts, the other does not")
+def counts_and_logarithms():
+    reference, query = cells(90), cells(seed=1)
+    query.X = np.log1p(1e4 * query.X / query.X.sum(axis=1, keepdims=True))
+    return {"reference": reference, "query": query}, 'scssl.tl.annotate(reference, query, "type")'
+
+
+@case(CHAPTER, "Mixing is scored without labels")
+def mixing_without_labels():
+    adata = cells()
+    return {"adata": adata}, 'scssl.tl.batch_mixing(adata, "batch", use_rep="X_ssl")'
+
+
+@case(CHAPTER, "Scores of scib-metrics need labels")
+def scib_without_labels():
+    adata = cells()
+    adata.obs["type"] = 0.5
+    return {"adata": adata}, 'scssl.tl.batch_mixing(adata, "batch", use_rep="X_ssl", scib=True)'
+
+
+@case(CHAPTER, "There is no such method of integration")
+def no_such_integration():
+    return {"adata": cells()}, 'scssl.tl.integrate(adata, "batch", method="mnn")'
+
+
+@case(CHAPTER, "There is no matrix to integrate")
+def no_matrix_to_integrate():
+    adata = cells()
+    adata.layers["counts"], adata.X = adata.X, None
+    return {"adata": adata}, 'scssl.tl.integrate(adata, "batch")'
+
+
+@case(CHAPTER, "No gene to integrate is selected")
+def no_gene_to_integrate():
+    adata = cells()
+    adata.var["highly_variable"] = False
+    return {"adata": adata}, 'scssl.tl.integrate(adata, "batch")'

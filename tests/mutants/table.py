@@ -584,7 +584,7 @@ MUTANTS = (
     Mutant(
         "not_mutual",
         "nearest cells of another batch are pairs, mutual or not",
-        "pp",
+        "data/graphs",
         "np.flatnonzero(np.isin(forth, seen_back, assume_unique=True))",
         "np.arange(len(forth))",
         ("pp/test_cross_batch.py::test_mnn_has_the_mutual_nearest_cells",),

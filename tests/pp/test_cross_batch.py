@@ -11,9 +11,9 @@ from scipy import sparse
 
 import scssl
 from scssl import ScsslWarning
+from scssl.data.graphs import _cross_batch
+from scssl.data.graphs._cross_batch import BatchSearch, batch_pairs, check_graph
 from scssl.data.matrix._pca import pca
-from scssl.pp import _cross_batch
-from scssl.pp._cross_batch import BatchSearch, batch_pairs, check_graph
 
 SIZES = {"b": 40, "c": 25, "a": 60}
 

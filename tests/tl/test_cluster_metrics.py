@@ -14,7 +14,7 @@ from scipy.spatial.distance import cdist
 import scssl
 from scssl._random import derive_seed
 from scssl.tl import _cluster_metrics
-from scssl.tl._cluster_metrics import _agreement, _clusterings, _silhouette
+from scssl.tl._cluster_metrics import _agreement, clusterings, silhouette_of
 
 
 def make(sizes=(60, 40, 20), shift=3.0, n_dims=4, seed=0):
@@ -82,7 +82,7 @@ def test_silhouette_equals_the_definition():
 
 def test_leiden_equals_scanpy():
     adata = make(shift=1.0)
-    found = [c for m, _, c in _clusterings(adata.obsm["X_ssl"], 3, 0.7, 10, 2, 5) if m == "leiden"]
+    found = [c for m, _, c in clusterings(adata.obsm["X_ssl"], 3, 0.7, 10, 2, 5) if m == "leiden"]
     state = derive_seed(5, "graph") % 2**31
     sc.pp.neighbors(adata, 10, use_rep="X_ssl", random_state=state)
     for repeat in range(2):
@@ -152,14 +152,14 @@ def test_resolution_makes_clusters():
 def test_silhouette_of_a_draw(monkeypatch):
     values = np.random.default_rng(0).normal(size=(1200, 3))
     codes = (values[:, 0] > 0).astype(int)
-    whole, n = _silhouette(values, codes, 0)
+    whole, n = silhouette_of(values, codes, 0)
     assert n == 1200
     monkeypatch.setattr(_cluster_metrics, "_SILHOUETTE_CELLS", 600)
-    part, n = _silhouette(values, codes, 0)
+    part, n = silhouette_of(values, codes, 0)
     assert n == 600
     assert part == pytest.approx(whole, abs=0.03)
     assert part != whole
-    assert np.isnan(_silhouette(values, np.zeros(1200, int), 0)[0])
+    assert np.isnan(silhouette_of(values, np.zeros(1200, int), 0)[0])
 
 
 def test_what_is_refused():

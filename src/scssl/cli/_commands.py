@@ -5,6 +5,7 @@ What is heavy is imported when a command runs, or when its options are asked for
 
 from __future__ import annotations
 
+import importlib
 import re
 import shlex
 import tempfile
@@ -13,13 +14,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ._demo import demo
+from ._files import check_cells, check_input, check_output, read_cells, write_cells
 from ._options import Groups, first_sentence, options_of
-
-if TYPE_CHECKING:
-    from anndata import AnnData
 
 
 def train(
@@ -53,9 +52,9 @@ def train(
     **options
         Of ``setup_anndata``, of the model and of its ``train``.
     """
-    path = _check_cells(file)
+    path = check_cells(file)
     # Before, not after, hours of training.
-    folder = _check_output(out, overwrite=overwrite, folder=True)
+    folder = check_output(out, overwrite=overwrite, folder=True)
 
     from scssl.hub import check_target
 
@@ -75,7 +74,7 @@ def train(
     setup, make, fit = (
         {name: options[name] for name in group if name in options} for group in groups
     )
-    adata = _read(path, backed=backed)
+    adata = read_cells(path, backed=backed)
     if ssl_model is not None:
         trained = model_class.from_ssl_model(ssl_model, adata, **make)
     else:
@@ -116,22 +115,194 @@ def embed(
     **options
         Of :func:`scssl.tl.embed`.
     """
-    path, suffix = _check_cells(file), Path(out).suffix
-    if suffix not in (".h5ad", ".zarr"):
-        raise ValueError(f"--out must end in .h5ad or .zarr, found {out}.")
-    n_bytes = path.stat().st_size if path.is_file() else 0
-    target = _check_output(out, overwrite=overwrite, folder=suffix == ".zarr", n_bytes=n_bytes)
+    path, target = _cells_and_target(file, out, overwrite=overwrite)
     key = options.get("key_added", "X_ssl")
 
     from scssl._checks import check_destination
     from scssl.tl import embed as tl_embed
 
     check_destination(None, key)
-    adata = _read(path, backed=False)
+    adata = read_cells(path, backed=False)
     tl_embed(adata, model, **options)
-    _write(adata, target)
+    write_cells(adata, target)
     n_cells, n_latent = adata.obsm[key].shape
     print(f'{out}: {n_cells:,} cells, {n_latent} dimensions in .obsm["{key}"].')
+
+
+def annotate(
+    reference: str | Path,
+    query: str | Path,
+    *,
+    label_key: str,
+    out: str | Path,
+    overwrite: bool = False,
+    **options: Any,
+) -> None:
+    """Label the cells of a file by those of an annotated one.
+
+    Without --model one is trained on both, without labels. Labels with confidence, and calls of unknown
+    cells, are columns of .obs of the new file.
+
+    Parameters
+    ----------
+    reference
+        Cells with labels.
+    query
+        Cells to label.
+    label_key
+        Column of .obs of the reference with the labels.
+    out
+        File to write, .h5ad or .zarr: the query with its labels.
+    overwrite
+        Replace what --out holds.
+    **options
+        Of :func:`scssl.tl.annotate`.
+    """
+    known = check_cells(reference)
+    path, target = _cells_and_target(query, out, overwrite=overwrite)
+
+    from scssl import tl
+
+    cells = read_cells(path, backed=False)
+    tl.annotate(read_cells(known, backed=False), cells, label_key, **options)
+    write_cells(cells, target)
+    key = options.get("key_added", "ssl_label")
+    found = cells.uns[key]["summary"]
+    print(
+        f'{out}: {found["n_cells"]:,} cells, {found["n_labels_found"]} labels in .obs["{key}_call"], '
+        f"{found['share_unknown']:.1%} unknown, {found['share_doubtful']:.1%} doubtful."
+    )
+
+
+def integrate(
+    file: str | Path,
+    *,
+    batch_key: str,
+    out: str | Path,
+    overwrite: bool = False,
+    **options: Any,
+) -> None:
+    """Embed the cells of a file such that its batches lie together.
+
+    Parameters
+    ----------
+    file
+        Cells of at least two batches.
+    batch_key
+        Column of .obs with the batches.
+    out
+        File to write, .h5ad or .zarr: the cells with their embedding.
+    overwrite
+        Replace what --out holds.
+    **options
+        Of :func:`scssl.tl.integrate`.
+    """
+    path, target = _cells_and_target(file, out, overwrite=overwrite)
+
+    from scssl import tl
+
+    cells = read_cells(path, backed=False)
+    tl.integrate(cells, batch_key, **options)
+    write_cells(cells, target)
+    key = options.get("key_added", "X_integrated")
+    written = cells.uns[key]
+    print(
+        f'{out}: {cells.n_obs:,} cells in .obsm["{key}"] by {written["method"]}: {written["reason"]}.'
+    )
+
+
+def finetune(
+    file: str | Path,
+    *,
+    model: str,
+    out: str | Path,
+    overwrite: bool = False,
+    **options: Any,
+) -> None:
+    """Train a classifier of cell types that starts from a trained model.
+
+    Parameters
+    ----------
+    file
+        Cells with labels.
+    model
+        Folder of the trained model, or its name on the Hugging Face Hub (owner/name).
+    out
+        Folder to save the classifier in.
+    overwrite
+        Replace what --out holds.
+    **options
+        Of ``CellTypeClassifier.from_ssl_model`` and of its ``train``.
+    """
+    kind = "CellTypeClassifier"
+    train(file, out=out, model=kind, ssl_model=model, overwrite=overwrite, **options)
+
+
+def neighbors(
+    file: str | Path,
+    *,
+    batch_key: str,
+    out: str | Path,
+    overwrite: bool = False,
+    **options: Any,
+) -> None:
+    """Find the neighbours of the cells of a file across its batches.
+
+    Parameters
+    ----------
+    file
+        Cells of at least two batches.
+    batch_key
+        Column of .obs with the batches.
+    out
+        File to write, .h5ad or .zarr: the cells with the graph.
+    overwrite
+        Replace what --out holds.
+    **options
+        Of :func:`scssl.pp.cross_batch_neighbors`.
+    """
+    path, target = _cells_and_target(file, out, overwrite=overwrite)
+
+    from scssl import pp
+
+    cells = read_cells(path, backed=False)
+    before = set(cells.obsp)
+    pp.cross_batch_neighbors(cells, batch_key, **options)
+    write_cells(cells, target)
+    made = ", ".join(f'.obsp["{key}"]' for key in cells.obsp if key not in before) or "replaced"
+    print(f"{out}: {cells.n_obs:,} cells, graphs {made}.")
+
+
+def score(file: str | Path, *, label_key: str, pred_key: str, **options: Any) -> None:
+    """Score a column of labels of a file by a column of true ones.
+
+    Parameters
+    ----------
+    file
+        Cells with both columns.
+    label_key
+        Column of .obs with the true labels.
+    pred_key
+        Column of .obs with the labels to score.
+    **options
+        Of :func:`scssl.tl.score_labels`.
+    """
+    path = check_cells(file)
+
+    from scssl import tl
+
+    cells = read_cells(path, backed=True)
+    scores = tl.score_labels(cells, label_key, pred_key, **options)
+    print(scores.to_string(index=False, float_format=lambda value: f"{value:.3f}"))
+
+
+def _cells_and_target(file: str | Path, out: str | Path, *, overwrite: bool) -> tuple[Path, Path]:
+    """Cells to read, and where they may be written with a result."""
+    path, suffix = check_cells(file), Path(out).suffix
+    if suffix not in (".h5ad", ".zarr"):
+        raise ValueError(f"--out must end in .h5ad or .zarr, found {out}.")
+    n_bytes = path.stat().st_size if path.is_file() else 0
+    return path, check_output(out, overwrite=overwrite, folder=suffix == ".zarr", n_bytes=n_bytes)
 
 
 def convert(
@@ -168,9 +339,9 @@ def convert(
     **options
         Of ``from_pretrained`` of the model.
     """
-    folder = _check_output(out, overwrite=overwrite, folder=True)
+    folder = check_output(out, overwrite=overwrite, folder=True)
     if repo is None:
-        _check_input(file)
+        check_input(file)
 
     from scssl import model
     from scssl._io import as_path
@@ -188,7 +359,7 @@ def convert(
             kind = "a CellPLM" if cellplm else "no CellPLM, whose names end with .best.ckpt"
             raise ValueError(f"--{name.replace('_', '-')} does not apply: {file} is {kind}.")
     if classes is not None:
-        options["classes"] = _read_classes(_check_input(classes))
+        options["classes"] = _read_classes(check_input(classes))
         for name in options:
             if name not in classifier:
                 flag = name.replace("_", "-")
@@ -259,7 +430,7 @@ def benchmark(
     """
     from ._study import Study
 
-    study = Study(file, overrides, read=lambda path: _read(path, backed=False))
+    study = Study(file, overrides, read=lambda path: read_cells(path, backed=False))
     from scssl import tl
 
     plans = []
@@ -338,6 +509,21 @@ def _embed_options(words: Sequence[str]) -> Groups:
     }
 
 
+def _options_of_call(module: str, name: str, *own: str) -> Callable[[Sequence[str]], Groups]:
+    """Options of a function of the package, but for the arguments that the command names itself."""
+
+    def options(words: Sequence[str]) -> Groups:
+        function = getattr(importlib.import_module(f"scssl.{module}"), name)
+        skip = ("adata", "reference", "query", "copy", *own)
+        return {f"options of scssl.{module}.{name}": options_of(function, skip=skip)}
+
+    return options
+
+
+def _finetune_options(words: Sequence[str]) -> Groups:
+    return model_options(_model_class("CellTypeClassifier"), from_ssl_model=True)
+
+
 def _convert_options(words: Sequence[str]) -> Groups:
     if typed(words, "--file") is None:
         return {}
@@ -392,86 +578,6 @@ def _model_class(name: str) -> Any:
     from scssl.model import get_model_class
 
     return get_model_class(name)
-
-
-def _check_input(file: str | Path) -> Path:
-    from scssl._io import as_path
-
-    path = as_path(file)
-    if not path.is_file():
-        problem = (
-            f"{path} is a folder, not a file." if path.is_dir() else f"There is no file {path}."
-        )
-        raise FileNotFoundError(problem)
-    return path
-
-
-def _check_cells(file: str | Path) -> Path:
-    from scssl._io import as_path
-
-    path = as_path(file)
-    if path.is_dir() and not _is_zarr(path):
-        raise ValueError(
-            f"{path} is a folder, and no Zarr store. Give an .h5ad file or a Zarr store."
-        )
-    return path if path.is_dir() else _check_input(path)
-
-
-def _is_zarr(path: Path) -> bool:
-    return any((path / name).is_file() for name in ("zarr.json", ".zgroup"))
-
-
-def _check_output(
-    out: str | Path, *, overwrite: bool, folder: bool = False, n_bytes: int = 0
-) -> Path:
-    from scssl._io import check_place
-
-    path = check_place(out, "--out", folder=folder, n_bytes=n_bytes)
-    taken = any(path.iterdir()) if path.is_dir() else path.exists()
-    if taken and not overwrite:
-        raise ValueError(f"{path} exists already. Give another --out, or replace it: `--overwrite`")
-    if taken and path.suffix == ".zarr" and not _is_zarr(path):
-        raise ValueError(f"{path} holds files and no Zarr store. Give another --out.")
-    return path
-
-
-def _read(path: Path, *, backed: bool) -> AnnData:
-    import anndata
-
-    try:
-        if path.is_dir():
-            return _open_zarr(path) if backed else anndata.read_zarr(path)
-        return anndata.read_h5ad(path, backed="r" if backed else None)
-    except (OSError, KeyError) as error:
-        kind = "a Zarr store" if path.is_dir() else ".h5ad"
-        raise ValueError(f"{path} cannot be read as {kind} of cells: {error}") from error
-
-
-def _open_zarr(path: Path) -> AnnData:
-    """Cells whose matrices stay on the disk."""
-    import anndata
-    import zarr
-    from anndata.io import read_elem, sparse_dataset
-
-    def matrix(stored: Any) -> Any:
-        return stored if isinstance(stored, zarr.Array) else sparse_dataset(stored)
-
-    store: Any = zarr.open_group(path, mode="r")
-    rest = {name: read_elem(store[name]) for name in ("obs", "var", "obsm", "uns") if name in store}
-    layers = {name: matrix(stored) for name, stored in store["layers"].members()}
-    return anndata.AnnData(matrix(store["X"]), layers=layers, **rest)
-
-
-def _write(adata: AnnData, path: Path) -> None:
-    """Write the whole file or nothing, so that ``path`` may be what was read."""
-    from scssl._io import replace_file, replace_folder
-
-    if path.suffix == ".zarr":
-        with replace_folder(path) as folder:
-            adata.write_zarr(folder)
-    else:
-        with replace_file(path) as file:
-            adata.write_h5ad(file)
 
 
 def _read_classes(path: Path) -> list[str]:
@@ -551,6 +657,54 @@ COMMANDS = {
   scssl embed cells.h5ad --model owner/name --out embedded.h5ad     # from the Hugging Face Hub
 """,
         _embed_options,
+    ),
+    "annotate": Command(
+        annotate,
+        "label the cells of a file by those of an annotated one",
+        "REFERENCE.h5ad QUERY.h5ad --label-key COLUMN --out FILE.h5ad [options]",
+        """\
+  scssl annotate reference.h5ad query.h5ad --label-key cell_type --out labelled.h5ad
+  scssl annotate reference.h5ad query.h5ad --label-key cell_type --batch-key donor --out labelled.h5ad
+  scssl annotate reference.h5ad query.h5ad --label-key cell_type --model owner/name --out labelled.h5ad
+""",
+        _options_of_call("tl", "annotate", "label_key"),
+    ),
+    "integrate": Command(
+        integrate,
+        "embed cells such that batches lie together",
+        "FILE.h5ad --batch-key COLUMN --out FILE.h5ad [options]",
+        """\
+  scssl integrate cells.h5ad --batch-key donor --out integrated.h5ad
+  scssl integrate cells.h5ad --batch-key donor --out integrated.h5ad --method SimCLR
+""",
+        _options_of_call("tl", "integrate", "batch_key"),
+    ),
+    "finetune": Command(
+        finetune,
+        "train a classifier that starts from a trained model",
+        "FILE.h5ad --model MODEL --out DIR [options]",
+        """\
+  scssl finetune cells.h5ad --model my_model --labels-key cell_type --out types
+""",
+        _finetune_options,
+    ),
+    "neighbors": Command(
+        neighbors,
+        "find neighbours of cells across batches",
+        "FILE.h5ad --batch-key COLUMN --out FILE.h5ad [options]",
+        """\
+  scssl neighbors cells.h5ad --batch-key donor --out with_graph.h5ad --method mnn
+""",
+        _options_of_call("pp", "cross_batch_neighbors", "batch_key"),
+    ),
+    "score": Command(
+        score,
+        "score labels by true ones",
+        "FILE.h5ad --label-key COLUMN --pred-key COLUMN [options]",
+        """\
+  scssl score labelled.h5ad --label-key cell_type --pred-key ssl_label_call
+""",
+        _options_of_call("tl", "score_labels", "label_key", "pred_key", "children"),
     ),
     "benchmark": Command(
         benchmark,

@@ -1,5 +1,6 @@
 """Embed cells, label them and measure embeddings, in the way of scanpy's ``tl``."""
 
+from ._annotate import annotate
 from ._benchmark import (
     METRICS,
     Metric,
@@ -15,8 +16,10 @@ from ._classify import classify
 from ._cluster_metrics import cluster_metrics
 from ._domain_scores import domain_scores
 from ._embed import embed
+from ._integrate import integrate
 from ._label_transfer import Reference, label_transfer
 from ._leave_one_out import leave_one_dataset_out
+from ._mixing import batch_mixing
 from ._modality import modality_scores, predict_modality
 from ._probes import knn_probe, knn_score, linear_probe
 from ._reconstruction import reconstruction_metrics
@@ -24,12 +27,15 @@ from ._score_labels import score_labels
 from ._spatial_domains import n_domains, spatial_domains
 
 __all__ = [
+    "annotate",
+    "batch_mixing",
     "benchmark",
     "benchmark_summary",
     "classify",
     "cluster_metrics",
     "domain_scores",
     "embed",
+    "integrate",
     "knn_probe",
     "knn_score",
     "label_transfer",

@@ -126,12 +126,12 @@ def cluster_metrics(
     for key, values in embeddings.items():
         found = pd.DataFrame(
             _agreement(codes, clusters, method, repeat)
-            for method, repeat, clusters in _clusterings(
+            for method, repeat, clusters in clusterings(
                 values, len(names), resolution, n_neighbors, n_repeats, seed
             )
         )
         repeats.append(found.assign(use_rep=key)[["use_rep", *found.columns]])
-        silhouette, n_used = _silhouette(values, codes, seed)
+        silhouette, n_used = silhouette_of(values, codes, seed)
         rows.append(
             {
                 "use_rep": key,
@@ -153,7 +153,7 @@ def cluster_metrics(
     return write_scores(adata, key_added, pd.DataFrame(rows), {"repeats": table}, params=params)
 
 
-def _clusterings(
+def clusterings(
     values: np.ndarray,
     n_labels: int,
     resolution: float,
@@ -199,7 +199,7 @@ def _summary(repeats: pd.DataFrame) -> dict[str, float]:
     return found
 
 
-def _silhouette(values: np.ndarray, codes: np.ndarray, seed: int) -> tuple[float, int]:
+def silhouette_of(values: np.ndarray, codes: np.ndarray, seed: int) -> tuple[float, int]:
     """Mean silhouette of the labels, and the cells it is of; NaN if they are of one label."""
     from sklearn.metrics import silhouette_score
 

@@ -118,6 +118,7 @@ def embed(
         adata, batch_size=batch_size, min_overlap=min_overlap
     )
     adata = to_be_written(adata, copy=copy)
+    batch_key = getattr(getattr(model, "setup", None), "batch_key", None)
     genes = model.align(adata)
     adata.obsm[key_added] = embedding
     adata.uns[key_added] = {
@@ -128,6 +129,9 @@ def embed(
         "n_genes_matched": genes.n_matched,
         "n_genes_missing": genes.n_missing,
         "n_genes_extra": genes.n_extra,
-        "params": {"n_latent": embedding.shape[1]},
+        "params": {
+            "n_latent": embedding.shape[1],
+            "batch_key": "none" if batch_key is None else batch_key,
+        },
     }
     return adata if copy else None

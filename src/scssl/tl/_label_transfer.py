@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -28,12 +30,16 @@ from ._protocol import rank_in_class
 if TYPE_CHECKING:
     from anndata import AnnData
 
+_LOGGER = logging.getLogger("scssl")
 _FOLDS = 5
 # Cells below which a quantile says little.
 _FEW = 20
 # Median novelty of a query whose cells the embedding knows less well than the reference: with PCA and
 # autoencoders it was .05 to .10 then, and .44 to .52 otherwise.
 _TOO_FAMILIAR = 0.15
+# Share of the query called unknown from which something else than new types is likely.
+_MANY_UNKNOWN = 0.3
+AUTO = "auto"
 # Share of the query at distance zero of the reference from which they seem to be the same cells.
 _SAME = 0.2
 
@@ -47,7 +53,7 @@ def label_transfer(
     n_neighbors: int = 15,
     max_false_unknown: float = 0.05,
     held_out_key: str | None = None,
-    batch_key: str | None = None,
+    batch_key: str | None = AUTO,
     unknown_label: str = "unknown",
     exact: bool | None = None,
     key_added: str = "ssl_label",
@@ -83,8 +89,13 @@ def label_transfer(
     validation, and name them with `held_out_key`. What is new can also be lost by the model itself:
     types that it never saw may be embedded like those it knows.
 
-    A query from another batch looks new as a whole. With `batch_key`, cells of the reference are held
-    out batch by batch, so that confidence and novelty are those of cells from a batch not seen.
+    *Batches.* A query from another batch looks new as a whole. With `batch_key`, cells of the reference are
+    held out batch by batch, so that confidence and novelty are those of cells from a batch not seen. How
+    much farther than single cells each batch lies is measured by the median of either distance and divided
+    out; so is it of the query, but no more than of the batches of the reference. A query that is new as a
+    whole can thus not pass for another batch, unless types and batches differ by as much.
+
+    A warning says when more than 30 % of a query are called unknown, or none of a new batch.
 
     Parameters
     ----------
@@ -106,8 +117,10 @@ def label_transfer(
         Column of `reference.obs` that is true for the cells to calibrate on, which the embedding was not
         fitted to: those of ``model.validation_indices``, for instance. By default all.
     batch_key
-        Column of `reference.obs` with the batch, if `query` is of another. At least two are needed.
-        Cells whose label is in one batch only are not used for calibration.
+        Column of `reference.obs` with the batch, if `query` is of another; of `query.obs` too, if it has
+        several. At least two are needed. Cells whose label is in one batch only are not used for
+        calibration. By default the batches that the model of the embedding was set up with, where
+        :func:`embed` has noted them and `query` is of none of these; `None`: single cells are held out.
     unknown_label
         What cells are called that are too novel.
     exact
@@ -158,6 +171,45 @@ def label_transfer(
     >>> bool((query.obs["ssl_label"] == query.obs["bulk_labels"]).mean() > 0.7)
     True
     """
+    return transfer_labels(
+        reference,
+        query,
+        label_key,
+        use_rep=use_rep,
+        n_neighbors=n_neighbors,
+        max_false_unknown=max_false_unknown,
+        held_out_key=held_out_key,
+        batch_key=batch_key,
+        unknown_label=unknown_label,
+        exact=exact,
+        key_added=key_added,
+        rng=rng,
+        copy=copy,
+    )
+
+
+def transfer_labels(
+    reference: AnnData,
+    query: AnnData,
+    label_key: str,
+    *,
+    use_rep: str,
+    n_neighbors: int,
+    max_false_unknown: float,
+    held_out_key: str | None,
+    batch_key: str | None,
+    unknown_label: str,
+    exact: bool | None,
+    key_added: str,
+    rng: RNG,
+    copy: bool,
+    is_new: bool = False,
+    advice: str | None = None,
+) -> AnnData | None:
+    """As :func:`label_transfer`, of a query that is known to be of a new batch (`is_new`).
+
+    `advice` is the line that helps where too many cells are unknown, empty if the model is as good as can be.
+    """
     import pandas as pd
 
     check_adata(reference, "reference")
@@ -182,6 +234,8 @@ def label_transfer(
     )
     check_same_model(reference, query, use_rep, known, new)
     _check_other_cells(reference, query, known, new)
+    if batch_key == AUTO:
+        batch_key = _known_batches(reference, query, use_rep, codes, n_neighbors)
     groups = None if batch_key is None else _groups(reference, batch_key)
     held_out = None if held_out_key is None else _held_out(reference, held_out_key)
     _check_size(known, n_neighbors, groups, batch_key)
@@ -198,11 +252,20 @@ def label_transfer(
         exact=exact,
         seed=seed,
     )
-    winner, confidence, novelty = transfer.transfer(new)
+    winner, confidence, novelty = transfer.transfer(new, _batches_of_query(query, batch_key))
     _warn_if_same_cells(known, new)
-    _warn_if_too_familiar(novelty, held_out_key)
+    if groups is None:
+        # Of batches, what they have in common was divided out.
+        _warn_if_too_familiar(novelty, held_out_key)
     threshold = 1 - max_false_unknown
     unknown = novelty >= threshold
+    if advice is None:
+        both = reference.n_vars and query.n_vars
+        keys = f"{label_key!r}" + (f", key_added={key_added!r}" if key_added != "ssl_label" else "")
+        advice = f"scssl.tl.annotate(reference, query, {keys})" if both else ""
+    if max_false_unknown > 0:
+        is_new = is_new or groups is not None
+        _warn_of_unknown(novelty, unknown, is_new=is_new, advice=advice)
     query = to_be_written(query, copy=copy)
     call = np.where(unknown, len(names), winner)
     categories = [str(name) for name in names]
@@ -297,6 +360,65 @@ def _warn_if_too_familiar(novelty: np.ndarray, held_out_key: str | None) -> None
         "Either its cells are of the most common kinds, or the embedding fits the reference more closely, "
         f"and nothing will be found unknown: {mend}."
     )
+
+
+def _warn_of_unknown(
+    novelty: np.ndarray, unknown: np.ndarray, *, is_new: bool, advice: str
+) -> None:
+    """Say that so many are unknown, or none, that something else than new types is likely."""
+    found = f"{unknown.sum():,} of the {len(unknown):,} cells of `query`"
+    if unknown.mean() > _MANY_UNKNOWN:
+        if advice:
+            mend = (
+                "the query is of another batch or technology, which the embedding keeps apart. Train a model "
+                f"on both: `{advice}`"
+            )
+        else:
+            # Rounded down: what is on the edge is to be known.
+            bar = np.floor(1e3 * (1 - np.quantile(novelty, 1 - _MANY_UNKNOWN))) / 1e3
+            mend = f"the bar is too low for this batch. To call fewer unknown: `max_false_unknown={bar:g}`"
+        warn(
+            f"{found} ({unknown.mean():.0%}) are called unknown. Unless so many are of types that the "
+            f"reference lacks, {mend}."
+        )
+    elif is_new and not unknown.any() and len(unknown) >= _FEW:
+        bar = np.ceil(1e3 * (1 - novelty.max())) / 1e3 + 1e-3
+        warn(
+            f"None of the {len(unknown):,} cells of `query` is called unknown, though they are of a new batch: "
+            "a type that the reference lacks would be named after another. The most unusual cells are, if "
+            f"more may be wrong: `max_false_unknown={bar:g}`."
+        )
+
+
+def _known_batches(
+    reference: AnnData, query: AnnData, use_rep: str, codes: np.ndarray, n_neighbors: int
+) -> str | None:
+    """Column of the batches that the embedding was told of, if the query is of none of them."""
+    written = reference.uns.get(use_rep)
+    params = written.get("params") if isinstance(written, Mapping) else None
+    key = params.get("batch_key") if isinstance(params, Mapping) else None
+    if not isinstance(key, str) or key not in reference.obs or reference.obs[key].isna().any():
+        return None
+    batches = reference.obs[key].astype(str).to_numpy()
+    if key in query.obs and query.obs[key].astype(str).isin(batches).any():
+        return None
+    sizes = np.unique(batches, return_counts=True)[1]
+    shared = len(set(zip(codes.tolist(), batches.tolist(), strict=True))) > codes.max() + 1
+    if len(sizes) < 2 or not shared or len(batches) - sizes.max() < n_neighbors:
+        return None
+    _LOGGER.info(
+        "Calibrated on whole batches, reference.obs[%r], as the query is of another. To calibrate on "
+        "single cells: `batch_key=None`.",
+        key,
+    )
+    return key
+
+
+def _batches_of_query(query: AnnData, batch_key: str | None) -> np.ndarray | None:
+    if batch_key is None or batch_key not in query.obs:
+        return None
+    batches: np.ndarray = np.unique(query.obs[batch_key].astype(str), return_inverse=True)[1]
+    return batches
 
 
 def _check_size(
@@ -422,6 +544,9 @@ class Reference:
 
     Cells of one of the `groups`, numbered, must not be each other's neighbours when they are held out; by
     default each is held out by itself. `calibrators` is the mask of the cells to calibrate on.
+
+    With groups, distances of a group are measured in units of how much farther it lies than single cells
+    that are held out, by the median, and so are those of a query, within what is found of the groups.
     """
 
     def __init__(
@@ -457,9 +582,29 @@ class Reference:
         used = self.used
         self.share, self.correct = share[used], (winner == self.codes)[used]
         self.platt = Platt.fit(self.share, self.correct, self.n_neighbors)
-        local, central = self._local(distances, neighbors)[used], self._held_out_central()[used]
-        self._sorted = (np.sort(local), np.sort(central))
-        self._sorted_both = np.sort(self._both(local, central, held_out=True))
+        far = np.stack([self._local(distances, neighbors), self._held_out_central(self.groups)])
+        groups = np.zeros(len(used), dtype=np.intp) if self.groups is None else self.groups
+        present, of = np.unique(groups[used], return_inverse=True)
+        #: How much farther than single cells each group lies, ``(2, n_groups)``; and the single cells.
+        self.factors = np.ones((2, len(present)))
+        if self.groups is not None:
+            single = np.stack([self._local(*self._own), self._held_out_central(None)])
+            self._home = np.median(single[:, used], axis=1)
+            medians = [np.median(far[:, used][:, of == i], axis=1) for i in range(len(present))]
+            self.factors = self._farther(np.stack(medians, axis=1))
+        far = far[:, used] / self.factors[:, of]
+        self._sorted = np.sort(far, axis=1)
+        both = self._both(far, held_out=True)
+        self._sorted_both = [np.sort(both[of == i]) for i in range(len(present))]
+
+    def _farther(self, medians: np.ndarray) -> np.ndarray:
+        """Medians in terms of those of single cells; of equal embeddings, which have none, 1."""
+        tiny = np.finfo(np.float64).tiny
+        home = self._home[:, None]
+        ratio: np.ndarray = np.where(
+            home > tiny, np.maximum(medians, tiny) / np.maximum(home, tiny), 1
+        )
+        return ratio
 
     def _known_elsewhere(self) -> np.ndarray:
         """Mask of the cells whose label other groups have: others are new to them, not mistaken."""
@@ -480,8 +625,7 @@ class Reference:
             neighbors[inside] = others[found]
         return distances, neighbors
 
-    def _held_out_central(self) -> np.ndarray:
-        folds = self.groups
+    def _held_out_central(self, folds: np.ndarray | None) -> np.ndarray:
         if folds is None:
             folds = rank_in_class(self.codes, derive_generator(self.seed, "folds")) % _FOLDS
         distance = np.empty(len(self.values))
@@ -497,23 +641,39 @@ class Reference:
         ratio: np.ndarray = distances.mean(axis=1) / np.maximum(theirs, np.finfo(np.float64).tiny)
         return ratio
 
-    def _both(
-        self, local: np.ndarray, central: np.ndarray, *, held_out: bool = False
-    ) -> np.ndarray:
+    def _both(self, far: np.ndarray, *, held_out: bool = False) -> np.ndarray:
         """Fisher's sum of the logarithms of two tail shares; high is novel."""
         first, second = (
             tail_share(ordered, values, member=held_out)
-            for ordered, values in zip(self._sorted, (local, central), strict=True)
+            for ordered, values in zip(self._sorted, far, strict=True)
         )
         total: np.ndarray = -np.log(first) - np.log(second)
         return total
 
-    def transfer(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Label, confidence and novelty of other cells."""
+    def _factors_of(self, far: np.ndarray) -> np.ndarray:
+        """How much farther cells of a batch that is not here lie, within what the groups show."""
+        if far.shape[1] < _FEW:
+            return np.median(self.factors, axis=1, keepdims=True)
+        low, high = np.minimum(self.factors.min(axis=1), 1), self.factors.max(axis=1)
+        found = self._farther(np.median(far, axis=1, keepdims=True))
+        return np.clip(found, low[:, None], high[:, None])
+
+    def transfer(
+        self, values: np.ndarray, batches: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Label, confidence and novelty of other cells, which are one batch or those numbered."""
         distances, neighbors = self.index.query(values, self.n_neighbors)
         winner, share = vote(distances, self.codes[neighbors], self.n_labels)
-        both = self._both(self._local(distances, neighbors), self.centres.distance(values))
-        return winner, self.platt(share), 1 - tail_share(self._sorted_both, both)
+        far = np.stack([self._local(distances, neighbors), self.centres.distance(values)])
+        if self.groups is not None:
+            batches = np.zeros(len(values), dtype=np.intp) if batches is None else batches
+            for batch in np.unique(batches):
+                inside = batches == batch
+                far[:, inside] /= self._factors_of(far[:, inside])
+        both = self._both(far)
+        # The median over the batches, one of which may be unlike all others.
+        tails = [tail_share(ordered, both) for ordered in self._sorted_both]
+        return winner, self.platt(share), 1 - np.median(tails, axis=0)
 
     def calibration(self) -> dict[str, Any]:
         """Reliability of the confidence of held-out cells, which it was not fitted on."""

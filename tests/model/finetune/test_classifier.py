@@ -98,6 +98,18 @@ def test_from_a_folder(source, adata, tmp_path):
     np.testing.assert_array_equal(a.predict(soft=True), b.predict(soft=True))
 
 
+def test_labels_are_those_of_the_source_by_default(source, adata, tmp_path):
+    with pytest.raises(ValueError, match="Say which column .*`labels_key='cell_type'`"):
+        MODEL.from_ssl_model(source, adata)
+    scssl.model.MaskedAutoencoder.setup_anndata(adata, labels_key="cell_type")
+    labelled = scssl.model.MaskedAutoencoder(adata, **SMALL)
+    labelled.train(max_epochs=1, progress=False)
+    labelled.save(tmp_path / "ssl")
+    for one in (labelled, tmp_path / "ssl"):
+        assert MODEL.from_ssl_model(one, adata).classes == ["type 0", "type 1", "type 2"]
+    assert MODEL.from_ssl_model(labelled, adata, "batch").classes == ["a", "b"]
+
+
 def test_from_a_fine_tuned_model(source, adata):
     first = finetuned(source, adata)
     with pytest.warns(ScsslWarning, match="not trained: embeddings"):

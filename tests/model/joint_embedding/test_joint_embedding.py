@@ -267,9 +267,9 @@ def message(call, error):
 def test_what_the_message_says_makes_graphs_for_mutual_neighbours(names):
     adata = make_counts()
     views = [MutualNeighborMix(*names, p=1.0), Mask(0.2)]
-    said = message(
-        lambda: make("VICReg", adata, {"batch_key": "batch"}, augmentation=views), KeyError
-    )
+    # Where the batches are known, what has the usual names is made.
+    setup = {"batch_key": "batch"} if names else {}
+    said = message(lambda: make("VICReg", adata, setup, augmentation=views), KeyError)
     line = re.search(r"scssl\.pp\.cross_batch_neighbors\(.*?\)", said)[0]
     assert "(adata, 'batch', " in line
     exec(line, {"scssl": scssl, "adata": adata})
@@ -720,9 +720,49 @@ def test_of_batches_is_said_what_brings_them_together(adata, caplog):
         make("SimCLR", adata)
         assert "stay apart" not in caplog.text
         make("SimCLR", adata, {"batch_key": "batch"})
-    line = re.search(r"`(scssl\.pp\.cross_batch_neighbors\(.*?\))` and", caplog.text).group(1)
-    adata.obsm["X_pca"] = np.random.default_rng(0).normal(size=(adata.n_obs, 5))
-    exec(line, {"scssl": scssl, "adata": adata})
-    model = make("SimCLR", adata, {"batch_key": "batch"}, augmentation="integration")
+    assert "stay apart" in caplog.text
+    given = re.search(r"bring them together: `augmentation='(.*?)'`", caplog.text).group(1)
+    model = make("SimCLR", adata, {"batch_key": "batch"}, augmentation=given)
     model.train(**TRAIN)
     assert np.isfinite(model.get_latent_representation()).all()
+
+
+@pytest.mark.parametrize("layer", [None, "counts"])
+def test_a_graph_that_is_not_there_is_made_as_pp_makes_it(adata, caplog, layer):
+    adata = adata.copy()
+    adata.layers["counts"] = adata.X.copy()
+    setup = {"batch_key": "batch", "layer": layer}
+    with caplog.at_level("INFO", logger="scssl"):
+        own = make("VICReg", adata, setup, augmentation="integration")
+        own.train(**TRAIN)
+    assert not list(adata.obsp), "nothing is written"
+    assert "mnn" not in adata.uns
+    made = re.findall(r"made for this model, as by `(.*?)`", caplog.text)
+    assert len(made) == 1, "said, and done, once"
+    exec(made[0], {"scssl": scssl, "adata": adata})
+    given = make("VICReg", adata, setup, augmentation="integration")
+    given.train(**TRAIN)
+    assert (own.get_latent_representation() == given.get_latent_representation()).all()
+
+
+def test_a_graph_is_made_only_of_known_batches_and_by_its_own_name(adata):
+    with pytest.raises(KeyError, match=r"Make it: `scssl.pp.cross_batch_neighbors\("):
+        make("SimCLR", adata, augmentation="integration")
+    mix = scssl.augment.NeighborMix("of_mine")
+    with pytest.raises(KeyError, match="of_mine"):
+        make("SimCLR", adata, {"batch_key": "batch"}, augmentation=[mix])
+    make("SimCLR", adata, {"batch_key": "batch"}, augmentation=[scssl.augment.NeighborMix()])
+    adata = adata.copy()
+    scssl.pp.cross_batch_neighbors(adata, "batch", method="mnn")
+    del adata.obsp["mnn_within"]
+    with pytest.raises(KeyError, match="mnn_within"):
+        make("SimCLR", adata, {"batch_key": "batch"}, augmentation="integration")
+
+
+def test_attached_cells_get_a_graph_of_their_own(adata, tmp_path):
+    model = make("SimCLR", adata, {"batch_key": "batch"}, augmentation="integration")
+    model.train(**TRAIN)
+    others = adata[: adata.n_obs // 2].copy()
+    model.attach(others)
+    model.train(**TRAIN)
+    assert model.get_latent_representation().shape == (others.n_obs, model.n_latent)

@@ -2,6 +2,17 @@
 
 from __future__ import annotations
 
+from ._cross_batch import (
+    GRAPH_KEYS,
+    BatchGraphs,
+    BatchSearch,
+    Method,
+    Metric,
+    batch_graphs,
+    batch_pairs,
+    batches_of,
+    mutual,
+)
 from ._partners import (
     NeighborTable,
     PartnerWalks,

@@ -32,6 +32,7 @@ from scssl.model.base import (
     from_foreign,
     label_codes,
     register_model,
+    resolve,
     trained_classes,
 )
 from scssl.module import SSLModule, asked_for, blockwise
@@ -245,7 +246,7 @@ class CellTypeClassifier(FineTunedModel):
         cls,
         model: SSLModel | str | Path,
         adata: AnnData,
-        labels_key: str,
+        labels_key: str | None = None,
         *,
         unlabeled_category: str | None = None,
         freeze: Freeze = "none",
@@ -270,7 +271,7 @@ class CellTypeClassifier(FineTunedModel):
         adata
             Cells with labels; they are set up here.
         labels_key, unlabeled_category
-            As in :meth:`setup_anndata`.
+            As in :meth:`setup_anndata`. By default the labels are those that `model` was set up with.
         freeze, head, loss, supcon_temperature, class_weight, rng
             As in the class.
         min_overlap
@@ -290,12 +291,13 @@ class CellTypeClassifier(FineTunedModel):
         ValueError
             As in :meth:`setup_anndata`; if `adata` holds another kind of input than `model` reads.
         """
+        model = resolve(model)
         source = cls._setup_like(
             model,
             adata,
             min_overlap=min_overlap,
             new_genes=new_genes,
-            labels_key=labels_key,
+            labels_key=model.setup.labels_key if labels_key is None else labels_key,
             unlabeled_category=unlabeled_category,
         )
         return cls(

@@ -92,7 +92,9 @@ class JointEmbedding(StartsFromEncoder, SSLModel):
     augmentation
         What makes the views: a name, a :class:`scssl.augment.Augmentation` or a list of those, applied
         in that order. See :func:`scssl.augment.augmentation`. Of a MuData, a dict of these by modality;
-        what is not in a dict is for RNA. Modalities that are not named have their defaults: for
+        what is not in a dict is for RNA. Graphs of other batches that ``adata.obsp`` has not are made for
+        the model by the defaults of :func:`scssl.pp.cross_batch_neighbors`, where `batch_key` was set up;
+        a line of log says so. Modalities that are not named have their defaults: for
         proteins ``Mask(0.5, p=1)``, ``"default"`` for the others. Graphs and counts
         are for RNA only; a graph is that of the MuData or of its RNA. With one that is not of scssl no
         views are saved: the loaded model embeds and can be fine-tuned, as with `None`. To change it later,
@@ -125,7 +127,7 @@ class JointEmbedding(StartsFromEncoder, SSLModel):
     _setup_takes: ClassVar[Mapping[str, SetupArgument]] = {
         "batch_key": SetupArgument(
             """Column of ``adata.obs`` with the batch, for augmentations that are about batches, such as
-            ``CrossOver(within="batch")``. The network is not told the batch."""
+            ``"integration"`` or ``CrossOver(within="batch")``. The network is not told the batch."""
         )
     }
     _setup_refuses: ClassVar[Mapping[str, str]] = dict.fromkeys(
@@ -165,6 +167,7 @@ class JointEmbedding(StartsFromEncoder, SSLModel):
         **options: Any,
     ) -> None:
         super().__init__(adata, registry)
+        self._made_graphs: dict[str, Any] = {}
         views = (
             None
             if augmentation is None
@@ -397,6 +400,12 @@ class JointEmbedding(StartsFromEncoder, SSLModel):
             return {**config, "augmentation": None}
         return config
 
+    def attach(self, adata: AnnData) -> None:
+        super().attach(adata)
+        self._made_graphs = {}
+
+    attach.__doc__ = SSLModel.attach.__doc__
+
     def _tables(self, adata: Any) -> PartnerWalks | None:
         """Graphs that the views draw other cells from; `None` where they need none."""
         found = self.augmentation
@@ -406,7 +415,7 @@ class JointEmbedding(StartsFromEncoder, SSLModel):
         walks = (views.walks(0), views.walks(1))
         if not views.graphs() or adata is None:
             return None
-        return PartnerWalks(graph_tables(adata, views, self.setup), walks)
+        return PartnerWalks(graph_tables(adata, views, self.setup, self._made_graphs), walks)
 
     def _training_data(self) -> CellReader:
         if self.augmentation is None:

@@ -14,7 +14,14 @@ from scssl._errors import MissingKeyError, warn
 from scssl.augment import Augmentation, Mask, augmentation_from_config
 from scssl.augment import augmentation as make_augmentation
 from scssl.data import NeighborTable
-from scssl.data.graphs import batch_codes, batch_keys, check_edges, check_graph_cells
+from scssl.data.graphs import (
+    GRAPH_KEYS,
+    batch_codes,
+    batch_graphs,
+    batch_keys,
+    check_edges,
+    check_graph_cells,
+)
 from scssl.model.base import DataSetup
 
 _LOGGER = logging.getLogger("scssl")
@@ -121,8 +128,13 @@ class _Place(NamedTuple):
     rows: np.ndarray
 
 
-def graph_tables(adata: Any, views: Augmentation, setup: DataSetup) -> dict[str, NeighborTable]:
-    """Neighbours in each graph of the views; of a MuData in its own graph or that of its RNA."""
+def graph_tables(
+    adata: Any, views: Augmentation, setup: DataSetup, made: dict[str, Any]
+) -> dict[str, NeighborTable]:
+    """Neighbours in each graph of the views; of a MuData in its own graph or that of its RNA.
+
+    What `adata` lacks and can be made by defaults is, and kept in `made` for the next time.
+    """
     places = [_Place(adata, "mdata" if setup.modalities else "adata", np.arange(adata.n_obs))]
     rna = next((one for one in setup.modalities if one.kind == "rna"), None)
     if rna is not None:
@@ -134,7 +146,12 @@ def graph_tables(adata: Any, views: Augmentation, setup: DataSetup) -> dict[str,
         batches = setup.batch_key or likely_column(places[-1].data.obs, *BATCHES) or "batch"
         how = views.recipe(name, places[-1].name, batches)
         place = next((one for one in places if name in one.data.obsp), None)
-        if place is None:
+        if place is None and (name in made or _make(views, name, places[-1], setup, made)):
+            place, graph = places[-1], made[name]
+        elif place is not None:
+            check_graph_cells(place.data, name, place.name)
+            graph = place.data.obsp[name]
+        else:
             wheres = " or ".join(f"{one.name}.obsp[{name!r}]" for one in places)
             there = ", ".join(repr(key) for one in places for key in one.data.obsp) or "none"
             msg = (
@@ -147,8 +164,6 @@ def graph_tables(adata: Any, views: Augmentation, setup: DataSetup) -> dict[str,
                 # What scanpy calls its neighbours in `uns` is not what it calls the graph.
                 msg += f" That of uns[{name!r}] is {next(filter(None, keys))!r}."
             raise MissingKeyError(msg)
-        check_graph_cells(place.data, name, place.name)
-        graph = place.data.obsp[name]
         if place.data is not adata and sparse.issparse(graph):
             # Through pairs and not as a matrix product: zeros that are stored are entries too.
             graph = sparse.coo_matrix(graph)
@@ -158,6 +173,30 @@ def graph_tables(adata: Any, views: Augmentation, setup: DataSetup) -> dict[str,
         _check_edges(table, name, views, places, place, setup, how)
         tables[name] = table if rna is None else table.restrict(places[-1].rows)
     return tables
+
+
+def _make(
+    views: Augmentation, name: str, place: _Place, setup: DataSetup, made: dict[str, Any]
+) -> bool:
+    """Make the graph that :func:`scssl.pp.cross_batch_neighbors` would, if its batches are known."""
+    method = next((m for m, key in GRAPH_KEYS.items() if name in (key, f"{key}_within")), None)
+    key = setup.batch_key
+    if method is None or key is None or key not in place.data.obs:
+        return False
+    together = [one for one in views.graphs() if one.removesuffix("_within") == GRAPH_KEYS[method]]
+    if any(one in place.data.obsp for one in together):
+        # A part of what is made together is there, which the other parts have to fit.
+        return False
+    rna = next((one for one in setup.modalities if one.kind == "rna"), None)
+    layer = setup.layer if rna is None else rna.layer
+    of_layer = "" if layer is None else f", layer={layer!r}"
+    _LOGGER.info(
+        f"{place.name}.obsp has no {GRAPH_KEYS[method]!r}, which is made for this model, as by "
+        f"`scssl.pp.cross_batch_neighbors({place.name}, {key!r}{of_layer}, method={method!r})`."
+    )
+    found = batch_graphs(place.data, key, GRAPH_KEYS[method], method=method, layer=layer)
+    made.update(found.graphs)
+    return name in made
 
 
 def report_coverage(tables: Mapping[str, NeighborTable], rows: np.ndarray) -> None:
@@ -206,7 +245,6 @@ def say_of_batches(setup: DataSetup) -> None:
     if key is None or len(setup.categories[key]) < 2:
         return
     _LOGGER.info(
-        f"Batches stay apart with the default views. To bring them together: "
-        f"`scssl.pp.cross_batch_neighbors(adata, {key!r}, method='mnn')` and then "
+        "Batches stay apart with the default views. To bring them together: "
         "`augmentation='integration'`."
     )

@@ -376,6 +376,17 @@ def scib(adata: AnnData) -> Found:
     return {_SCIB[str(name)]: float(value) for name, value in row.items() if str(name) in _SCIB}
 
 
+def scib_metrics(values: np.ndarray, batches: np.ndarray, labels: np.ndarray) -> Found:
+    """:func:`scib` of an embedding with numbered batches and labels."""
+    import anndata
+    import pandas as pd
+
+    cells = anndata.AnnData(shape=(len(values), 0), obsm={_REP: values})
+    cells.obs[_BATCH] = pd.Categorical(batches.astype(str))
+    cells.obs[_LABEL] = pd.Categorical(labels.astype(str))
+    return scib(cells)
+
+
 @dataclass(frozen=True)
 class Task:
     """A task: how the cells are split for it, what it needs, and its score."""

@@ -1,0 +1,327 @@
+"""Label the cells of one data set by those of another, from the matrices on."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy import sparse
+
+from scssl._checks import (
+    check_adata,
+    check_destination,
+    check_key,
+    check_whole,
+    get_labels,
+    get_matrix,
+)
+from scssl._random import RNG, as_seed, derive_seed
+from scssl.data import GeneVocabulary, find_counts, resolve_input, scan_matrix
+
+from ._common import to_be_written
+from ._embed import embed
+from ._integrate import AUTO, plan_for
+from ._label_transfer import transfer_labels
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from scssl.model import SSLModel
+
+_LOGGER = logging.getLogger("scssl")
+_BATCH = "batch"
+# Confidence below which a label is doubtful: as likely wrong as right.
+_DOUBTFUL = 0.5
+
+
+def annotate(
+    reference: AnnData,
+    query: AnnData,
+    label_key: str,
+    *,
+    model: SSLModel | str | Path | None = None,
+    batch_key: str | None = None,
+    layer: str | None = None,
+    n_neighbors: int = 15,
+    max_false_unknown: float = 0.05,
+    unknown_label: str = "unknown",
+    min_overlap: float = 0.5,
+    max_epochs: int | None = None,
+    key_added: str = "ssl_label",
+    progress: bool = False,
+    rng: RNG = 0,
+    copy: bool = False,
+) -> AnnData | None:
+    """Label cells by annotated ones of another data set, in one call.
+
+    Genes are matched by name; both data sets are embedded together, as batches; each cell of `query` gets
+    the label of its nearest annotated cells, with the probability that it is right, and is called unknown
+    where it is like no cell of the reference. Four lines of the log say what was found. What is done in each
+    step: :func:`integrate`, :func:`embed`, :func:`label_transfer`.
+
+    Without `model`, one is trained here on both data sets without labels, the one that :func:`integrate`
+    takes for so many cells; that is the best for one query, as it has seen its batch. With a model there is
+    nothing to train: right for many queries of the kind of cells that it knows.
+
+    Parameters
+    ----------
+    reference
+        Cells with labels. It is not changed.
+    query
+        Cells to label, counts or log-normalised values as those of `reference`.
+    label_key
+        Column of `reference.obs` with the labels. Every cell must have one.
+    model
+        A trained model, the folder of one or its name on the Hugging Face Hub. By default one is trained.
+    batch_key
+        Column with the batch (sample, donor, technology) of every cell of `reference`, and of `query` if it
+        has it, which are then brought together too. By default either is one batch. With a model that was
+        trained before, and two batches in the reference, confidence and unknown cells are calibrated on
+        whole batches held out, as in :func:`label_transfer`.
+    layer
+        Layer of both to train on instead of `X`; a trained model knows its own.
+    n_neighbors
+        Neighbours that vote.
+    max_false_unknown
+        Share of cells like those of the reference that may be called unknown.
+    unknown_label
+        What cells are called that are too novel.
+    min_overlap
+        Share of the model's genes that each data set must have; without a model, share of the genes of
+        `reference` that `query` must have. They are trained on the genes that both have; where
+        ``reference.var["highly_variable"]`` is there, on those of them.
+    max_epochs
+        Passes over the cells at most, where a model is trained; by default those of the model.
+    key_added
+        Where the results go in `query.obs`, `query.obsm` and `query.uns`.
+    progress
+        Whether to show a bar while a model is trained.
+    rng
+        Seed or generator of all random choices.
+    copy
+        Leave `query` as it is and return a copy with the results.
+
+    Returns
+    -------
+    AnnData or None
+        `None`, or a copy of `query` when `copy` is true. Sets what :func:`label_transfer` does, and
+
+        ``query.obsm[key_added]`` : :class:`numpy.ndarray` (float32)
+            The embedding.
+        ``query.uns[key_added]["summary"]`` : :class:`dict`
+            ``n_cells``, ``n_reference``, ``n_labels_found``, ``share_unknown``, ``share_doubtful`` (a
+            confidence below 0.5, of the cells that are not unknown) and ``method``.
+
+    Raises
+    ------
+    KeyError
+        If a column or layer is missing.
+    ValueError
+        If a label is missing, one data set holds counts and the other does not, or cells are in both.
+    GeneMismatchError
+        If too few genes are in both.
+
+    Warns
+    -----
+    ScsslWarning
+        If more than 30 % of the cells are called unknown, or none.
+
+    Examples
+    --------
+    >>> import scssl
+    >>> adata = scssl.datasets.pbmc68k_reduced()
+    >>> reference, query = adata[:500].copy(), adata[500:].copy()
+    >>> scssl.tl.annotate(reference, query, "bulk_labels")
+    >>> bool((query.obs["ssl_label"] == query.obs["bulk_labels"]).mean() > 0.5)
+    True
+    """
+    for adata, name in ((reference, "reference"), (query, "query")):
+        check_adata(adata, name, matrix=True)
+    check_destination(query, key_added, "query", copy=copy)
+    check_key(unknown_label, "unknown_label")
+    max_epochs = check_whole("max_epochs", max_epochs, none=True)
+    # Before a model is trained, not after.
+    get_labels(reference, label_key, name="reference")
+    seed, rep = as_seed(rng), key_added
+    pair = {"reference": reference, "query": query}
+    batches = [_batches(adata, batch_key, name) for name, adata in pair.items()]
+    if model is None:
+        fit = {"max_epochs": max_epochs, "progress": progress}
+        method, embeddings = _trained(pair, layer, batches, min_overlap, seed, fit)
+        method = f"{method}, trained on both"
+        parts = [
+            _light(adata, rep, one) for adata, one in zip(pair.values(), embeddings, strict=True)
+        ]
+    else:
+        parts = [_embedded(adata, model, min_overlap, rep) for adata in pair.values()]
+        method = str(parts[0].uns[rep]["model"])
+        if batch_key is not None:
+            parts[0].uns[rep] = {**parts[0].uns[rep], "params": {"batch_key": batch_key}}
+    # Of a model that was trained to bring these very batches together, single cells tell how far a cell of
+    # a known type is.
+    key = parts[0].uns.get(rep, {}).get("params", {}).get("batch_key")
+    for part, adata in zip(parts, pair.values(), strict=True):
+        part.obs = adata.obs[[one for one in (label_key, key) if one in adata.obs]].copy()
+    known, new = parts
+    transfer_labels(
+        known,
+        new,
+        label_key,
+        use_rep=rep,
+        n_neighbors=n_neighbors,
+        max_false_unknown=max_false_unknown,
+        held_out_key=None,
+        batch_key=AUTO,
+        unknown_label=unknown_label,
+        exact=None,
+        key_added=key_added,
+        rng=derive_seed(seed, "labels"),
+        copy=False,
+        is_new=not set(batches[1]) <= set(batches[0]),
+        advice="" if model is None else f"scssl.tl.annotate(reference, query, {label_key!r})",
+    )
+    query = to_be_written(query, copy=copy)
+    for end in ("", "_confidence", "_novelty", "_call"):
+        query.obs[f"{key_added}{end}"] = new.obs[f"{key_added}{end}"].array
+    query.obsm[rep] = new.obsm[rep]
+    query.uns[key_added] = new.uns[key_added]
+    query.uns[key_added]["summary"] = _summary(query, key_added, unknown_label, len(known), method)
+    return query if copy else None
+
+
+def _batches(adata: AnnData, key: str | None, name: str) -> np.ndarray:
+    """Batch of every cell; without a column, one that is called as the data are."""
+    if key is None or (name == "query" and key not in adata.obs):
+        return np.full(adata.n_obs, name, dtype=object)
+    return get_labels(adata, key, "batch_key", name).astype(str).to_numpy(dtype=object)
+
+
+def _light(adata: AnnData, rep: str, embedding: np.ndarray) -> AnnData:
+    """The embedding of cells, without their matrix."""
+    import anndata
+    import pandas as pd
+
+    return anndata.AnnData(obs=pd.DataFrame(index=adata.obs_names), obsm={rep: embedding})
+
+
+def _embedded(
+    adata: AnnData, model: SSLModel | str | Path, min_overlap: float, rep: str
+) -> AnnData:
+    """The embedding by a model, of data that stay as they are."""
+    import anndata
+
+    # Of the same arrays: only the table of what is where is another one.
+    shared = anndata.AnnData(
+        adata.X,
+        obs=adata.obs,
+        var=adata.var,
+        obsm=dict(adata.obsm),
+        layers={name: adata.layers[name] for name in adata.layers if name is not None},
+    )
+    embed(shared, model, key_added=rep, min_overlap=min_overlap)
+    light = _light(adata, rep, shared.obsm[rep])
+    light.uns[rep] = shared.uns[rep]
+    return light
+
+
+def _trained(
+    pair: Mapping[str, AnnData],
+    layer: str | None,
+    batches: list[np.ndarray],
+    min_overlap: float,
+    seed: int,
+    fit: dict[str, Any],
+) -> tuple[str, list[np.ndarray]]:
+    """Method for both data sets together, and the embedding of each."""
+    import anndata
+    import pandas as pd
+
+    reference, query = pair.values()
+    matrices = [get_matrix(adata, layer, name) for name, adata in pair.items()]
+    _check_same_kind(pair, matrices, layer)
+    found = GeneVocabulary(reference.var_names).align(
+        query.var_names, min_overlap=min_overlap, var=query.var, name="query"
+    )
+    place = np.full(reference.n_vars, -1)
+    place[found.columns[found.columns >= 0]] = np.flatnonzero(found.columns >= 0)
+    chosen = place >= 0
+    if "highly_variable" in reference.var:
+        of_these = reference.var["highly_variable"].to_numpy(dtype=bool, na_value=False)
+        chosen = chosen & of_these if (chosen & of_these).any() else chosen
+    rows = np.flatnonzero(chosen)
+    parts = (
+        sparse.csr_matrix(matrix[:, columns])
+        for (matrix, _), columns in zip(matrices, (rows, place[rows]), strict=True)
+    )
+    names = np.concatenate(batches)
+    if len(set(names)) < 2:
+        # Called the same in both, and yet two data sets.
+        names = np.repeat(list(pair), [adata.n_obs for adata in pair.values()])
+    cells = anndata.AnnData(
+        sparse.vstack(list(parts), format="csr"),
+        obs=pd.DataFrame({_BATCH: pd.Categorical(names)}, index=np.arange(len(names)).astype(str)),
+        var=pd.DataFrame(index=reference.var_names[rows]),
+    )
+    _LOGGER.info("%s genes are in both.", f"{len(rows):,}")
+    plan = plan_for(AUTO, cells.n_obs, len(set(names)))
+    embedding = plan.run(cells, _BATCH, seed, **fit)
+    return plan.method, np.split(embedding, [reference.n_obs])
+
+
+def _check_same_kind(
+    pair: Mapping[str, AnnData], matrices: list[tuple[Any, str]], layer: str | None
+) -> None:
+    kinds = {}
+    for (name, adata), (matrix, where) in zip(pair.items(), matrices, strict=True):
+        if matrix is None:
+            ways = " or ".join(f"`layer={one!r}`" for one in adata.layers if one is not None)
+            raise ValueError(f"{where} is empty. Take another matrix: {ways or 'there is none'}.")
+        kinds[name] = resolve_input(
+            scan_matrix(matrix, where=where),
+            input_name=None,
+            raw_hint=find_counts(adata, layer=layer, name=name),
+            obs_names=adata.obs_names,
+            var_names=adata.var_names,
+        ).kind
+    if len(set(kinds.values())) > 1:
+        raw = next(name for name, kind in kinds.items() if kind == "counts")
+        other = next(name for name in kinds if name != raw)
+        of_layer = "" if layer is None else f", layer={layer!r}"
+        raise ValueError(
+            f"`{raw}` holds counts and `{other}` log-normalised values, which cannot be compared. Normalise "
+            f"the counts as the others are, to 10,000 for instance: `import scanpy as sc; "
+            f"sc.pp.normalize_total({raw}, target_sum=1e4{of_layer}); sc.pp.log1p({raw}{of_layer})`."
+        )
+
+
+def _summary(
+    query: AnnData, key: str, unknown_label: str, n_reference: int, method: str
+) -> dict[str, Any]:
+    """What was found, as it is written and, in four lines, logged."""
+    call = query.obs[f"{key}_call"].astype(str)
+    is_unknown = (call == unknown_label).to_numpy()
+    doubtful = (query.obs[f"{key}_confidence"] < _DOUBTFUL).to_numpy() & ~is_unknown
+    found = call[~is_unknown].value_counts()
+    worst = call[doubtful].value_counts()
+    most = ", ".join(f"{name} {n:,}" for name, n in found.head(5).items())
+    rest = f" and {len(found) - 5} others" if len(found) > 5 else ""
+    where = f", most of them called {worst.index[0]!r}" if len(worst) else ""
+    known = len(query.uns[key]["labels"])
+    _LOGGER.info(
+        f"{query.n_obs:,} cells labelled by {n_reference:,}: {method}.\n"
+        f"Types found: {len(found)} of {known}: {most or 'none'}{rest}.\n"
+        f"Unknown: {is_unknown.mean():.1%} ({is_unknown.sum():,} cells).\n"
+        f"Doubtful: {doubtful.mean():.1%} ({doubtful.sum():,} cells) have a confidence below "
+        f"{_DOUBTFUL}{where}."
+    )
+    return {
+        "n_cells": query.n_obs,
+        "n_reference": n_reference,
+        "n_labels_found": len(found),
+        "share_unknown": float(is_unknown.mean()),
+        "share_doubtful": float(doubtful.mean()),
+        "method": method,
+    }
