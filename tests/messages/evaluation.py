@@ -113,3 +113,13 @@ def no_gene_to_integrate():
     adata = cells()
     adata.var["highly_variable"] = False
     return {"adata": adata}, 'scssl.tl.integrate(adata, "batch")'
+
+
+@case(CHAPTER, "Labels of a new batch are calibrated on whole batches")
+def known_batches():
+    reference, query = cells(120), cells(60, seed=1)
+    query.obs["batch"] = "three"
+    for adata in (reference, query):
+        adata.uns["X_ssl"] = {"params": {"batch_key": "batch"}}
+    names = {"reference": reference, "query": query}
+    return names, 'scssl.tl.label_transfer(reference, query, "type", n_neighbors=5)'

@@ -25,6 +25,12 @@ def no_graph():
     return names, _TRAIN.format("[mix]")
 
 
+@case(CHAPTER, "A graph across batches is made for the model")
+def graph_is_made():
+    names = {"adata": set_up("SimCLR", cells(120), batch_key="batch")}
+    return names, _TRAIN.format('"integration"')
+
+
 @case(CHAPTER, "There are no mutual neighbours")
 def no_mutual_graph():
     adata = set_up("SimCLR", cells(120))

@@ -407,9 +407,8 @@ def _known_batches(
     if len(sizes) < 2 or not shared or len(batches) - sizes.max() < n_neighbors:
         return None
     _LOGGER.info(
-        "Calibrated on whole batches, reference.obs[%r], as the query is of another. To calibrate on "
-        "single cells: `batch_key=None`.",
-        key,
+        f"Calibrated on whole batches, reference.obs[{key!r}], as the query is of another. To calibrate on "
+        "single cells: `batch_key=None`."
     )
     return key
 
