@@ -72,6 +72,17 @@ def scores_of(table: pd.DataFrame) -> dict[str, float]:
     }
 
 
+def agreement_of(codes: np.ndarray, clusters: np.ndarray) -> dict[str, int | float]:
+    """How well clusters agree with labels: their number, ARI and NMI (arithmetic mean)."""
+    from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
+
+    return {
+        "n_clusters": len(np.unique(clusters)),
+        "ari": float(adjusted_rand_score(codes, clusters)),
+        "nmi": float(normalized_mutual_info_score(codes, clusters)),
+    }
+
+
 def kappa_of(truth: np.ndarray, predicted: np.ndarray) -> float:
     """Cohen's kappa of a prediction :cite:p:`Cohen1960`; NaN where chance alone agrees everywhere."""
     from sklearn.metrics import cohen_kappa_score

@@ -2,11 +2,13 @@
 
 from ._augmentations import augmentations
 from ._benchmark import ablation, benchmark, few_label_curve
+from ._domains import domain_composition, n_domains
 from ._embedding import embedding
 from ._history import history
 from ._metric_bars import metric_bars
 from ._paired_scatter import paired_scatter
 from ._predictions import calibration, confusion_matrix, per_class_f1
+from ._spatial import spatial
 
 __all__ = [
     "ablation",
@@ -14,10 +16,13 @@ __all__ = [
     "benchmark",
     "calibration",
     "confusion_matrix",
+    "domain_composition",
     "embedding",
     "few_label_curve",
     "history",
     "metric_bars",
+    "n_domains",
     "paired_scatter",
     "per_class_f1",
+    "spatial",
 ]

@@ -22,7 +22,7 @@ from scssl._checks import (
 from scssl._errors import MissingKeyError
 from scssl._random import RNG, as_seed, derive_seed
 
-from ._figure import figure, finish
+from ._figure import category_colors, figure, finish, legend_beside
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -131,14 +131,7 @@ def _drawable(adata: AnnData, bases: Iterable[str], color: Any, kwargs: dict[str
     names = [color] if isinstance(color, str) else [one for one in color or () if one is not None]
     of_obs = [name for name in names if name in adata.obs.columns]
     genes = [name for name in names if name not in of_obs]
-    known = adata if adata.raw is None else adata.raw
-    unknown = [name for name in genes if name not in known.var_names]
-    if unknown and not asked:
-        raise MissingKeyError(
-            f"{unknown[0]!r} in `color` is no column of adata.obs ({some(adata.obs.columns, 20)}), and no "
-            f"gene ({some(known.var_names, 3)})."
-        )
-    columns = {name: _drawable_column(get_column(adata, name, "color")) for name in of_obs}
+    columns = {name: drawable_column(get_column(adata, name, "color")) for name in of_obs}
     if asked:
         # What is drawn is the user's choice; only columns that cannot be are replaced.
         changed = {name: one for name, one in columns.items() if one is not adata.obs[name]}
@@ -146,7 +139,7 @@ def _drawable(adata: AnnData, bases: Iterable[str], color: Any, kwargs: dict[str
             adata = adata.copy()
             adata.obs = adata.obs.assign(**changed)
         return adata
-    values = _expression(known, genes)
+    values = genes_of(adata, genes)
     obs: Any = adata.obs
     if not isinstance(obs, pd.DataFrame):
         obs = pd.DataFrame(index=adata.obs_names)
@@ -168,7 +161,7 @@ def _keep_colors(cells: AnnData, adata: AnnData) -> None:
     adata.uns.update(colors)
 
 
-def _drawable_column(values: pd.Series[Any]) -> pd.Series[Any]:
+def drawable_column(values: pd.Series[Any]) -> pd.Series[Any]:
     """A column as numbers, or as categories with names; what scanpy can draw stays as it is."""
     if isinstance(values.dtype, pd.CategoricalDtype):
         if all(isinstance(one, str) for one in values.cat.categories):
@@ -186,10 +179,17 @@ def _drawable_column(values: pd.Series[Any]) -> pd.Series[Any]:
     return values.map(str, na_action="ignore").astype("category")
 
 
-def _expression(known: Any, genes: Sequence[str]) -> np.ndarray:
-    """Values of genes in an AnnData or its `raw`, cells by genes; of counts their logarithm."""
+def genes_of(adata: AnnData, genes: Sequence[str]) -> np.ndarray:
+    """Values of genes to draw, from `raw` if it is there, cells by genes; of counts their logarithm."""
     from scssl.data import open_rows
 
+    known = adata if adata.raw is None else adata.raw
+    unknown = [name for name in genes if name not in known.var_names]
+    if unknown:
+        raise MissingKeyError(
+            f"{unknown[0]!r} in `color` is no column of adata.obs ({some(adata.obs.columns, 20)}), and no "
+            f"gene ({some(known.var_names, 3)})."
+        )
     columns = known.var_names.get_indexer(genes)
     if not genes:
         return np.zeros((known.shape[0], 0), dtype=np.float32)
@@ -291,14 +291,10 @@ def _side_by_side(
 def _legend(ax: Axes, adata: AnnData, color: str) -> None:
     """The legend that scanpy would draw beside the last panel."""
     column = adata.obs[color]
-    names = [str(name) for name in column.cat.categories]
-    colors = list(adata.uns[f"{color}_colors"])
+    colors = category_colors(adata, color, column.cat.categories)
     if column.isna().any():
-        names, colors = [*names, "NA"], [*colors, "lightgray"]
-    for name, value in zip(names, colors, strict=True):
-        ax.scatter([], [], color=value, label=name)
-    n_columns = 1 + (len(names) > 14) + (len(names) > 30)
-    ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), ncol=n_columns)
+        colors["NA"] = "lightgray"
+    legend_beside(ax, colors)
 
 
 def _legend_width(adata: AnnData, color: str | Sequence[str] | None) -> float | None:

@@ -17,6 +17,7 @@ from scssl.tl import METRICS, tidy_results
 
 if TYPE_CHECKING:
     import pandas as pd
+    from anndata import AnnData
     from matplotlib.axes import Axes
 
 # Colours that colour-blind readers tell apart (Okabe and Ito), those that print best first.
@@ -71,14 +72,26 @@ def _check_format(save: str | Path) -> Path:
 
 
 def make_panels(
-    number: int, ax: Axes | None, size: tuple[float, float], advice: str = ""
+    number: int,
+    ax: Axes | None,
+    size: tuple[float, float],
+    advice: str = "",
+    *,
+    n_columns: int | None = None,
 ) -> list[Axes]:
-    """Axes side by side in a new figure of this size, or the one axes that the user gave."""
+    """Axes side by side in a new figure of this size, or the one axes that the user gave.
+
+    All are in one row, or `n_columns` in each.
+    """
     import matplotlib.pyplot as plt
 
     if ax is None:
-        _, grid = plt.subplots(1, number, figsize=size, squeeze=False, layout="constrained")
-        return list(grid[0])
+        across = n_columns or number
+        rows = -(-number // across)
+        _, grid = plt.subplots(rows, across, figsize=size, squeeze=False, layout="constrained")
+        for unused in grid.ravel()[number:]:
+            unused.set_axis_off()
+        return list(grid.ravel()[:number])
     if number > 1:
         raise ValueError(f"{number} panels do not fit in one `ax`: {advice}, or give no `ax`.")
     return [ax]
@@ -110,6 +123,38 @@ def line_style(number: int) -> dict[str, Any]:
         "linestyle": _LINES[number % len(_LINES)],
         "marker": _MARKERS[number % len(_MARKERS)],
     }
+
+
+def category_colors(adata: AnnData, key: str | None, categories: Any) -> dict[str, str]:
+    """Colour of every category: those left with the data, or scanpy's, which are left there for `key`."""
+    from scanpy.pl import palettes
+
+    n = len(categories)
+    colors = [] if key is None else list(adata.uns.get(f"{key}_colors", ()))
+    if len(colors) < n:
+        known = (palettes.default_20, palettes.default_28, palettes.default_102)
+        colors = next((one[:n] for one in known if len(one) >= n), ["gray"] * n)
+        if key is not None:
+            adata.uns[f"{key}_colors"] = list(colors)
+    return dict(zip(map(str, categories), colors, strict=False))
+
+
+def legend_beside(ax: Axes, colors: dict[str, str], title: str | None = None) -> None:
+    """A legend to the right of a panel."""
+    for name, value in colors.items():
+        ax.scatter([], [], color=value, label=name)
+    n_columns = 1 + (len(colors) > 14) + (len(colors) > 30)
+    ax.legend(
+        frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), ncol=n_columns, title=title
+    )
+
+
+def legend_width(column: pd.Series[Any] | None) -> float:
+    """Inches that the legend of a column takes, or the scale of its numbers."""
+    if column is None or column.dtype != "category":
+        return 0.6
+    names = [len(str(name)) for name in column.cat.categories]
+    return (1 + (len(names) > 14) + (len(names) > 30)) * (0.4 + 0.09 * max(names, default=0))
 
 
 def name_of(metric: str) -> str:

@@ -12,6 +12,7 @@ from ._benchmark import (
 )
 from ._classify import classify
 from ._cluster_metrics import cluster_metrics
+from ._domain_scores import domain_scores
 from ._embed import embed
 from ._label_transfer import Reference, label_transfer
 from ._leave_one_out import leave_one_dataset_out
@@ -20,12 +21,14 @@ from ._probes import knn_probe, knn_score, linear_probe
 from ._protocol import make_protocol
 from ._reconstruction import reconstruction_metrics
 from ._score_labels import score_labels
+from ._spatial_domains import n_domains, spatial_domains
 
 __all__ = [
     "benchmark",
     "benchmark_summary",
     "classify",
     "cluster_metrics",
+    "domain_scores",
     "embed",
     "knn_probe",
     "knn_score",
@@ -33,7 +36,9 @@ __all__ = [
     "leave_one_dataset_out",
     "linear_probe",
     "modality_scores",
+    "n_domains",
     "predict_modality",
     "reconstruction_metrics",
     "score_labels",
+    "spatial_domains",
 ]

@@ -16,6 +16,7 @@ from scssl._checks import (
     get_labels,
 )
 from scssl._random import RNG, as_seed, derive_generator, derive_seed
+from scssl._scores import agreement_of
 
 from ._common import check_neighbors, list_of_keys, write_scores
 
@@ -184,15 +185,7 @@ def _clusterings(
 def _agreement(
     codes: np.ndarray, clusters: np.ndarray, method: str, repeat: int
 ) -> dict[str, str | int | float]:
-    from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
-
-    return {
-        "method": method,
-        "repeat": repeat,
-        "n_clusters": len(np.unique(clusters)),
-        "ari": float(adjusted_rand_score(codes, clusters)),
-        "nmi": float(normalized_mutual_info_score(codes, clusters)),
-    }
+    return {"method": method, "repeat": repeat, **agreement_of(codes, clusters)}
 
 
 def _summary(repeats: pd.DataFrame) -> dict[str, float]:

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
-from scssl._checks import check_names, get_column, likely_coordinates
 from scssl._errors import MissingKeyError, warn
+from scssl._places import coordinates_of, sample_codes
 from scssl.data import CellContext, ContextOptions, Datasets, GeneVocabulary
 
 from ._setup import CellReader, DataSetup
@@ -17,75 +16,6 @@ from ._setup_method import SetupArgument
 
 if TYPE_CHECKING:
     from anndata import AnnData
-
-
-def coordinates_of(adata: AnnData, key: str | Sequence[str]) -> np.ndarray:
-    """Places of the cells, shape ``(n_cells, 2)``, float64; NaN where a cell has none."""
-    if not isinstance(key, str):
-        if len(key) != 2:
-            raise ValueError(f"`spatial_key` must name an x and a y column, found {list(key)}.")
-        where = " and ".join(f'adata.obs["{one}"]' for one in key)
-        columns = [get_column(adata, one, "spatial_key") for one in key]
-        return _checked_places(adata, where, pd.concat(columns, axis=1))
-    where = f'adata.obsm["{key}"]'
-    if key not in adata.obsm:
-        there = ", ".join(map(repr, adata.obsm)) or "none"
-        likely = likely_coordinates(adata)
-        copy = "" if likely is None else f' If they are others: `{where} = adata.obsm["{likely}"]`.'
-        raise MissingKeyError(
-            f"There is no {where}; there are: {there}.{copy} If cells have none: "
-            f"`{where} = np.full((adata.n_obs, 2), np.nan)`."
-        )
-    table: Any = adata.obsm[key]
-    return _checked_places(adata, where, table)
-
-
-def _checked_places(adata: AnnData, where: str, table: Any) -> np.ndarray:
-    try:
-        if isinstance(table, pd.DataFrame):
-            found = table.to_numpy(dtype=np.float64, na_value=np.nan)
-        else:
-            found = np.asarray(table, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{where} must be numbers, an x and a y for each cell.") from error
-    if found.ndim != 2 or found.shape[1] != 2:
-        part = ".iloc[:, :2]" if isinstance(table, pd.DataFrame) else "[:, :2]"
-        more = f" Take two of them: `{where} = {where}{part}`"
-        raise ValueError(
-            f"{where} must have an x and a y for each cell, found the shape {found.shape}."
-            + (more if found.ndim == 2 and found.shape[1] > 2 else "")
-        )
-    if np.isinf(found).any():
-        raise ValueError(f"{where} has infinite coordinates; without a place they are NaN.")
-    half = np.isnan(found).sum(axis=1) == 1
-    if half.any():
-        cell = adata.obs_names[np.flatnonzero(half)[0]]
-        raise ValueError(
-            f"{where} has only one coordinate of {int(half.sum()):,} cells, such as {cell!r}."
-        )
-    return found
-
-
-def sample_codes(adata: AnnData, key: str | None) -> np.ndarray:
-    """Sample of each cell; int64. Without a column all cells are one sample."""
-    if key is None:
-        return np.zeros(adata.n_obs, dtype=np.int64)
-    if isinstance(key, str) and key not in adata.obs.columns:
-        there = ", ".join(map(repr, adata.obs.columns[:20])) or "none"
-        raise MissingKeyError(
-            f"There is no column {key!r} in adata.obs, which says of which sample a cell is; there are: "
-            f'{there}. If all cells are of one: `adata.obs["{key}"] = "one"`.'
-        )
-    values = get_column(adata, key, "sample_key")
-    check_names(values)
-    if values.isna().any():
-        cell = adata.obs_names[np.flatnonzero(values.isna())[0]]
-        raise ValueError(
-            f'adata.obs["{key}"] has {int(values.isna().sum()):,} missing values, the first for cell '
-            f"{cell!r}. Cells see those of their sample: each needs one."
-        )
-    codes: np.ndarray = pd.factorize(values, sort=True)[0].astype(np.int64)
-    return codes
 
 
 #: Arguments of ``setup_anndata`` of models that see tissues, or are made of one that does.

@@ -1,0 +1,267 @@
+"""Neighbours of cells in space: a graph of each section, in the layout of squidpy."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from scipy import sparse
+from scipy.spatial import Delaunay, cKDTree
+
+from scssl._checks import (
+    check_adata,
+    check_choice,
+    check_destination,
+    check_number,
+    check_whole,
+    likely_column,
+)
+from scssl._errors import warn
+from scssl._places import coordinates_of, sample_codes
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+_LOGGER = logging.getLogger("scssl")
+
+Method = Literal["knn", "radius", "delaunay"]
+# Neighbours of a cell, in the mean, from which a radius is taken for one in another unit.
+_TOO_MANY = 1000
+# Distances between nearest cells that a radius spans which is proposed: of cells in a plane, 12 are so near.
+_SPAN = 2
+
+
+def spatial_neighbors(
+    adata: AnnData,
+    *,
+    spatial_key: str | Sequence[str] = "spatial",
+    sample_key: str | None = None,
+    method: Method = "knn",
+    n_neighbors: int = 6,
+    radius: float | None = None,
+    percentile: float | None = None,
+    key_added: str = "spatial",
+    copy: bool = False,
+) -> AnnData | None:
+    """Find the neighbours of every cell in space, section by section.
+
+    What is written has the layout of squidpy :cite:p:`Palla2022`: its functions go on from it, and
+    functions of scssl take graphs that squidpy made. Cells of two sections are never neighbours, and no
+    cell is its own. How many neighbours cells have, and how far, is logged.
+
+    Parameters
+    ----------
+    adata
+        Cells with places.
+    spatial_key
+        Entry of `adata.obsm` with the place of each cell, ``(n_cells, 2)`` or ``(n_cells, 3)`` in any
+        unit, or two columns of `adata.obs`, x and y. NaN where a cell has none: it has no neighbours.
+    sample_key
+        Column of `adata.obs` with the section of each cell. Without it all are of one section.
+    method
+        ``"knn"``: the `n_neighbors` nearest cells, which need not have the cell among theirs; ``"radius"``:
+        all cells within `radius`; ``"delaunay"``: corners of the same triangles (in space, tetrahedra).
+        Cells at one place share the corner.
+    n_neighbors
+        Number of nearest cells, for ``"knn"`` only; 6 as in squidpy, what a spot of Visium has.
+    radius
+        Largest distance of neighbours, in the unit of the places. Of the other methods, links that are
+        longer are left out.
+    percentile
+        Links longer than this percentile of a section's are left out, such as 99 for the long sides that
+        triangles have at the border.
+    key_added
+        First part of the names of the results.
+    copy
+        Leave `adata` as it is and return a copy with the results.
+
+    Returns
+    -------
+    AnnData or None
+        `None`, or a copy of `adata` when `copy` is true. Sets:
+
+        ``adata.obsp[f"{key_added}_connectivities"]`` : :class:`scipy.sparse.csr_matrix` (float32)
+            1 for each neighbour of the cell of the row.
+        ``adata.obsp[f"{key_added}_distances"]`` : :class:`scipy.sparse.csr_matrix` (float64)
+            Their distances, in the unit of the places. Those of cells at one place are stored zeros.
+        ``adata.uns[f"{key_added}_neighbors"]`` : :class:`dict`
+            The names of both as ``connectivities_key`` and ``distances_key``, and ``params``.
+
+    Raises
+    ------
+    KeyError
+        If there is no `spatial_key` or `sample_key`.
+    ValueError
+        If no cell has a place, places are infinite or not in two or three dimensions, the sample of a
+        cell is not known, or `radius` is missing, out of range, or has far too many cells within it.
+
+    Examples
+    --------
+    >>> import numpy as np, scssl
+    >>> adata = scssl.datasets.pbmc68k_reduced()
+    >>> adata.obsm["spatial"] = np.random.default_rng(0).random((adata.n_obs, 2))
+    >>> adata.obs["section"] = np.resize(["a", "b"], adata.n_obs)
+    >>> scssl.pp.spatial_neighbors(adata, sample_key="section")
+    >>> adata.obsp["spatial_connectivities"].getnnz(axis=1).tolist() == [6] * 700
+    True
+    """
+    check_adata(adata)
+    check_destination(adata, key_added, copy=copy)
+    check_choice("method", method, ("knn", "radius", "delaunay"))
+    n_neighbors = check_whole("n_neighbors", n_neighbors)
+    radius = check_number("radius", radius, "(0, inf)", none=True)
+    percentile = check_number("percentile", percentile, "(0, 100]", none=True)
+    places = coordinates_of(adata, spatial_key, planar=False, needed=True)
+    samples = sample_codes(adata, sample_key)
+    sections = [
+        np.flatnonzero((samples == one) & ~np.isnan(places[:, 0])) for one in np.unique(samples)
+    ]
+    sections = [rows for rows in sections if len(rows)]
+    _warn_of_shared_places(adata, places, sections, sample_key)
+    if method == "radius":
+        radius = _checked_radius(radius, places, sections)
+
+    found = []
+    for rows in sections:
+        of = _LINKS[method](places[rows], n_neighbors, radius)
+        lengths = np.linalg.norm(places[rows[of[0]]] - places[rows[of[1]]], axis=1)
+        kept = np.ones(len(lengths), dtype=bool) if radius is None else lengths <= radius
+        if percentile is not None and len(lengths):
+            kept &= lengths <= np.percentile(lengths, percentile)
+        found.append([rows[of[0]][kept], rows[of[1]][kept], lengths[kept]])
+    cells, others, lengths = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    shape = (adata.n_obs, adata.n_obs)
+    ones = np.ones(len(cells), dtype=np.float32)
+    connectivities = sparse.csr_matrix((ones, (cells, others)), shape=shape)
+    distances = sparse.csr_matrix((lengths, (cells, others)), shape=shape)
+    _tell(adata, connectivities, lengths, places, len(sections), spatial_key, radius)
+
+    if copy:
+        adata = adata.to_memory() if adata.isbacked else adata.copy()
+    keys = {f"{what}_key": f"{key_added}_{what}" for what in ("connectivities", "distances")}
+    adata.obsp[keys["connectivities_key"]] = connectivities
+    adata.obsp[keys["distances_key"]] = distances
+    params: dict[str, Any] = {
+        "coord_type": "generic",
+        "method": method,
+        "n_neighbors": n_neighbors if method == "knn" else None,
+        "radius": radius,
+        "percentile": percentile,
+        "spatial_key": spatial_key if isinstance(spatial_key, str) else list(spatial_key),
+        "sample_key": sample_key,
+    }
+    # Files of older AnnData have no None.
+    params = {name: value for name, value in params.items() if value is not None}
+    adata.uns[f"{key_added}_neighbors"] = {**keys, "params": params}
+    return adata if copy else None
+
+
+type Links = tuple[np.ndarray, np.ndarray]
+
+
+def _nearest(places: np.ndarray, n_neighbors: int, radius: float | None) -> Links:
+    k = min(n_neighbors, len(places) - 1)
+    _, found = cKDTree(places).query(places, k + 1)
+    found = found.reshape(len(places), k + 1)
+    is_self = found == np.arange(len(places))[:, None]
+    # Where more cells are at one place than are asked for, one may not have found itself.
+    is_self[~is_self.any(axis=1), -1] = True
+    return np.repeat(np.arange(len(places)), k), found[~is_self]
+
+
+def _within(places: np.ndarray, n_neighbors: int, radius: float | None) -> Links:
+    pairs = cKDTree(places).query_pairs(radius, output_type="ndarray")
+    return np.concatenate([pairs[:, 0], pairs[:, 1]]), np.concatenate([pairs[:, 1], pairs[:, 0]])
+
+
+def _corners(places: np.ndarray, n_neighbors: int, radius: float | None) -> Links:
+    corners, at = np.unique(places, axis=0, return_inverse=True)
+    n_corners = len(corners)
+    # Cells on a line, or in a plane of space, are triangulated within it.
+    centered = corners - corners.mean(axis=0)
+    _, sizes, axes = np.linalg.svd(centered, full_matrices=False)
+    rank = int((sizes > 1e-9 * max(sizes[0], np.finfo(np.float64).tiny)).sum())
+    if rank < 2:
+        order = np.argsort(centered @ axes[0])
+        first, second = order[:-1], order[1:]
+    else:
+        mesh = Delaunay(centered @ axes[:rank].T)
+        indptr, second = mesh.vertex_neighbor_vertices
+        first = np.repeat(np.arange(n_corners), np.diff(indptr))
+        # What lies too close to a corner to be one, beside which it is put.
+        first = np.concatenate([first, mesh.coplanar[:, 0]])
+        second = np.concatenate([second, mesh.coplanar[:, 2]])
+    ones = np.ones(len(first), dtype=bool)
+    joined = sparse.csr_matrix((ones, (first, second)), shape=(n_corners, n_corners))
+    joined = joined + joined.T + sparse.identity(n_corners, dtype=bool)
+    is_at = sparse.csr_matrix((np.ones(len(at), dtype=bool), (np.arange(len(at)), at.ravel())))
+    cells, others = (is_at @ joined @ is_at.T).nonzero()
+    return cells[cells != others], others[cells != others]
+
+
+_LINKS = {"knn": _nearest, "radius": _within, "delaunay": _corners}
+
+
+def _checked_radius(
+    radius: float | None, places: np.ndarray, sections: Sequence[np.ndarray]
+) -> float:
+    """The radius, or an error with another one where there is none or it cannot be meant."""
+    trees = [cKDTree(places[rows]) for rows in sections]
+    nearest = [tree.query(tree.data, 2)[0][:, 1] for tree in trees if tree.n > 1]
+    apart = np.concatenate([part[part > 0] for part in nearest]) if nearest else np.zeros(0)
+    usual = float(np.median(apart)) if len(apart) else 1.0
+    meant = f"`radius={_SPAN * usual:.3g}`"
+    far = f"nearest cells are {usual:.3g} apart (median)"
+    if radius is None:
+        raise ValueError(f'method="radius" needs a `radius`; {far}. Pass {meant}')
+    n_cells = sum(tree.n for tree in trees)
+    n_links = sum(int(tree.count_neighbors(tree, radius)) for tree in trees) - n_cells
+    if n_links > _TOO_MANY * n_cells:
+        raise ValueError(
+            f"Within radius={radius:g} are {n_links / n_cells:,.0f} cells of each, in the mean; {far}. "
+            f"Is it in the unit of the places? Pass {meant}"
+        )
+    if n_links == 0 and len(apart):
+        raise ValueError(f"No cell has another within radius={radius:g}; {far}. Pass {meant}")
+    return radius
+
+
+def _warn_of_shared_places(
+    adata: AnnData, places: np.ndarray, sections: Sequence[np.ndarray], sample_key: str | None
+) -> None:
+    """Cells at one place are as near as can be: often they are of two sections."""
+    n_cells = sum(map(len, sections))
+    n_shared = n_cells - sum(len(np.unique(places[rows], axis=0)) for rows in sections)
+    if not n_shared:
+        return
+    column = likely_column(adata.obs, "section", "slice", "sample", "batch", "library")
+    hint = ""
+    if sample_key is None and column is not None:
+        hint = f' If they are of different sections: `sample_key="{column}"`'
+    warn(f"{n_shared:,} of {n_cells:,} cells are at the place of another cell.{hint}")
+
+
+def _tell(
+    adata: AnnData,
+    graph: sparse.csr_matrix,
+    lengths: np.ndarray,
+    places: np.ndarray,
+    n_sections: int,
+    spatial_key: str | Sequence[str],
+    radius: float | None,
+) -> None:
+    degrees = graph.getnnz(axis=1)
+    without = int(np.isnan(places[:, 0]).sum())
+    _LOGGER.info(
+        "%d section%s: %g neighbours of a cell (median), at a distance of %.3g (median) in the unit of "
+        "%r; %d cells have none%s.",
+        n_sections,
+        "" if n_sections == 1 else "s",
+        np.median(degrees),
+        np.median(lengths) if len(lengths) else np.nan,
+        spatial_key,
+        int((degrees == 0).sum()),
+        f", {without} of them without a place" if without else "",
+    )

@@ -1,0 +1,94 @@
+"""Sections, neighbours in space and spatial domains."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from . import case
+from ._data import cells
+
+CHAPTER = "Tissue"
+
+
+def _tissue(*, graph: bool = True, **options):
+    import scssl
+
+    adata = cells()
+    adata.obsm["spatial"] = np.random.default_rng(0).random((60, 2))
+    if graph:
+        scssl.pp.spatial_neighbors(adata, **options)
+    return adata
+
+
+@case(CHAPTER, "There is no graph of neighbours in space")
+def no_graph():
+    return {"adata": _tissue(graph=False)}, "scssl.tl.spatial_domains(adata, 3)"
+
+
+@case(CHAPTER, "A graph of neighbours in space is empty")
+def empty_graph():
+    adata = _tissue()
+    adata.obsp["spatial_connectivities"] = adata.obsp["spatial_connectivities"] * 0
+    return {"adata": adata}, "scssl.tl.spatial_domains(adata, 3)"
+
+
+@case(CHAPTER, "Neighbours in space are of two sections")
+def graph_across_sections():
+    names = {"adata": _tissue()}
+    return names, 'scssl.tl.spatial_domains(adata, 3, sample_key="batch")'
+
+
+@case(CHAPTER, "Places are columns of obs")
+def places_in_obs():
+    adata = cells()
+    adata.obs[["x_centroid", "y_centroid"]] = np.random.default_rng(0).random((60, 2))
+    return {"adata": adata}, "scssl.pp.spatial_neighbors(adata)"
+
+
+@case(CHAPTER, "Sections lie over each other")
+def sections_over_each_other():
+    adata = _tissue(graph=False)
+    section = np.arange(60) // 3 % 2
+    adata.obsm["spatial"][section == 1] = adata.obsm["spatial"][section == 0]
+    return {"adata": adata}, "scssl.pp.spatial_neighbors(adata)"
+
+
+_RADIUS = 'scssl.pp.spatial_neighbors(adata, method="radius"{})'
+
+
+@case(CHAPTER, "There is no radius")
+def no_radius():
+    return {"adata": _tissue(graph=False)}, _RADIUS.format("")
+
+
+@case(CHAPTER, "A radius is too small")
+def small_radius():
+    return {"adata": _tissue(graph=False)}, _RADIUS.format(", radius=1e-9")
+
+
+@case(CHAPTER, "A radius is in another unit")
+def radius_in_another_unit():
+    adata = cells(2000)
+    adata.obsm["spatial"] = np.random.default_rng(0).random((2000, 2))
+    return {"adata": adata}, _RADIUS.format(", radius=50.0")
+
+
+@case(CHAPTER, "Domains are types of cells")
+def domains_are_types():
+    return {"adata": _tissue()}, "scssl.tl.spatial_domains(adata, 3)"
+
+
+@case(CHAPTER, "Domains are sections")
+def domains_are_sections():
+    import scssl
+
+    adata = _tissue(graph=False)
+    scssl.pp.spatial_neighbors(adata, sample_key="batch")
+    adata.obsm["X_ssl"][adata.obs["batch"] == "one"] += 50
+    code = 'scssl.tl.spatial_domains(adata, 2, sample_key="batch", center=False)'
+    return {"adata": adata}, code
+
+
+@case(CHAPTER, "Nothing is known of the number of domains", ways="each")
+def no_stability():
+    return {"adata": _tissue()}, "scssl.pl.n_domains(adata, show=False)"
