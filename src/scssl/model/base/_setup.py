@@ -98,6 +98,10 @@ class DataSetup:
     #: ``obsm`` or two columns.
     sample_key: str | None = None
     spatial_key: str | tuple[str, str] | None = None
+    #: Entry of ``obsp`` with neighbours; `None` where they follow from places.
+    connectivity_key: str | None = None
+    #: Entry of ``obsm`` that is read in place of expression.
+    use_rep: str | None = None
     #: Mean and standard deviation of each continuous column; models saved earlier read them as they are.
     continuous_scale: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     #: What was recognised in the values, see :class:`scssl.data.Scale`; empty of older models.
@@ -111,6 +115,8 @@ class DataSetup:
     @property
     def where(self) -> str:
         """The matrix, as a user would write it."""
+        if self.use_rep is not None:
+            return f'adata.obsm["{self.use_rep}"]'
         return "adata.X" if self.layer is None else f'adata.layers["{self.layer}"]'
 
     def to_dict(self) -> dict[str, Any]:
@@ -118,7 +124,10 @@ class DataSetup:
         content = asdict(self)
         content["modalities"] = list(content["modalities"])
         # Not of all models: what is not there is left out.
-        rare = ("modalities", "sample_key", "spatial_key", "continuous_scale", "scale")
+        rare = (
+            *("modalities", "sample_key", "spatial_key", "connectivity_key", "use_rep"),
+            *("continuous_scale", "scale"),
+        )
         return {name: value for name, value in content.items() if value or name not in rare}
 
     @classmethod
@@ -140,6 +149,7 @@ class DataSetup:
         columns = [setup.batch_key, setup.labels_key, *setup.categorical_keys]
         places = setup.spatial_key if isinstance(setup.spatial_key, tuple) else (setup.spatial_key,)
         names = [*columns, *setup.continuous_keys, setup.layer, setup.sample_key, *places]
+        names += [setup.connectivity_key, setup.use_rep]
         for key in columns:
             names += [] if key is None else setup.categories[key]
         if wrong := [name for name in names if not isinstance(name, str | None)]:
