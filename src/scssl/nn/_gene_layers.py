@@ -213,34 +213,30 @@ class GeneEncoder(nn.Module):
         Number of genes.
     n_out
         Width of the output.
-    bias
-        Whether something is added.
     """
 
-    def __init__(self, n_genes: int, n_out: int, *, bias: bool = True) -> None:
+    def __init__(self, n_genes: int, n_out: int) -> None:
         super().__init__()
         # Stored by gene, so that the row of an expressed gene is one piece of memory.
         self.weight = nn.Parameter(torch.empty(n_genes, n_out))
-        self.bias = nn.Parameter(torch.empty(n_out)) if bias else None
+        self.bias = nn.Parameter(torch.empty(n_out))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """PyTorch's default for a linear layer: uniform within ``1 / sqrt(n_genes)``."""
         bound = 1 / math.sqrt(self.weight.shape[0])
         nn.init.uniform_(self.weight, -bound, bound)
-        if self.bias is not None:
-            nn.init.uniform_(self.bias, -bound, bound)
+        nn.init.uniform_(self.bias, -bound, bound)
 
     def forward(self, x: SparseRows) -> Tensor:
         if x.values.device.type == "cpu":
             product: Tensor = _SparseProduct.apply(self.weight, x.pointers, x.columns, x.values)
-            return product if self.bias is None else product + self.bias
+            return product + self.bias
         return self.dense(x.to_dense())
 
     def dense(self, x: Tensor) -> Tensor:
         """The same for a dense batch."""
-        product = x @ self.weight
-        return product if self.bias is None else product + self.bias
+        return x @ self.weight + self.bias
 
 
 class GeneDecoder(nn.Linear):

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import sparse
-from scipy.spatial import cKDTree
 
 from scssl._checks import (
     check_adata,
@@ -20,17 +19,12 @@ from scssl._checks import (
 )
 from scssl._errors import warn
 from scssl._places import coordinates_of, sample_codes
-from scssl.data.graphs import SpatialLinks, sections_of, spatial_graph
+from scssl.data.graphs import SpatialLinks, checked_radius, sections_of, spatial_graph
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
 _LOGGER = logging.getLogger("scssl")
-
-# Neighbours of a cell, in the mean, from which a radius is taken for one in another unit.
-_TOO_MANY = 1000
-# Distances between nearest cells that a radius spans which is proposed: of cells in a plane, 12 are so near.
-_SPAN = 2
 
 
 def spatial_neighbors(
@@ -118,7 +112,7 @@ def spatial_neighbors(
     sections = sections_of(places, samples)
     _warn_of_shared_places(adata, places, sections, sample_key)
     if method == "radius":
-        radius = _checked_radius(radius, places, sections)
+        radius = checked_radius(radius, places, sections)
 
     connectivities, distances = spatial_graph(
         places, samples, method, n_neighbors, radius=radius, percentile=percentile
@@ -144,30 +138,6 @@ def spatial_neighbors(
     params = {name: value for name, value in params.items() if value is not None}
     adata.uns[f"{key_added}_neighbors"] = {**keys, "params": params}
     return adata if copy else None
-
-
-def _checked_radius(
-    radius: float | None, places: np.ndarray, sections: Sequence[np.ndarray]
-) -> float:
-    """The radius, or an error with another one where there is none or it cannot be meant."""
-    trees = [cKDTree(places[rows]) for rows in sections]
-    nearest = [tree.query(tree.data, 2)[0][:, 1] for tree in trees if tree.n > 1]
-    apart = np.concatenate([part[part > 0] for part in nearest]) if nearest else np.zeros(0)
-    usual = float(np.median(apart)) if len(apart) else 1.0
-    meant = f"`radius={_SPAN * usual:.3g}`"
-    far = f"nearest cells are {usual:.3g} apart (median)"
-    if radius is None:
-        raise ValueError(f'method="radius" needs a `radius`; {far}. Pass {meant}')
-    n_cells = sum(tree.n for tree in trees)
-    n_links = sum(int(tree.count_neighbors(tree, radius)) for tree in trees) - n_cells
-    if n_links > _TOO_MANY * n_cells:
-        raise ValueError(
-            f"Within radius={radius:g} are {n_links / n_cells:,.0f} cells of each, in the mean; {far}. "
-            f"Is it in the unit of the places? Pass {meant}"
-        )
-    if n_links == 0 and len(apart):
-        raise ValueError(f"No cell has another within radius={radius:g}; {far}. Pass {meant}")
-    return radius
 
 
 def _warn_of_shared_places(

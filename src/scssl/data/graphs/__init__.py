@@ -11,4 +11,4 @@ from ._partners import (
     check_graph_cells,
     describe_cells,
 )
-from ._spatial import SpatialLinks, sections_of, spatial_graph
+from ._spatial import SpatialLinks, checked_radius, sections_of, spatial_graph

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -10,6 +11,10 @@ from scipy.spatial import Delaunay, cKDTree
 
 SpatialLinks = Literal["knn", "radius", "delaunay"]
 type Links = tuple[np.ndarray, np.ndarray]
+# Neighbours of a cell, in the mean, from which a radius is taken for one in another unit.
+_TOO_MANY = 1000
+# Distances between nearest cells that a radius spans which is proposed: of cells in a plane, 12 are so near.
+_SPAN = 2
 
 
 def sections_of(places: np.ndarray, samples: np.ndarray) -> list[np.ndarray]:
@@ -90,3 +95,27 @@ def _corners(places: np.ndarray, n_neighbors: int, radius: float | None) -> Link
 
 
 _LINKS = {"knn": _nearest, "radius": _within, "delaunay": _corners}
+
+
+def checked_radius(
+    radius: float | None, places: np.ndarray, sections: Sequence[np.ndarray]
+) -> float:
+    """The radius, or an error with another one where there is none or it cannot be meant."""
+    trees = [cKDTree(places[rows]) for rows in sections]
+    nearest = [tree.query(tree.data, 2)[0][:, 1] for tree in trees if tree.n > 1]
+    apart = np.concatenate([part[part > 0] for part in nearest]) if nearest else np.zeros(0)
+    usual = float(np.median(apart)) if len(apart) else 1.0
+    meant = f"`radius={_SPAN * usual:.3g}`"
+    far = f"nearest cells are {usual:.3g} apart (median)"
+    if radius is None:
+        raise ValueError(f'method="radius" needs a `radius`; {far}. Pass {meant}')
+    n_cells = sum(tree.n for tree in trees)
+    n_links = sum(int(tree.count_neighbors(tree, radius)) for tree in trees) - n_cells
+    if n_links > _TOO_MANY * n_cells:
+        raise ValueError(
+            f"Within radius={radius:g} are {n_links / n_cells:,.0f} cells of each, in the mean; {far}. "
+            f"Is it in the unit of the places? Pass {meant}"
+        )
+    if n_links == 0 and len(apart):
+        raise ValueError(f"No cell has another within radius={radius:g}; {far}. Pass {meant}")
+    return radius

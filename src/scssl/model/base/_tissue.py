@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from scssl._checks import get_column
 from scssl._errors import MissingKeyError, warn
-from scssl._places import coordinates_of, sample_codes
-from scssl.data import CellContext, ContextOptions, Datasets, GeneVocabulary
+from scssl._places import coordinates_of, graph_of, sample_codes
+from scssl.data import CellContext, ContextOptions, Datasets, GeneVocabulary, GraphContext
+from scssl.data.graphs import checked_radius, sections_of, spatial_graph
 
 from ._setup import CellReader, DataSetup
 from ._setup_method import SetupArgument
@@ -33,6 +35,16 @@ TISSUE = {
     ),
 }
 
+#: The same of models that see the neighbours of a cell in a graph.
+GRAPH = {
+    **TISSUE,
+    "connectivity_key": SetupArgument(
+        "Entry of ``adata.obsp`` with the neighbours of each cell, as :func:`scssl.pp.spatial_neighbors` or "
+        "squidpy writes it; weights are not used. Without it neighbours are found by place.",
+        str | None,
+    ),
+}
+
 
 def record_tissue(data: AnnData | Datasets, setup: DataSetup) -> dict[str, Any]:
     """Refuse a sample column or coordinates that cannot be used; warn of samples that look wrong.
@@ -41,7 +53,9 @@ def record_tissue(data: AnnData | Datasets, setup: DataSetup) -> dict[str, Any]:
     """
     if setup.sample_key is None and setup.spatial_key is None:
         return {}
-    context = context_of(data, setup, ContextOptions())
+    context = context_of(
+        data, setup, ContextOptions(n_hops=int(setup.connectivity_key is not None))
+    )
     if isinstance(data, Datasets) or setup.sample_key is None:
         return _fingerprint(context, setup)
     if data.n_obs > 20 and context.n_samples > data.n_obs / 2:
@@ -50,6 +64,17 @@ def record_tissue(data: AnnData | Datasets, setup: DataSetup) -> dict[str, Any]:
             "it the column you meant? Cells see those of their sample only."
         )
     return _fingerprint(context, setup)
+
+
+def warn_of_batches(adata: AnnData, batch_key: str | None) -> None:
+    """Warn of tissues that are taken as one."""
+    n_batches = 0 if batch_key is None else get_column(adata, batch_key).nunique()
+    if n_batches > 1:
+        warn(
+            f'The cells have coordinates and {n_batches} batches of adata.obs["{batch_key}"], but no '
+            "samples: all are taken as one tissue, in one frame of coordinates. If batches are slices: "
+            f'`sample_key="{batch_key}"`. If they are one tissue: make a column that says so, and name it.'
+        )
 
 
 def tell_tissue(reader: CellReader, data: AnnData | Datasets, options: ContextOptions) -> None:
@@ -62,7 +87,14 @@ def context_of(data: AnnData | Datasets, setup: DataSetup, options: ContextOptio
     """Which cells see each other; never those of two data sets."""
     if not isinstance(data, Datasets):
         xy = None if setup.spatial_key is None else coordinates_of(data, setup.spatial_key)
-        return CellContext(sample_codes(data, setup.sample_key), xy, options)
+        samples = sample_codes(data, setup.sample_key)
+        if not options.n_hops:
+            return CellContext(samples, xy, options)
+        if setup.connectivity_key is not None:
+            graph = graph_of(data, setup.connectivity_key, setup.sample_key, samples)
+        else:
+            graph = _graph_by_place(xy, samples, options)
+        return GraphContext(samples, xy, options, graph)
     found = data.items()
     place = setup.spatial_key
     if setup.sample_key is not None and not any(setup.sample_key in a.obs for _, a in found):
@@ -85,6 +117,15 @@ def context_of(data: AnnData | Datasets, setup: DataSetup, options: ContextOptio
     return CellContext(np.concatenate(samples), coordinates, options)
 
 
+def _graph_by_place(xy: np.ndarray | None, samples: np.ndarray, options: ContextOptions) -> Any:
+    if xy is None:
+        raise ValueError("The encoder sees neighbours: say where cells are, in `spatial_key`.")
+    if options.radius is None:
+        return spatial_graph(xy, samples, "knn", options.n_neighbors)[0]
+    radius = checked_radius(options.radius, xy, sections_of(xy, samples))
+    return spatial_graph(xy, samples, "radius", 0, radius=radius)[0]
+
+
 def _has_places(adata: AnnData, key: str | Sequence[str]) -> bool:
     return key in adata.obsm if isinstance(key, str) else set(key) <= set(adata.obs.columns)
 
@@ -92,7 +133,10 @@ def _has_places(adata: AnnData, key: str | Sequence[str]) -> bool:
 def _fingerprint(context: CellContext, setup: DataSetup) -> dict[str, Any]:
     if setup.sample_key is None and setup.spatial_key is None:
         return {}
-    return {"samples and places": context.digest()}
+    found = {"samples and places": context.digest()}
+    if setup.connectivity_key is not None and isinstance(context, GraphContext):
+        found["neighbours"] = context.graph_digest()
+    return found
 
 
 def panels(

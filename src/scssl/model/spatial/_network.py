@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from scvi.module.base import LossOutput
@@ -29,7 +28,10 @@ class SpatialModule(SSLModule):
     def __init__(self, n_genes: int, n_first: int, options: SpatialOptions) -> None:
         super().__init__()
         self.context = options.contexts()
-        self.gene_encoder = GeneEncoder(n_genes, n_first, bias=False)
+        self.gene_encoder = GeneEncoder(n_genes, n_first)
+        # Published without: a sum over genes has no constant.
+        nn.init.zeros_(self.gene_encoder.bias)
+        self.gene_encoder.bias.requires_grad_(False)
 
     def embeds_by(self) -> str:
         assert self.context is not None
@@ -41,7 +43,9 @@ class SpatialModule(SSLModule):
     def _first(self, tensors: Mapping[str, Tensor]) -> tuple[Tensor, Links]:
         """The layer on the genes, and the links that come next."""
         x = self._rows(tensors)
-        first = self.gene_encoder(x) if torch.is_grad_enabled() else first_layer(self.gene_encoder, x)
+        first = (
+            self.gene_encoder(x) if torch.is_grad_enabled() else first_layer(self.gene_encoder, x)
+        )
         pairs = tensors[LINKS]
         return first, Links(pairs[:, 0].contiguous(), pairs[:, 1].contiguous(), x.n_cells)
 
@@ -178,9 +182,3 @@ def _shuffled(sections: Tensor, rng: torch.Generator) -> Tensor:
     # Stable: by section, and in each as drawn.
     order[torch.argsort(sections, stable=True)] = drawn[torch.argsort(sections[drawn], stable=True)]
     return order
-
-
-def parts_of(n_genes: int, options: Any) -> SpatialModule:
-    """The network of these options."""
-    made = STAGATEModule if isinstance(options, STAGATEOptions) else GraphSTModule
-    return made(n_genes, options)
