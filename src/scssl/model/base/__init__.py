@@ -42,5 +42,4 @@ from ._tissue import (
     panels,
     record_tissue,
     tell_tissue,
-    warn_of_batches,
 )

@@ -22,7 +22,7 @@ from ._setup import DataSetup
 
 _LOGGER = logging.getLogger("scssl")
 # The layer on the genes, in every model: a row for each gene.
-_OF_GENES = "gene_encoder.weight"
+_OF_GENES = ("gene_encoder.weight", "gene_decoder.weight")
 
 
 @dataclass(frozen=True)

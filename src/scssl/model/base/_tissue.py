@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scssl._checks import get_column
 from scssl._errors import MissingKeyError, warn
 from scssl._places import coordinates_of, graph_of, sample_codes
 from scssl.data import CellContext, ContextOptions, Datasets, GeneVocabulary, GraphContext
@@ -46,16 +45,18 @@ GRAPH = {
 }
 
 
-def record_tissue(data: AnnData | Datasets, setup: DataSetup) -> dict[str, Any]:
-    """Refuse a sample column or coordinates that cannot be used; warn of samples that look wrong.
+def record_tissue(
+    data: AnnData | Datasets, setup: DataSetup, *, neighbors: bool = False
+) -> dict[str, Any]:
+    """Refuse a sample column, coordinates or a graph that cannot be used; warn of samples that look wrong.
 
-    Returns what would be different if cells had been told to be elsewhere.
+    `neighbors` says that cells must have neighbours. Returns what would be different if cells had been told to
+    be elsewhere.
     """
-    if setup.sample_key is None and setup.spatial_key is None:
+    neighbors |= setup.connectivity_key is not None
+    if setup.sample_key is None and setup.spatial_key is None and not neighbors:
         return {}
-    context = context_of(
-        data, setup, ContextOptions(n_hops=int(setup.connectivity_key is not None))
-    )
+    context = context_of(data, setup, ContextOptions(n_hops=int(neighbors)))
     if isinstance(data, Datasets) or setup.sample_key is None:
         return _fingerprint(context, setup)
     if data.n_obs > 20 and context.n_samples > data.n_obs / 2:
@@ -64,17 +65,6 @@ def record_tissue(data: AnnData | Datasets, setup: DataSetup) -> dict[str, Any]:
             "it the column you meant? Cells see those of their sample only."
         )
     return _fingerprint(context, setup)
-
-
-def warn_of_batches(adata: AnnData, batch_key: str | None) -> None:
-    """Warn of tissues that are taken as one."""
-    n_batches = 0 if batch_key is None else get_column(adata, batch_key).nunique()
-    if n_batches > 1:
-        warn(
-            f'The cells have coordinates and {n_batches} batches of adata.obs["{batch_key}"], but no '
-            "samples: all are taken as one tissue, in one frame of coordinates. If batches are slices: "
-            f'`sample_key="{batch_key}"`. If they are one tissue: make a column that says so, and name it.'
-        )
 
 
 def tell_tissue(reader: CellReader, data: AnnData | Datasets, options: ContextOptions) -> None:
@@ -86,14 +76,18 @@ def tell_tissue(reader: CellReader, data: AnnData | Datasets, options: ContextOp
 def context_of(data: AnnData | Datasets, setup: DataSetup, options: ContextOptions) -> CellContext:
     """Which cells see each other; never those of two data sets."""
     if not isinstance(data, Datasets):
-        xy = None if setup.spatial_key is None else coordinates_of(data, setup.spatial_key)
+        by_place = options.n_hops > 0 and setup.connectivity_key is None
+        xy = None
+        if setup.spatial_key is not None:
+            xy = coordinates_of(data, setup.spatial_key, needed=by_place)
         samples = sample_codes(data, setup.sample_key)
         if not options.n_hops:
             return CellContext(samples, xy, options)
-        if setup.connectivity_key is not None:
-            graph = graph_of(data, setup.connectivity_key, setup.sample_key, samples)
-        else:
+        if by_place:
             graph = _graph_by_place(xy, samples, options)
+        else:
+            key = str(setup.connectivity_key)
+            graph = graph_of(data, key, setup.sample_key, samples)
         return GraphContext(samples, xy, options, graph)
     found = data.items()
     place = setup.spatial_key
@@ -131,7 +125,7 @@ def _has_places(adata: AnnData, key: str | Sequence[str]) -> bool:
 
 
 def _fingerprint(context: CellContext, setup: DataSetup) -> dict[str, Any]:
-    if setup.sample_key is None and setup.spatial_key is None:
+    if setup.sample_key is None and setup.spatial_key is None and setup.connectivity_key is None:
         return {}
     found = {"samples and places": context.digest()}
     if setup.connectivity_key is not None and isinstance(context, GraphContext):

@@ -40,7 +40,6 @@ from scssl.model.base import (
     takes,
     tell_tissue,
     trained_classes,
-    warn_of_batches,
 )
 
 from ._network import CellPLMModule
@@ -228,7 +227,7 @@ class CellPLM(DatasetsMixin):
         cls, data: Any, setup: DataSetup, given: Mapping[str, Any]
     ) -> dict[str, Any]:
         if not isinstance(data, Datasets) and setup.spatial_key and not setup.sample_key:
-            warn_of_batches(data, setup.batch_key)
+            _warn_of_batches(data, setup.batch_key)
         return {"fingerprint": record_tissue(data, setup)}
 
     @classmethod
@@ -636,3 +635,14 @@ def _known_codes(adata: AnnData, setup: DataSetup, key: str) -> np.ndarray:
     there = values.notna().to_numpy()
     codes[there] = pd.Index(setup.categories[key]).get_indexer(as_strings(values[there]))
     return codes
+
+
+def _warn_of_batches(adata: AnnData, batch_key: str | None) -> None:
+    """Warn of tissues that are taken as one."""
+    n_batches = 0 if batch_key is None else get_column(adata, batch_key).nunique()
+    if n_batches > 1:
+        warn(
+            f'The cells have coordinates and {n_batches} batches of adata.obs["{batch_key}"], but no '
+            "samples: all are taken as one tissue, in one frame of coordinates. If batches are slices: "
+            f'`sample_key="{batch_key}"`. If they are one tissue: make a column that says so, and name it.'
+        )

@@ -30,7 +30,6 @@ from scssl.model.base import (
     register_model,
     takes,
     tell_tissue,
-    warn_of_batches,
 )
 
 from ._network import GraphSTModule, SpatialModule, STAGATEModule
@@ -67,7 +66,10 @@ class _SpatialModel(SSLModel):
             alike.""",
             default=_USUAL,
         ),
-        "batch_key": SetupArgument("Not used in training; a column to be checked and kept."),
+        "batch_key": SetupArgument(
+            "Column of ``adata.obs`` with the batch, which is the section where there is no `sample_key`; a "
+            "column to be checked and kept otherwise."
+        ),
     }
     _setup_refuses: ClassVar[Mapping[str, str]] = dict.fromkeys(
         ("categorical_covariate_keys", "continuous_covariate_keys"), _NO_COVARIATES
@@ -97,6 +99,11 @@ class _SpatialModel(SSLModel):
     def _checked_setup(cls, data: Any, given: dict[str, Any]) -> dict[str, Any]:
         if given.get("connectivity_key") == _USUAL and _USUAL not in data.obsp:
             given = {**given, "connectivity_key": None}
+        elif given["spatial_key"] == "spatial" and "spatial" not in data.obsm:
+            # The graph says enough of who are neighbours.
+            given = {**given, "spatial_key": None}
+        if given["sample_key"] is None:
+            given = {**given, "sample_key": given["batch_key"]}
         if given["connectivity_key"] is None and given["spatial_key"] is None:
             raise ValueError(
                 f'{cls.__name__} sees neighbours. Say where cells are: `spatial_key="spatial"`'
@@ -114,9 +121,7 @@ class _SpatialModel(SSLModel):
     def _also_recorded(
         cls, data: Any, setup: DataSetup, given: Mapping[str, Any]
     ) -> dict[str, Any]:
-        if not setup.sample_key:
-            warn_of_batches(data, setup.batch_key)
-        return {"fingerprint": record_tissue(data, setup)}
+        return {"fingerprint": record_tissue(data, setup, neighbors=True)}
 
     @classmethod
     def _build_module(
@@ -208,7 +213,8 @@ class _SpatialModel(SSLModel):
         read |= {name: key for name, key in told.items() if key is not None}
         read |= {"batch_key": batch_key, "labels_key": labels_key, "layer": layer}
         cls.setup_anndata(adata, **read)
-        new = cls(adata, **{**source.arguments, **kwargs})
+        arguments = {k: v for k, v in source.arguments.items() if k != "decoder"}
+        new = cls(adata, **{**arguments, **kwargs})
         check_like(adata, new.setup, source.setup)
         weights = source.on_genes(new.genes.names).weights
         assert weights is not None
@@ -314,6 +320,8 @@ class GraphST(_SpatialModel):
         Weight of the mean squared error, 10 as in :cite:p:`Long2023`.
     contrast_weight
         Weight of the contrast, 1 as in :cite:p:`Long2023`.
+    decoder
+        Whether there is a decoder. A model without one embeds and can be fine-tuned, no more.
     rng
         Seed of the initial weights.
 

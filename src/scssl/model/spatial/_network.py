@@ -131,9 +131,12 @@ class GraphSTModule(SpatialModule):
     def __init__(self, n_genes: int, options: GraphSTOptions) -> None:
         super().__init__(n_genes, options.n_latent, options)
         self.options = options
+        nn.init.xavier_uniform_(self.gene_encoder.weight)
+        if not options.decoder:
+            return
         self.gene_decoder = nn.Linear(options.n_latent, n_genes, bias=False)
         self.discriminator = nn.Bilinear(options.n_latent, options.n_latent, 1)
-        for layer in (self.gene_encoder, self.gene_decoder, self.discriminator):
+        for layer in (self.gene_decoder, self.discriminator):
             nn.init.xavier_uniform_(layer.weight)
         nn.init.zeros_(self.discriminator.bias)
 
@@ -148,6 +151,11 @@ class GraphSTModule(SpatialModule):
         return share[links.cells] * share[links.others]
 
     def _losses(self, tensors: Mapping[str, Tensor], rng: torch.Generator) -> Tensor:
+        if not self.options.decoder:
+            raise ValueError(
+                "This model has no decoder, so it cannot be trained to reconstruct. Fine-tune it, with "
+                "scssl.model.CellTypeClassifier.from_ssl_model."
+            )
         first, links = self._first(tensors)
         weights = self._weights(tensors, links)
         z = links.sum(weights, first)

@@ -42,3 +42,4 @@ class GraphSTOptions(SpatialOptions):
     n_neighbors: int = 3
     reconstruction_weight: Positive = 10.0
     contrast_weight: NotNegative = 1.0
+    decoder: bool = True
