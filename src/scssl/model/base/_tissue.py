@@ -80,15 +80,15 @@ def context_of(data: AnnData | Datasets, setup: DataSetup, options: ContextOptio
         xy = None
         if setup.spatial_key is not None:
             xy = coordinates_of(data, setup.spatial_key, needed=by_place)
-        samples = sample_codes(data, setup.sample_key)
+        own = sample_codes(data, setup.sample_key)
         if not options.n_hops:
-            return CellContext(samples, xy, options)
+            return CellContext(own, xy, options)
         if by_place:
-            graph = _graph_by_place(xy, samples, options)
+            graph = _graph_by_place(xy, own, options)
         else:
             key = str(setup.connectivity_key)
-            graph = graph_of(data, key, setup.sample_key, samples)
-        return GraphContext(samples, xy, options, graph)
+            graph = graph_of(data, key, setup.sample_key, own)
+        return GraphContext(own, xy, options, graph)
     found = data.items()
     place = setup.spatial_key
     if setup.sample_key is not None and not any(setup.sample_key in a.obs for _, a in found):

@@ -267,9 +267,9 @@ class STAGATE(_SpatialModel):
 
     Examples
     --------
-    >>> import scssl
+    >>> import numpy as np, scssl
     >>> adata = scssl.datasets.pbmc68k_reduced()
-    >>> adata.obsm["spatial"] = adata.obsm["X_umap"]
+    >>> adata.obsm["spatial"] = np.random.default_rng(0).random((adata.n_obs, 2))
     >>> scssl.model.STAGATE.setup_anndata(adata)
     >>> model = scssl.model.STAGATE(adata, n_hidden=32)
     >>> model.train(max_epochs=2, progress=False)
@@ -334,9 +334,10 @@ class GraphST(_SpatialModel):
 
     Examples
     --------
-    >>> import scssl
+    >>> import numpy as np, scanpy as sc, scssl
     >>> adata = scssl.datasets.pbmc68k_reduced()
-    >>> adata.obsm["spatial"] = adata.obsm["X_umap"]
+    >>> sc.pp.pca(adata)
+    >>> adata.obsm["spatial"] = np.random.default_rng(0).random((adata.n_obs, 2))
     >>> scssl.model.GraphST.setup_anndata(adata, use_rep="X_pca")
     >>> model = scssl.model.GraphST(adata)
     >>> model.train(max_epochs=2, progress=False)

@@ -23,8 +23,14 @@ class SpatialOptions(Options):
 
     def contexts(self) -> ContextOptions:
         """Which cells see each other."""
-        seen = {"n_neighbors": self.n_neighbors, "radius": self.radius}
-        return ContextOptions("tiles", _TILE, halo=0, n_hops=_N_HOPS, **seen)
+        return ContextOptions(
+            "tiles",
+            _TILE,
+            halo=0,
+            n_hops=_N_HOPS,
+            n_neighbors=self.n_neighbors,
+            radius=self.radius,
+        )
 
 
 @dataclass
