@@ -36,8 +36,9 @@ def check_adata(adata: Any, name: str = "adata", *, matrix: bool = False) -> Non
         )
         if isinstance(adata, np.ndarray):
             how = f"anndata.AnnData({name})"
-        elif isinstance(mods := getattr(adata, "mod", None), Mapping) and mods:
-            how = f"{name}.mod[{next(iter(mods))!r}]"
+        for slot in ("mod", "tables"):  # of a MuData, of a SpatialData
+            if isinstance(parts := getattr(adata, slot, None), Mapping) and parts:
+                how = f"{name}.{slot}[{next(iter(parts))!r}]"
         raise TypeError(
             f"`{name}` must be an AnnData, found {type(adata).__name__}. Make it one: "
             f"`{name} = {how}`"

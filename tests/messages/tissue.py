@@ -53,6 +53,18 @@ def sections_over_each_other():
     return {"adata": adata}, "scssl.pp.spatial_neighbors(adata)"
 
 
+class SpatialData:
+    """As the one of spatialdata, which has its cells in tables."""
+
+    def __init__(self, **tables):
+        self.tables = tables
+
+
+@case(CHAPTER, "A SpatialData is given")
+def spatial_data():
+    return {"adata": SpatialData(table=_tissue())}, "scssl.pp.spatial_neighbors(adata)"
+
+
 _RADIUS = 'scssl.pp.spatial_neighbors(adata, method="radius"{})'
 
 

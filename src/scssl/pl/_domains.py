@@ -132,8 +132,9 @@ def n_domains(
 
     Examples
     --------
-    >>> import scssl
+    >>> import scanpy as sc, scssl
     >>> adata = scssl.datasets.pbmc68k_reduced()
+    >>> sc.pp.pca(adata)
     >>> scssl.tl.n_domains(adata, [2, 5, 8], use_rep="X_pca", method="mixture", n_repeats=3)
     >>> ax = scssl.pl.n_domains(adata, show=False)
     >>> ax.get_xlabel()

@@ -87,9 +87,9 @@ def spatial(
 
     Examples
     --------
-    >>> import scssl
+    >>> import numpy as np, scssl
     >>> adata = scssl.datasets.pbmc68k_reduced()
-    >>> adata.obsm["spatial"] = adata.obsm["X_umap"]
+    >>> adata.obsm["spatial"] = np.random.default_rng(0).random((adata.n_obs, 2))
     >>> axes = scssl.pl.spatial(adata, "louvain", sample_key="phase", show=False)
     >>> [ax.get_title() for ax in axes]
     ['G1', 'G2M', 'S']

@@ -40,8 +40,7 @@ _LEAST_VARIANCE = 1e-4
 _MAX_ITER = 200
 # Cells that are drawn to compare numbers of domains, where there are more.
 _MOST_CELLS = 20_000
-# Kappa of the domains of neighbours below which they are no parts of a tissue; of the five data sets of the
-# user guide it was .7 or more.
+# Kappa of the domains of neighbours below which they are no parts of a tissue.
 _CONNECTED = 0.3
 # NMI of domains and sections from which one is taken for the other.
 _SAME = 0.8
@@ -77,7 +76,7 @@ def spatial_domains(
 
     Before that the embedding is reduced to its first `n_components` principal components, each divided by
     its standard deviation to the power of `whitening`. How many hops, how many components and which
-    covariance matter as much as the embedding does; the defaults are the best in the mean of six
+    covariance matter as much as the embedding does; the defaults are those that are good on five
     annotated data sets, as the user guide shows (:doc:`/user_guide/tissue`).
 
     Parameters
@@ -149,7 +148,7 @@ def spatial_domains(
     >>> import scanpy as sc, scssl
     >>> adata = scssl.datasets.pbmc68k_reduced()
     >>> sc.pp.pca(adata)
-    >>> adata.obsm["spatial"] = adata.obsm["X_umap"]
+    >>> adata.obsm["spatial"] = adata.obsm["X_pca"][:, :2]
     >>> scssl.pp.spatial_neighbors(adata)
     >>> scssl.tl.spatial_domains(adata, 4, use_rep="X_pca")
     >>> adata.obs["spatial_domain"].cat.categories.tolist()
