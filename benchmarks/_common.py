@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import resource
@@ -130,3 +131,15 @@ def table(rows: list[dict[str, object]]) -> str:
         return "| " + " | ".join(padded) + " |"
 
     return "\n".join([line(names), line(["-" * w for w in width]), *map(line, text)])
+
+
+def read(out: Path) -> list[dict]:
+    """Rows of a file to which a script appends them."""
+    return [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
+
+
+def effective_rank_of(embedding: np.ndarray) -> float:
+    """Effective rank of an embedding."""
+    from scssl.nn import effective_rank
+
+    return effective_rank(torch.from_numpy(np.asarray(embedding, dtype=np.float64)))

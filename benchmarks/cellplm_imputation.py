@@ -20,8 +20,7 @@ from pathlib import Path
 import anndata
 import numpy as np
 import pandas as pd
-from _common import data_dir, lognorm, machine, table
-from joint_embedding_study import read
+from _common import data_dir, lognorm, machine, read, table
 from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
 

@@ -25,8 +25,7 @@ import anndata
 import numpy as np
 import pandas as pd
 import scanpy as sc
-from _common import data_dir, lognorm, machine, table
-from joint_embedding_study import effective_rank_of, read
+from _common import data_dir, effective_rank_of, lognorm, machine, read, table
 from sklearn.decomposition import PCA
 from sklearn.metrics import f1_score
 from sklearn.model_selection import train_test_split

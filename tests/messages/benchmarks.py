@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
+from unittest.mock import patch
 
 import pandas as pd
 
 from . import case
+from ._data import cells
 
 CHAPTER = "Benchmarks"
 
@@ -68,4 +71,35 @@ def third_argument():
     results = _results(method="SimCLR", n_labels="", task="embedding", arguments=texts)
     return {"results": results}, (
         'scssl.pl.ablation(results, "temperature", "n_latent", show=False)'
+    )
+
+
+_PLAN = 'scssl.tl.benchmark(adata, "X_ssl", "embedding", label_key="type", batch_key="batch", dry_run=True)'
+
+
+@case(CHAPTER, "Two cells of a benchmark have one name")
+def cells_of_one_name():
+    adata = cells()
+    adata.obs_names = ["cell", *adata.obs_names[1:-1], "cell"]
+    return {"adata": adata}, _PLAN
+
+
+@case(CHAPTER, "The batch of a cell of a benchmark is not known")
+def batch_missing():
+    adata = cells()
+    adata.obs["batch"] = [None, *adata.obs["batch"].astype(str)[1:]]
+    return {"adata": adata}, _PLAN
+
+
+@case(CHAPTER, "A method or a score needs a package that is not installed", ways="instead")
+def package_missing():
+    adata = cells()
+
+    def without(package, run, *args, **kwargs):
+        with patch.dict(sys.modules, {package: None}):
+            return run(*args, **kwargs)
+
+    return {"adata": adata, "without": without}, (
+        'without("harmonypy", scssl.tl.benchmark, adata, "Harmony", "embedding", label_key="type", '
+        'batch_key="batch", seeds=1, progress=False)'
     )

@@ -259,7 +259,7 @@ def benchmark(
     """
     from ._study import Study
 
-    study = Study(file, overrides)
+    study = Study(file, overrides, read=lambda path: _read(path, backed=False))
     from scssl import tl
 
     plans = []

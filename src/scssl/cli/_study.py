@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,9 +22,18 @@ _SHARED = ("out", "n_jobs", "progress", "dry_run", "name")
 class Study:
     """What a file and the words after it ask for, checked as far as can be without the data."""
 
-    def __init__(self, file: str | Path, overrides: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        file: str | Path,
+        overrides: Sequence[str] = (),
+        *,
+        read: Callable[[Path], AnnData] | None = None,
+    ) -> None:
+        import anndata
+
         from scssl import tl
 
+        self._read = anndata.read_h5ad if read is None else read
         self.file = Path(file).expanduser()
         self.known = options_of(tl.benchmark, skip=("adata", *_SHARED))
         asked = read_configuration(str(file))
@@ -79,17 +88,20 @@ class Study:
 
     def read(self, name: str) -> tuple[AnnData, dict[str, Any]]:
         """The cells of a data set, and the arguments of the call."""
-        from ._commands import _read as read_cells
-
-        path, subset, arguments = self.data[name]
-        adata = read_cells(path, backed=False)
+        path, subset, _ = self.data[name]
+        adata = self._read(path)
         for key, values in subset.items():
             if key not in adata.obs:
                 raise MissingKeyError(f"{path}: obs has no column {key!r}, which `subset` names.")
             adata = adata[adata.obs[key].astype(str).isin(values)].copy()
+        return adata, self.asked(name)
+
+    def asked(self, name: str) -> dict[str, Any]:
+        """The arguments of the call for a data set."""
+        arguments = {**self.data[name][2], "name": name}
         if self.methods is not None:
-            arguments = {**arguments, "methods": _methods(self.methods)}
-        return adata, {**arguments, "name": name}
+            arguments["methods"] = _methods(self.methods)
+        return arguments
 
 
 def _read(option: Option, value: Any) -> Any:

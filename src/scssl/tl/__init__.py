@@ -18,7 +18,6 @@ from ._label_transfer import Reference, label_transfer
 from ._leave_one_out import leave_one_dataset_out
 from ._modality import modality_scores, predict_modality
 from ._probes import knn_probe, knn_score, linear_probe
-from ._protocol import make_protocol
 from ._reconstruction import reconstruction_metrics
 from ._score_labels import score_labels
 from ._spatial_domains import n_domains, spatial_domains

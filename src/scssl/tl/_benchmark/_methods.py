@@ -85,9 +85,12 @@ class Method(ABC):
         try:
             importlib.import_module(cls.package)
         except ImportError as error:
-            raise ImportError(
-                f'{cls.package} is not installed: `pip install "scssl[{cls.extra}]"`'
-            ) from error
+            raise absent(cls.package, cls.extra) from error
+
+
+def absent(package: str, extra: str) -> ImportError:
+    """That an optional package is not there, with the line that installs it."""
+    return ImportError(f'{package} is not installed: `pip install "scssl[{extra}]"`')
 
 
 def _matrix(cells: AnnData, setting: Setting) -> Any:
@@ -207,8 +210,8 @@ class Harmony(PCA):
             raise NotPossible("Harmony needs batches: `batch_key`.")
         if not setting.is_all:
             raise NotPossible(
-                "Harmony embeds only the cells that it is run on, so that no cell can be held out: "
-                "`transductive=True`."
+                "Harmony embeds only the cells that it is run on, so that none can be held out; it is "
+                "compared where all are fitted to (transductive)."
             )
         import harmonypy
 
@@ -523,7 +526,8 @@ class Registered(Method):
         self.uses_labels = self.labels_cells = model == "CellTypeClassifier"
         if model == "ProteinPredictor":
             raise ValueError(
-                "ProteinPredictor is compared as the embedding it starts from: `tasks=['modality']`."
+                "ProteinPredictor starts from a model, and that model is what is compared: name it, and "
+                "task 'modality' regresses proteins on its embedding."
             )
         self.setup, self.make, self.train_options = _routed(self.model_class, arguments)
 
@@ -645,8 +649,8 @@ def read_methods(methods: Any, obsm: Sequence[str]) -> list[Spec]:
         method = given if isinstance(given, str) else arguments.pop("method", name)
         if not isinstance(method, str):
             raise TypeError(
-                "`methods` must be names, or a dict of names and arguments such as "
-                f"`methods={{'SimCLR': {{'temperature': 0.2}}}}`; found {method!r}."
+                "`methods` must be names, or a dict of names with a dict of arguments each; found "
+                f"{method!r} among them."
             )
         is_given = method not in BASELINES and method in obsm
         if not is_given:

@@ -16,6 +16,7 @@ import numpy as np
 
 from scssl import __version__
 from scssl._checks import check_choice, check_number, check_whole
+from scssl._errors import warn
 from scssl._io import as_path, check_place, parse_json, replace_file
 from scssl._settings import settings
 
@@ -263,6 +264,7 @@ def benchmark(
             rows[i] = found
     if dry_run:
         return _plan_table(cells, jobs, rows)
+    _tell_absent([jobs[i] for i in missing])
     shown = settings.progress if progress is None else progress
     for i, found in _run_all(cells, jobs, missing, n_jobs, shown):
         rows[i] = found
@@ -405,6 +407,19 @@ def _plan_table(
         line["seconds"] += float(np.mean(took)) if took else guess
     table = pd.DataFrame(lines.values())
     return table.assign(seconds=table["seconds"].round(1))
+
+
+def _tell_absent(jobs: Sequence[Job]) -> None:
+    """Say now, and not only in a row after hours, what is not installed."""
+    said = set()
+    for job in jobs:
+        for check in (job.spec.make().check, *(TASKS[task].check for task in job.tasks)):
+            try:
+                check()
+            except ImportError as error:
+                said.add(str(error))
+    for text in sorted(said):
+        warn(f"{text}. Its rows will say no more than that.")
 
 
 # --- running ---------------------------------------------------------------------------------------

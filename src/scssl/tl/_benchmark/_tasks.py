@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from scssl.tl._modality import modality_scores, predict_modality
 from scssl.tl._protocol import Protocol
 
 from ._cells import Cells, Split, protocol_of
-from ._methods import Method, NotPossible
+from ._methods import Method, NotPossible, absent
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -335,12 +336,9 @@ def scib(adata: AnnData) -> Found:
     Without isolated labels, as most data sets have every type in every batch, and without principal
     component regression, which compares with an embedding before integration.
     """
-    try:
-        from scib_metrics.benchmark import BatchCorrection, Benchmarker, BioConservation
-    except ImportError as error:
-        raise ImportError(
-            'scib-metrics is not installed: `pip install "scssl[benchmark]"`'
-        ) from error
+    TASKS["integration"].check()
+    from scib_metrics.benchmark import BatchCorrection, Benchmarker, BioConservation
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         bench = Benchmarker(
@@ -370,6 +368,13 @@ class Task:
     """The score that a row of a failure stands for."""
     needs: tuple[str, ...] = ()
     """Arguments of the call that it cannot do without."""
+    package: str = ""
+    """What has to be installed for it."""
+
+    def check(self) -> None:
+        """Raise ImportError, with the line that installs it, if its package is not there."""
+        if self.package and find_spec(self.package) is None:
+            raise absent(self.package.replace("_", "-"), "benchmark")
 
     @property
     def summary(self) -> str:
@@ -381,7 +386,7 @@ TASKS = {
     "embedding": Task(embedding, "held out", "probe_macro_f1", ("label_key",)),
     "few_labels": Task(few_labels, "held out", "macro_f1", ("label_key",)),
     "annotation": Task(annotation, "group", "macro_f1", ("label_key", "batch_key")),
-    "integration": Task(integration, "all", "total", ("label_key", "batch_key")),
+    "integration": Task(integration, "all", "total", ("label_key", "batch_key"), "scib_metrics"),
     "clustering": Task(clustering, "held out", "leiden_nmi", ("label_key",)),
     "modality": Task(modality, "held out", "pearson", ("modality_key",)),
     "reconstruction": Task(reconstruction, "held out", "explained_variance_weighted"),

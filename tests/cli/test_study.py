@@ -1,0 +1,102 @@
+"""A study in a file is what `tl.benchmark` would be asked for in Python."""
+
+from __future__ import annotations
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import sparse
+
+import scssl
+from scssl.cli import main
+from scssl.cli._study import Study
+
+
+@pytest.fixture
+def adata(tmp_path):
+    rng = np.random.default_rng(0)
+    types = rng.integers(0, 3, 150)
+    counts = rng.poisson(1 + 4 * np.eye(3)[types].repeat(10, axis=1))
+    adata = ad.AnnData(sparse.csr_matrix(counts, dtype=np.float32))
+    adata.obs["cell_type"] = pd.Categorical(np.array(list("abc"))[types])
+    adata.obs["donor"] = pd.Categorical(np.array(["x", "y"])[rng.integers(0, 2, 150)])
+    adata.write_h5ad(tmp_path / "cells.h5ad")
+    return adata
+
+
+@pytest.fixture
+def study(adata, tmp_path):
+    path = tmp_path / "study.yaml"
+    path.write_text(
+        "data:\n"
+        "  whole: {file: cells.h5ad}\n"
+        "  of x: {file: cells.h5ad, subset: {donor: x}, seeds: 1}\n"
+        "label_key: cell_type\n"
+        "tasks: [embedding]\n"
+        "seeds: 2\n"
+        "methods:\n"
+        "  PCA: {n_comps: 3}\n"
+        "  genes:\n"
+    )
+    return path
+
+
+def test_a_study(adata, study, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(["benchmark", str(study), "--out", str(out), "--dry-run"]) == 0
+    assert "6 fits, 0 of them done" in capsys.readouterr().out and not out.exists()
+    assert main(["benchmark", str(study), "--out", str(out)]) == 0
+    text = capsys.readouterr().out
+    assert "PCA" in text and str(out / "results.csv") in text
+    found = pd.read_csv(out / "results.csv").set_index(["data", "method", "metric", "seed"])
+    expected = scssl.tl.benchmark(
+        adata, {"PCA": {"n_comps": 3}}, "embedding", label_key="cell_type", seeds=2, progress=False
+    ).set_index(["method", "metric", "seed"])
+    for (method, metric, seed), value in expected["value"].items():
+        assert found.loc["whole", method, metric, seed]["value"] == value
+    x = found.loc["of x"].reset_index()
+    assert set(x["seed"]) == {0} and x["data_hash"].nunique() == 1
+    assert main(["benchmark", str(study), "--out", str(out), "--dry-run"]) == 0
+    assert "6 of them done" in capsys.readouterr().out
+
+
+def test_keys_are_set_by_words(study):
+    words = ["seeds=3", "methods.PCA.n_comps=2,4", "data.whole.tasks=clustering"]
+    asked = Study(study, words)
+    adata, arguments = asked.read("whole")
+    assert arguments["seeds"] == 3 and arguments["tasks"] == "clustering"
+    assert arguments["methods"]["PCA"] == {"n_comps": 3, "sweep": {"n_comps": [2, 4]}}
+    plan = scssl.tl.benchmark(adata, **arguments, dry_run=True)
+    assert list(plan["method"]) == ["PCA (n_comps=2)", "PCA (n_comps=4)", "genes"]
+    assert Study(study, ["method.n_comps=5"]).methods["genes"] == {"n_comps": "5"}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("seeds: 2", "sedes: 2"), "there is no sedes. Did you mean 'seeds'"),
+        (("seeds: 1", "sedes: 1"), "there is no data.of x.sedes"),
+        (("seeds: 2", "test_size: much"), "test_size must be a number"),
+        (("cells.h5ad, sub", "absent.h5ad, sub"), "There is no file absent.h5ad"),
+        (("PCA:", "PCR:"), "Did you mean 'PCA'"),
+        (("n_comps", "n_cmps"), "n_cmps"),
+        (("donor: x", "doner: x"), "doner"),
+        (("label_key: cell_type", "label_key: type"), "type"),
+    ],
+)
+def test_all_is_checked_before_anything_runs(study, tmp_path, capsys, change, said, monkeypatch):
+    from scssl.tl._benchmark import _study
+
+    monkeypatch.setattr(_study, "run", lambda *_: pytest.fail("it ran"))
+    study.write_text(study.read_text().replace(*change))
+    assert main(["benchmark", str(study), "--out", str(tmp_path / "out")]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_words_that_set_nothing(study, tmp_path, capsys):
+    out = ["--out", str(tmp_path / "out"), "--dry-run"]
+    assert main(["benchmark", str(study), "seeds", *out]) == 2
+    assert "sets nothing" in capsys.readouterr().err
+    assert main(["benchmark", str(study), "data.hole.seeds=1", *out]) == 2
+    assert "there is no 'hole'" in capsys.readouterr().err
