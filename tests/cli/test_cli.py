@@ -498,7 +498,9 @@ def test_a_tissue_and_a_preset_of_a_model_without_from_preset(file, tmp_path, ca
     options = ["--model", "PseudoLabel", "--preset", "scpretrain", "--batch-key", "slice"]
     assert main(["train", tissue, "--out", str(tmp_path / "other"), *options, *few]) == 0
     assert main(["train", tissue, "--out", str(tmp_path / "no"), "--sample-key", "slice"]) == 2
-    assert "no option --sample-key. Of CellPLM it is one." in capsys.readouterr().err
+    assert (
+        "no option --sample-key. Of CellPLM, GraphST, STAGATE it is one." in capsys.readouterr().err
+    )
 
 
 def test_alone_it_shows_its_help(capsys):

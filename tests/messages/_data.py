@@ -78,6 +78,8 @@ def set_up(name: str, adata: Any = None, **arguments: Any) -> Any:
 def small(name: str, adata: Any, **arguments: Any) -> Any:
     """A model of data that are set up, with few weights."""
     few: dict[str, Any] = {"hidden_dims": (8,), "n_latent": 4}
+    if name in ("STAGATE", "GraphST"):
+        few = {"n_latent": 4}
     if name == "CellPLM":
         few = {"n_hidden": 16, "n_heads": 2, "n_layers": 1, "n_latent": 4}
     return hurried(getattr(scssl.model, name)(adata, **few, **arguments))

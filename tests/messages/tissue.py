@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from . import case
-from ._data import cells
+from ._data import cells, set_up, small
 
 CHAPTER = "Tissue"
 
@@ -104,3 +104,25 @@ def domains_are_sections():
 @case(CHAPTER, "Nothing is known of the number of domains", ways="each")
 def no_stability():
     return {"adata": _tissue()}, "scssl.pl.n_domains(adata, show=False)"
+
+
+@case(CHAPTER, "A model of neighbours in space is not told places")
+def no_places_of_a_model():
+    names = {"adata": _tissue(graph=False)}
+    return names, "scssl.model.STAGATE.setup_anndata(adata, spatial_key=None)"
+
+
+@case(CHAPTER, "A model reads a graph that other data do not have")
+def no_graph_of_a_model():
+    adata = _tissue()
+    model = small("GraphST", set_up("GraphST", adata))
+    model.train(max_epochs=1, progress=False)
+    names = {"adata": _tissue(graph=False), "model": model}
+    return names, "model.get_latent_representation(adata)"
+
+
+@case(CHAPTER, "The radius of a model is in another unit")
+def radius_of_a_model():
+    return {
+        "adata": set_up("STAGATE", _tissue(graph=False))
+    }, "scssl.model.STAGATE(adata, radius=1e-6)"

@@ -72,7 +72,9 @@ def make_counts(n_cells=150, n_genes=60, seed=0):
         index=[f"cell{i}" for i in range(n_cells)],
     )
     var = pd.DataFrame(index=[f"GENE{i}" for i in range(n_genes)])
-    return anndata.AnnData(sparse.csr_matrix(counts), obs=obs, var=var)
+    # Without these some models cannot be set up, and others do not read them.
+    places = np.random.default_rng(1).random((n_cells, 2))
+    return anndata.AnnData(sparse.csr_matrix(counts), obs=obs, var=var, obsm={"spatial": places})
 
 
 def make_proteins(adata):

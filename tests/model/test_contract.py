@@ -140,7 +140,7 @@ def test_foreign_genes_are_refused(trained, adata):
     ids=["csr_array", "csc", "dense", "fortran", "int32", "float16"],
 )
 def test_storage_makes_no_difference(trained, adata, store):
-    other = anndata.AnnData(store(adata.X), obs=adata.obs, var=adata.var)
+    other = anndata.AnnData(store(adata.X), obs=adata.obs, var=adata.var, obsm=adata.obsm)
     np.testing.assert_array_equal(
         trained.get_latent_representation(other), trained.get_latent_representation()
     )
@@ -169,7 +169,8 @@ def as_dask(x):
 )
 def test_training_on_other_storage_gives_the_same_bits(build, store):
     def run(x):
-        model = build(anndata.AnnData(x, obs=make_counts().obs))
+        like = make_counts()
+        model = build(anndata.AnnData(x, obs=like.obs, obsm=like.obsm))
         model.train(**TRAIN)
         return model.get_latent_representation()
 
@@ -226,7 +227,9 @@ def test_user_data_stay_as_they_are(build, adata):
 
 
 def test_fortran_order_is_not_rewritten(build, adata):
-    dense = anndata.AnnData(np.asfortranarray(adata.X.toarray()), obs=adata.obs, var=adata.var)
+    dense = anndata.AnnData(
+        np.asfortranarray(adata.X.toarray()), obs=adata.obs, var=adata.var, obsm=adata.obsm
+    )
     build(dense)
     assert dense.X.flags.f_contiguous
 

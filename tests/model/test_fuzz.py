@@ -162,6 +162,7 @@ def embedded(model_class, seed):
         with_types = anndata.AnnData(obs=pd.DataFrame(index=adata.obs_names))
         with_types.obs["cell_type"] = pd.Categorical(np.arange(adata.n_obs) % 3, [0, 1, 2])
         adata.obsm["protein"] = make_proteins(with_types)
+    adata.obsm["spatial"] = rng.random((adata.n_obs, 2))
     if "labels_key" in SETUP.get(name, {}):
         setup.setdefault("labels_key", "second")
     try:

@@ -21,6 +21,11 @@ TARGET = "target"
 #: Place of a cell in its sample, NaN where it has none.
 POSITION = "position"
 
+#: Number of neighbours of a cell, itself among them, in or out of the batch.
+DEGREE = "degree"
+#: Links of a graph, int64, ``(n_links, 2)``: positions in the batch of a cell and of its neighbour, ascending.
+LINKS = "links"
+
 #: Which modalities each cell has, int64, ``(n, n_modalities)``.
 PRESENT = "modalities"
 #: Code of the set of genes that was measured in a cell.

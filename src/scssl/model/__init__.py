@@ -9,10 +9,13 @@ from scssl.model.finetune import CellTypeClassifier, ProteinPredictor
 from scssl.model.joint_embedding import *  # noqa: F403
 from scssl.model.masked_autoencoder import MaskedAutoencoder
 from scssl.model.pseudo_label import PseudoLabel
+from scssl.model.spatial import STAGATE, GraphST
 
 __all__ = [
+    "STAGATE",
     "CellPLM",
     "CellTypeClassifier",
+    "GraphST",
     "MaskedAutoencoder",
     "ProteinPredictor",
     "PseudoLabel",

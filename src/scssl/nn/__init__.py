@@ -17,6 +17,7 @@ from ._cell_transformer import (
 from ._encoder import BatchNormEncoder, ProjectionHead
 from ._flow_attention import FlowAttention, SoftmaxAttention
 from ._gene_layers import GeneDecoder, GeneEncoder, GeneSampler, SparseRows, take_rows
+from ._graph_layers import Links
 from ._mlp import MLP, SELU, Activation, Dropout, Head, activation, effective_rank
 from ._momentum import MemoryBank, momentum_schedule, update_ema
 from ._multi_encoder import Fusion, ModalityRows, MultiEncoder, MultiView
@@ -32,6 +33,7 @@ __all__ = [
     "GeneEncoder",
     "GeneSampler",
     "Head",
+    "Links",
     "MemoryBank",
     "ModalityRows",
     "MultiEncoder",

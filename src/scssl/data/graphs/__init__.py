@@ -22,3 +22,4 @@ from ._partners import (
     check_graph_cells,
     describe_cells,
 )
+from ._spatial import SpatialLinks, checked_radius, sections_of, spatial_graph

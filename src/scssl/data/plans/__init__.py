@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from ._context import CellContext, ContextOptions
+from ._context import CellContext, ContextOptions, GraphContext
 from ._plan import BalancedPlan, BatchPlan, OneGroupPlan, SequentialPlan, ShuffledPlan
 from ._split import train_validation_split

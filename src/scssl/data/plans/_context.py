@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+from scipy import sparse
 
 from scssl._checks import check_choice, check_number, check_whole
 from scssl._random import derive_generator
-from scssl.data.keys import SEQUENCE, TARGET
+from scssl.data.keys import DEGREE, LINKS, SEQUENCE, TARGET
 
 from ._plan import BatchPlan, Planned
 
@@ -117,6 +118,10 @@ class ContextOptions:
     spatial_share
         Share of the cells of an epoch that have coordinates, where only some samples do; `None`: as
         they come.
+    n_hops
+        Steps in a graph of neighbours up to which cells see each other, instead of a halo; 0: there is no graph.
+    n_neighbors, radius
+        The graph where none is given: so many nearest cells, or all within the radius.
     """
 
     mode: ContextMode = "sample"
@@ -124,6 +129,9 @@ class ContextOptions:
     halo: int = 200
     cell_dropout: float = 0.0
     spatial_share: float | None = None
+    n_hops: int = 0
+    n_neighbors: int = 6
+    radius: float | None = None
 
     def __post_init__(self) -> None:
         check_choice("context", self.mode, CONTEXT_MODES)
@@ -131,6 +139,8 @@ class ContextOptions:
         check_whole("halo", self.halo, 0)
         check_number("cell_dropout", self.cell_dropout, "[0, 1)")
         check_number("spatial_share", self.spatial_share, "(0, 1)", none=True)
+        check_whole("n_neighbors", self.n_neighbors)
+        check_number("radius", self.radius, "(0, inf)", none=True)
 
 
 class CellContext:
@@ -492,3 +502,113 @@ def _joined(parts: list[_Part]) -> Planned:
     )
     sequence = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
     return rows, {SEQUENCE: sequence.astype(np.int64), TARGET: target.astype(np.int64)}
+
+
+class GraphContext(CellContext):
+    """Cells that see their neighbours in a graph, and those of these, up to `n_hops` steps.
+
+    A batch has the cells that it is about and all that they see, with :data:`scssl.data.keys.LINKS`, so that it
+    makes no difference how a tissue is cut. A cell is a neighbour of whom it has as a neighbour, and of itself.
+
+    Parameters
+    ----------
+    samples, coordinates, options
+        As of :class:`CellContext`.
+    graph
+        Neighbours of the cells, sparse, ``(n_cells, n_cells)``; none of another sample.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from scipy import sparse
+    >>> from scssl.data import ContextOptions, GraphContext
+    >>> chain = sparse.diags([np.ones(5)], [1], shape=(6, 6))
+    >>> context = GraphContext(np.zeros(6), None, ContextOptions("tiles", n_hops=1), chain)
+    >>> rows, more = context.around(np.array([0, 1]))
+    >>> rows.tolist(), more["links"].tolist()
+    ([0, 1, 2], [[0, 0], [0, 1], [1, 0], [1, 1], [1, 2], [2, 1], [2, 2]])
+    """
+
+    def __init__(
+        self,
+        samples: np.ndarray,
+        coordinates: np.ndarray | None,
+        options: ContextOptions,
+        graph: Any,
+    ) -> None:
+        super().__init__(samples, coordinates, options)
+        both = graph + graph.T + sparse.identity(len(samples))
+        self.graph = sparse.csr_matrix(both, dtype=np.float32)
+        self.graph.sort_indices()
+
+    def graph_digest(self) -> str:
+        """Digest of who are neighbours."""
+        digest = hashlib.sha256()
+        for part in (self.graph.indptr, self.graph.indices):
+            digest.update(part.astype(np.int64).tobytes())
+        return digest.hexdigest()[:16]
+
+    def around(self, cells: np.ndarray) -> Planned:
+        """Cells and all that they see, ascending, as a batch that is about them.
+
+        Parameters
+        ----------
+        cells
+            Cells, each once.
+        """
+        target = np.zeros(len(self.samples), dtype=np.int64)
+        target[cells] = 1
+        seen = target > 0
+        reached = np.asarray(cells)
+        for _ in range(self.options.n_hops):
+            found = np.unique(self.graph[reached].indices)
+            reached = found[~seen[found]]
+            seen[reached] = True
+        rows = np.flatnonzero(seen)
+        links = self.graph[rows][:, rows].tocoo()
+        sequence = np.unique(self.samples[rows], return_inverse=True)[1].astype(np.int64)
+        pairs = np.stack([links.row, links.col], axis=1).astype(np.int64)
+        degree = np.diff(self.graph.indptr)[rows].astype(np.int64)
+        return rows, {SEQUENCE: sequence, TARGET: target[rows], DEGREE: degree, LINKS: pairs}
+
+    def embedding(self, rows: np.ndarray) -> BatchPlan:
+        return _WholeSubgraphs(self, rows)
+
+    def training(
+        self,
+        rows: np.ndarray,
+        batch_size: int,
+        *,
+        seed: int,
+        fill: np.ndarray | None = None,
+        labels: np.ndarray | None = None,
+    ) -> BatchPlan:
+        return _Subgraphs(self, rows, batch_size, seed=seed, fill=None, labels=labels)
+
+    def validation(
+        self, rows: np.ndarray, batch_size: int, *, seed: int, fill: np.ndarray
+    ) -> BatchPlan:
+        return _Subgraphs(self, rows, batch_size, seed=seed, fill=None, varies=False)
+
+
+class _Subgraphs(_Parts):
+    """Parts of samples with all that their cells see."""
+
+    context: GraphContext
+
+    def draw(self, epoch: int) -> Iterator[Planned]:
+        for rows, _ in super().draw(epoch):
+            yield self.context.around(rows)
+
+
+class _WholeSubgraphs(_Whole):
+    """Whole samples or tiles of them, those in which there is a cell that is asked for."""
+
+    context: GraphContext
+
+    def draw(self, epoch: int) -> Iterator[Planned]:
+        for rows, more in super().draw(epoch):
+            # The halo that there would be without a graph is empty: a piece is its own cells.
+            seen, told = self.context.around(rows)
+            asked = np.isin(seen, rows[more[TARGET] > 0])
+            yield seen, {**told, TARGET: asked.astype(np.int64)}

@@ -13,7 +13,7 @@ import numpy as np
 from scssl._checks import check_integers
 from scssl._random import derive_generator
 
-#: Rows of a batch, and what it has for each of them besides.
+#: Rows of a batch, and what it has for each of them besides, or of the links between them.
 Planned = tuple[np.ndarray, Mapping[str, np.ndarray]]
 
 

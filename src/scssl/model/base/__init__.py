@@ -35,4 +35,11 @@ from ._setup import (
 )
 from ._setup_method import SetupArgument
 from ._start import StartsFromEncoder, backbone_of, resolve
-from ._tissue import TISSUE, panels, record_tissue, tell_tissue
+from ._tissue import (
+    GRAPH,
+    TISSUE,
+    context_of,
+    panels,
+    record_tissue,
+    tell_tissue,
+)

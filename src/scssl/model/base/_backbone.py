@@ -22,7 +22,7 @@ from ._setup import DataSetup
 
 _LOGGER = logging.getLogger("scssl")
 # The layer on the genes, in every model: a row for each gene.
-_OF_GENES = "gene_encoder.weight"
+_OF_GENES = ("gene_encoder.weight", "gene_decoder.weight")
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class Backbone:
             "input": self.setup.input_kind,
             "target_sum": self.setup.target_sum,
         }
-        for key in ("sample_key", "spatial_key"):
+        for key in ("sample_key", "spatial_key", "connectivity_key"):
             if getattr(self.setup, key) is not None:
                 read[key] = getattr(self.setup, key)
         if covariates:

@@ -38,6 +38,7 @@ from scssl._checks import (
     check_number,
     check_whole,
     get_column,
+    get_embedding,
     likely_column,
     likely_coordinates,
     no_argument,
@@ -46,7 +47,7 @@ from scssl._errors import MALFORMED, BundleError, warn
 from scssl._io import as_path
 from scssl._random import RNG, as_seed, derive_seed
 from scssl._settings import settings
-from scssl.data import GeneAlignment, GeneVocabulary, train_validation_split
+from scssl.data import GeneAlignment, GeneVocabulary, scan_matrix, train_validation_split
 from scssl.data.keys import TARGET
 from scssl.hub import (
     collect,
@@ -89,6 +90,7 @@ from ._setup import (
     CellReader,
     DataSetup,
     check_unchanged,
+    feature_names,
     fingerprint,
     inspect,
     make_setup,
@@ -227,11 +229,12 @@ class SSLModel(BaseModelClass, metaclass=Face):
             known = known_arguments(cls, "setup_anndata", {})
             name = unknown[0]
             raise TypeError(no_argument("setup_anndata()", name, kwargs[name], known))
-        check_adata(adata, matrix=True)
+        check_adata(adata, matrix=kwargs.get("use_rep") is None)
         given = cls._checked_setup(adata, given | kwargs)
         setup, stats = make_setup(adata, given)
         recorded = cls._also_recorded(adata, setup, given)
-        found = fingerprint(adata, stats) | recorded.pop("fingerprint", {})
+        names = feature_names(adata, setup.use_rep)
+        found = fingerprint(names, stats) | recorded.pop("fingerprint", {})
         fields: list[Any] = [
             LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=False, correct_data_format=False),
             _Categories(REGISTRY_KEYS.BATCH_KEY, setup.batch_key),
@@ -244,11 +247,16 @@ class SSLModel(BaseModelClass, metaclass=Face):
         if not isinstance(adata.obs, pd.DataFrame):
             # Nothing can be written to columns that are read lazily.
             del fields[1:]
+        if setup.use_rep is not None:
+            del fields[0]
         manager = cls._manager(fields, adata=adata, **given)
         with warnings.catch_warnings():
             # Of small categories: nothing is estimated per category here.
             warnings.filterwarnings("ignore", message="Category .* has fewer than 3 cells")
-            manager.register_fields(adata, **of_scvi)
+            if setup.use_rep is None:
+                manager.register_fields(adata, **of_scvi)
+            else:
+                cls._register_features(manager, adata, names, **of_scvi)
         manager.registry[SETUP] = {"setup": setup.to_dict(), "fingerprint": found, **recorded}
         cls.register_manager(manager)
 
@@ -258,9 +266,11 @@ class SSLModel(BaseModelClass, metaclass=Face):
         return WeakManager(list(fields), cls._get_setup_method_args(cls=cls, **arguments))
 
     @classmethod
-    def _register_features(cls, manager: WeakManager, data: Any, names: Any) -> None:
-        """Register data that have no one matrix, for which scvi-tools has no field."""
-        manager.register_fields(data)
+    def _register_features(
+        cls, manager: WeakManager, data: Any, names: Any, **of_scvi: Any
+    ) -> None:
+        """Register data that have no one matrix of genes, for which scvi-tools has no field."""
+        manager.register_fields(data, **of_scvi)
         manager.registry["field_registries"][REGISTRY_KEYS.X_KEY] = {
             "data_registry": {},
             "state_registry": {"n_vars": len(names), "column_names": np.asarray(names)},
@@ -571,6 +581,8 @@ class SSLModel(BaseModelClass, metaclass=Face):
         """Check a data set against the model and open it."""
         own = adata is None or adata is self._adata
         adata = self._or_own(adata)
+        if self.setup.use_rep is not None:
+            return self._read_embedding(adata, self.setup.use_rep, own)
         check_adata(adata, matrix=True)
         if own:
             self._check_unchanged({"cells": adata.n_obs, "genes": adata.n_vars})
@@ -584,12 +596,30 @@ class SSLModel(BaseModelClass, metaclass=Face):
             used=alignment.columns >= 0,
         )
         reader = CellReader(self.setup, adata, matrix, None if alignment.is_identity else alignment)
-        reader.fingerprint = fingerprint(adata, stats)
+        reader.fingerprint = fingerprint(adata.var_names, stats)
         self._also_read(reader, adata)
         if own:
             self._check_unchanged(reader.fingerprint)
         if alignment.n_missing:
             _LOGGER.info(alignment.report())
+        return reader
+
+    def _read_embedding(self, adata: AnnData, use_rep: str, own: bool) -> CellReader:
+        """Open an embedding that the model reads in place of expression."""
+        check_adata(adata)
+        advice = "Compute it as for the data that the model was trained on."
+        values = get_embedding(adata, use_rep, advice=advice)
+        names = feature_names(adata, use_rep)
+        if len(names) != len(self.genes):
+            raise ValueError(
+                f"{self.setup.where} has {len(names):,} dimensions, the model was trained with "
+                f"{len(self.genes):,}. {advice}"
+            )
+        reader = CellReader(self.setup, adata, values, None)
+        reader.fingerprint = fingerprint(names, scan_matrix(values))
+        self._also_read(reader, adata)
+        if own:
+            self._check_unchanged(reader.fingerprint)
         return reader
 
     def _also_read(self, reader: CellReader, data: Any) -> None:

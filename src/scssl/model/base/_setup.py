@@ -17,6 +17,7 @@ from scssl._checks import (
     check_number,
     first_fraction,
     get_column,
+    get_embedding,
     get_matrix,
     number,
     some,
@@ -98,6 +99,10 @@ class DataSetup:
     #: ``obsm`` or two columns.
     sample_key: str | None = None
     spatial_key: str | tuple[str, str] | None = None
+    #: Entry of ``obsp`` with neighbours; `None` where they follow from places.
+    connectivity_key: str | None = None
+    #: Entry of ``obsm`` that is read in place of expression.
+    use_rep: str | None = None
     #: Mean and standard deviation of each continuous column; models saved earlier read them as they are.
     continuous_scale: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     #: What was recognised in the values, see :class:`scssl.data.Scale`; empty of older models.
@@ -111,6 +116,8 @@ class DataSetup:
     @property
     def where(self) -> str:
         """The matrix, as a user would write it."""
+        if self.use_rep is not None:
+            return f'adata.obsm["{self.use_rep}"]'
         return "adata.X" if self.layer is None else f'adata.layers["{self.layer}"]'
 
     def to_dict(self) -> dict[str, Any]:
@@ -118,7 +125,10 @@ class DataSetup:
         content = asdict(self)
         content["modalities"] = list(content["modalities"])
         # Not of all models: what is not there is left out.
-        rare = ("modalities", "sample_key", "spatial_key", "continuous_scale", "scale")
+        rare = (
+            *("modalities", "sample_key", "spatial_key", "connectivity_key", "use_rep"),
+            *("continuous_scale", "scale"),
+        )
         return {name: value for name, value in content.items() if value or name not in rare}
 
     @classmethod
@@ -140,6 +150,7 @@ class DataSetup:
         columns = [setup.batch_key, setup.labels_key, *setup.categorical_keys]
         places = setup.spatial_key if isinstance(setup.spatial_key, tuple) else (setup.spatial_key,)
         names = [*columns, *setup.continuous_keys, setup.layer, setup.sample_key, *places]
+        names += [setup.connectivity_key, setup.use_rep]
         for key in columns:
             names += [] if key is None else setup.categories[key]
         if wrong := [name for name in names if not isinstance(name, str | None)]:
@@ -250,6 +261,13 @@ def inspect(
     return matrix, stats, decision
 
 
+def feature_names(adata: AnnData, use_rep: str | None) -> Any:
+    """Names of what is read of a cell: genes, or dimensions of an embedding."""
+    if use_rep is None:
+        return adata.var_names
+    return [f"{use_rep}:{i}" for i in range(get_embedding(adata, use_rep).shape[1])]
+
+
 def make_setup(adata: AnnData, given: Mapping[str, Any]) -> tuple[DataSetup, MatrixStats]:
     """Check a data set and record how to read it; `given` are arguments of ``setup_anndata``."""
     layer, input = given["layer"], given["input"]
@@ -259,7 +277,8 @@ def make_setup(adata: AnnData, given: Mapping[str, Any]) -> tuple[DataSetup, Mat
     )
     if adata.is_view:
         raise ValueError("`adata` is a view. Make it an object first: `adata = adata.copy()`")
-    GeneVocabulary(adata.var_names)  # refuses duplicated and empty names
+    use_rep = given.get("use_rep")
+    GeneVocabulary(feature_names(adata, use_rep))  # refuses duplicated and empty names
     if not adata.obs_names.is_unique:
         twice = adata.obs_names[adata.obs_names.duplicated()].unique()
         warn(
@@ -274,12 +293,17 @@ def make_setup(adata: AnnData, given: Mapping[str, Any]) -> tuple[DataSetup, Mat
         if key is not None
     }
     scale = _scale_of(adata, continuous)
-    _, stats, decision = inspect(adata, layer, input)
-    if input == "auto":
-        _LOGGER.info("Input: %s.", decision.reason)
+    kind, told = "lognorm", {}
+    if use_rep is None:
+        _, stats, decision = inspect(adata, layer, input)
+        if input == "auto":
+            _LOGGER.info("Input: %s.", decision.reason)
+        kind, told = decision.kind, asdict(decision.scale)
+    else:
+        stats = scan_matrix(get_embedding(adata, use_rep))
     setup = DataSetup(
         layer,
-        decision.kind,
+        kind,
         given["target_sum"],
         batch_key,
         labels_key,
@@ -288,7 +312,9 @@ def make_setup(adata: AnnData, given: Mapping[str, Any]) -> tuple[DataSetup, Mat
         categories,
         sample_key=given.get("sample_key"),
         spatial_key=given.get("spatial_key"),
-        scale=asdict(decision.scale),
+        connectivity_key=given.get("connectivity_key"),
+        use_rep=use_rep,
+        scale=told,
         continuous_scale=scale,
     )
     return setup, stats
@@ -306,12 +332,12 @@ def check_like(data: Any, setup: DataSetup, other: DataSetup) -> None:
     check_scale(found, other.expected, X, where=setup.where, whose=whose)
 
 
-def fingerprint(adata: AnnData, stats: MatrixStats) -> dict[str, Any]:
-    """What would be different if the data had been changed since."""
+def fingerprint(names: Any, stats: MatrixStats) -> dict[str, Any]:
+    """What would be different if the data, with features of these names, had been changed since."""
     return {
         "cells": stats.n_obs,
         "genes": stats.n_vars,
-        "gene names": GeneVocabulary(adata.var_names).hash,
+        "gene names": GeneVocabulary(names).hash,
         "stored values": stats.n_stored,
         "largest value": float(stats.max),
         "median sum of a cell": float(stats.median_sum),

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scssl._errors import MissingKeyError, warn
-from scssl._places import coordinates_of, sample_codes
-from scssl.data import CellContext, ContextOptions, Datasets, GeneVocabulary
+from scssl._places import coordinates_of, graph_of, sample_codes
+from scssl.data import CellContext, ContextOptions, Datasets, GeneVocabulary, GraphContext
+from scssl.data.graphs import checked_radius, sections_of, spatial_graph
 
 from ._setup import CellReader, DataSetup
 from ._setup_method import SetupArgument
@@ -33,15 +34,29 @@ TISSUE = {
     ),
 }
 
+#: The same of models that see the neighbours of a cell in a graph.
+GRAPH = {
+    **TISSUE,
+    "connectivity_key": SetupArgument(
+        "Entry of ``adata.obsp`` with the neighbours of each cell, as :func:`scssl.pp.spatial_neighbors` or "
+        "squidpy writes it; weights are not used. Without it neighbours are found by place.",
+        str | None,
+    ),
+}
 
-def record_tissue(data: AnnData | Datasets, setup: DataSetup) -> dict[str, Any]:
-    """Refuse a sample column or coordinates that cannot be used; warn of samples that look wrong.
 
-    Returns what would be different if cells had been told to be elsewhere.
+def record_tissue(
+    data: AnnData | Datasets, setup: DataSetup, *, neighbors: bool = False
+) -> dict[str, Any]:
+    """Refuse a sample column, coordinates or a graph that cannot be used; warn of samples that look wrong.
+
+    `neighbors` says that cells must have neighbours. Returns what would be different if cells had been told to
+    be elsewhere.
     """
-    if setup.sample_key is None and setup.spatial_key is None:
+    neighbors |= setup.connectivity_key is not None
+    if setup.sample_key is None and setup.spatial_key is None and not neighbors:
         return {}
-    context = context_of(data, setup, ContextOptions())
+    context = context_of(data, setup, ContextOptions(n_hops=int(neighbors)))
     if isinstance(data, Datasets) or setup.sample_key is None:
         return _fingerprint(context, setup)
     if data.n_obs > 20 and context.n_samples > data.n_obs / 2:
@@ -61,8 +76,19 @@ def tell_tissue(reader: CellReader, data: AnnData | Datasets, options: ContextOp
 def context_of(data: AnnData | Datasets, setup: DataSetup, options: ContextOptions) -> CellContext:
     """Which cells see each other; never those of two data sets."""
     if not isinstance(data, Datasets):
-        xy = None if setup.spatial_key is None else coordinates_of(data, setup.spatial_key)
-        return CellContext(sample_codes(data, setup.sample_key), xy, options)
+        by_place = options.n_hops > 0 and setup.connectivity_key is None
+        xy = None
+        if setup.spatial_key is not None:
+            xy = coordinates_of(data, setup.spatial_key, needed=by_place)
+        own = sample_codes(data, setup.sample_key)
+        if not options.n_hops:
+            return CellContext(own, xy, options)
+        if by_place:
+            graph = _graph_by_place(xy, own, options)
+        else:
+            key = str(setup.connectivity_key)
+            graph = graph_of(data, key, setup.sample_key, own)
+        return GraphContext(own, xy, options, graph)
     found = data.items()
     place = setup.spatial_key
     if setup.sample_key is not None and not any(setup.sample_key in a.obs for _, a in found):
@@ -85,14 +111,26 @@ def context_of(data: AnnData | Datasets, setup: DataSetup, options: ContextOptio
     return CellContext(np.concatenate(samples), coordinates, options)
 
 
+def _graph_by_place(xy: np.ndarray | None, samples: np.ndarray, options: ContextOptions) -> Any:
+    if xy is None:
+        raise ValueError("The encoder sees neighbours: say where cells are, in `spatial_key`.")
+    if options.radius is None:
+        return spatial_graph(xy, samples, "knn", options.n_neighbors)[0]
+    radius = checked_radius(options.radius, xy, sections_of(xy, samples))
+    return spatial_graph(xy, samples, "radius", 0, radius=radius)[0]
+
+
 def _has_places(adata: AnnData, key: str | Sequence[str]) -> bool:
     return key in adata.obsm if isinstance(key, str) else set(key) <= set(adata.obs.columns)
 
 
 def _fingerprint(context: CellContext, setup: DataSetup) -> dict[str, Any]:
-    if setup.sample_key is None and setup.spatial_key is None:
+    if setup.sample_key is None and setup.spatial_key is None and setup.connectivity_key is None:
         return {}
-    return {"samples and places": context.digest()}
+    found = {"samples and places": context.digest()}
+    if setup.connectivity_key is not None and isinstance(context, GraphContext):
+        found["neighbours"] = context.graph_digest()
+    return found
 
 
 def panels(

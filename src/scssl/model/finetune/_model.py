@@ -14,8 +14,8 @@ from scssl._checks import check_adata, check_choice, check_number
 from scssl._random import RNG, as_seed, derive_seed
 from scssl.data import GeneVocabulary
 from scssl.model.base import (
+    GRAPH,
     SETUP,
-    TISSUE,
     Backbone,
     CellReader,
     DataSetup,
@@ -133,7 +133,7 @@ class FineTunedModel(SSLModel):
     _learns_all_genes = False
     _learns_embeddings = False
     _setup_takes: ClassVar[Mapping[str, SetupArgument]] = {
-        **TISSUE,
+        **GRAPH,
         "batch_key": SetupArgument(
             """Column of ``adata.obs`` with the batch, which an encoder is told where its model has that
             option and it is on."""
