@@ -457,3 +457,11 @@ def test_a_group_that_cannot_be_scored_is_not_left_out(adata, caplog):
     own.obs.loc[own.obs["batch"] == "two", "cell_type"] = None
     found = scssl.tl.benchmark(own, "X_given", "mapping", **KEYS, seeds=1, min_cells=5)
     assert set(found["fold"]) == {"one", "three"} and "1 of 3 groups" in caplog.text
+
+
+def test_views_across_batches_need_no_graph(adata):
+    """It is made of the training part alone."""
+    methods = {"VICReg": {"augmentation": "integration", "max_epochs": 1, "n_latent": 4}}
+    found = scssl.tl.benchmark(adata, methods, "embedding", **KEYS, seeds=1)
+    assert not found["error"].any() and found["value"].notna().all()
+    assert not adata.obsp
