@@ -296,7 +296,7 @@ def test_output_is_replaced_only_when_asked(file, tmp_path, capsys, monkeypatch)
     model_dir = tmp_path / "model"
     model_dir.mkdir()
     (model_dir / "thesis.txt").write_text("years of work")
-    monkeypatch.setattr(commands, "_read", lambda *_, **__: pytest.fail("checked too late"))
+    monkeypatch.setattr(commands, "read_cells", lambda *_, **__: pytest.fail("checked too late"))
     assert main(["train", file, "--out", str(model_dir), *SMALL]) == 2
     assert (
         "model exists already. Give another --out, or replace it: `--overwrite`"
@@ -561,7 +561,7 @@ def test_a_zarr_store_is_read_and_written(file, tmp_path, capsys):
 
 
 def test_the_key_is_checked_before_cells_are_read(file, capsys, monkeypatch):
-    monkeypatch.setattr(commands, "_read", lambda *_, **__: pytest.fail("checked too late"))
+    monkeypatch.setattr(commands, "read_cells", lambda *_, **__: pytest.fail("checked too late"))
     assert main(["embed", file, "--model", "m", "--out", "o.h5ad", "--key-added", "a/b"]) == 2
     assert "`--key-added a_b`" in capsys.readouterr().err
 

@@ -10,7 +10,7 @@ import shlex
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from importlib.metadata import version
 from typing import Any, NoReturn
@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 signal.signal(signal.SIGTERM, _terminate)
             name, arguments = parse(words)
             if name is not None:
-                call(COMMANDS[name].function, arguments)
+                call(name, arguments)
         except EXPECTED as error:
             if debug:
                 raise
@@ -95,18 +95,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def call(function: Callable[..., None], arguments: dict[str, Any]) -> None:
+def call(name: str, arguments: dict[str, Any]) -> None:
     """Call a command, with what follows without a name by position."""
-    rest = [
-        one.name
-        for one in inspect.signature(function).parameters.values()
-        if one.kind is one.VAR_POSITIONAL
-    ]
-    if not rest:
-        function(**arguments)
-        return
-    first = next(iter(inspect.signature(function).parameters))
-    function(arguments.pop(first), *arguments.pop(rest[0], ()), **arguments)
+    parameters = inspect.signature(COMMANDS[name].function).parameters
+    rest = [one for one, kind in parameters.items() if kind.kind is kind.VAR_POSITIONAL]
+    by_position = []
+    if rest:
+        by_position = [arguments.pop(next(iter(parameters))), *arguments.pop(rest[0], ())]
+    getattr(_commands, name)(*by_position, **arguments)
 
 
 class _Terminated(SystemExit):
