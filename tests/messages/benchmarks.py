@@ -48,7 +48,7 @@ def few_values():
 
 @case(CHAPTER, "Several scores could be drawn")
 def several_scores():
-    results = pd.concat([_results(), _results(metric="accuracy")])
+    results = pd.concat([_results(metric="accuracy"), _results(metric="knn_accuracy")])
     return {"results": results}, "scssl.pl.few_label_curve(results, show=False)"
 
 

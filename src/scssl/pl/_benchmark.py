@@ -13,7 +13,14 @@ import numpy as np
 from scssl._checks import some
 from scssl._errors import MissingKeyError
 from scssl._settings import settings
-from scssl.tl import METRICS, arguments_of, benchmark_summary, metric_of, score_label
+from scssl.tl import (
+    METRICS,
+    arguments_of,
+    benchmark_summary,
+    metric_of,
+    score_label,
+    tidy_results,
+)
 
 from ._figure import PALETTE, choose, figure, finish, line_style, make_panels
 
@@ -29,6 +36,8 @@ _SMALL, _MIDDLE, _TEXT = 6, 6.5, 7  # points
 # Letters in a line of a method's name, and of the head of a column.
 _NAME, _HEAD = 18, 10
 _SCORE = ["task", "split", "n_labels", "metric"]
+# What is drawn by the number of labels unless another score is asked for.
+_BY_LABELS = "macro_f1"
 
 
 class _Cell(NamedTuple):
@@ -121,7 +130,7 @@ def benchmark(
     given = {"metric": metrics, "data": data}
     rows = choose(results, **{key: value for key, value in given.items() if value is not None})
     n_sets = rows["data"].nunique()
-    summary = _summary(rows, level, ("data",) if n_sets > 1 else ("fold", "seed"))
+    summary = _summary(rows, level, ("data",) if n_sets > 1 else None)
     methods, columns = _table_of(summary)
     names = ["\n".join(textwrap.wrap(method, _NAME)) for method in methods]
     tops = np.cumsum([0, *(_ROW + _LINE * name.count("\n") for name in names)])
@@ -307,7 +316,7 @@ def few_label_curve(
     results
         Rows of ``scssl.tl.benchmark``, of which those of the task ``"few_labels"`` are drawn.
     metric
-        Score to draw; needed where there are several.
+        Score to draw; ``"macro_f1"`` by default where it is there, else needed where there are several.
     data
         Data set to draw, or several, one panel each; by default all.
     split
@@ -344,9 +353,12 @@ def few_label_curve(
     >>> [text.get_text() for text in ax.get_xticklabels()]
     ['1', '5']
     """
+    results = tidy_results(results)
+    if metric is None and (results["metric"] == _BY_LABELS).any():
+        metric = _BY_LABELS
     given = {"task": "few_labels", "metric": metric, "split": split}
     rows = choose(results, **given, **({} if data is None else {"data": data}))
-    summary = _summary(rows, level, ("fold", "seed"))
+    summary = _summary(rows, level, None)
     sets = dict(list(summary.groupby("data", sort=False)))
     advice = f"give `data={next(iter(sets))!r}`"
     axes = make_panels(len(sets), ax, (2.1 * len(sets) + 1.4, 2.3), advice)
