@@ -281,11 +281,15 @@ def test_a_panel_of_each_data_set():
 
 
 def test_the_curve_refuses(results):
-    other = results.assign(metric=results["metric"].replace("macro_f1", "accuracy"))
+    few = results[results["task"] == "few_labels"]
+    both = pd.concat([few.assign(metric=name) for name in ("accuracy", "knn_accuracy")])
     with pytest.raises(
-        ValueError, match="several values of 'metric'.* Choose one: `metric='macro_f1'`"
+        ValueError, match="several values of 'metric'.* Choose one: `metric='accuracy'`"
     ):
-        scssl.pl.few_label_curve(pd.concat([results, other[other["task"] == "few_labels"]]))
+        scssl.pl.few_label_curve(both)
+    # Macro-F1 is what is drawn unless another score is asked for.
+    axes = scssl.pl.few_label_curve(pd.concat([both, few]), show=False)
+    assert axes.get_ylabel() == "macro-F1"
     with pytest.raises(ValueError, match="has no task 'few_labels', but 'embedding', 'annotation'"):
         scssl.pl.few_label_curve(results[results["task"] != "few_labels"])
 
