@@ -507,7 +507,7 @@ def _joined(parts: list[_Part]) -> Planned:
 class GraphContext(CellContext):
     """Cells that see their neighbours in a graph, and those of these, up to `n_hops` steps.
 
-    A batch has the cells that it is about and all that they see, with :data:`scssl.data.keys.LINKS`, so that it
+    A batch has the cells that it is about and all that they see, with ``scssl.data.keys.LINKS``, so that it
     makes no difference how a tissue is cut. A cell is a neighbour of whom it has as a neighbour, and of itself.
 
     Parameters
