@@ -46,7 +46,7 @@ def integrate(
     """Embed cells such that batches lie together, without labels, in one call.
 
     ``"auto"`` takes the method that did best in our comparisons on data of this size, and says which and
-    why: from 300 cells on :class:`scssl.model.VICReg` with ``augmentation="integration"``, whose views mix
+    why: from 1,000 cells on :class:`scssl.model.VICReg` with ``augmentation="integration"``, whose views mix
     cells with similar ones of other batches; below, where a network learns too little, 20
     principal components that are moved together by mutual nearest neighbours :cite:p:`Haghverdi2018`.
 

@@ -43,6 +43,7 @@ class Cells:
     labels: Any = field(init=False, default=None)
     """Names of the labels as a column; missing for cells that are not scored."""
     hash: str = field(init=False)
+    _hashes: dict[str, str] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         adata = self.adata
@@ -104,14 +105,19 @@ class Cells:
 
     def hash_of(self, keys: Iterable[str]) -> str:
         """The same for the same values of columns and entries of the data that have these names."""
-        found = hashlib.sha256()
-        for key in sorted(set(keys)):
+        return "".join(self._hash_of(key) for key in sorted(set(keys)))
+
+    def _hash_of(self, key: str) -> str:
+        # Once for all fits: a graph of an atlas is large.
+        if key not in self._hashes:
+            found = hashlib.sha256()
             for place in ("obs", "obsm", "obsp"):
                 held = getattr(self.adata, place)
                 if key in held:
                     found.update(f"{place}[{key}]".encode())
                     _update(found, held[key])
-        return found.hexdigest()[:16]
+            self._hashes[key] = found.hexdigest()[:16]
+        return self._hashes[key]
 
     @property
     def groups(self) -> np.ndarray:

@@ -631,7 +631,7 @@ def _fit(cells: Cells, job: Job, cost: Cost) -> Fitted:
     budget = job.budgets[0] if method.uses_labels else None
     if method.uses_labels:
         own.obs[KNOWN] = _known(cells, split, rows, budget)
-    fitted = Fitted(cells, split, method, job.transductive, None, budget)
+    fitted = Fitted(cells, split, method, job.transductive, None)
     with cost.measured():
         method.fit(own, setting)
         if method.embeds:

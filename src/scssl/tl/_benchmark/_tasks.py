@@ -46,8 +46,6 @@ class Fitted:
     transductive: bool
     values: np.ndarray | None
     """Embedding of all cells; NaN in the rows of neither part. `None` of a method without one."""
-    n_labels: int | None = None
-    """Labels a class that the method itself learned from, where it learns from labels."""
     _probes: dict[int | None, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
 
     @property
@@ -405,11 +403,6 @@ class Task:
         """Raise ImportError, with the line that installs it, if its package is not there."""
         if self.package and find_spec(self.package) is None:
             raise absent(self.package.replace("_", "-"), "benchmark")
-
-    @property
-    def summary(self) -> str:
-        """What it asks, in a sentence."""
-        return (self.score.__doc__ or "").split("\n")[0]
 
 
 TASKS = {
