@@ -293,12 +293,6 @@ def model(data):
     return model
 
 
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
-
-
 def call(name, adata, model, **kwargs):
     kwargs |= {
         key: model if isinstance(value, str) and value == "model" else value

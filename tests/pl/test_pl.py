@@ -13,11 +13,10 @@ import scssl
 
 
 @pytest.fixture(autouse=True)
-def close_figures():
+def autoshow_as_before():
     autoshow = sc.settings.autoshow
     yield
     sc.settings.autoshow = autoshow
-    plt.close("all")
 
 
 class Recorded:

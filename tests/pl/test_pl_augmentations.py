@@ -26,12 +26,6 @@ from scssl.pl._augmentations import _views
 N, G = 40, 30
 
 
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
-
-
 @pytest.fixture
 def counts():
     generator = np.random.default_rng(0)

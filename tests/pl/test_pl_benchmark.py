@@ -35,12 +35,6 @@ SCORES = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
-
-
 def make(data="pbmc", up=0.0, n_seeds=4):
     """Results of four methods; Harmony failed in some."""
     rows = [

@@ -12,12 +12,6 @@ import scssl
 from scssl._errors import ScsslWarning
 
 
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
-
-
 @pytest.fixture
 def scores():
     """Two arms and a third, five data sets, three seeds, two numbers of labels."""

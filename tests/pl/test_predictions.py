@@ -15,12 +15,6 @@ from sklearn.metrics import f1_score
 import scssl
 
 
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
-
-
 def make(known, found):
     obs = pd.DataFrame({"known": known, "found": found})
     obs.index = [f"cell{i}" for i in range(len(obs))]

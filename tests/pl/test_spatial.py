@@ -12,12 +12,6 @@ from matplotlib.colors import to_rgba
 import scssl
 
 
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
-
-
 @pytest.fixture
 def adata():
     generator = np.random.default_rng(0)
