@@ -34,7 +34,17 @@ from ._cells import (
     without_a_type,
 )
 from ._costs import Cost, hardware, versions
-from ._methods import KNOWN, UNKNOWN, Given, Method, NotPossible, Setting, Spec, read_methods
+from ._methods import (
+    BASELINES,
+    KNOWN,
+    UNKNOWN,
+    Given,
+    Method,
+    NotPossible,
+    Setting,
+    Spec,
+    read_methods,
+)
 from ._tasks import TASKS, Fitted, without_labels
 
 if TYPE_CHECKING:
@@ -63,6 +73,15 @@ COLUMNS = [
 ]
 # Raised when rows mean something else than before, so that old ones are not taken for new ones.
 _FORMAT = 1
+_MODELS = ("augment", "data", "model", "module", "nn", "objective", "train")
+_SCORING = (
+    "_scores.py",
+    "tl/_benchmark",
+    "tl/_cluster_metrics.py",
+    "tl/_common.py",
+    "tl/_estimators.py",
+    "tl/_protocol.py",
+)
 
 
 @dataclass(frozen=True)
@@ -81,7 +100,7 @@ class Job:
         method = self.spec.make()
         about = {
             "format": _FORMAT,
-            "recipe": recipe(),
+            "recipe": recipe(*self._rooms(cells)),
             "packages": versions(method.distribution) if method.distribution else {},
             "data": [cells.name, cells.hash, cells.kind, cells.layer],
             "keys": [cells.label_key, cells.batch_key, cells.split_key, cells.min_cells],
@@ -94,6 +113,17 @@ class Job:
         }
         text = json.dumps(about, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+    def _rooms(self, cells: Cells) -> list[str]:
+        """Code that the values depend on: that of the tasks and, for a model of scssl, that of models."""
+        rooms = [*_SCORING]
+        if not self.spec.is_given and self.spec.method not in BASELINES:
+            rooms += _MODELS
+        if self.split.kind == "group":
+            rooms.append("tl/_label_transfer.py")
+        if cells.modality_key is not None:
+            rooms.append("tl/_modality.py")
+        return rooms
 
     def _read(self, cells: Cells) -> list[str]:
         """Names of what may be read of the data beside the matrix and the keys."""
@@ -142,11 +172,12 @@ def _texts(value: Any) -> list[str]:
 
 
 @functools.cache
-def recipe() -> str:
-    """The same for the same code of models, so that a changed recipe is run again."""
+def recipe(*rooms: str) -> str:
+    """The same for the same code, so that a changed recipe is run again."""
     found, root = hashlib.sha256(), Path(__file__).parents[2]
-    for room in ("augment", "data", "model", "module", "nn", "objective", "tl/_benchmark", "train"):
-        for file in sorted((root / room).rglob("*.py")):
+    for room in rooms:
+        place = root / room
+        for file in [place] if place.is_file() else sorted(place.rglob("*.py")):
             found.update(file.read_bytes())
     return found.hexdigest()[:12]
 
