@@ -77,6 +77,18 @@ def test_keys_are_set_by_words(study):
     assert Study(study, ["methods=PCA"]).asked("whole")["methods"] == "PCA"
 
 
+def test_nothing_and_a_file_alone(study):
+    text = (
+        study.read_text()
+        .replace("genes:", "genes: null")
+        .replace("{file: cells.h5ad}", "cells.h5ad")
+    )
+    study.write_text(text.replace("  of x:", "  cells: null\n  of x:"))
+    asked = Study(study)
+    assert [asked.data[name][0].name for name in asked.data] == ["cells.h5ad"] * 3
+    assert asked.asked("whole")["methods"] == {"PCA": {"n_comps": 3}, "genes": {}}
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -88,6 +100,7 @@ def test_keys_are_set_by_words(study):
         (("n_comps", "n_cmps"), "n_cmps"),
         (("donor: x", "doner: x"), "doner"),
         (("label_key: cell_type", "label_key: type"), "type"),
+        (("whole: {file: cells.h5ad}", "whole: [cells.h5ad]"), "data.whole must be a file"),
     ],
 )
 def test_all_is_checked_before_anything_runs(study, tmp_path, capsys, change, said, monkeypatch):

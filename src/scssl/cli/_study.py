@@ -45,8 +45,22 @@ class Study:
             )
         shared = self._arguments(asked, "")
         self.data = {
-            name: self._data_set(name, dict(about or {}), shared) for name, about in data.items()
+            name: self._data_set(name, self._about(name, about), shared)
+            for name, about in data.items()
         }
+
+    def _about(self, name: str, about: Any) -> dict[str, Any]:
+        """What is said of a data set: nothing, its file, or more by name."""
+        if _is_nothing(about):
+            return {}
+        if isinstance(about, str):
+            return {"file": about}
+        if not isinstance(about, Mapping):
+            raise ValueError(
+                f"{self.file}: data.{name} must be a file or say more by name, such as "
+                f"`{{file: {name}.h5ad}}`; found {about!r}."
+            )
+        return dict(about)
 
     def _data_set(
         self, name: str, about: dict[str, Any], shared: dict[str, Any]
@@ -115,9 +129,14 @@ def _methods(given: Any) -> Any:
     if not isinstance(given, Mapping):
         raise ValueError(f"`methods` must be names, or names with arguments; found {given!r}.")
     return {
-        name: one if isinstance(one, str) and one else _anything(dict(one)) if one else {}
+        name: {} if _is_nothing(one) else one if isinstance(one, str) else _anything(dict(one))
         for name, one in given.items()
     }
+
+
+def _is_nothing(value: Any) -> bool:
+    """Whether nothing stands there; values are texts, and YAML has several for none."""
+    return value is None or value in ("", "null", "~")
 
 
 def _override(asked: dict[str, Any], word: str) -> None:
