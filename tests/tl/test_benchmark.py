@@ -94,6 +94,46 @@ def test_scores_are_those_of_the_probes(adata):
         assert table["few_labels", "2", "macro_f1", seed] == few["macro_f1"]
 
 
+def test_two_modalities(adata):
+    """Components and proteins, each with a total variance of 1 among the cells that were fitted."""
+    own = adata.copy()
+    own.obsm["counts"] = np.random.default_rng(0).poisson(5, (own.n_obs, 3))
+    both = {
+        "PCA": {"n_comps": 5, "with_modality": True},
+        "SimCLR": {"with_modality": True, "max_epochs": 1, "n_latent": 4, "hidden_dims": [8]},
+    }
+    about = {"label_key": "cell_type", "seeds": 1, "progress": False}
+    for key in ("protein", "counts"):
+        tasks = ["embedding", "modality"] if key == "protein" else ["embedding"]
+        found = scssl.tl.benchmark(own, both, tasks, modality_key=key, **about)
+        values = found[found["task"] == "embedding"]
+        assert not values["error"].any() and len(values) == 8
+        refused = found[found["task"] == "modality"]["error"]
+        assert refused.str.contains("part of what it embeds").all()
+        counts = own.X.toarray()
+        x = np.log1p(counts / counts.sum(axis=1, keepdims=True) * 1e4)
+        train = np.setdiff1d(np.arange(own.n_obs), _test_rows(own))
+        y = own.obsm[key].astype(float)
+        if key == "counts":
+            y = np.log1p(y / np.exp(np.log1p(y).mean(axis=1, keepdims=True)))
+        blocks = [PCA(5).fit(x[train]).transform(x), y]
+        blocks = [one / np.sqrt(one[train].var(axis=0).sum()) for one in blocks]
+        own.obsm["X_both"] = np.hstack([one - one[train].mean(axis=0) for one in blocks])
+        expected = scssl.tl.knn_probe(own, "cell_type", use_rep="X_both", rng=0).iloc[0]
+        table = values.set_index(["method", "metric"])["value"]
+        assert table["PCA", "knn_macro_f1"] == pytest.approx(expected["macro_f1"], abs=1e-9)
+    alone = scssl.tl.benchmark(own, both, "embedding", **about)
+    assert alone["error"].str.contains("modality_key").all()
+    with pytest.raises(ValueError, match="embeds one modality"):
+        scssl.tl.benchmark(own, {"PseudoLabel": {"with_modality": True}}, "embedding", **about)
+
+
+def _test_rows(adata):
+    about = {"layer": None, "modality_key": None, "spatial_key": "spatial", "split_key": None}
+    cells = Cells(adata, "data", "cell_type", None, min_cells=10, **about)
+    return next(_study.cell_splits(cells, [0], 0.2)).test
+
+
 def test_nothing_is_fitted_on_test_cells(adata, cells):
     """Principal components of the training part alone, by scikit-learn on dense values."""
     found = scssl.tl.benchmark(

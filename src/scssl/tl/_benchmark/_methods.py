@@ -7,7 +7,7 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
@@ -47,6 +47,8 @@ class Setting:
     """``"counts"`` or ``"lognorm"``."""
     batch_key: str | None
     seed: int
+    modality_key: str | None = None
+    """Entry of ``obsm`` with a second modality."""
     is_all: bool = False
     """Whether the cells it is fitted to are all there are, so that no others have to be embedded."""
     has_new_batches: bool = False
@@ -68,6 +70,8 @@ class Method(ABC):
     adapted: bool = False
     """Whether it was trained further on cells that it was asked about."""
     uses_labels: bool = False
+    with_modality: bool = False
+    """Whether the second modality of a cell is part of what it embeds."""
     embeds: bool = True
     labels_cells: bool = False
     seconds_per_kcell: float = 1.0
@@ -140,6 +144,18 @@ def variable_genes(
     return np.flatnonzero(found["highly_variable"].to_numpy())
 
 
+def _second(cells: AnnData, setting: Setting) -> np.ndarray:
+    """Values of the second modality."""
+    if setting.modality_key is None:
+        raise NotPossible("`with_modality` needs a second modality: `modality_key`.")
+    return get_embedding(cells, setting.modality_key).astype(np.float32)
+
+
+def _normalisation(values: np.ndarray) -> Literal["clr", "none"]:
+    """Of proteins: counts are not normalised yet."""
+    return "clr" if (values >= 0).all() and (values == np.rint(values)).all() else "none"
+
+
 class _OnVariableGenes(Method):
     """A method that is given the variable genes of the cells it is fitted to."""
 
@@ -179,9 +195,16 @@ class PCA(_OnVariableGenes):
     summary = "50 principal components of 2,000 variable genes"
     seconds_per_kcell = 0.2
 
-    def __init__(self, *, n_comps: int = _N_PCS, n_top_genes: int | None = _N_TOP_GENES) -> None:
+    def __init__(
+        self,
+        *,
+        n_comps: int = _N_PCS,
+        n_top_genes: int | None = _N_TOP_GENES,
+        with_modality: bool = False,
+    ) -> None:
         super().__init__(n_top_genes=n_top_genes)
         self.n_comps = check_whole("n_comps", n_comps)
+        self.with_modality = with_modality
 
     def fit(self, cells: AnnData, setting: Setting) -> None:
         """Find the components."""
@@ -191,14 +214,33 @@ class PCA(_OnVariableGenes):
         if found is None:
             raise NotPossible("All cells are equal: there are no principal components.")
         self.pca = found
+        if self.with_modality:
+            self.normalisation = _normalisation(_second(cells, setting))
+            blocks = self._components(cells), self._proteins(cells)
+            # Each block with a mean of 0 and a total variance of 1.
+            self.scales = [(one.mean(axis=0), one.var(axis=0).sum() ** 0.5) for one in blocks]
 
     def embed(self, cells: AnnData) -> np.ndarray:
-        """Cells in terms of the components."""
+        """Cells in terms of the components, with the second modality beside them where asked."""
+        if not self.with_modality:
+            return self._components(cells)
+        blocks = self._components(cells), self._proteins(cells)
+        scaled = zip(blocks, self.scales, strict=True)
+        return np.hstack([(one - mean) / max(by, 1e-12) for one, (mean, by) in scaled])
+
+    def _components(self, cells: AnnData) -> np.ndarray:
         return np.asarray(self.pca.transform(self._same(cells)))
+
+    def _proteins(self, cells: AnnData) -> np.ndarray:
+        """Their values, counts as the models of scssl normalise them."""
+        values = _second(cells, self.setting)
+        if self.normalisation == "none":
+            return values
+        return np.log1p(values / np.exp(np.log1p(values).mean(axis=1, keepdims=True)))
 
     def reconstruct(self, cells: AnnData, genes: np.ndarray) -> np.ndarray:
         """Values of genes in the space of the components."""
-        values = self.pca.inverse_transform(self.embed(cells))
+        values = self.pca.inverse_transform(self._components(cells))
         return np.asarray(values)[:, _places(self.genes, genes)]
 
 
@@ -575,12 +617,16 @@ class Registered(Method):
         *,
         untrained: bool = False,
         n_top_genes: int | None = None,
+        with_modality: bool = False,
         **arguments: Any,
     ) -> None:
         from scssl.model import get_model_class
 
         self.model_class: Any = get_model_class(model)
         self.untrained = untrained
+        self.with_modality = with_modality
+        if with_modality and not hasattr(self.model_class, "setup_mudata"):
+            raise ValueError(f"{model} embeds one modality: leave `with_modality` out.")
         self.n_top_genes = check_whole("n_top_genes", n_top_genes, none=True)
         if model == "ProteinPredictor":
             raise ValueError(
@@ -593,7 +639,8 @@ class Registered(Method):
         self.first: Registered | None = None
         if self.uses_labels and (first := arguments.pop("ssl_model", "MaskedAutoencoder")):
             self.first = Registered(first)
-        self.setup, self.make, self.train_options = _routed(self.model_class, arguments)
+        name = "setup_mudata" if with_modality else "setup_anndata"
+        self.setup, self.make, self.train_options = _routed(self.model_class, name, arguments)
 
     def fit(self, cells: AnnData, setting: Setting) -> None:
         """Set up, make and train the model."""
@@ -621,6 +668,8 @@ class Registered(Method):
 
     def _from_scratch(self, own: AnnData) -> Any:
         setting = self.setting
+        if self.with_modality:
+            return self._from_both(own)
         setup = {"layer": setting.layer, "input": setting.kind, **self.setup}
         takes = inspect.signature(self.model_class.setup_anndata).parameters
         if "batch_key" in takes:
@@ -630,12 +679,37 @@ class Registered(Method):
         self.model_class.setup_anndata(own, **{k: v for k, v in setup.items() if k in takes})
         return self.model_class(own, rng=setting.seed, **self.make)
 
+    def _from_both(self, own: AnnData) -> Any:
+        setting, both = self.setting, self._as_mudata(own)
+        setup = {
+            "rna_layer": setting.layer,
+            "input": setting.kind,
+            "batch_key": setting.batch_key,
+            "protein_normalization": _normalisation(_second(own, setting)),
+        }
+        self.model_class.setup_mudata(both, **{**setup, **self.setup})
+        return self.model_class(both, rng=setting.seed, **self.make)
+
+    def _as_mudata(self, own: AnnData) -> Any:
+        import anndata
+        import mudata
+
+        values = _second(own, self.setting)
+        proteins = anndata.AnnData(values, obs=own.obs[[]])
+        proteins.var_names = [f"protein {i}" for i in range(values.shape[1])]
+        both = mudata.MuData({"rna": own, "prot": proteins})
+        if self.setting.batch_key is not None:
+            both.obs[self.setting.batch_key] = own.obs[self.setting.batch_key]
+        return both
+
     def _own(self, cells: AnnData) -> AnnData:
         return cells if self.genes is None else cells[:, self.genes].copy()
 
     def embed(self, cells: AnnData) -> np.ndarray:
         """Embedding by the model."""
-        return np.asarray(self.model.get_latent_representation(self._own(cells)))
+        own = self._own(cells)
+        data = self._as_mudata(own) if self.with_modality else own
+        return np.asarray(self.model.get_latent_representation(data))
 
     def predict(self, cells: AnnData) -> pd.DataFrame:
         """Probabilities of a classifier."""
@@ -653,18 +727,18 @@ class Registered(Method):
 
 
 def _routed(
-    model_class: Any, arguments: Mapping[str, Any]
+    model_class: Any, setup: str, arguments: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     """Arguments of setting up, of making and of training a model, told apart by name."""
     from scssl.model.base import known_arguments
 
     routes: tuple[dict[str, Any], ...] = ({}, {}, {})
     known = [
-        list(inspect.signature(model_class.setup_anndata).parameters),
+        list(inspect.signature(getattr(model_class, setup)).parameters),
         known_arguments(model_class, "__init__", arguments),
         known_arguments(model_class, "train", arguments),
     ]
-    own = {"adata", "rng", "progress", "registry", "kwargs", "layer", "input"}
+    own = {"adata", "mdata", "rng", "progress", "registry", "kwargs", "layer", "rna_layer", "input"}
     for name, value in arguments.items():
         place = next((i for i, names in enumerate(known) if name in names), None)
         if place is None or name in own:

@@ -220,7 +220,8 @@ def benchmark(
     genes, the others 2,000 variable genes, chosen on the training part; scVI is told the batch and
     stops early. A dict gives arguments, ``{"SimCLR, cold": {"method": "SimCLR", "temperature": 0.1}}``,
     told apart by name for ``setup_anndata``, the model and its ``train``; ``"sweep"`` in it makes one
-    method of each combination of values.
+    method of each combination of values. ``with_modality=True`` adds ``obsm[modality_key]`` of the same
+    cells to what PCA and the joint-embedding models embed.
 
     *Tasks*
 
@@ -655,6 +656,7 @@ def _fit(cells: Cells, job: Job, cost: Cost) -> Fitted:
         kind=cells.kind,
         batch_key=cells.batch_key,
         seed=split.seed,
+        modality_key=cells.modality_key,
         is_all=len(rows) == n,
         has_new_batches=batches is not None and not set(batches[split.test]) <= set(batches[rows]),
     )

@@ -252,6 +252,8 @@ def modality(fitted: Fitted) -> Iterator[tuple[str, Found]]:
     """Proteins of held-out cells by ridge regression on the embedding, the penalty chosen in training."""
     key = fitted.cells.modality_key
     assert key is not None
+    if fitted.method.with_modality:
+        raise NotPossible("What is predicted is part of what it embeds.")
     measured = fitted.cells.adata.obsm[key]
     parts = []
     for rows in (fitted.split.train, fitted.split.test):
