@@ -116,6 +116,31 @@ def test_less_is_better_where_it_is():
     assert found.loc["b", "difference"] > 0
 
 
+def test_scaled_between_the_methods():
+    """Integration as published tables have it: lowest 0, highest 1, totals of what is scaled."""
+    rng = np.random.default_rng(0)
+    bio, batch = ["kmeans_nmi", "clisi_knn", "silhouette_label"], ["bras", "ilisi_knn"]
+    raw = pd.DataFrame(rng.random((3, 5)), list("abc"), bio + batch)
+    raw["clisi_knn"] = 1.0
+    rows = raw.assign(bio_conservation=0.9, batch_correction=0.1, total=0.5).stack().reset_index()
+    rows.columns = ["method", "metric", "value"]
+    about = {k: table().iloc[0][k] for k in table() if k not in rows} | {"seed": 0}
+    rows = rows.assign(**about).assign(task="integration", n_labels="all", split="none")
+    found = scssl.tl.benchmark_summary(rows, baseline=None, scaled=True)
+    found = found.pivot(index="method", columns="metric", values="mean")
+    expected = (raw - raw.min()) / (raw.max() - raw.min())
+    expected["clisi_knn"] = 0.5
+    expected["bio_conservation"] = expected[bio].mean(axis=1)
+    expected["batch_correction"] = expected[batch].mean(axis=1)
+    expected["total"] = 0.6 * expected["bio_conservation"] + 0.4 * expected["batch_correction"]
+    pd.testing.assert_frame_equal(found[expected.columns], expected, check_names=False)
+    plain = summary_of(table(), scaled=True)
+    means = pd.Series({method: np.mean(values) for method, values in VALUES.items()})
+    np.testing.assert_allclose(
+        plain["mean"][means.index], (means - means.min()) / (means.max() - means.min()), atol=1e-12
+    )
+
+
 def test_what_failed_is_counted_and_ranked_last():
     """However good the other values are."""
     results = table()

@@ -29,6 +29,8 @@ class Metric(NamedTuple):
 LABELS, CONFIDENCE, CLUSTERS = "cell types", "confidence", "clusters"
 BIO, BATCH, TOTAL = "bio conservation", "batch correction", "total"
 EXPRESSION = "expression"
+# Of bio conservation in the total of integration; batch correction has the rest.
+BIO_WEIGHT = 0.6
 
 # In the order in which columns and panels stand.
 METRICS = {

@@ -15,7 +15,7 @@ from scssl._checks import check_choice, check_number, check_whole, some, whole_n
 from scssl._errors import MissingKeyError, warn
 from scssl._random import RNG, as_seed, derive_generator
 
-from ._metrics import METRICS, Metric, metric_of, score_label
+from ._metrics import BATCH, BIO, BIO_WEIGHT, METRICS, Metric, metric_of, score_label
 from ._study import read_results
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ def benchmark_summary(
     baseline: str | None = "PCA",
     simple: Sequence[str] = ("PCA", "scVI"),
     repeat_keys: Sequence[Literal["data", "fold", "seed"]] | None = None,
+    scaled: bool = False,
     level: float = 0.95,
     interval: Literal["t", "bootstrap"] = "t",
     n_bootstrap: int = 10_000,
@@ -79,6 +80,12 @@ def benchmark_summary(
     repeat_keys
         Columns of which each combination is a value. Over the others is averaged first. By default ``fold``
         where several were left out, else ``fold`` and ``seed``.
+    scaled
+        Scale each score of a data set so that the lowest mean of a method is 0 and the highest 1, as
+        published tables of integration do :cite:p:`Luecken2022`, and take bio conservation, batch
+        correction and the total of integration from the scaled scores. What a method then has depends on
+        which others there are, and columns ``mean`` to ``difference_high`` are no longer in units of the
+        score.
     level
         Level of intervals.
     interval
@@ -140,6 +147,8 @@ def benchmark_summary(
         check_choice("repeat_keys", key, _REPEAT)
     seed = as_seed(rng) if interval == "bootstrap" else 0
     rows = _rows(results)
+    if scaled:
+        rows = _scaled(rows)
     methods = list(rows["method"].unique())
     if baseline is not None and baseline not in methods:
         _no_baseline(baseline, methods)
@@ -277,6 +286,32 @@ def _rows(results: pd.DataFrame) -> pd.DataFrame:
                 "`results` has no value: every run failed, for the reasons in 'error'."
             )
     return rows.sort_values([*_SCORE, "method", "fold", "seed"], ignore_index=True)
+
+
+def _scaled(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows with the means of the methods of a score from 0 to 1, equal ones in the middle."""
+    import pandas as pd
+
+    score = [rows[name] for name in _SCORE]
+    means = rows.groupby([*score, rows["method"]])["value"].transform("mean")
+    low, high = (means.groupby(score).transform(end) for end in ("min", "max"))
+    value = ((rows["value"] - low) / (high - low)).where(high > low, 0.5)
+    rows = rows.assign(value=value.where(rows["value"].notna()))
+    is_own = rows["task"] == "integration"
+    if not is_own.any():
+        return rows
+    run = list(dict.fromkeys([*_SCORE, *_REPEAT, "method"]))
+    run.remove("metric")
+    wide = rows[is_own].pivot(index=run, columns="metric", values="value")
+    for name, group in (("bio_conservation", BIO), ("batch_correction", BATCH)):
+        parts = [one for one in wide if METRICS[one].group == group and one != name]
+        wide[name] = wide[parts].mean(axis=1, skipna=False)
+    wide["total"] = (
+        BIO_WEIGHT * wide["bio_conservation"] + (1 - BIO_WEIGHT) * wide["batch_correction"]
+    )
+    keys = pd.MultiIndex.from_frame(rows.loc[is_own, [*run, "metric"]])
+    rows.loc[is_own, "value"] = wide.stack(future_stack=True).reindex(keys).to_numpy()
+    return rows
 
 
 class _Estimate(NamedTuple):
