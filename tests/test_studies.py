@@ -40,3 +40,15 @@ def test_a_study_can_be_run(path, cells, monkeypatch):
         _, arguments = study.read(name)
         plan = scssl.tl.benchmark(adata, **arguments, dry_run=True)
         assert len(plan) and (plan["n_fits"] > 0).all()
+
+
+def test_the_leaderboard_is_that_of_the_committed_values():
+    import importlib.util
+
+    place = STUDIES.parent / "leaderboard.py"
+    spec = importlib.util.spec_from_file_location("leaderboard", place)
+    leaderboard = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(leaderboard)
+    page = leaderboard.PAGE.read_text()
+    assert leaderboard.fill(page, leaderboard.parts(leaderboard.read())) == page
+    assert "<!-- all -->\n\n| method" in page
