@@ -23,8 +23,9 @@ from scssl.data import GeneVocabulary, find_counts, resolve_input, scan_matrix
 
 from ._common import to_be_written
 from ._embed import embed
-from ._integrate import AUTO, plan_for
-from ._label_transfer import transfer_labels
+from ._fuse import side_by_side, spreads
+from ._integrate import AUTO, components, plan_for
+from ._label_transfer import Voter, transfer_labels
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -35,6 +36,7 @@ _LOGGER = logging.getLogger("scssl")
 _BATCH = "batch"
 # Confidence below which a label is doubtful: as likely wrong as right.
 _DOUBTFUL = 0.5
+_N_PCS = 50
 
 
 def annotate(
@@ -45,6 +47,7 @@ def annotate(
     model: SSLModel | str | Path | None = None,
     batch_key: str | None = None,
     layer: str | None = None,
+    classifier: Voter = "lr",
     n_neighbors: int = 15,
     max_false_unknown: float = 0.05,
     unknown_label: str = "unknown",
@@ -58,7 +61,7 @@ def annotate(
     """Label cells by annotated ones of another data set, in one call.
 
     Genes are matched by name; both data sets are embedded together, as batches; each cell of `query` gets
-    the label of its nearest annotated cells, with the probability that it is right, and is called unknown
+    a label by those of the annotated cells, with the probability that it is right, and is called unknown
     where it is like no cell of the reference. Four lines of the log say what was found. What is done in each
     step: :func:`integrate`, :func:`embed`, :func:`label_transfer`.
 
@@ -83,8 +86,14 @@ def annotate(
         whole batches held out, as in :func:`label_transfer`.
     layer
         Layer of both to train on instead of `X`; a trained model knows its own.
+    classifier
+        What labels a cell: ``"lr"``, logistic regression, or ``"knn"``, the vote of its nearest cells; as in
+        :func:`label_transfer`. Without `model`, the regression is on the embedding and 50 principal
+        components of both data sets side by side, as by :func:`fuse`. Macro-F1 of a batch left out, mean over
+        the batches, regression and vote: kang_ifnb .899 and .864, baron_human_mouse_328 .972 and .979,
+        scmixology_5batch 1.000 and 1.000.
     n_neighbors
-        Neighbours that vote.
+        Neighbours that novelty is measured by, and that vote.
     max_false_unknown
         Share of cells like those of the reference that may be called unknown.
     unknown_label
@@ -145,12 +154,12 @@ def annotate(
     max_epochs = check_whole("max_epochs", max_epochs, none=True)
     # Before a model is trained, not after.
     get_labels(reference, label_key, name="reference")
-    seed, rep = as_seed(rng), key_added
+    seed, rep, features = as_seed(rng), key_added, None
     pair = {"reference": reference, "query": query}
     batches = [_batches(adata, batch_key, name) for name, adata in pair.items()]
     if model is None:
         fit = {"max_epochs": max_epochs, "progress": progress}
-        method, embeddings = _trained(pair, layer, batches, min_overlap, seed, fit)
+        method, embeddings, features = _trained(pair, layer, batches, min_overlap, seed, fit)
         method = f"{method}, trained on both"
         parts = [
             _light(adata, rep, one) for adata, one in zip(pair.values(), embeddings, strict=True)
@@ -171,6 +180,8 @@ def annotate(
         new,
         label_key,
         use_rep=rep,
+        classifier=classifier,
+        features=features,
         n_neighbors=n_neighbors,
         max_false_unknown=max_false_unknown,
         held_out_key=None,
@@ -234,8 +245,8 @@ def _trained(
     min_overlap: float,
     seed: int,
     fit: dict[str, Any],
-) -> tuple[str, list[np.ndarray]]:
-    """Method for both data sets together, and the embedding of each."""
+) -> tuple[str, list[np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """Method for both data sets together, the embedding of each, and what their labels are told by."""
     import anndata
     import pandas as pd
 
@@ -267,8 +278,12 @@ def _trained(
     )
     _LOGGER.info("%s genes are in both.", f"{len(rows):,}")
     plan = plan_for(AUTO, cells.n_obs, len(set(names)))
-    embedding = plan.run(cells, _BATCH, seed, **fit)
-    return plan.method, np.split(embedding, [reference.n_obs])
+    # Before a model is trained, which may leave its own settings in the cells.
+    parts = [components(cells, _N_PCS, seed)]
+    parts.append(plan.run(cells, _BATCH, seed, **fit))
+    both = side_by_side(parts, spreads(parts))
+    first, second = np.split(both, [reference.n_obs])
+    return plan.method, np.split(parts[1], [reference.n_obs]), (first, second)
 
 
 def _check_same_kind(

@@ -92,7 +92,7 @@ def fuse(
         )
     parts = [np.asarray(get_embedding(adata, key), dtype=np.float32) for key in keys]
     if reference is None:
-        scales = np.array([np.sqrt(part.var(axis=0, dtype=np.float64).sum()) for part in parts])
+        scales = spreads(parts)
         if (scales == 0).any():
             flat = keys[int((scales == 0).argmax())]
             rest = [key for key in keys if key != flat]
@@ -102,15 +102,26 @@ def fuse(
             )
     else:
         scales = _known_scales(reference, keys, [part.shape[1] for part in parts], key_added)
-    fused = np.hstack([part / scale for part, scale in zip(parts, scales, strict=True)])
     adata = to_be_written(adata, copy=copy)
-    adata.obsm[key_added] = fused.astype(np.float32)
+    adata.obsm[key_added] = side_by_side(parts, scales)
     adata.uns[key_added] = {
         "scales": scales,
         "widths": np.array([part.shape[1] for part in parts]),
         "params": {"embeddings": np.array(keys, dtype=object)},
     }
     return adata if copy else None
+
+
+def spreads(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Square root of the total variance of each embedding."""
+    return np.array([np.sqrt(part.var(axis=0, dtype=np.float64).sum()) for part in parts])
+
+
+def side_by_side(parts: Sequence[np.ndarray], scales: np.ndarray) -> np.ndarray:
+    """Embeddings, each divided by its scale, as one; float32."""
+    return np.hstack(
+        [(part / scale).astype(np.float32) for part, scale in zip(parts, scales, strict=True)]
+    )
 
 
 def _known_scales(

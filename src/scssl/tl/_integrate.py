@@ -198,18 +198,23 @@ def _of_variable_genes(adata: AnnData, layer: str | None, batch_key: str) -> Ann
 
 def _corrected(cells: AnnData, codes: np.ndarray, seed: int) -> np.ndarray:
     """Leading principal components, the batches moved together."""
-    hint = find_counts(cells, layer=None)
-    kind = resolve_input(scan_matrix(cells.X), input_name=None, raw_hint=hint).kind
-    values = pca(
-        open_rows(cells.X),
-        input_kind=kind,
-        columns=None,
-        n_pcs=_N_PCS,
-        seed=derive_seed(seed, "pca"),
-    )
+    values = components(cells, _N_PCS, seed)
     search = BatchSearch(values, codes, cosine=True, exact=True, seed=seed)
     pairs = batch_pairs(search.n_batches, None, seed)
     return moved_together(values, codes, mutual(search, pairs, _N_NEIGHBORS, None))
+
+
+def components(cells: AnnData, n_pcs: int, seed: int) -> np.ndarray:
+    """Leading principal components of ``X``, counts or log-normalised."""
+    hint = find_counts(cells, layer=None)
+    kind = resolve_input(scan_matrix(cells.X), input_name=None, raw_hint=hint).kind
+    return pca(
+        open_rows(cells.X),
+        input_kind=kind,
+        columns=None,
+        n_pcs=n_pcs,
+        seed=derive_seed(seed, "pca"),
+    )
 
 
 def moved_together(values: np.ndarray, codes: np.ndarray, partners: Any) -> np.ndarray:
