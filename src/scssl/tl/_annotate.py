@@ -18,10 +18,12 @@ from scssl._checks import (
     get_labels,
     get_matrix,
 )
+from scssl._errors import warn
 from scssl._random import RNG, as_seed, derive_seed
 from scssl.data import GeneVocabulary, find_counts, resolve_input, scan_matrix
 
 from ._common import to_be_written
+from ._common_axes import FEW_COMMON, common_axes
 from ._embed import embed
 from ._fuse import side_by_side, spreads
 from ._integrate import AUTO, components, plan_for
@@ -30,6 +32,7 @@ from ._label_transfer import Voter, transfer_labels
 if TYPE_CHECKING:
     from anndata import AnnData
 
+    from scssl.data.matrix import InputKind
     from scssl.model import SSLModel
 
 _LOGGER = logging.getLogger("scssl")
@@ -136,7 +139,8 @@ def annotate(
     Warns
     -----
     ScsslWarning
-        If more than 30 % of the cells are called unknown, or none.
+        If more than 30 % of the cells are called unknown, or none; or if, without `model`, the two data sets
+        vary in so different ways that they hardly have a type in common.
 
     Examples
     --------
@@ -252,7 +256,7 @@ def _trained(
 
     reference, query = pair.values()
     matrices = [get_matrix(adata, layer, name) for name, adata in pair.items()]
-    _check_same_kind(pair, matrices, layer)
+    kind = _check_same_kind(pair, matrices, layer)
     found = GeneVocabulary(reference.var_names).align(
         query.var_names, min_overlap=min_overlap, var=query.var, name="query"
     )
@@ -278,6 +282,8 @@ def _trained(
     )
     _LOGGER.info("%s genes are in both.", f"{len(rows):,}")
     plan = plan_for(AUTO, cells.n_obs, len(set(names)))
+    is_query = np.arange(cells.n_obs) >= reference.n_obs
+    _warn_of_strangers(common_axes(cells.X, kind, is_query, seed))
     # Before a model is trained, which may leave its own settings in the cells.
     parts = [components(cells, _N_PCS, seed)]
     parts.append(plan.run(cells, _BATCH, seed, **fit))
@@ -286,10 +292,22 @@ def _trained(
     return plan.method, np.split(parts[1], [reference.n_obs]), (first, second)
 
 
+def _warn_of_strangers(share: float) -> None:
+    """Warn if a query varies in other ways than the reference: brought together they are all the same."""
+    if share < FEW_COMMON:
+        warn(
+            f"`query` varies along other axes than `reference`: those of the reference explain {share:.0%} of "
+            f"what its own do, where data sets with common cell types have more than {FEW_COMMON:.0%}. Cells "
+            "of types that the reference lacks are brought together with others and get their labels: "
+            "look at marker genes before you use these, or take a reference of the same tissue."
+        )
+
+
 def _check_same_kind(
     pair: Mapping[str, AnnData], matrices: list[tuple[Any, str]], layer: str | None
-) -> None:
-    kinds = {}
+) -> InputKind:
+    """What the values of both are."""
+    kinds: dict[str, InputKind] = {}
     for (name, adata), (matrix, where) in zip(pair.items(), matrices, strict=True):
         if matrix is None:
             ways = " or ".join(f"`layer={one!r}`" for one in adata.layers if one is not None)
@@ -310,6 +328,7 @@ def _check_same_kind(
             f"the counts as the others are, to 10,000 for instance: `import scanpy as sc; "
             f"sc.pp.normalize_total({raw}, target_sum=1e4{of_layer}); sc.pp.log1p({raw}{of_layer})`."
         )
+    return kinds["query"]
 
 
 def _summary(
