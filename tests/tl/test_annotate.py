@@ -100,7 +100,7 @@ def test_with_a_trained_model_nothing_is_trained(pair, tmp_path):
 def test_a_network_is_trained_where_there_are_cells_enough():
     reference, query = make(950, ["B", "T"], seed=1), make(60, ["B", "T"], seed=2, run=1)
     scssl.tl.annotate(reference, query, "kind", max_epochs=1, max_false_unknown=0, key_added="mine")
-    assert query.uns["mine"]["summary"]["method"] == "VICReg, trained on both"
+    assert query.uns["mine"]["summary"]["method"] == "SimCLR, trained on both"
     assert query.obsm["mine"].shape == (60, 64)
 
 

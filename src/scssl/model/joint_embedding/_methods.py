@@ -51,7 +51,8 @@ class SimCLR(JointEmbedding):
         Which cells a cell is told apart from: ``"all"`` of a step, or those of its ``"own_batch"``, so that
         the batch is no way to tell cells apart. By default `None`: the own batch where views come from other
         batches (:class:`scssl.augment.MutualNeighborMix`, as in ``"integration"``) and `batch_key` was set
-        up, else all.
+        up, else all. Total of scib-metrics with those views, own batch and all: .793 and .757 on kang_ifnb,
+        .731 and .727 in the mean of five data sets.
     projector_dims
         Widths of the projector's layers; by default two, as wide as the embedding.
     """
