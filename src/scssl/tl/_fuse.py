@@ -34,8 +34,9 @@ def fuse(
     over all pairs of cells. One factor scales all dimensions of a part: their proportions stay.
 
     Made for principal components beside the embedding of a network, which then need not be chosen between.
-    Macro-F1 of logistic regression at 5 and at all labels a class on mouse_bladder, where a network alone
-    loses most: components .854 and .876, masked autoencoder .881 and .823, both .879 and .882.
+    Macro-F1 of held-out cells by logistic regression at 1, 5, 20 and all labels a class, and by 15 nearest
+    neighbours, mean of six data sets of 739 to 4,271 cells: components .627, .799, .852, .875, .840; masked
+    autoencoder .597, .805, .864, .859, .819; both .641, .841, .887, .883, .862.
 
     Parameters
     ----------
