@@ -51,7 +51,7 @@ def flat_embedding_fused():
     return {"adata": adata}, 'scssl.tl.fuse(adata, embeddings=["X_pca", "X_flat", "X_ssl"])'
 
 
-@case(CHAPTER, "A query is fused as a reference that was not fused, or not of the same")
+@case(CHAPTER, "A query is to be fused as a reference that was not")
 def reference_not_fused():
     names = {"reference": with_two_embeddings(), "query": with_two_embeddings(1)}
     return names, 'scssl.tl.fuse(query, ["X_pca", "X_ssl"], reference=reference)'
