@@ -285,11 +285,11 @@ def _trained(
     is_query = np.arange(cells.n_obs) >= reference.n_obs
     _warn_of_strangers(common_axes(cells.X, kind, is_query, seed))
     # Before a model is trained, which may leave its own settings in the cells.
-    parts = [components(cells, _N_PCS, seed)]
-    parts.append(plan.run(cells, _BATCH, seed, **fit))
-    both = side_by_side(parts, spreads(parts))
+    linear = components(cells, _N_PCS, seed)
+    embedding = plan.run(cells, _BATCH, seed, **fit)
+    both = side_by_side([linear, embedding], spreads([linear, embedding]))
     first, second = np.split(both, [reference.n_obs])
-    return plan.method, np.split(parts[1], [reference.n_obs]), (first, second)
+    return plan.method, np.split(embedding, [reference.n_obs]), (first, second)
 
 
 def _warn_of_strangers(share: float) -> None:
