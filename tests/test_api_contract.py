@@ -49,6 +49,7 @@ CALLS = {
     "tl.classify": {"classifier": "lr"},
     "tl.cluster_metrics": {"n_repeats": 2},
     "tl.domain_scores": {"domain_key": "label"},
+    "tl.fuse": {"embeddings": ["X_ssl", "spatial"]},
     "tl.knn_score": {"n_permutations": 2},
     "tl.leave_one_dataset_out": {
         "n_labels_per_class": [2],

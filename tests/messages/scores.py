@@ -33,6 +33,37 @@ def names_of_cells_twice():
     return names, "scssl.tl.reconstruction_metrics(adata, model, indices=some)"
 
 
+def with_two_embeddings(seed=0):
+    adata = cells(seed=seed)
+    adata.obsm["X_pca"] = adata.obsm["X_ssl"] * 3
+    return adata
+
+
+@case(CHAPTER, "One embedding alone is to be fused")
+def one_embedding_fused():
+    return {"adata": with_two_embeddings()}, 'scssl.tl.fuse(adata, embeddings="X_pca")'
+
+
+@case(CHAPTER, "An embedding that is the same in all cells is to be fused")
+def flat_embedding_fused():
+    adata = with_two_embeddings()
+    adata.obsm["X_flat"] = np.ones((adata.n_obs, 2))
+    return {"adata": adata}, 'scssl.tl.fuse(adata, embeddings=["X_pca", "X_flat", "X_ssl"])'
+
+
+@case(CHAPTER, "A query is to be fused as a reference that was not")
+def reference_not_fused():
+    names = {"reference": with_two_embeddings(), "query": with_two_embeddings(1)}
+    return names, 'scssl.tl.fuse(query, ["X_pca", "X_ssl"], reference=reference)'
+
+
+@case(CHAPTER, "A query is fused of other embeddings than its reference")
+def reference_of_others():
+    names = {"reference": with_two_embeddings(), "query": with_two_embeddings(1)}
+    scssl.tl.fuse(names["reference"], ["X_ssl", "X_pca"])
+    return names, 'scssl.tl.fuse(query, ["X_pca", "X_ssl"], reference=reference)'
+
+
 @case(CHAPTER, "A classifier does not converge")
 def classifier_does_not_converge():
     adata = cells()

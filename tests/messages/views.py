@@ -67,6 +67,12 @@ def views_need_batches():
     return {"adata": set_up("SimCLR"), "cross": cross}, _SIMCLR.format("[cross]")
 
 
+@case(CHAPTER, "Negatives of the own batch need batches")
+def negatives_need_batches():
+    code = 'scssl.model.SimCLR(adata, hidden_dims=(8,), n_latent=4, negatives="own_batch")'
+    return {"adata": set_up("SimCLR")}, code
+
+
 @case(CHAPTER, "Views are given by modality, and there is one")
 def views_by_modality():
     return {"adata": set_up("SimCLR")}, _SIMCLR.format('{"rna": "mask", "protein": "mask"}')

@@ -718,8 +718,8 @@ MUTANTS = (
         "calibration_on_itself",
         "the calibration error is that of the cells that were fitted on",
         "tl",
-        "Platt.fit(self.share[~inside], self.correct[~inside], self.n_neighbors)",
-        "Platt.fit(self.share[inside], self.correct[inside], self.n_neighbors)",
+        "Platt.fit(self.share[~inside], self.correct[~inside], self._n_votes)",
+        "Platt.fit(self.share[inside], self.correct[inside], self._n_votes)",
         (
             "tl/test_label_transfer_confidence.py::test_reliability_is_of_cells_that_were_not_fitted_on",
         ),

@@ -8,20 +8,26 @@ import torch
 from scssl.objective import dcl, nt_xent
 
 
-def naive(z1, z2, temperature, sigma):
+def naive(z1, z2, temperature, sigma, groups=None):
     n, total = len(z1), 0.0
     unit = [row / row.norm() for row in [*z1, *z2]]
     weight = [1.0] * n
     if sigma is not None:
         near = [math.exp(float((unit[i] @ unit[i + n]).detach()) / sigma) for i in range(n)]
         weight = [2 - near[i] / (sum(near) / n) for i in range(n)]
+    group, counted = [0] * 2 * n if groups is None else groups.tolist() * 2, 0
     for i in range(2 * n):
         p = (i + n) % (2 * n)
         others = [
-            torch.exp(unit[i] @ unit[j] / temperature) for j in range(2 * n) if j not in (i, p)
+            torch.exp(unit[i] @ unit[j] / temperature)
+            for j in range(2 * n)
+            if j not in (i, p) and group[j] == group[i]
         ]
-        total = total - weight[i % n] * (unit[i] @ unit[p]) / temperature + torch.log(sum(others))
-    return total / (2 * n)
+        if others:
+            counted += 1
+            near = weight[i % n] * (unit[i] @ unit[p]) / temperature
+            total = total - near + torch.log(sum(others))
+    return total / counted
 
 
 @pytest.mark.parametrize("sigma", [None, 0.5, 0.2])
@@ -31,6 +37,23 @@ def test_equals_the_naive_sum(views, assert_same, temperature, sigma):
         return dcl(a, b, temperature=temperature, sigma=sigma)
 
     assert_same(ours, lambda a, b: naive(a, b, temperature, sigma), *views)
+
+
+@pytest.mark.parametrize("sigma", [None, 0.5])
+def test_within_groups_equals_the_naive_sum(views, assert_same, sigma):
+    groups = torch.arange(len(views[0])) // 2  # of an odd batch the last cell is alone
+
+    def ours(a, b):
+        return dcl(a, b, temperature=0.2, sigma=sigma, groups=groups)
+
+    assert_same(ours, lambda a, b: naive(a, b, 0.2, sigma, groups), *views)
+
+
+def test_cells_that_are_all_alone_have_no_loss_and_a_finite_gradient(views):
+    leaves = [z.clone().requires_grad_() for z in views]
+    loss = dcl(*leaves, groups=torch.arange(len(views[0])))
+    assert loss == 0
+    assert all(bool((g == 0).all()) for g in torch.autograd.grad(loss, leaves))
 
 
 @pytest.mark.parametrize("temperature", [0.1, 0.5])

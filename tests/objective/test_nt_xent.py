@@ -9,13 +9,15 @@ from scssl.nn import MemoryBank
 from scssl.objective import nt_xent, supcon
 
 
-def naive(z1, z2, temperature):
+def naive(z1, z2, temperature, groups=None):
     """The sum of the paper, term by term."""
     unit = [row / row.norm() for row in [*z1, *z2]]
     n, total = len(unit), 0.0
+    group = [0] * n if groups is None else groups.tolist() * 2
     for i in range(n):
-        others = [torch.exp(unit[i] @ unit[j] / temperature) for j in range(n) if j != i]
-        assert len(others) == n - 1
+        beside = [j for j in range(n) if j != i and group[j] == group[i]]
+        assert len(beside) == group.count(group[i]) - 1
+        others = [torch.exp(unit[i] @ unit[j] / temperature) for j in beside]
         positive = torch.exp(unit[i] @ unit[(i + n // 2) % n] / temperature)
         total = total - torch.log(positive / sum(others))
     return total / n
@@ -27,6 +29,31 @@ def test_equals_the_naive_sum(views, assert_same, temperature):
         return nt_xent(a, b, temperature=temperature)
 
     assert_same(ours, lambda a, b: naive(a, b, temperature), *views)
+
+
+@pytest.mark.parametrize("temperature", [0.02, 0.3])
+def test_within_groups_equals_the_naive_sum(views, assert_same, temperature):
+    groups = torch.arange(len(views[0])) // 2 % 3
+
+    def ours(a, b):
+        return nt_xent(a, b, temperature=temperature, groups=groups)
+
+    def theirs(a, b):
+        return naive(a.double(), b.double(), temperature, groups).to(a)
+
+    assert_same(ours, theirs, *views, single=temperature > 0.1)
+
+
+def test_a_cell_that_is_alone_in_its_group_is_told_apart_from_none(views):
+    alone = torch.arange(len(views[0]))
+    leaves = [z.clone().requires_grad_() for z in views]
+    loss = nt_xent(*leaves, groups=alone)
+    assert loss.item() == pytest.approx(0, abs=1e-12)
+    for gradient in torch.autograd.grad(loss, leaves):
+        torch.testing.assert_close(gradient, torch.zeros_like(gradient), rtol=0, atol=1e-12)
+    torch.testing.assert_close(nt_xent(*views, groups=alone * 0), nt_xent(*views))
+    with pytest.raises(ValueError, match=r"`groups` must be of shape \(n_cells,\), here"):
+        nt_xent(*views, groups=alone[1:])
 
 
 def test_gradient_is_checked_numerically(views):

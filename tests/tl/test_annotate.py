@@ -11,6 +11,7 @@ from scipy import sparse
 
 import scssl
 from scssl import GeneMismatchError, ScsslWarning
+from scssl.tl._common_axes import common_axes
 
 KINDS = np.array(["B", "DC", "NK", "T"])
 
@@ -99,7 +100,7 @@ def test_with_a_trained_model_nothing_is_trained(pair, tmp_path):
 def test_a_network_is_trained_where_there_are_cells_enough():
     reference, query = make(950, ["B", "T"], seed=1), make(60, ["B", "T"], seed=2, run=1)
     scssl.tl.annotate(reference, query, "kind", max_epochs=1, max_false_unknown=0, key_added="mine")
-    assert query.uns["mine"]["summary"]["method"] == "VICReg, trained on both"
+    assert query.uns["mine"]["summary"]["method"] == "SimCLR, trained on both"
     assert query.obsm["mine"].shape == (60, 64)
 
 
@@ -148,6 +149,35 @@ def test_too_many_unknown_and_none_are_warned_of():
     line = told(said)
     scssl.tl.annotate(reference, plain, "kind", max_false_unknown=float(line))
     assert (plain.obs["ssl_label_call"] == "unknown").any()
+
+
+def test_a_query_of_other_types_is_warned_of():
+    reference = make(150, ["B", "NK", "T"], seed=1)
+    query = make(120, KINDS, seed=2, run=1)
+    rng = np.random.default_rng(3)
+    # Types of its own, by blocks of genes instead of every fourth.
+    rate = np.where(np.arange(48) // 12 == rng.integers(4, size=120)[:, None], 8.0, 1.0)
+    query.X = sparse.csr_matrix(rng.poisson(rate).astype(np.float32))
+    with pytest.warns(
+        ScsslWarning, match="`query` varies along other axes than `reference`: those"
+    ):
+        scssl.tl.annotate(reference, query, "kind", max_false_unknown=0)
+
+
+def test_axes_are_common_where_types_are():
+    def share(first, second):
+        x = sparse.vstack([first.X, second.X], format="csr")
+        return common_axes(x, "counts", np.arange(x.shape[0]) >= first.n_obs, 0)
+
+    reference = make(150, ["B", "NK", "T"], seed=1)
+    same = make(120, ["B", "NK", "T"], seed=2, run=1)
+    assert share(reference, same) == share(reference, same) > 0.8
+    # Other cells of one type have no axes of their own to be explained.
+    assert share(reference, make(120, ["NK"], seed=2, run=1)) > 0.5
+    other = same.copy()
+    other.X = same.X[:, np.random.default_rng(0).permutation(48)]
+    assert share(reference, other) < 0.45
+    assert np.isnan(share(reference, same[:39]))
 
 
 def test_what_cannot_be_compared_is_refused(pair):

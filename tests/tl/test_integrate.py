@@ -60,13 +60,13 @@ def test_few_cells_are_corrected_and_it_is_said_why(caplog):
 def test_more_cells_are_embedded_by_a_network():
     adata = make(1000)
     scssl.tl.integrate(adata, "run", max_epochs=1, key_added="X_two")
-    assert adata.uns["X_two"]["method"] == "VICReg"
+    assert adata.uns["X_two"]["method"] == "SimCLR"
     assert adata.uns["X_two"]["params"]["n_genes"] == 40
     # The same as the steps by hand.
     own = make(1000)
     scssl.pp.cross_batch_neighbors(own, "run", method="mnn")
-    scssl.model.VICReg.setup_anndata(own, batch_key="run")
-    model = scssl.model.VICReg(own, augmentation="integration", rng=0)
+    scssl.model.SimCLR.setup_anndata(own, batch_key="run")
+    model = scssl.model.SimCLR(own, augmentation="integration", negatives="own_batch", rng=0)
     model.train(max_epochs=1, progress=False, rng=0)
     np.testing.assert_array_equal(adata.obsm["X_two"], model.get_latent_representation())
 
@@ -93,9 +93,11 @@ def test_what_cannot_be_integrated_is_refused():
         scssl.tl.integrate(adata, "run")
 
 
-def test_plan_is_by_the_number_of_cells():
-    assert plan_for("auto", 999, 2).method == "MNN"
-    assert plan_for("auto", 1000, 2).method == "VICReg"
+def test_plan_is_by_the_number_of_cells_and_of_batches():
+    assert plan_for("auto", 999, 2).method == plan_for("auto", 999, 40).method == "MNN"
+    assert plan_for("auto", 1000, 2).method == plan_for("auto", 1000, 16).method == "SimCLR"
+    assert plan_for("auto", 1000, 17).method == "VICReg"
+    assert "17 batches, of which a step" in plan_for("auto", 1000, 17).reason
     assert plan_for("BYOL", 10, 2).method == "BYOL"
 
 

@@ -7,13 +7,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.covariance import LedoitWolf
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import KNeighborsClassifier
 
 import scssl
 from scssl._errors import ScsslWarning
 from scssl._scores import calibration_error, reliability
-from scssl.tl._label_transfer import Centres, Platt, Reference, tail_share
+from scssl.tl._label_transfer import Centres, Platt, Reference, Regression, tail_share
 
 
 def make(sizes=(150, 100, 60), shift=2.0, n_dims=6, seed=0, prefix="cell", centers_seed=0):
@@ -121,8 +122,8 @@ def test_reliability_is_of_cells_that_were_not_fitted_on(pair, monkeypatch):
 
     class Watched(Platt):
         @classmethod
-        def fit(cls, share, correct, n_neighbors):
-            fitted = super().fit(share, correct, n_neighbors)
+        def fit(cls, share, correct, n_votes):
+            fitted = super().fit(share, correct, n_votes)
             fitted.seen = set(share)
             return fitted
 
@@ -134,6 +135,57 @@ def test_reliability_is_of_cells_that_were_not_fitted_on(pair, monkeypatch):
     monkeypatch.setattr("scssl.tl._label_transfer.Platt", Watched)
     found.calibration()
     assert sorted(asked) == found.share.tolist()
+
+
+@pytest.mark.parametrize("held_out_by", ["cells", "batches"])
+def test_a_regression_labels_and_is_calibrated_on_cells_it_was_not_fitted_to(held_out_by):
+    sizes = (400, 300, 200)
+    reference, query = make(sizes, 0.9, seed=1), make(sizes, 0.9, seed=2)
+    # As for any cells that batches have nothing to do with, which fold is held out tells nothing.
+    reference.obs["run"] = np.resize(list("abc"), reference.n_obs)
+    # Distances are mostly those in dimensions that tell nothing, which a regression leaves out.
+    for seed, one in enumerate((reference, query)):
+        noise = 2 * np.random.default_rng(seed).normal(size=(one.n_obs, 30))
+        one.obsm["X_ssl"] = np.hstack([one.obsm["X_ssl"], noise]).astype(np.float32)
+    options = {"batch_key": "run"} if held_out_by == "batches" else {}
+    vote = transfer(reference, query.copy(), **options)
+    found = transfer(reference, query, classifier="lr", **options)
+    known = query.obs["label"].astype(str)
+    right = found["ssl_label"].astype(str) == known
+    assert right.mean() > (vote["ssl_label"].astype(str) == known).mean() + 0.1
+    own = query.uns["ssl_label"]
+    assert own["params"]["classifier"] == "lr"
+    # Held-out cells are labelled by fewer than all.
+    assert -0.06 < own["calibration"]["accuracy"] - right.mean() < 0.04
+    confidence = found["ssl_label_confidence"].to_numpy()
+    assert calibration_error(reliability(confidence, right.to_numpy())) < 0.06
+    x = reference.obsm["X_ssl"].astype(float)
+    scale = np.sqrt(x.var(axis=0).mean())
+    by_hand = LogisticRegression(max_iter=10_000).fit(
+        (x - x.mean(axis=0)) / scale, reference.obs["label"]
+    )
+    expected = by_hand.predict((query.obsm["X_ssl"] - x.mean(axis=0)) / scale)
+    assert (found["ssl_label"].astype(str) == expected).mean() > 0.999
+    # Novelty is that of the neighbours all the same.
+    np.testing.assert_array_equal(found["ssl_label_novelty"], vote["ssl_label_novelty"])
+
+
+def test_a_regression_knows_what_to_say_of_one_label():
+    codes = np.array([2] * 5)
+    winner, share = Regression(np.eye(5), codes, 0)(np.ones((3, 5)))
+    assert (winner.tolist(), share.tolist()) == ([2, 2, 2], [1, 1, 1])
+    with pytest.raises(ValueError, match="`classifier` must be 'knn' or 'lr', found 'svm'"):
+        transfer(make(seed=1), make(seed=2), classifier="svm")
+
+
+def test_a_regression_of_many_cells_is_of_some_of_every_label(monkeypatch):
+    monkeypatch.setattr("scssl.tl._label_transfer._MOST_FITTED", 40)
+    seen = []
+    monkeypatch.setattr(
+        "scssl.tl._label_transfer.trained", lambda model, x, codes: seen.append(codes)
+    )
+    Regression(np.zeros((300, 2)), np.repeat([0, 1, 2], [280, 15, 5]), 0)
+    assert np.bincount(seen[0]).tolist() == [20, 15, 5]
 
 
 # --- novelty --------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy, normalize
 
 from scssl._checks import check_number
 
-from ._views import check_pairs, full_precision, pair_logits
+from ._views import apart, check_groups, check_pairs, full_precision, pair_logits
 
 __all__ = ["clip_loss", "dcl", "info_nce", "nt_xent", "supcon"]
 
@@ -83,16 +83,20 @@ class _NTXent(torch.autograd.Function):
     .. math:: 2 B \tau \frac{\partial L}{\partial \hat z_i}
         = r_i \sum_j E_{ij} \hat z_j + \sum_j E_{ij} r_j \hat z_j - 2 \hat z_{p(i)}
 
-    needs no other matrix of this size.
+    needs no other matrix of this size. Nor does it where :math:`E_{ij} = 0` between groups.
     """
 
     @staticmethod
-    def forward(ctx: Any, z1: Tensor, z2: Tensor, temperature: float) -> Tensor:
+    def forward(
+        ctx: Any, z1: Tensor, z2: Tensor, temperature: float, groups: Tensor | None
+    ) -> Tensor:
         z, n = torch.cat([z1, z2]), len(z1)
         length = torch.linalg.vector_norm(z, dim=1, keepdim=True).clamp_(min=1e-12)
         z /= length
         scaled = z / temperature
         terms = torch.addmm(z.new_full((), -1 / temperature), z, scaled.T).exp_().fill_diagonal_(0)
+        if groups is not None:
+            terms.masked_fill_(apart(groups), 0)
         total = terms.sum(1)
         ctx.save_for_backward(z, length, terms, total)
         ctx.temperature = temperature
@@ -102,18 +106,20 @@ class _NTXent(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
         z, length, terms, total = ctx.saved_tensors
         n, share = len(z) // 2, total.reciprocal().unsqueeze(1)
         of_z = (terms @ z).mul_(share).addmm_(terms, z * share).sub_(z.roll(n, 0), alpha=2)
         # Length is divided out of a projection, so no gradient goes along it.
         along = torch.linalg.vecdot(of_z, z).unsqueeze(1)
         of_z.addcmul_(along, z, value=-1).mul_(grad / (len(z) * ctx.temperature)).div_(length)
-        return of_z[:n], of_z[n:], None
+        return of_z[:n], of_z[n:], None, None
 
 
 @full_precision
-def nt_xent(z1: Tensor, z2: Tensor, *, temperature: float = 0.5) -> Tensor:
+def nt_xent(
+    z1: Tensor, z2: Tensor, *, temperature: float = 0.5, groups: Tensor | None = None
+) -> Tensor:
     r"""Normalised temperature-scaled cross-entropy :cite:p:`Chen2020` of two views of a batch.
 
     Scalar, mean over the views.
@@ -130,7 +136,9 @@ def nt_xent(z1: Tensor, z2: Tensor, *, temperature: float = 0.5) -> Tensor:
 
     over the :math:`2B` views of the :math:`B` cells of a batch, with :math:`\hat z` the projections scaled
     to unit length and :math:`p(i)` the other view of the cell of :math:`i`. The positive is one of the
-    :math:`2B - 1` terms of the denominator.
+    :math:`2B - 1` terms of the denominator. With `groups` the sum is over the views of cells of the group of
+    :math:`i` only: a cell is not told apart from those of other groups, and one that is alone in its group
+    from none.
 
     Parameters
     ----------
@@ -140,6 +148,8 @@ def nt_xent(z1: Tensor, z2: Tensor, *, temperature: float = 0.5) -> Tensor:
     temperature
         Divides the cosine similarities. The default is that of the benchmark of
         :cite:t:`Ovcharenko2025`, one of the values tried in :cite:t:`Chen2020`.
+    groups
+        Group of each cell, such as its batch, numbers of shape ``(n_cells,)``; by default all are one.
 
     Examples
     --------
@@ -152,15 +162,23 @@ def nt_xent(z1: Tensor, z2: Tensor, *, temperature: float = 0.5) -> Tensor:
     """
     check_pairs(1, z1=z1, z2=z2)
     check_number("temperature", temperature, "(0, inf)")
+    check_groups(z1, groups)
     if temperature >= _LEAST_TEMPERATURE:
-        loss: Tensor = _NTXent.apply(z1, z2, temperature)
+        loss: Tensor = _NTXent.apply(z1, z2, temperature, groups)
         return loss
-    logits, positive = pair_logits(z1, z2, temperature)
+    logits, positive = pair_logits(z1, z2, temperature, groups)
     return cross_entropy(logits, positive)
 
 
 @full_precision
-def dcl(z1: Tensor, z2: Tensor, *, temperature: float = 0.1, sigma: float | None = None) -> Tensor:
+def dcl(
+    z1: Tensor,
+    z2: Tensor,
+    *,
+    temperature: float = 0.1,
+    sigma: float | None = None,
+    groups: Tensor | None = None,
+) -> Tensor:
     r"""Decoupled contrastive loss :cite:p:`Yeh2022` of two views of a batch.
 
     Scalar, mean over the views. It has no lower bound of zero.
@@ -193,6 +211,9 @@ def dcl(z1: Tensor, z2: Tensor, *, temperature: float = 0.1, sigma: float | None
     sigma
         Weigh cells by how far their views are apart, the more the smaller it is; 0.5 in lightly.
         Without it all weigh the same.
+    groups
+        Group of each cell, numbers of shape ``(n_cells,)``, as in :func:`nt_xent`. Cells that are alone in
+        theirs do not count.
 
     Examples
     --------
@@ -203,15 +224,21 @@ def dcl(z1: Tensor, z2: Tensor, *, temperature: float = 0.1, sigma: float | None
     """
     check_pairs(2, z1=z1, z2=z2)
     check_number("temperature", temperature, "(0, inf)")
-    logits, other = pair_logits(z1, z2, temperature)
+    check_groups(z1, groups)
+    logits, other = pair_logits(z1, z2, temperature, groups)
     positive = logits.gather(1, other[:, None])
-    negatives = logits.scatter(1, other[:, None], -torch.inf).logsumexp(1)
+    negatives = logits.scatter(1, other[:, None], -torch.inf)
     positive = positive.squeeze(1)
     if sigma is not None:
         check_number("sigma", sigma, "(0, inf)")
         cosine = positive[: len(z1)].detach() * temperature
         positive = positive * (2 - len(z1) * (cosine / sigma).softmax(0)).repeat(2)
-    return (negatives - positive).mean()
+    if groups is not None:
+        told_apart = negatives.isfinite().any(1)
+        if not bool(told_apart.any()):
+            return positive.sum() * 0
+        negatives, positive = negatives[told_apart], positive[told_apart]
+    return (negatives.logsumexp(1) - positive).mean()
 
 
 @full_precision

@@ -52,14 +52,34 @@ def check_pairs(at_least: int, **views: Tensor) -> None:
         )
 
 
-def pair_logits(z1: Tensor, z2: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+def check_groups(z: Tensor, groups: Tensor | None) -> None:
+    """Check that there is a group of every cell."""
+    if groups is not None and groups.shape != z.shape[:1]:
+        raise ValueError(
+            f"`groups` must be of shape (n_cells,), here ({len(z)},); found {tuple(groups.shape)}."
+        )
+
+
+def apart(groups: Tensor) -> Tensor:
+    """Which two of all views of a batch are of cells of different groups."""
+    of_view = groups.repeat(2)
+    return of_view[:, None] != of_view
+
+
+def pair_logits(
+    z1: Tensor, z2: Tensor, temperature: float, groups: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Similarities among all views of a batch, and the number of the other view of each one's cell.
 
-    Second views come after first ones; the similarity of a view with itself is negative infinity.
+    Second views come after first ones; the similarity of a view with itself, and with those of other
+    groups, is negative infinity.
     """
     z = normalize(torch.cat([z1, z2]), dim=1)
     logits = z @ z.T / temperature
-    logits = logits.masked_fill(torch.eye(len(z), dtype=torch.bool, device=z.device), -torch.inf)
+    left_out = torch.eye(len(z), dtype=torch.bool, device=z.device)
+    if groups is not None:
+        left_out |= apart(groups)
+    logits = logits.masked_fill(left_out, -torch.inf)
     return logits, torch.arange(len(z), device=z.device).roll(len(z1))
 
 

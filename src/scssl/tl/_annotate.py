@@ -18,23 +18,28 @@ from scssl._checks import (
     get_labels,
     get_matrix,
 )
+from scssl._errors import warn
 from scssl._random import RNG, as_seed, derive_seed
 from scssl.data import GeneVocabulary, find_counts, resolve_input, scan_matrix
 
 from ._common import to_be_written
+from ._common_axes import FEW_COMMON, common_axes
 from ._embed import embed
-from ._integrate import AUTO, plan_for
-from ._label_transfer import transfer_labels
+from ._fuse import side_by_side, spreads
+from ._integrate import AUTO, components, plan_for
+from ._label_transfer import Voter, transfer_labels
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
+    from scssl.data.matrix import InputKind
     from scssl.model import SSLModel
 
 _LOGGER = logging.getLogger("scssl")
 _BATCH = "batch"
 # Confidence below which a label is doubtful: as likely wrong as right.
 _DOUBTFUL = 0.5
+_N_PCS = 50
 
 
 def annotate(
@@ -45,6 +50,7 @@ def annotate(
     model: SSLModel | str | Path | None = None,
     batch_key: str | None = None,
     layer: str | None = None,
+    classifier: Voter = "lr",
     n_neighbors: int = 15,
     max_false_unknown: float = 0.05,
     unknown_label: str = "unknown",
@@ -58,7 +64,7 @@ def annotate(
     """Label cells by annotated ones of another data set, in one call.
 
     Genes are matched by name; both data sets are embedded together, as batches; each cell of `query` gets
-    the label of its nearest annotated cells, with the probability that it is right, and is called unknown
+    a label by those of the annotated cells, with the probability that it is right, and is called unknown
     where it is like no cell of the reference. Four lines of the log say what was found. What is done in each
     step: :func:`integrate`, :func:`embed`, :func:`label_transfer`.
 
@@ -83,8 +89,14 @@ def annotate(
         whole batches held out, as in :func:`label_transfer`.
     layer
         Layer of both to train on instead of `X`; a trained model knows its own.
+    classifier
+        What labels a cell: ``"lr"``, logistic regression, or ``"knn"``, the vote of its nearest cells; as in
+        :func:`label_transfer`. Without `model`, the regression is on the embedding and 50 principal
+        components of both data sets side by side, as by :func:`fuse`. Macro-F1 of a batch left out, mean over
+        the batches, regression and vote: kang_ifnb .899 and .864, baron_human_mouse_328 .972 and .979,
+        scmixology_5batch 1.000 and 1.000.
     n_neighbors
-        Neighbours that vote.
+        Neighbours that novelty is measured by, and that vote.
     max_false_unknown
         Share of cells like those of the reference that may be called unknown.
     unknown_label
@@ -127,7 +139,8 @@ def annotate(
     Warns
     -----
     ScsslWarning
-        If more than 30 % of the cells are called unknown, or none.
+        If more than 30 % of the cells are called unknown, or none; or if, without `model`, the two data sets
+        vary in so different ways that they hardly have a type in common.
 
     Examples
     --------
@@ -145,12 +158,12 @@ def annotate(
     max_epochs = check_whole("max_epochs", max_epochs, none=True)
     # Before a model is trained, not after.
     get_labels(reference, label_key, name="reference")
-    seed, rep = as_seed(rng), key_added
+    seed, rep, features = as_seed(rng), key_added, None
     pair = {"reference": reference, "query": query}
     batches = [_batches(adata, batch_key, name) for name, adata in pair.items()]
     if model is None:
         fit = {"max_epochs": max_epochs, "progress": progress}
-        method, embeddings = _trained(pair, layer, batches, min_overlap, seed, fit)
+        method, embeddings, features = _trained(pair, layer, batches, min_overlap, seed, fit)
         method = f"{method}, trained on both"
         parts = [
             _light(adata, rep, one) for adata, one in zip(pair.values(), embeddings, strict=True)
@@ -171,6 +184,8 @@ def annotate(
         new,
         label_key,
         use_rep=rep,
+        classifier=classifier,
+        features=features,
         n_neighbors=n_neighbors,
         max_false_unknown=max_false_unknown,
         held_out_key=None,
@@ -234,14 +249,14 @@ def _trained(
     min_overlap: float,
     seed: int,
     fit: dict[str, Any],
-) -> tuple[str, list[np.ndarray]]:
-    """Method for both data sets together, and the embedding of each."""
+) -> tuple[str, list[np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """Method for both data sets together, the embedding of each, and what their labels are told by."""
     import anndata
     import pandas as pd
 
     reference, query = pair.values()
     matrices = [get_matrix(adata, layer, name) for name, adata in pair.items()]
-    _check_same_kind(pair, matrices, layer)
+    kind = _check_same_kind(pair, matrices, layer)
     found = GeneVocabulary(reference.var_names).align(
         query.var_names, min_overlap=min_overlap, var=query.var, name="query"
     )
@@ -267,14 +282,32 @@ def _trained(
     )
     _LOGGER.info("%s genes are in both.", f"{len(rows):,}")
     plan = plan_for(AUTO, cells.n_obs, len(set(names)))
+    is_query = np.arange(cells.n_obs) >= reference.n_obs
+    _warn_of_strangers(common_axes(cells.X, kind, is_query, seed))
+    # Before a model is trained, which may leave its own settings in the cells.
+    linear = components(cells, _N_PCS, seed)
     embedding = plan.run(cells, _BATCH, seed, **fit)
-    return plan.method, np.split(embedding, [reference.n_obs])
+    both = side_by_side([linear, embedding], spreads([linear, embedding]))
+    first, second = np.split(both, [reference.n_obs])
+    return plan.method, np.split(embedding, [reference.n_obs]), (first, second)
+
+
+def _warn_of_strangers(share: float) -> None:
+    """Warn if a query varies in other ways than the reference: brought together they are all the same."""
+    if share < FEW_COMMON:
+        warn(
+            f"`query` varies along other axes than `reference`: those of the reference explain {share:.0%} of "
+            f"what its own do, where data sets with common cell types have more than {FEW_COMMON:.0%}. Cells "
+            "of types that the reference lacks are brought together with others and get their labels: "
+            "look at marker genes before you use these, or take a reference of the same tissue."
+        )
 
 
 def _check_same_kind(
     pair: Mapping[str, AnnData], matrices: list[tuple[Any, str]], layer: str | None
-) -> None:
-    kinds = {}
+) -> InputKind:
+    """What the values of both are."""
+    kinds: dict[str, InputKind] = {}
     for (name, adata), (matrix, where) in zip(pair.items(), matrices, strict=True):
         if matrix is None:
             ways = " or ".join(f"`layer={one!r}`" for one in adata.layers if one is not None)
@@ -295,6 +328,7 @@ def _check_same_kind(
             f"the counts as the others are, to 10,000 for instance: `import scanpy as sc; "
             f"sc.pp.normalize_total({raw}, target_sum=1e4{of_layer}); sc.pp.log1p({raw}{of_layer})`."
         )
+    return kinds["query"]
 
 
 def _summary(

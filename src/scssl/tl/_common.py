@@ -38,11 +38,11 @@ def check_same_model(
         )
 
 
-def list_of_keys(use_rep: Any) -> list[str]:
+def list_of_keys(given: Any, argument: str = "use_rep") -> list[str]:
     """The entries of ``obsm`` that are named, of which one may stand alone."""
-    keys = [use_rep] if isinstance(use_rep, str) else list(use_rep)
+    keys = [given] if isinstance(given, str) else list(given)
     if not keys or len(set(keys)) < len(keys):
-        raise ValueError(f"`use_rep` must name entries of adata.obsm, each once, found {keys}.")
+        raise ValueError(f"`{argument}` must name entries of adata.obsm, each once, found {keys}.")
     return keys
 
 

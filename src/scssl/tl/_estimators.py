@@ -105,7 +105,7 @@ def fit(
     state = derive_seed(seed, "classifier") % 2**32
     if options.get("C") == "chosen":
         options["C"] = _choose_strength(classifier, options, x, y, seed)
-    estimator, converged = _train(_make(classifier, options, state), x, y)
+    estimator, converged = trained(_make(classifier, options, state), x, y)
     fitted = Fitted(estimator, scale, options, _PROBABILITIES.get(classifier, "softmax"), converged)
     if classifier == "svm":
         held_out = _held_out(lambda: _make(classifier, options, state), x, y, seed)
@@ -130,7 +130,7 @@ def _choose_strength(
         right = 0
         for i in range(folds):
             one = _make(classifier, {**options, "C": strength}, 0)
-            one, _ = _train(one, x[fold != i], y[fold != i])
+            one, _ = trained(one, x[fold != i], y[fold != i])
             right += int((one.predict(x[fold == i]) == y[fold == i]).sum())
         if right > best[0]:
             best = (right, strength)
@@ -163,7 +163,7 @@ def _make(classifier: str, options: dict[str, Any], state: int) -> Any:
     return estimator
 
 
-def _train(estimator: Any, x: np.ndarray, y: np.ndarray) -> tuple[Any, bool]:
+def trained(estimator: Any, x: np.ndarray, y: np.ndarray) -> tuple[Any, bool]:
     """The estimator, trained, and whether it converged."""
     from sklearn.exceptions import ConvergenceWarning
     from threadpoolctl import threadpool_limits
@@ -201,7 +201,7 @@ def _held_out(
     scores, codes = [], []
     for i in range(_FOLDS):
         if (fold == i).any():
-            one, _ = _train(make(), x[fold != i], y[fold != i])
+            one, _ = trained(make(), x[fold != i], y[fold != i])
             scores.append(_scores(one, x[fold == i]))
             codes.append(y[fold == i])
     return (np.concatenate(scores), np.concatenate(codes)) if scores else None

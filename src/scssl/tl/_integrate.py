@@ -21,7 +21,12 @@ if TYPE_CHECKING:
 
 _LOGGER = logging.getLogger("scssl")
 AUTO, MNN = "auto", "MNN"
-_LARGE = "VICReg"
+# Total of scib-metrics, unscaled, of views across batches in SimCLR, whose negatives are of the own batch, and
+# in VICReg: kang_ifnb .793 .776, scmixology_5batch .816 .872, her2st_8sections .440 .409; mean of these and of
+# two sets that were kept aside .731 and .707.
+_LARGE, _MANY_BATCHES_TOO = "SimCLR", "VICReg"
+# Batches from which on a step of 128 cells has too few of each to tell a cell apart from.
+_MANY_BATCHES = 17
 # Cells below which components that are moved together keep the types better than a network with views
 # across batches. Macro-F1 of a batch left out by nearest neighbours, network and components: 100, 200 and 400
 # cells of kang_ifnb .53 .80, .63 .88, .87 .87; 600 of her2st_8sections .15 .22; scmixology_5batch is level.
@@ -46,9 +51,11 @@ def integrate(
     """Embed cells such that batches lie together, without labels, in one call.
 
     ``"auto"`` takes the method that did best in our comparisons on data of this size, and says which and
-    why: from 1,000 cells on :class:`scssl.model.VICReg` with ``augmentation="integration"``, whose views mix
-    cells with similar ones of other batches; below, where a network learns too little, 20
-    principal components that are moved together by mutual nearest neighbours :cite:p:`Haghverdi2018`.
+    why: from 1,000 cells on :class:`scssl.model.SimCLR` with ``augmentation="integration"``, whose views mix
+    cells with similar ones of other batches, and which tells cells apart from others of their own batch;
+    :class:`scssl.model.VICReg`, which tells none apart, where there are more than 16 batches, of which a step
+    of training has a few cells each. Below 1,000 cells, where a network learns too little, it is 20 principal
+    components that are moved together by mutual nearest neighbours :cite:p:`Haghverdi2018`.
 
     Check the result with :func:`batch_mixing`, which says what is left of the types as well: a type that
     one batch lacks may be mixed with another.
@@ -161,6 +168,8 @@ def plan_for(method: str, n_cells: int, n_batches: int) -> Plan:
     size = f"{n_cells:,} cells of {n_batches} batches"
     if method == AUTO and n_cells < _FEW_CELLS:
         return Plan(MNN, f"{size} are too few for a network (from {_FEW_CELLS:,} on)")
+    if method == AUTO and n_batches >= _MANY_BATCHES:
+        return Plan(_MANY_BATCHES_TOO, f"{size}, of which a step of training has a few cells each")
     if method == AUTO:
         return Plan(_LARGE, f"{size}, views across batches did best on data of this kind")
     if method != MNN:
@@ -198,18 +207,23 @@ def _of_variable_genes(adata: AnnData, layer: str | None, batch_key: str) -> Ann
 
 def _corrected(cells: AnnData, codes: np.ndarray, seed: int) -> np.ndarray:
     """Leading principal components, the batches moved together."""
-    hint = find_counts(cells, layer=None)
-    kind = resolve_input(scan_matrix(cells.X), input_name=None, raw_hint=hint).kind
-    values = pca(
-        open_rows(cells.X),
-        input_kind=kind,
-        columns=None,
-        n_pcs=_N_PCS,
-        seed=derive_seed(seed, "pca"),
-    )
+    values = components(cells, _N_PCS, seed)
     search = BatchSearch(values, codes, cosine=True, exact=True, seed=seed)
     pairs = batch_pairs(search.n_batches, None, seed)
     return moved_together(values, codes, mutual(search, pairs, _N_NEIGHBORS, None))
+
+
+def components(cells: AnnData, n_pcs: int, seed: int) -> np.ndarray:
+    """Leading principal components of ``X``, counts or log-normalised."""
+    hint = find_counts(cells, layer=None)
+    kind = resolve_input(scan_matrix(cells.X), input_name=None, raw_hint=hint).kind
+    return pca(
+        open_rows(cells.X),
+        input_kind=kind,
+        columns=None,
+        n_pcs=n_pcs,
+        seed=derive_seed(seed, "pca"),
+    )
 
 
 def moved_together(values: np.ndarray, codes: np.ndarray, partners: Any) -> np.ndarray:

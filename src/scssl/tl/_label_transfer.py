@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
 from scssl._checks import (
     check_adata,
+    check_choice,
     check_destination,
     check_key,
     check_number,
@@ -25,6 +26,7 @@ from scssl._random import RNG, as_seed, derive_generator
 from scssl._scores import calibration_error, reliability
 
 from ._common import check_neighbors, check_same_model, to_be_written, votes
+from ._estimators import scaling, trained
 from ._protocol import rank_in_class
 
 if TYPE_CHECKING:
@@ -39,7 +41,12 @@ _FEW = 20
 _TOO_FAMILIAR = 0.15
 # Share of the query called unknown from which something else than new types is likely.
 _MANY_UNKNOWN = 0.3
+# Cells that a logistic regression is fitted to at most, drawn evenly from the labels.
+_MOST_FITTED = 20_000
+# What the winning probability of a regression is rounded to, as if of so many votes.
+_VOTES_OF_REGRESSION = 200
 AUTO = "auto"
+Voter = Literal["knn", "lr"]
 # Share of the query at distance zero of the reference from which they seem to be the same cells.
 _SAME = 0.2
 
@@ -50,6 +57,7 @@ def label_transfer(
     label_key: str,
     *,
     use_rep: str = "X_ssl",
+    classifier: Voter = "knn",
     n_neighbors: int = 15,
     max_false_unknown: float = 0.05,
     held_out_key: str | None = None,
@@ -64,7 +72,9 @@ def label_transfer(
 
     Both data sets need an embedding by the same model. Each cell of `query` is given the label with
     the most votes of its nearest cells in `reference`, a vote weighing one by distance; a cell that is
-    equal to cells of the reference is given theirs.
+    equal to cells of the reference is given theirs. With ``classifier="lr"`` a logistic regression on the
+    embedding labels the cells instead, and its highest probability stands for the share of votes; what
+    follows is the same.
 
     *Confidence.* Each cell of the reference is held out in turn and labelled by the others. A
     logistic function of the logit of the winning share of votes is fitted to whether that was right
@@ -109,8 +119,11 @@ def label_transfer(
         Column of `reference.obs` with the labels. Every cell must have one.
     use_rep
         Entry of `obsm` in both.
+    classifier
+        What labels a cell: ``"knn"``, the vote of its nearest cells, or ``"lr"``, logistic regression with an
+        L2 penalty (``C=1``) on the embedding, scaled by one factor; of many cells, on 20,000.
     n_neighbors
-        Neighbours that vote.
+        Neighbours that vote, and that novelty is measured by.
     max_false_unknown
         Share of held-out cells of the reference that may be called unknown.
     held_out_key
@@ -176,6 +189,7 @@ def label_transfer(
         query,
         label_key,
         use_rep=use_rep,
+        classifier=classifier,
         n_neighbors=n_neighbors,
         max_false_unknown=max_false_unknown,
         held_out_key=held_out_key,
@@ -194,6 +208,7 @@ def transfer_labels(
     label_key: str,
     *,
     use_rep: str,
+    classifier: Voter,
     n_neighbors: int,
     max_false_unknown: float,
     held_out_key: str | None,
@@ -205,15 +220,17 @@ def transfer_labels(
     copy: bool,
     is_new: bool = False,
     advice: str | None = None,
+    features: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> AnnData | None:
     """As :func:`label_transfer`, of a query that is known to be of a new batch (`is_new`).
 
-    `advice` is the line that helps where too many cells are unknown, empty if the model is as good as can be.
+    `features` of either are what a regression labels by, instead of the embedding. `advice` is the line that helps where too many cells are unknown, empty if the model is as good as can be.
     """
     import pandas as pd
 
     check_adata(reference, "reference")
     check_adata(query, "query")
+    check_choice("classifier", classifier, get_args(Voter))
     n_neighbors = check_whole("n_neighbors", n_neighbors)
     check_number("max_false_unknown", max_false_unknown, "[0, 1)")
     check_destination(query, key_added, "query", copy=copy)
@@ -247,12 +264,18 @@ def transfer_labels(
         codes,
         len(names),
         n_neighbors=n_neighbors,
+        classifier=classifier,
+        features=None if features is None else features[0],
         groups=groups,
         calibrators=held_out,
         exact=exact,
         seed=seed,
     )
-    winner, confidence, novelty = transfer.transfer(new, _batches_of_query(query, batch_key))
+    winner, confidence, novelty = transfer.transfer(
+        new,
+        _batches_of_query(query, batch_key),
+        features=None if features is None else features[1],
+    )
     _warn_if_same_cells(known, new)
     if groups is None:
         # Of batches, what they have in common was divided out.
@@ -281,6 +304,7 @@ def transfer_labels(
             "use_rep": use_rep,
             "label_key": label_key,
             "n_reference": len(known),
+            "classifier": classifier,
             "n_neighbors": n_neighbors,
             "max_false_unknown": float(max_false_unknown),
             "held_out_key": "none" if held_out_key is None else held_out_key,
@@ -440,10 +464,10 @@ class Platt:
 
     slope: float
     intercept: float
-    n_neighbors: int
+    n_votes: int
 
     @classmethod
-    def fit(cls, share: np.ndarray, correct: np.ndarray, n_neighbors: int) -> Platt:
+    def fit(cls, share: np.ndarray, correct: np.ndarray, n_votes: int) -> Platt:
         """Fit to votes of cells whose label is known."""
         from sklearn.linear_model import LogisticRegression
 
@@ -451,7 +475,7 @@ class Platt:
         n_wrong = len(correct) - n_right
         # Targets a little off 0 and 1, as if each had been seen once more: all may be right.
         target = np.where(correct, (n_right + 1) / (n_right + 2), 1 / (n_wrong + 2))
-        x = _logit(share, n_neighbors)[:, None]
+        x = _logit(share, n_votes)[:, None]
         fitted = LogisticRegression(C=1e4, max_iter=1000).fit(
             np.concatenate([x, x]),
             np.repeat([1, 0], len(x)),
@@ -460,18 +484,18 @@ class Platt:
         slope, intercept = float(fitted.coef_[0, 0]), float(fitted.intercept_[0])
         if slope < 0:
             slope, intercept = 0.0, float(np.log(target.mean() / (1 - target.mean())))
-        return cls(slope, intercept, n_neighbors)
+        return cls(slope, intercept, n_votes)
 
     def __call__(self, share: np.ndarray) -> np.ndarray:
         """Probabilities."""
-        z = self.slope * _logit(share, self.n_neighbors) + self.intercept
+        z = self.slope * _logit(share, self.n_votes) + self.intercept
         probability: np.ndarray = 1 / (1 + np.exp(-z))
         return probability
 
 
-def _logit(share: np.ndarray, n_neighbors: int) -> np.ndarray:
+def _logit(share: np.ndarray, n_votes: int) -> np.ndarray:
     # As if half a vote more had been cast on either side: a share of 1 is not certain.
-    smooth = (share * n_neighbors + 0.5) / (n_neighbors + 1)
+    smooth = (share * n_votes + 0.5) / (n_votes + 1)
     logit: np.ndarray = np.log(smooth / (1 - smooth))
     return logit
 
@@ -495,6 +519,28 @@ def vote(distances: np.ndarray, labels: np.ndarray, n_labels: int) -> tuple[np.n
 def _parts(n: int, size: int = 65_536) -> list[slice]:
     """Slices of a table by label, which for all cells of an atlas would be too large."""
     return [slice(start, start + size) for start in range(0, n, size)]
+
+
+class Regression:
+    """Logistic regression of codes on features that are scaled as a whole."""
+
+    def __init__(self, features: np.ndarray, codes: np.ndarray, seed: int) -> None:
+        from sklearn.linear_model import LogisticRegression
+
+        rank = rank_in_class(codes, derive_generator(seed, "regression"))
+        rows = np.sort(np.argsort(rank, kind="stable")[:_MOST_FITTED])
+        features, codes = features[rows], codes[rows]
+        self.codes, self.scale = np.unique(codes), scaling(features)
+        self.model = LogisticRegression(C=1.0, max_iter=10_000)
+        if len(self.codes) > 1:
+            trained(self.model, self.scale(features), codes)
+
+    def __call__(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Most probable code of each cell, and its probability."""
+        if len(self.codes) == 1:
+            return np.full(len(features), self.codes[0]), np.ones(len(features))
+        found = self.model.predict_proba(self.scale(features))
+        return self.codes[found.argmax(axis=1)], found.max(axis=1)
 
 
 class Centres:
@@ -542,7 +588,8 @@ class Reference:
     """A labelled embedding, float32, that labels are transferred from; `codes` are positions in a list.
 
     Cells of one of the `groups`, numbered, must not be each other's neighbours when they are held out; by
-    default each is held out by itself. `calibrators` is the mask of the cells to calibrate on.
+    default each is held out by itself. `calibrators` is the mask of the cells to calibrate on. Of the
+    `classifier` ``"lr"``, `features` are what labels are told by, by default the embedding.
 
     With groups, distances of a group are measured in units of how much farther it lies than single cells
     that are held out, by the median, and so are those of a query, within what is found of the groups.
@@ -555,6 +602,8 @@ class Reference:
         n_labels: int,
         *,
         n_neighbors: int,
+        classifier: Voter = "knn",
+        features: np.ndarray | None = None,
         groups: np.ndarray | None = None,
         calibrators: np.ndarray | None = None,
         exact: bool,
@@ -563,6 +612,10 @@ class Reference:
         self.values, self.codes, self.n_labels = values, codes, n_labels
         self.n_neighbors, self.groups = n_neighbors, groups
         self.exact, self.seed = exact, seed
+        self.features = values if features is None else features
+        self.regression: Regression | None = None
+        if classifier == "lr":
+            self.regression = Regression(self.features, codes, seed)
         self.used = self._known_elsewhere()
         if calibrators is not None:
             self.used &= calibrators
@@ -577,10 +630,13 @@ class Reference:
 
     def _calibrate(self) -> None:
         distances, neighbors = self._held_out_neighbors()
-        winner, share = vote(distances, self.codes[neighbors], self.n_labels)
+        if self.regression is None:
+            winner, share = vote(distances, self.codes[neighbors], self.n_labels)
+        else:
+            winner, share = self._held_out_regression()
         used = self.used
         self.share, self.correct = share[used], (winner == self.codes)[used]
-        self.platt = Platt.fit(self.share, self.correct, self.n_neighbors)
+        self.platt = Platt.fit(self.share, self.correct, self._n_votes)
         far = np.stack([self._local(distances, neighbors), self._held_out_central(self.groups)])
         groups = np.zeros(len(used), dtype=np.intp) if self.groups is None else self.groups
         present, of = np.unique(groups[used], return_inverse=True)
@@ -624,9 +680,26 @@ class Reference:
             neighbors[inside] = others[found]
         return distances, neighbors
 
+    @property
+    def _n_votes(self) -> int:
+        return self.n_neighbors if self.regression is None else _VOTES_OF_REGRESSION
+
+    def _folds(self) -> np.ndarray:
+        """Parts of the reference with all labels, as far as they have cells enough."""
+        return rank_in_class(self.codes, derive_generator(self.seed, "folds")) % _FOLDS
+
+    def _held_out_regression(self) -> tuple[np.ndarray, np.ndarray]:
+        folds = self._folds() if self.groups is None else self.groups
+        winner, share = np.empty(len(folds), dtype=np.intp), np.empty(len(folds))
+        for fold in np.unique(folds):
+            inside = folds == fold
+            fitted = Regression(self.features[~inside], self.codes[~inside], self.seed)
+            winner[inside], share[inside] = fitted(self.features[inside])
+        return winner, share
+
     def _held_out_central(self, folds: np.ndarray | None) -> np.ndarray:
         if folds is None:
-            folds = rank_in_class(self.codes, derive_generator(self.seed, "folds")) % _FOLDS
+            folds = self._folds()
         distance = np.empty(len(self.values))
         for fold in np.unique(folds):
             inside = folds == fold
@@ -658,11 +731,18 @@ class Reference:
         return np.clip(found, low[:, None], high[:, None])
 
     def transfer(
-        self, values: np.ndarray, batches: np.ndarray | None = None
+        self,
+        values: np.ndarray,
+        batches: np.ndarray | None = None,
+        *,
+        features: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Label, confidence and novelty of other cells, which are one batch or those numbered."""
         distances, neighbors = self.index.query(values, self.n_neighbors)
-        winner, share = vote(distances, self.codes[neighbors], self.n_labels)
+        if self.regression is None:
+            winner, share = vote(distances, self.codes[neighbors], self.n_labels)
+        else:
+            winner, share = self.regression(values if features is None else features)
         far = np.stack([self._local(distances, neighbors), self.centres.distance(values)])
         if self.groups is not None:
             batches = np.zeros(len(values), dtype=np.intp) if batches is None else batches
@@ -683,7 +763,7 @@ class Reference:
             if inside.all():
                 confidence[:] = self.platt(self.share)
             elif inside.any():
-                fitted = Platt.fit(self.share[~inside], self.correct[~inside], self.n_neighbors)
+                fitted = Platt.fit(self.share[~inside], self.correct[~inside], self._n_votes)
                 confidence[inside] = fitted(self.share[inside])
         bins = reliability(confidence, self.correct)
         return {

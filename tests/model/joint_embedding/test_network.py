@@ -350,6 +350,40 @@ def test_batch_codes_and_library_reach_the_augmentation():
     torch.testing.assert_close(seen[1].partners["near", "far"].to_dense(), x.flip(0))
 
 
+class Across(Fixed):
+    """As if the second view came from other batches."""
+
+    def edges(self):
+        return {"mnn": "across"}
+
+
+@pytest.mark.parametrize(
+    ("negatives", "views", "within"),
+    [
+        (None, Fixed, False),
+        (None, Across, True),
+        ("all", Across, False),
+        ("own_batch", Fixed, True),
+    ],
+)
+@pytest.mark.parametrize("loss", ["nt_xent", "dcl"])
+def test_negatives_are_of_the_own_batch_where_views_are_of_others(negatives, views, within, loss):
+    options = {"negatives": negatives, "batch_key": "category:donor", "loss": loss}
+    module, again = (build("SimCLR", augmentation=views(), **options) for _ in range(2))
+    x, batch = cells()
+    donor = torch.arange(12) % 3
+    batch["category:donor"] = donor[:, None]
+    z = projected(again, x)
+    expected = again.objective(*z, temperature=again.temperature, groups=donor if within else None)
+    torch.testing.assert_close(module.loss(batch, full=False).loss, expected)
+    other = again.objective(*z, temperature=again.temperature, groups=None if within else donor)
+    assert abs(other - expected) > 0.1
+    # Where batches are not known, cells are told apart from all.
+    del batch["category:donor"]
+    everything = again.objective(*z, temperature=again.temperature)
+    torch.testing.assert_close(module.loss(batch, full=False).loss, everything)
+
+
 def test_same_seed_same_loss():
     module = build("SimCLR", augmentation=Compose([Mask(0.5, p=1), CrossOver(0.25)]))
     batch = cells()[1]

@@ -210,6 +210,12 @@ class JointEmbedding(StartsFromEncoder, SSLModel):
             # In more than a quarter of the cells a cell would meet itself.
             n_cells = int(self.summary_stats["n_cells"])
             chosen["queue_size"] = min(2048, max(64, n_cells // 4))
+        if "negatives" in chosen and chosen["negatives"] is None:
+            # It follows from the views, which can be set later: nothing to keep.
+            del chosen["negatives"]
+        if chosen.get("negatives") == "own_batch" and self.setup.batch_key is None:
+            again = self._setup_again("batch_key")
+            raise ValueError(f"negatives='own_batch' needs a batch of each cell: {again}.")
         return chosen
 
     @classmethod

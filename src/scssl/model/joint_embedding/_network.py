@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from scvi.module.base import LossOutput
@@ -59,6 +59,11 @@ class JointEmbeddingModule(SSLModule):
     #: moves along: the loss of a copy that lags behind, or of a queue, says little about the encoder.
     loss_ranks_epochs = True
     compares_cells = True
+    #: Which cells a cell is told apart from, for methods that ask: those of its batch where views come from
+    #: other batches, unless it says ``"all"`` or ``"own_batch"``.
+    negatives: Literal["all", "own_batch"] | None = None
+    #: Groups of the cells of a step that are told apart; `None`: all are one.
+    groups: Tensor | None = None
     warm_layers = ("gene_encoder",)
     # Of length 1 the projections of eight methods, run as they should be, on 400 synthetic cells and on
     # pbmc68k_reduced, 2 to 60 epochs, ended at 0.18 (DINO, 8 dimensions) or more; a point has 0.
@@ -143,6 +148,16 @@ class JointEmbeddingModule(SSLModule):
             Whether this is a training step, after which queues move on.
         """
 
+    def _groups(self, batch: Tensor | None) -> Tensor | None:
+        """Batch of each cell, if cells are to be told apart within batches only."""
+        if self.negatives is None:
+            views = self.augmentation
+            parts = views.values() if isinstance(views, Mapping) else (views,)
+            within = any("across" in part.edges().values() for part in parts if part is not None)
+        else:
+            within = self.negatives == "own_batch"
+        return batch if within else None
+
     def loss(
         self,
         tensors: Mapping[str, Tensor],
@@ -173,6 +188,7 @@ class JointEmbeddingModule(SSLModule):
         else:
             assert isinstance(self.augmentation, Augmentation)
             one, two = two_views(x, self.augmentation, rng, contexts)
+        self.groups = self._groups(contexts[0].batch)
         loss = self.compare(one, two, learn=not full and self.training)
         if self.contrast is not None:
             loss = loss + self.contrast(self.encoder, one) + self.contrast(self.encoder, two)
