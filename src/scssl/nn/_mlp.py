@@ -184,13 +184,25 @@ class Head(nn.Module):
             nn.init.zeros_(last.bias)
 
     @torch.no_grad()
-    def standardise(self, z: Tensor) -> Tensor:
+    def standardise(self, z: Tensor, widths: Sequence[int] | None = None) -> Tensor:
         """Take mean and spread of the input from these embeddings, and return them standardised.
 
         Dimensions that do not vary are not blown up: no spread is taken for less than 1e-4 of the
         largest.
+
+        Parameters
+        ----------
+        z
+            Shape ``(n_cells, n_in)``.
+        widths
+            Widths of blocks of dimensions, each of which has one spread: that with which the blocks vary
+            alike as a whole, and a dimension by 1 on average. By default each dimension has its own.
         """
         spread = z.std(0, correction=0)
+        if widths is not None:
+            share = self.n_in / sum(width > 0 for width in widths)
+            blocks = spread.square().split(list(widths))
+            spread = torch.cat([block.sum().div(share).expand_as(block) for block in blocks]).sqrt()
         spread = spread.clamp(min=max(1e-4 * float(spread.max()), 1e-6))
         self.shift.copy_(z.mean(0))
         self.scale.copy_(1 / spread)
@@ -209,6 +221,14 @@ class Head(nn.Module):
         """
         self.linear.weight[:, : self.n_in] = weight.to(self.linear.weight)
         self.linear.bias.copy_(bias)
+
+    @torch.no_grad()
+    def divide(self, temperature: float) -> None:
+        """Divide the output by a temperature, from now on."""
+        last = [] if self.mlp is None else [self.mlp.layers[-1]]
+        for layer in (self.linear, *last):
+            for parameter in layer.parameters():
+                parameter.div_(temperature)
 
     def forward(self, z: Tensor) -> Tensor:
         x = (z - self.shift) * self.scale

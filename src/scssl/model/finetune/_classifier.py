@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from scssl._checks import LABELLED, check_choice, check_number, likely_column, table_of
 from scssl._io import as_path
+from scssl._linear import choose_strength, held_out_distances, temperature_of, trained
 from scssl._random import RNG
 from scssl.data.keys import LABELS
 from scssl.model.base import (
@@ -29,6 +30,7 @@ from scssl.model.base import (
     check_label_column,
     check_unused,
     checked_weights,
+    copied,
     from_foreign,
     label_codes,
     register_model,
@@ -39,12 +41,14 @@ from scssl.module import SSLModule, asked_for, blockwise
 from scssl.objective import SUPCON_TEMPERATURE, supcon
 from scssl.train import TrainOptions
 
-from ._model import FineTunedModel, FineTunedModule, Freeze, HeadKind, NewGenes
+from ._model import FineTunedModel, FineTunedModule, Freeze, HeadKind, NewGenes, evenly
 
 _LOGGER = logging.getLogger("scssl")
 _UNLABELED = "unlabeled_category"
 # With fewer labelled cells of a typical class, a validation set costs more than it tells.
 _FEW_PER_CLASS = 30
+# Of the folds in which the penalty and the temperature of the start are chosen.
+_SEED = 0
 Loss = Literal["ce", "supcon"]
 ClassWeight = Literal["balanced"] | Mapping[str, float] | None
 
@@ -62,14 +66,12 @@ class CellTypeClassifierModule(FineTunedModule):
         self,
         backbone: SSLModule,
         *,
-        n_latent: int,
         n_classes: int,
         loss: Loss,
         temperature: float,
-        head: HeadKind,
-        freeze: Freeze,
+        **options: Any,
     ) -> None:
-        super().__init__(backbone, n_latent, n_classes, head=head, freeze=freeze)
+        super().__init__(backbone, n_classes, **options)
         self.n_classes, self.objective, self.temperature = n_classes, loss, temperature
         self.register_buffer("class_weights", torch.ones(n_classes))
         self.class_weights: Tensor
@@ -81,9 +83,10 @@ class CellTypeClassifierModule(FineTunedModule):
         rng: torch.Generator | None = None,
         full: bool = True,
     ) -> LossOutput:
-        z, labels = asked_for(tensors, self.encode(tensors), tensors[LABELS].squeeze(1))
+        seen = self.features(tensors, evaluate=False)
+        seen, labels = asked_for(tensors, seen, tensors[LABELS].squeeze(1))
         if full:
-            logits = self.head(z).float()
+            logits = self.head(seen).float()
             found = labels * self.n_classes + logits.argmax(1)
             tally = torch.bincount(found, minlength=self.n_classes**2).float()
             return LossOutput(
@@ -92,9 +95,10 @@ class CellTypeClassifierModule(FineTunedModule):
                 extra_metrics={"confusion": tally},
             )
         contrast = self.objective == "supcon"
-        logits = self.head(z.detach() if contrast else z).float()
+        logits = self.head(seen.detach() if contrast else seen).float()
         loss = functional.cross_entropy(logits, labels, weight=self.class_weights)
         if contrast and not self.backbone_is_frozen:
+            z = seen[:, : self.widths[0]]
             loss = loss + supcon(z, labels, temperature=self.temperature)
         return LossOutput(loss=loss, n_obs_minibatch=len(labels))
 
@@ -108,9 +112,13 @@ class CellTypeClassifierModule(FineTunedModule):
             "macro_f1": float(f1.mean()),
         }
 
+    def logits(self, tensors: Mapping[str, Tensor]) -> Tensor:
+        """Output of the head in evaluation mode, the same for a cell in any batch."""
+        return blockwise(self.head, self.features(tensors, evaluate=True))
+
     def classify(self, tensors: Mapping[str, Tensor]) -> Tensor:
         """Probability of each class in evaluation mode, the same for a cell in any batch."""
-        return blockwise(lambda z: self.head(z).softmax(1), self.embed(tensors))
+        return self.logits(tensors).softmax(1)
 
 
 @register_model
@@ -193,6 +201,7 @@ class CellTypeClassifier(FineTunedModel):
         *,
         backbone: str | Backbone = "MaskedAutoencoder",
         backbone_arguments: Mapping[str, Any] | None = None,
+        n_components: int = 50,
         freeze: Freeze = "none",
         head: HeadKind = "linear",
         loss: Loss = "ce",
@@ -206,7 +215,10 @@ class CellTypeClassifier(FineTunedModel):
         self.classes = trained_classes(self.setup, self.registry_[SETUP].get(_UNLABELED))
         check_choice("head", head, get_args(HeadKind))
         check_choice("loss", loss, get_args(Loss))
+        n_cells = None if adata is None else adata.n_obs
+        n_components = self._n_components(n_components, n_cells)
         arguments = {
+            "n_components": n_components,
             "freeze": freeze,
             "head": head,
             "loss": loss,
@@ -216,7 +228,10 @@ class CellTypeClassifier(FineTunedModel):
             "class_weight": checked_weights(class_weight, self.classes),
             "min_overlap": float(min_overlap),
         }
-        summary = f", {head} head for {len(self.classes)} classes, loss {loss}"
+        summary = (
+            f" and {n_components} principal components, {head} head for {len(self.classes)} classes, "
+            f"loss {loss}"
+        )
         self._start(backbone, {**(backbone_arguments or {}), **kwargs}, rng, arguments, summary)
         if loss == "supcon" and registry is None and self.module.backbone_is_frozen:
             raise ValueError(
@@ -249,6 +264,7 @@ class CellTypeClassifier(FineTunedModel):
         labels_key: str | None = None,
         *,
         unlabeled_category: str | None = None,
+        n_components: int = 50,
         freeze: Freeze = "none",
         head: HeadKind = "linear",
         loss: Loss = "ce",
@@ -303,6 +319,7 @@ class CellTypeClassifier(FineTunedModel):
         return cls(
             adata,
             backbone=source,
+            n_components=n_components,
             freeze=freeze,
             head=head,
             loss=loss,
@@ -390,7 +407,9 @@ class CellTypeClassifier(FineTunedModel):
     ) -> CellTypeClassifierModule:
         return CellTypeClassifierModule(
             backbone.build(),
+            n_genes=len(backbone.genes),
             n_latent=backbone.n_latent,
+            n_components=arguments["n_components"],
             n_classes=len(arguments["classes"]),
             head=arguments["head"],
             loss=arguments["loss"],
@@ -400,8 +419,10 @@ class CellTypeClassifier(FineTunedModel):
 
     @classmethod
     def _from_config(cls, registry: dict[str, Any], config: Mapping[str, Any]) -> Self:
-        # Models saved by earlier versions do not say it: it was this.
-        return super()._from_config(registry, {"supcon_temperature": 0.1, **config})
+        # Models saved by earlier versions do not say them: they were these.
+        return super()._from_config(
+            registry, {"supcon_temperature": 0.1, "n_components": 0, **config}
+        )
 
     def _training_data(self) -> CellReader:
         data = super()._training_data()
@@ -453,26 +474,51 @@ class CellTypeClassifier(FineTunedModel):
         return super()._before_training(data, rows, chosen, resumed=resumed)
 
     def _start_head(self, data: CellReader, rows: np.ndarray) -> None:
+        module = self.module
+        # Expression is known of all cells, labels are of some.
+        every = evenly(np.arange(data.n_cells))
+        self._start_components(data, every)
+        seen = torch.from_numpy(self._seen(data, every))
+        module.head.standardise(seen, module.widths)
+        self._start = None
+        if self._source.pretrained or module.components is not None:
+            self._put_probe(data, rows)
+            self._start = copied(module.state_dict())
+
+    def _put_probe(self, data: CellReader, rows: np.ndarray) -> None:
+        """Make the head the logistic regression of the labels of these cells, as ``tl.linear_probe`` fits it."""
         from sklearn.linear_model import LogisticRegression
 
-        labels = data.obs[LABELS][rows]
-        z = self.module.head.standardise(torch.from_numpy(self._embeddings(data, rows)))
-        found = np.unique(labels)
-        if not self._source.pretrained or len(found) < 2:
+        module, head = self.module, self.module.head
+        found, codes = np.unique(data.obs[LABELS][rows], return_inverse=True)
+        if len(found) < 2:
             return
-        weights = dict(enumerate(self.module.class_weights.tolist()))
-        fitted = LogisticRegression(
-            max_iter=1000, class_weight={code: weights[code] for code in found}
-        ).fit(z.numpy().astype(np.float64), labels)
+        seen = torch.from_numpy(self._seen(data, rows)).to(head.shift)
+        x = ((seen - head.shift) * head.scale).cpu().numpy().astype(np.float64)
+        weights = dict(enumerate(module.class_weights[found].tolist()))
+
+        def make(strength: float) -> LogisticRegression:
+            return LogisticRegression(C=strength, max_iter=10_000, class_weight=weights)
+
+        strength = choose_strength(make, x, codes, _SEED)
+        fitted, _ = trained(make(strength), x, codes)
         weight, bias = fitted.coef_, fitted.intercept_
         if len(found) == 2:
             weight, bias = np.stack([-weight[0], weight[0]]) / 2, np.stack([-bias[0], bias[0]]) / 2
-        full, offset = (
-            np.zeros((len(self.classes), z.shape[1])),
-            np.full(len(self.classes), bias.min()),
-        )
+        full = np.zeros((len(self.classes), x.shape[1]))
+        offset = np.full(len(self.classes), bias.min())
         full[found], offset[found] = weight, bias
-        self.module.head.start_from(torch.from_numpy(full), torch.from_numpy(offset))
+        head.start_from(torch.from_numpy(full), torch.from_numpy(offset))
+        held_out = held_out_distances(lambda: make(strength), x, codes, _SEED)
+        if held_out is not None:
+            scores, truth = held_out
+            head.divide(temperature_of(scores / (2 if len(found) == 2 else 1), truth))
+
+    def _after_training(
+        self, data: CellReader, rows: np.ndarray, held_out: np.ndarray
+    ) -> dict[str, Any]:
+        self._DEBUG(data, rows, held_out)
+        return {}
 
     def predict(
         self,

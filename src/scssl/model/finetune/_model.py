@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from scssl._checks import check_adata, check_choice, check_number
+from scssl._checks import check_adata, check_choice, check_number, check_whole
 from scssl._random import RNG, as_seed, derive_seed
 from scssl.data import GeneVocabulary
+from scssl.data.matrix import fitted_pca
 from scssl.model.base import (
     GRAPH,
     SETUP,
@@ -30,8 +31,8 @@ from scssl.model.base import (
     record_tissue,
     tell_tissue,
 )
-from scssl.module import SSLModule
-from scssl.nn import Head
+from scssl.module import SSLModule, first_layer
+from scssl.nn import GeneEncoder, Head
 from scssl.train import TrainOptions
 
 if TYPE_CHECKING:
@@ -52,17 +53,31 @@ class FineTunedModule(SSLModule):
 
     What is frozen has no gradient, is in evaluation mode also in training, and is not seen by the
     optimiser: no update and no weight decay reaches it. A number freezes that many layers, counted from the
-    genes. The head sees `n_in` values of a cell; as ``"mlp"`` it has a hidden layer beside the linear part.
+    genes. Beside the `n_latent` values of an embedding the head sees `n_components` fixed linear combinations
+    of the genes; as ``"mlp"`` it has a hidden layer beside the linear part.
     """
 
     collapse_is_failure = False
 
     def __init__(
-        self, backbone: SSLModule, n_in: int, n_out: int, *, head: HeadKind, freeze: Freeze
+        self,
+        backbone: SSLModule,
+        n_out: int,
+        *,
+        n_genes: int,
+        n_latent: int,
+        n_components: int,
+        head: HeadKind,
+        freeze: Freeze,
     ) -> None:
         super().__init__()
         self.backbone = backbone
-        self.head = Head(n_in, n_out, n_hidden=_N_HIDDEN if head == "mlp" else None)
+        #: Widths of the parts of what the head sees.
+        self.widths = (n_latent, n_components)
+        self.head = Head(sum(self.widths), n_out, n_hidden=_N_HIDDEN if head == "mlp" else None)
+        self.components: GeneEncoder | None = None
+        if n_components:
+            self.components = GeneEncoder(n_genes, n_components).requires_grad_(False)
         self.context = backbone.context
         #: Learning rate of the backbone in terms of that of the head.
         self.backbone_lr_factor = 1.0
@@ -103,6 +118,13 @@ class FineTunedModule(SSLModule):
                 return self.backbone.encode(tensors)
         return self.backbone.encode(tensors)
 
+    def features(self, tensors: Mapping[str, Tensor], *, evaluate: bool) -> Tensor:
+        """What the head sees: the embedding and the components."""
+        z = self.embed(tensors) if evaluate else self.encode(tensors)
+        if self.components is None:
+            return z
+        return torch.cat([z, first_layer(self.components, self._rows(tensors)).to(z)], dim=1)
+
     def parameter_groups(self) -> list[dict[str, Any]]:
         groups: list[dict[str, Any]] = [
             {"params": [p for p in self.head.parameters() if p.requires_grad]},
@@ -112,6 +134,14 @@ class FineTunedModule(SSLModule):
             },
         ]
         return [group for group in groups if group["params"]]
+
+
+def evenly(rows: np.ndarray) -> np.ndarray:
+    """As many of these rows as a start is estimated from, evenly over all."""
+    if len(rows) <= _MAX_START_CELLS:
+        return rows
+    places = np.linspace(0, len(rows) - 1, _MAX_START_CELLS).round().astype(np.int64)
+    return rows[places]
 
 
 def _n_frozen(freeze: Any, n_parts: int) -> int:
@@ -338,19 +368,51 @@ class FineTunedModel(SSLModel):
             factor = self._backbone_lr / chosen.lr
         self.module.backbone_lr_factor = factor
         if not self.is_trained_:
-            if len(rows) > _MAX_START_CELLS:
-                # Evenly over all.
-                some = np.linspace(0, len(rows) - 1, _MAX_START_CELLS).round().astype(np.int64)
-                rows = rows[some]
-            self._start_head(data, rows)
+            self._start_head(data, evenly(rows))
         return {"backbone_lr": factor * chosen.lr}
 
     def _start_head(self, data: CellReader, rows: np.ndarray) -> None:
-        """Start the head from embeddings of cells with a target."""
+        """Start the head from what it sees of cells with a target."""
+        raise NotImplementedError
 
-    def _embeddings(self, data: CellReader, rows: np.ndarray) -> np.ndarray:
+    def _n_components(self, asked: int, n_cells: int | None) -> int:
+        """Components that so many cells allow: a quarter, or a regression has nothing to learn from."""
+        n_components = check_whole("n_components", asked, 0)
+        if n_cells is None:
+            return n_components
+        return min(n_components, n_cells // 4, len(self.genes) - 1)
+
+    def _seen(self, data: CellReader, rows: np.ndarray) -> np.ndarray:
+        """What the head sees of cells."""
+
+        def features(tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
+            return self.module.features(tensors, evaluate=True)
+
         with torch.inference_mode():
-            return self._apply(data, rows, None, self.module.embed, self.n_latent)
+            return self._apply(data, rows, None, features, self.module.head.n_in)
+
+    def _start_components(self, data: CellReader, rows: np.ndarray) -> None:
+        """Take the principal components of the expression of these cells."""
+        from scipy import sparse
+
+        components = self.module.components
+        if components is None:
+            return
+        parts = []
+        for batch in data.loader(rows, 2048):
+            x = batch["X"]
+            arrays = (x.values().numpy(), x.col_indices().numpy(), x.crow_indices().numpy())
+            parts.append(sparse.csr_matrix(arrays, shape=tuple(x.shape)))
+        n = components.bias.numel()
+        pca = fitted_pca(sparse.vstack(parts).astype(np.float64), n, 0)
+        with torch.no_grad():
+            if pca is None:
+                components.weight.zero_()
+                components.bias.zero_()
+                return
+            weight = np.ascontiguousarray(pca.components_.T)
+            components.weight.copy_(torch.from_numpy(weight))
+            components.bias.copy_(torch.from_numpy(-pca.mean_ @ weight))
 
     def _predicted(
         self,

@@ -15,11 +15,10 @@ from mudata import MuData
 from scvi.module.base import LossOutput
 from torch import Tensor
 
-from scssl._checks import check_choice, check_whole, some, table_of
+from scssl._checks import check_choice, some, table_of
 from scssl._random import RNG
 from scssl.data import GeneAlignment
 from scssl.data.keys import PROTEINS
-from scssl.data.matrix import fitted_pca
 from scssl.model.base import (
     SETUP,
     Backbone,
@@ -29,8 +28,7 @@ from scssl.model.base import (
     SSLModel,
     register_model,
 )
-from scssl.module import SSLModule, asked_for, blockwise, first_layer
-from scssl.nn import GeneEncoder
+from scssl.module import SSLModule, asked_for, blockwise
 
 from ._model import FineTunedModel, FineTunedModule, Freeze, HeadKind
 from ._proteins import (
@@ -62,36 +60,15 @@ class ProteinPredictorModule(FineTunedModule):
 
     .. math:: L = \frac{\sum_{np} m_{np}\,(\hat y_{np} - (y_{np} - \mu_p) / \sigma_p)^2}{\sum_{np} m_{np}}
 
-    with :math:`m_{np} = 0` where protein :math:`p` is missing in cell :math:`n`. Beside the embedding the head
-    sees `n_components` fixed linear combinations of the genes.
+    with :math:`m_{np} = 0` where protein :math:`p` is missing in cell :math:`n`.
     """
 
-    def __init__(
-        self,
-        backbone: SSLModule,
-        *,
-        n_genes: int,
-        n_latent: int,
-        n_proteins: int,
-        n_components: int,
-        head: HeadKind,
-        freeze: Freeze,
-    ) -> None:
-        super().__init__(backbone, n_latent + n_components, n_proteins, head=head, freeze=freeze)
-        self.components: GeneEncoder | None = None
-        if n_components:
-            self.components = GeneEncoder(n_genes, n_components).requires_grad_(False)
+    def __init__(self, backbone: SSLModule, *, n_proteins: int, **options: Any) -> None:
+        super().__init__(backbone, n_proteins, **options)
         self.register_buffer("target_mean", torch.zeros(n_proteins))
         self.register_buffer("target_scale", torch.ones(n_proteins))
         self.target_mean: Tensor
         self.target_scale: Tensor
-
-    def features(self, tensors: Mapping[str, Tensor], *, evaluate: bool) -> Tensor:
-        """What the head sees: the embedding and the components."""
-        z = self.embed(tensors) if evaluate else self.encode(tensors)
-        if self.components is None:
-            return z
-        return torch.cat([z, first_layer(self.components, self._rows(tensors)).to(z)], dim=1)
 
     def loss(
         self,
@@ -234,13 +211,12 @@ class ProteinPredictor(FineTunedModel):
         self._named = adata
         check_choice("head", head, get_args(HeadKind))
         check_choice("head_start", head_start, get_args(HeadStart))
-        n_components = check_whole("n_components", n_components, 0)
+        n_cells = None
         if adata is not None:
             values, _ = protein_table(adata, where["obsm"], self.proteins)
             transform = choose_transform(values, transform, where["obsm"])
-            # Half of the features at most, or the ridge regression has nothing to learn from.
             n_cells = int(np.isfinite(values).any(axis=1).sum())
-            n_components = min(n_components, n_cells // 4, len(self.genes) - 1)
+        n_components = self._n_components(n_components, n_cells)
         arguments = {
             "transform": transform,
             "n_components": n_components,
@@ -485,11 +461,9 @@ class ProteinPredictor(FineTunedModel):
         mean, spread = moments(targets, measured)
         module.target_mean.copy_(torch.from_numpy(mean))
         module.target_scale.copy_(torch.from_numpy(spread))
-        if module.components is not None:
-            self._start_components(data, rows)
-        with torch.inference_mode():
-            seen = self._apply(data, rows, None, self._features, module.head.n_in)
-        x = module.head.standardise(torch.from_numpy(seen)).numpy().astype(np.float64)
+        self._start_components(data, rows)
+        seen = torch.from_numpy(self._seen(data, rows))
+        x = module.head.standardise(seen).numpy().astype(np.float64)
         if self._arguments["head_start"] == "random":
             return
         y = (targets - mean) / spread
@@ -504,30 +478,6 @@ class ProteinPredictor(FineTunedModel):
             fitted = RidgeCV(_PENALTIES, alpha_per_target=True).fit(x[cells], y[cells][:, columns])
             weight[columns], bias[columns] = fitted.coef_, fitted.intercept_
         module.head.start_from(torch.from_numpy(weight), torch.from_numpy(bias))
-
-    def _features(self, tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        return self.module.features(tensors, evaluate=True)
-
-    def _start_components(self, data: CellReader, rows: np.ndarray) -> None:
-        from scipy import sparse
-
-        components = self.module.components
-        assert components is not None
-        parts = []
-        for batch in data.loader(rows, 2048):
-            x = batch["X"]
-            arrays = (x.values().numpy(), x.col_indices().numpy(), x.crow_indices().numpy())
-            parts.append(sparse.csr_matrix(arrays, shape=tuple(x.shape)))
-        n = components.bias.numel()
-        pca = fitted_pca(sparse.vstack(parts).astype(np.float64), n, 0)
-        with torch.no_grad():
-            if pca is None:
-                components.weight.zero_()
-                components.bias.zero_()
-                return
-            weight = np.ascontiguousarray(pca.components_.T)
-            components.weight.copy_(torch.from_numpy(weight))
-            components.bias.copy_(torch.from_numpy(-pca.mean_ @ weight))
 
     def predict(
         self,
