@@ -153,6 +153,8 @@ class Head(nn.Module):
         Of the MLP.
     dropout
         Share of its hidden units dropped in training.
+    unit_length
+        Whether standardised embeddings are divided by their root mean square, cell by cell.
     """
 
     def __init__(
@@ -163,8 +165,10 @@ class Head(nn.Module):
         n_hidden: int | None = None,
         activation: str = "selu",
         dropout: float = 0.1,
+        unit_length: bool = False,
     ) -> None:
         super().__init__()
+        self.unit_length = unit_length
         # Fixed, so that the output is the same function of an embedding whatever cells are beside it.
         self.register_buffer("shift", torch.zeros(n_in))
         self.register_buffer("scale", torch.ones(n_in))
@@ -206,7 +210,14 @@ class Head(nn.Module):
         spread = spread.clamp(min=max(1e-4 * float(spread.max()), 1e-6))
         self.shift.copy_(z.mean(0))
         self.scale.copy_(1 / spread)
-        return (z - self.shift.to(z)) * self.scale.to(z)
+        return self.standardised(z.to(self.shift))
+
+    def standardised(self, z: Tensor) -> Tensor:
+        """What the linear part and the MLP see of embeddings."""
+        x = (z - self.shift) * self.scale
+        if self.unit_length:
+            x = x / x.square().mean(1, keepdim=True).sqrt().clamp(min=1e-6)
+        return x
 
     @torch.no_grad()
     def start_from(self, weight: Tensor, bias: Tensor) -> None:
@@ -231,7 +242,7 @@ class Head(nn.Module):
                 parameter.div_(temperature)
 
     def forward(self, z: Tensor) -> Tensor:
-        x = (z - self.shift) * self.scale
+        x = self.standardised(z)
         if self.padding:
             x = nn.functional.pad(x, (0, self.padding))
         y: Tensor = self.linear(x)

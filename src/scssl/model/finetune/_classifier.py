@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self, get_args
+from typing import Any, ClassVar, Literal, NamedTuple, Self, get_args
 
 import numpy as np
 import pandas as pd
@@ -121,6 +121,19 @@ class CellTypeClassifierModule(FineTunedModule):
         return self.logits(tensors).softmax(1)
 
 
+class _Judgement(NamedTuple):
+    """What held-out cells say of a classifier."""
+
+    temperature: float
+    """At which the likelihood of their labels is highest."""
+    loss: float
+    """Cross-entropy at that temperature: confidence alone is no gain."""
+    accuracy: float
+
+    def better_than(self, other: _Judgement) -> bool:
+        return self.loss < other.loss and self.accuracy >= other.accuracy
+
+
 @register_model
 class CellTypeClassifier(FineTunedModel):
     """Predict cell types, starting from any self-supervised model or from scratch.
@@ -183,6 +196,9 @@ class CellTypeClassifier(FineTunedModel):
 
     module: CellTypeClassifierModule
     _targets_are = "classes"
+    #: Weights at the start of training, to which it may come back.
+    _weights_at_start: dict[str, Tensor] | None = None
+    _has_few_labels = False
     _setup_takes: ClassVar[Mapping[str, SetupArgument]] = {
         "labels_key": SetupArgument(
             "Column of ``adata.obs`` with the classes to learn, at least two."
@@ -202,6 +218,7 @@ class CellTypeClassifier(FineTunedModel):
         backbone: str | Backbone = "MaskedAutoencoder",
         backbone_arguments: Mapping[str, Any] | None = None,
         n_components: int = 50,
+        unit_length: bool = True,
         freeze: Freeze = "none",
         head: HeadKind = "linear",
         loss: Loss = "ce",
@@ -219,6 +236,7 @@ class CellTypeClassifier(FineTunedModel):
         n_components = self._n_components(n_components, n_cells)
         arguments = {
             "n_components": n_components,
+            "unit_length": bool(check_choice("unit_length", unit_length, (True, False))),
             "freeze": freeze,
             "head": head,
             "loss": loss,
@@ -265,6 +283,7 @@ class CellTypeClassifier(FineTunedModel):
         *,
         unlabeled_category: str | None = None,
         n_components: int = 50,
+        unit_length: bool = True,
         freeze: Freeze = "none",
         head: HeadKind = "linear",
         loss: Loss = "ce",
@@ -320,6 +339,7 @@ class CellTypeClassifier(FineTunedModel):
             adata,
             backbone=source,
             n_components=n_components,
+            unit_length=unit_length,
             freeze=freeze,
             head=head,
             loss=loss,
@@ -410,6 +430,7 @@ class CellTypeClassifier(FineTunedModel):
             n_genes=len(backbone.genes),
             n_latent=backbone.n_latent,
             n_components=arguments["n_components"],
+            unit_length=arguments["unit_length"],
             n_classes=len(arguments["classes"]),
             head=arguments["head"],
             loss=arguments["loss"],
@@ -420,9 +441,8 @@ class CellTypeClassifier(FineTunedModel):
     @classmethod
     def _from_config(cls, registry: dict[str, Any], config: Mapping[str, Any]) -> Self:
         # Models saved by earlier versions do not say them: they were these.
-        return super()._from_config(
-            registry, {"supcon_temperature": 0.1, "n_components": 0, **config}
-        )
+        before = {"supcon_temperature": 0.1, "n_components": 0, "unit_length": False}
+        return super()._from_config(registry, {**before, **config})
 
     def _training_data(self) -> CellReader:
         data = super()._training_data()
@@ -434,6 +454,7 @@ class CellTypeClassifier(FineTunedModel):
 
     def _training_cells(self, data: CellReader) -> np.ndarray:
         labelled = np.flatnonzero(data.obs[LABELS] >= 0)
+        self._has_few_labels = False
         _LOGGER.info(
             "%s of %s cells have a label, of %d classes.",
             f"{len(labelled):,}",
@@ -444,15 +465,24 @@ class CellTypeClassifier(FineTunedModel):
 
     def _default_train_size(self, labels: pd.Series | None) -> float:
         assert labels is not None
-        return 1.0 if labels.astype(str).value_counts().median() < _FEW_PER_CLASS else 0.9
+        self._has_few_labels = bool(
+            labels.astype(str).value_counts().median() < _FEW_PER_CLASS
+        )
+        return 1.0 if self._has_few_labels else 0.9
+
+    @property
+    def _is_probe_alone(self) -> bool:
+        """Whether no cell is held out to tell if fine-tuning helps, and nobody asked for it all the same."""
+        return self._has_few_labels and self._source.pretrained and not self._length_is_given
 
     def _train_defaults(self, n_cells: int) -> dict[str, Any]:
         batch_size = 128 if n_cells < 20_000 else 512
         per_epoch = -(-n_cells // batch_size)
         # With a few labels an epoch is one step, and a pretrained encoder needs fewer of them.
         most = 100 if self._source.pretrained else 200
+        max_epochs = int(np.clip(2000 // per_epoch, 20, most))
         return {
-            "max_epochs": int(np.clip(2000 // per_epoch, 20, most)),
+            "max_epochs": 1 if self._is_probe_alone else max_epochs,
             "batch_size": batch_size,
             "lr": 1e-3,
             "weight_decay": 1e-2,
@@ -471,6 +501,7 @@ class CellTypeClassifier(FineTunedModel):
         elif given is not None:
             weight = np.array([given.get(name, 1.0) for name in self.classes])
         self.module.class_weights.copy_(torch.from_numpy(weight))
+        self._weights_at_start = None
         return super()._before_training(data, rows, chosen, resumed=resumed)
 
     def _start_head(self, data: CellReader, rows: np.ndarray) -> None:
@@ -478,12 +509,11 @@ class CellTypeClassifier(FineTunedModel):
         # Expression is known of all cells, labels are of some.
         every = evenly(np.arange(data.n_cells))
         self._start_components(data, every)
-        seen = torch.from_numpy(self._seen(data, every))
-        module.head.standardise(seen, module.widths)
-        self._start = None
+        module.head.standardise(torch.from_numpy(self._seen(data, every)), module.widths)
         if self._source.pretrained or module.components is not None:
             self._put_probe(data, rows)
-            self._start = copied(module.state_dict())
+        if self._source.pretrained:
+            self._weights_at_start = copied(module.state_dict())
 
     def _put_probe(self, data: CellReader, rows: np.ndarray) -> None:
         """Make the head the logistic regression of the labels of these cells, as ``tl.linear_probe`` fits it."""
@@ -494,7 +524,7 @@ class CellTypeClassifier(FineTunedModel):
         if len(found) < 2:
             return
         seen = torch.from_numpy(self._seen(data, rows)).to(head.shift)
-        x = ((seen - head.shift) * head.scale).cpu().numpy().astype(np.float64)
+        x = head.standardised(seen).cpu().numpy().astype(np.float64)
         weights = dict(enumerate(module.class_weights[found].tolist()))
 
         def make(strength: float) -> LogisticRegression:
@@ -517,8 +547,46 @@ class CellTypeClassifier(FineTunedModel):
     def _after_training(
         self, data: CellReader, rows: np.ndarray, held_out: np.ndarray
     ) -> dict[str, Any]:
-        self._DEBUG(data, rows, held_out)
-        return {}
+        """Keep what fine-tuning has changed where held-out cells say that it helps."""
+        start, self._weights_at_start = self._weights_at_start, None
+        module = self.module
+        trained = self._judged(data, held_out) if len(held_out) else None
+        if start is not None and (trained is not None or self._is_probe_alone):
+            after = copied(module.state_dict())
+            module.load_state_dict(start)
+            before = self._judged(data, held_out) if len(held_out) else None
+            if trained is None or before is None or not trained.better_than(before):
+                self._put_probe(data, np.sort(np.concatenate([rows, held_out])))
+                why = "Too few labels to hold any out: the encoder"
+                if trained is not None and before is not None:
+                    why = (
+                        f"Fine-tuning does not help {len(held_out):,} held-out cells (log loss {trained.loss:.3f}, "
+                        f"{before.loss:.3f} before; accuracy {trained.accuracy:.3f}, {before.accuracy:.3f}): the encoder"
+                    )
+                _LOGGER.info(
+                    "%s stays as it is, and the head is the logistic regression of %s labels.",
+                    why,
+                    f"{len(rows) + len(held_out):,}",
+                )
+                return {"head": "logistic regression"}
+            module.load_state_dict(after)
+        if trained is not None:
+            module.head.divide(trained.temperature)
+        return {"head": "fine-tuned"}
+
+    def _judged(self, data: CellReader, held_out: np.ndarray) -> _Judgement:
+        from scipy.special import log_softmax
+
+        with torch.inference_mode():
+            logits = self._apply(data, held_out, None, self.module.logits, len(self.classes))
+        codes = data.obs[LABELS][held_out]
+        temperature = temperature_of(logits.astype(np.float64), codes)
+        log_p = log_softmax(logits / temperature, axis=1)
+        return _Judgement(
+            temperature,
+            float(-log_p[np.arange(len(codes)), codes].mean()),
+            float((logits.argmax(axis=1) == codes).mean()),
+        )
 
     def predict(
         self,

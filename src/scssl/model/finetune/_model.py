@@ -69,12 +69,14 @@ class FineTunedModule(SSLModule):
         n_components: int,
         head: HeadKind,
         freeze: Freeze,
+        unit_length: bool,
     ) -> None:
         super().__init__()
         self.backbone = backbone
         #: Widths of the parts of what the head sees.
         self.widths = (n_latent, n_components)
-        self.head = Head(sum(self.widths), n_out, n_hidden=_N_HIDDEN if head == "mlp" else None)
+        n_hidden = _N_HIDDEN if head == "mlp" else None
+        self.head = Head(sum(self.widths), n_out, n_hidden=n_hidden, unit_length=unit_length)
         self.components: GeneEncoder | None = None
         if n_components:
             self.components = GeneEncoder(n_genes, n_components).requires_grad_(False)
@@ -355,6 +357,7 @@ class FineTunedModel(SSLModel):
             If the loss stops being finite.
         """
         self._backbone_lr = check_number("backbone_lr", backbone_lr, "[0, inf)", none=True)
+        self._length_is_given = max_epochs is not None
         super().train(max_epochs, lr=lr, train_size=train_size, **kwargs)
 
     #: Learning rate of a pretrained encoder in terms of that of the head.
