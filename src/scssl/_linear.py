@@ -60,9 +60,7 @@ def trained(estimator: Any, x: np.ndarray, y: np.ndarray) -> tuple[Any, bool]:
     return estimator, len(others) == len(caught)
 
 
-def choose_strength(
-    make: Callable[[float], Any], x: np.ndarray, y: np.ndarray, seed: int
-) -> float:
+def choose_strength(make: Callable[[float], Any], x: np.ndarray, y: np.ndarray, seed: int) -> float:
     """Inverse penalty with the best accuracy of the predictions of all folds; ties to the stronger."""
     sizes = np.sort(np.bincount(y))[::-1]
     # With fewer cells of the second label than folds, a fold could be trained on one label alone.

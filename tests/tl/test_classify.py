@@ -17,9 +17,9 @@ from sklearn.svm import LinearSVC
 
 import scssl
 from scssl._errors import ScsslWarning
+from scssl._linear import temperature_of
 from scssl._random import derive_seed
 from scssl._scores import kappa_of, ranking_table
-from scssl._linear import temperature_of
 
 CLASSIFIERS = ["svm", "rf", "lr", "knn"]
 each = pytest.mark.parametrize("classifier", CLASSIFIERS)

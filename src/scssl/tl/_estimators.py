@@ -8,7 +8,14 @@ from typing import Any, Literal
 
 import numpy as np
 
-from scssl._linear import choose_strength, held_out_distances, ranked_by, scaling, temperature_of, trained
+from scssl._linear import (
+    choose_strength,
+    held_out_distances,
+    ranked_by,
+    scaling,
+    temperature_of,
+    trained,
+)
 from scssl._random import derive_seed
 
 from ._common import check_neighbors
@@ -30,6 +37,7 @@ _PROBABILITIES = {
     "lr": "softmax, fitted",
     "knn": "share of the neighbours",
 }
+
 
 @dataclass
 class Fitted:

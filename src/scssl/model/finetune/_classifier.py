@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple, Self, get_args
+from typing import Any, ClassVar, Literal, Self, get_args
 
 import numpy as np
 import pandas as pd
@@ -30,7 +30,6 @@ from scssl.model.base import (
     check_label_column,
     check_unused,
     checked_weights,
-    copied,
     from_foreign,
     label_codes,
     register_model,
@@ -41,7 +40,7 @@ from scssl.module import SSLModule, asked_for, blockwise
 from scssl.objective import SUPCON_TEMPERATURE, supcon
 from scssl.train import TrainOptions
 
-from ._model import FineTunedModel, FineTunedModule, Freeze, HeadKind, NewGenes, evenly
+from ._model import FineTunedModel, FineTunedModule, Freeze, HeadKind, NewGenes, some_of
 
 _LOGGER = logging.getLogger("scssl")
 _UNLABELED = "unlabeled_category"
@@ -121,19 +120,6 @@ class CellTypeClassifierModule(FineTunedModule):
         return self.logits(tensors).softmax(1)
 
 
-class _Judgement(NamedTuple):
-    """What held-out cells say of a classifier."""
-
-    temperature: float
-    """At which the likelihood of their labels is highest."""
-    loss: float
-    """Cross-entropy at that temperature: confidence alone is no gain."""
-    accuracy: float
-
-    def better_than(self, other: _Judgement) -> bool:
-        return self.loss < other.loss and self.accuracy >= other.accuracy
-
-
 @register_model
 class CellTypeClassifier(FineTunedModel):
     """Predict cell types, starting from any self-supervised model or from scratch.
@@ -142,9 +128,14 @@ class CellTypeClassifier(FineTunedModel):
     that have a label. :meth:`from_ssl_model` starts from a trained model; the class itself, on data set
     up with :meth:`setup_anndata`, trains the same network from scratch.
 
-    Where the encoder was pretrained, the head starts as the logistic regression of the labels on its
-    embeddings, so that its first gradients do not undo what the encoder has learnt
-    :cite:p:`Kumar2022`.
+    The head sees the embedding and `n_components` principal components of the normalised expression of all
+    cells, those without a label too. Where the encoder was pretrained, it starts as the logistic regression
+    of the labels on them, as :func:`~scssl.tl.linear_probe` fits it, so that its first gradients do not undo
+    what the encoder has learnt :cite:p:`Kumar2022`. It stays that regression, of all labels, and the encoder
+    stays as it was, where held-out labels do not say that fine-tuning helps (``training_["head"]`` tells),
+    and where there are too few to hold any out, unless `max_epochs` is given to :meth:`train`.
+    Probabilities are calibrated by one temperature :cite:p:`Guo2017` on labels that were not fitted, where
+    a class has two at least.
 
     Parameters
     ----------
@@ -156,6 +147,12 @@ class CellTypeClassifier(FineTunedModel):
         Name of the model class whose encoder is used, one of :func:`list_models`.
     backbone_arguments
         Arguments of that class; they can also be given one by one.
+    n_components
+        Principal components of expression that the head sees beside the embedding, no more than a
+        quarter of the cells; 0: the embedding alone.
+    unit_length
+        Whether what the head sees of a cell is scaled to unit length, after embedding and components
+        were each given the same variance: few labels are worth more then.
     freeze
         What is not trained: ``"none"``; ``"encoder"``, all of it; a number of layers, counted from the
         genes.
@@ -196,9 +193,8 @@ class CellTypeClassifier(FineTunedModel):
 
     module: CellTypeClassifierModule
     _targets_are = "classes"
-    #: Weights at the start of training, to which it may come back.
-    _weights_at_start: dict[str, Tensor] | None = None
-    _has_few_labels = False
+    _starts_as = "logistic regression"
+    _judged_by = ("log loss", "accuracy")
     _setup_takes: ClassVar[Mapping[str, SetupArgument]] = {
         "labels_key": SetupArgument(
             "Column of ``adata.obs`` with the classes to learn, at least two."
@@ -236,7 +232,7 @@ class CellTypeClassifier(FineTunedModel):
         n_components = self._n_components(n_components, n_cells)
         arguments = {
             "n_components": n_components,
-            "unit_length": bool(check_choice("unit_length", unit_length, (True, False))),
+            "unit_length": check_choice("unit_length", unit_length, (True, False)),
             "freeze": freeze,
             "head": head,
             "loss": loss,
@@ -307,7 +303,7 @@ class CellTypeClassifier(FineTunedModel):
             Cells with labels; they are set up here.
         labels_key, unlabeled_category
             As in :meth:`setup_anndata`. By default the labels are those that `model` was set up with.
-        freeze, head, loss, supcon_temperature, class_weight, rng
+        n_components, unit_length, freeze, head, loss, supcon_temperature, class_weight, rng
             As in the class.
         min_overlap
             Share of the model's genes that `adata` must have.
@@ -454,7 +450,7 @@ class CellTypeClassifier(FineTunedModel):
 
     def _training_cells(self, data: CellReader) -> np.ndarray:
         labelled = np.flatnonzero(data.obs[LABELS] >= 0)
-        self._has_few_labels = False
+        self._has_few = False
         _LOGGER.info(
             "%s of %s cells have a label, of %d classes.",
             f"{len(labelled):,}",
@@ -465,15 +461,8 @@ class CellTypeClassifier(FineTunedModel):
 
     def _default_train_size(self, labels: pd.Series | None) -> float:
         assert labels is not None
-        self._has_few_labels = bool(
-            labels.astype(str).value_counts().median() < _FEW_PER_CLASS
-        )
-        return 1.0 if self._has_few_labels else 0.9
-
-    @property
-    def _is_probe_alone(self) -> bool:
-        """Whether no cell is held out to tell if fine-tuning helps, and nobody asked for it all the same."""
-        return self._has_few_labels and self._source.pretrained and not self._length_is_given
+        self._has_few = bool(labels.astype(str).value_counts().median() < _FEW_PER_CLASS)
+        return 1.0 if self._has_few else 0.9
 
     def _train_defaults(self, n_cells: int) -> dict[str, Any]:
         batch_size = 128 if n_cells < 20_000 else 512
@@ -482,7 +471,7 @@ class CellTypeClassifier(FineTunedModel):
         most = 100 if self._source.pretrained else 200
         max_epochs = int(np.clip(2000 // per_epoch, 20, most))
         return {
-            "max_epochs": 1 if self._is_probe_alone else max_epochs,
+            "max_epochs": 1 if self._is_start_alone else max_epochs,
             "batch_size": batch_size,
             "lr": 1e-3,
             "weight_decay": 1e-2,
@@ -501,31 +490,25 @@ class CellTypeClassifier(FineTunedModel):
         elif given is not None:
             weight = np.array([given.get(name, 1.0) for name in self.classes])
         self.module.class_weights.copy_(torch.from_numpy(weight))
-        self._weights_at_start = None
         return super()._before_training(data, rows, chosen, resumed=resumed)
 
-    def _start_head(self, data: CellReader, rows: np.ndarray) -> None:
-        module = self.module
+    def _start_head(self, data: CellReader, rows: np.ndarray) -> bool:
         # Expression is known of all cells, labels are of some.
-        every = evenly(np.arange(data.n_cells))
-        self._start_components(data, every)
-        module.head.standardise(torch.from_numpy(self._seen(data, every)), module.widths)
-        if self._source.pretrained or module.components is not None:
-            self._put_probe(data, rows)
-        if self._source.pretrained:
-            self._weights_at_start = copied(module.state_dict())
+        self._start_features(data, np.arange(data.n_cells))
+        informed = self._source.pretrained or self.module.components is not None
+        if informed:
+            self._fit_head(data, rows)
+        return informed
 
-    def _put_probe(self, data: CellReader, rows: np.ndarray) -> None:
-        """Make the head the logistic regression of the labels of these cells, as ``tl.linear_probe`` fits it."""
+    def _fit_head(self, data: CellReader, rows: np.ndarray) -> None:
         from sklearn.linear_model import LogisticRegression
 
-        module, head = self.module, self.module.head
+        rows, head = some_of(rows), self.module.head
         found, codes = np.unique(data.obs[LABELS][rows], return_inverse=True)
         if len(found) < 2:
             return
-        seen = torch.from_numpy(self._seen(data, rows)).to(head.shift)
-        x = head.standardised(seen).cpu().numpy().astype(np.float64)
-        weights = dict(enumerate(module.class_weights[found].tolist()))
+        x = self._scaled(data, rows)
+        weights = dict(enumerate(self.module.class_weights[found].tolist()))
 
         def make(strength: float) -> LogisticRegression:
             return LogisticRegression(C=strength, max_iter=10_000, class_weight=weights)
@@ -544,49 +527,30 @@ class CellTypeClassifier(FineTunedModel):
             scores, truth = held_out
             head.divide(temperature_of(scores / (2 if len(found) == 2 else 1), truth))
 
-    def _after_training(
-        self, data: CellReader, rows: np.ndarray, held_out: np.ndarray
-    ) -> dict[str, Any]:
-        """Keep what fine-tuning has changed where held-out cells say that it helps."""
-        start, self._weights_at_start = self._weights_at_start, None
-        module = self.module
-        trained = self._judged(data, held_out) if len(held_out) else None
-        if start is not None and (trained is not None or self._is_probe_alone):
-            after = copied(module.state_dict())
-            module.load_state_dict(start)
-            before = self._judged(data, held_out) if len(held_out) else None
-            if trained is None or before is None or not trained.better_than(before):
-                self._put_probe(data, np.sort(np.concatenate([rows, held_out])))
-                why = "Too few labels to hold any out: the encoder"
-                if trained is not None and before is not None:
-                    why = (
-                        f"Fine-tuning does not help {len(held_out):,} held-out cells (log loss {trained.loss:.3f}, "
-                        f"{before.loss:.3f} before; accuracy {trained.accuracy:.3f}, {before.accuracy:.3f}): the encoder"
-                    )
-                _LOGGER.info(
-                    "%s stays as it is, and the head is the logistic regression of %s labels.",
-                    why,
-                    f"{len(rows) + len(held_out):,}",
-                )
-                return {"head": "logistic regression"}
-            module.load_state_dict(after)
-        if trained is not None:
-            module.head.divide(trained.temperature)
-        return {"head": "fine-tuned"}
-
-    def _judged(self, data: CellReader, held_out: np.ndarray) -> _Judgement:
-        from scipy.special import log_softmax
-
+    def _held_out_logits(
+        self, data: CellReader, held_out: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, float]:
+        """Logits of held-out cells, their labels, and the temperature at which these are likeliest."""
         with torch.inference_mode():
             logits = self._apply(data, held_out, None, self.module.logits, len(self.classes))
         codes = data.obs[LABELS][held_out]
-        temperature = temperature_of(logits.astype(np.float64), codes)
-        log_p = log_softmax(logits / temperature, axis=1)
-        return _Judgement(
-            temperature,
-            float(-log_p[np.arange(len(codes)), codes].mean()),
-            float((logits.argmax(axis=1) == codes).mean()),
-        )
+        return logits, codes, temperature_of(logits.astype(np.float64), codes)
+
+    def _judged(self, data: CellReader, held_out: np.ndarray) -> tuple[float, float]:
+        from scipy.special import log_softmax
+
+        # At the best temperature: more or less confidence alone is no gain.
+        logits, codes, temperature = self._held_out_logits(data, held_out)
+        likely = log_softmax(logits / temperature, axis=1)[np.arange(len(codes)), codes]
+        return -float(likely.mean()), float((logits.argmax(axis=1) == codes).mean())
+
+    def _after_training(
+        self, data: CellReader, rows: np.ndarray, held_out: np.ndarray
+    ) -> dict[str, Any]:
+        found = super()._after_training(data, rows, held_out)
+        if found["head"] != self._starts_as and len(held_out):
+            self.module.head.divide(self._held_out_logits(data, held_out)[2])
+        return found
 
     def predict(
         self,

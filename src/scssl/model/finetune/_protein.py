@@ -30,7 +30,7 @@ from scssl.model.base import (
 )
 from scssl.module import SSLModule, asked_for, blockwise
 
-from ._model import FineTunedModel, FineTunedModule, Freeze, HeadKind
+from ._model import FineTunedModel, FineTunedModule, Freeze, HeadKind, some_of
 from ._proteins import (
     Transform,
     choose_transform,
@@ -137,6 +137,9 @@ class ProteinPredictor(FineTunedModel):
     n_components
         Principal components of expression that the head sees beside the embedding, no more than a
         quarter of the training cells; 0: the embedding alone.
+    unit_length
+        Whether what the head sees of a cell is scaled to unit length, after embedding and components
+        were each given the same variance.
     freeze
         What is not trained: ``"none"``; ``"encoder"``, all of it; a number of layers, counted from the
         genes.
@@ -167,6 +170,8 @@ class ProteinPredictor(FineTunedModel):
 
     module: ProteinPredictorModule
     _targets_are = "proteins"
+    _starts_as = "ridge regression"
+    _judged_by = ("mean squared error", "correlation")
     _n_measured = 0
     # Unlike a class label, a protein tells the encoder more than it knows already.
     _pretrained_lr_factor = 1.0
@@ -193,6 +198,7 @@ class ProteinPredictor(FineTunedModel):
         backbone_arguments: Mapping[str, Any] | None = None,
         transform: Transform | None = "auto",
         n_components: int = 50,
+        unit_length: bool = True,
         freeze: Freeze = "none",
         head: HeadKind = "mlp",
         head_start: HeadStart = "ridge",
@@ -220,6 +226,7 @@ class ProteinPredictor(FineTunedModel):
         arguments = {
             "transform": transform,
             "n_components": n_components,
+            "unit_length": check_choice("unit_length", unit_length, (True, False)),
             "freeze": freeze,
             "head": head,
             "head_start": head_start,
@@ -268,6 +275,7 @@ class ProteinPredictor(FineTunedModel):
         labels_key: str | None = None,
         transform: Transform | None = "auto",
         n_components: int = 50,
+        unit_length: bool = True,
         freeze: Freeze = "none",
         head: HeadKind = "mlp",
         head_start: HeadStart = "ridge",
@@ -291,7 +299,7 @@ class ProteinPredictor(FineTunedModel):
             `protein_modality`.
         rna_modality, protein_modality
             Names of the modalities of a MuData.
-        transform, n_components, freeze, head, head_start, rng
+        transform, n_components, unit_length, freeze, head, head_start, rng
             As in the class.
         min_overlap
             Share of the model's genes that `adata` must have.
@@ -321,6 +329,7 @@ class ProteinPredictor(FineTunedModel):
             backbone=source,
             transform=transform,
             n_components=n_components,
+            unit_length=unit_length,
             freeze=freeze,
             head=head,
             head_start=head_start,
@@ -341,9 +350,15 @@ class ProteinPredictor(FineTunedModel):
             n_latent=backbone.n_latent,
             n_proteins=len(arguments["proteins"]),
             n_components=arguments["n_components"],
+            unit_length=arguments["unit_length"],
             head=arguments["head"],
             freeze=arguments["freeze"],
         )
+
+    @classmethod
+    def _from_config(cls, registry: dict[str, Any], config: Mapping[str, Any]) -> Self:
+        # Models saved by earlier versions do not say it: it was this.
+        return super()._from_config(registry, {"unit_length": False, **config})
 
     @property
     def _where(self) -> dict[str, Any]:
@@ -434,17 +449,20 @@ class ProteinPredictor(FineTunedModel):
 
     def _training_cells(self, data: CellReader) -> np.ndarray:
         measured = np.flatnonzero(np.isfinite(data.obs[PROTEINS]).any(axis=1))
-        self._n_measured = len(measured)
+        self._n_measured, self._has_few = len(measured), False
         _LOGGER.info("%s of %s cells have proteins.", f"{len(measured):,}", f"{data.n_cells:,}")
         return measured
 
     def _default_train_size(self, labels: pd.Series | None) -> float:
-        return 1.0 if self._n_measured < _FEW_CELLS else 0.9
+        self._has_few = self._n_measured < _FEW_CELLS
+        return 1.0 if self._has_few else 0.9
 
     def _train_defaults(self, n_cells: int) -> dict[str, Any]:
         batch_size = 128 if n_cells < 20_000 else 512
         return {
-            "max_epochs": int(np.clip(4000 // -(-n_cells // batch_size), 20, 200)),
+            "max_epochs": 1
+            if self._is_start_alone
+            else int(np.clip(4000 // -(-n_cells // batch_size), 20, 200)),
             "batch_size": batch_size,
             "lr": 1e-3 if n_cells < 2000 else 3e-4,
             "weight_decay": 1e-2,
@@ -452,32 +470,49 @@ class ProteinPredictor(FineTunedModel):
             "patience": 15,
         }
 
-    def _start_head(self, data: CellReader, rows: np.ndarray) -> None:
+    def _start_head(self, data: CellReader, rows: np.ndarray) -> bool:
+        targets = data.obs[PROTEINS][rows].astype(np.float64)
+        mean, spread = moments(targets, np.isfinite(targets))
+        self.module.target_mean.copy_(torch.from_numpy(mean))
+        self.module.target_scale.copy_(torch.from_numpy(spread))
+        self._start_features(data, rows)
+        by_ridge: bool = self._arguments["head_start"] == "ridge"
+        if by_ridge:
+            self._fit_head(data, rows)
+        return by_ridge
+
+    def _standardised_targets(self, data: CellReader, rows: np.ndarray) -> np.ndarray:
+        """Proteins of cells as the loss sees them, NaN where not measured."""
+        mean, scale = self.module.target_mean.cpu().numpy(), self.module.target_scale.cpu().numpy()
+        targets: np.ndarray = (data.obs[PROTEINS][rows].astype(np.float64) - mean) / scale
+        return targets
+
+    def _fit_head(self, data: CellReader, rows: np.ndarray) -> None:
         from sklearn.linear_model import RidgeCV
 
-        module = self.module
-        targets = data.obs[PROTEINS][rows].astype(np.float64)
-        measured = np.isfinite(targets)
-        mean, spread = moments(targets, measured)
-        module.target_mean.copy_(torch.from_numpy(mean))
-        module.target_scale.copy_(torch.from_numpy(spread))
-        self._start_components(data, rows)
-        seen = torch.from_numpy(self._seen(data, rows))
-        x = module.head.standardise(seen).numpy().astype(np.float64)
-        if self._arguments["head_start"] == "random":
-            return
-        y = (targets - mean) / spread
+        rows = some_of(rows)
+        x, y = self._scaled(data, rows), self._standardised_targets(data, rows)
         weight = np.zeros((y.shape[1], x.shape[1]))
         bias = np.zeros(y.shape[1])
         # Proteins that were measured in the same cells are fitted together.
-        patterns, which = np.unique(measured, axis=1, return_inverse=True)
+        patterns, which = np.unique(np.isfinite(y), axis=1, return_inverse=True)
         for i in range(patterns.shape[1]):
             cells, columns = patterns[:, i], np.flatnonzero(which.ravel() == i)
             if cells.sum() < 2:
                 continue
             fitted = RidgeCV(_PENALTIES, alpha_per_target=True).fit(x[cells], y[cells][:, columns])
             weight[columns], bias[columns] = fitted.coef_, fitted.intercept_
-        module.head.start_from(torch.from_numpy(weight), torch.from_numpy(bias))
+        self.module.head.start_from(torch.from_numpy(weight), torch.from_numpy(bias))
+
+    def _judged(self, data: CellReader, held_out: np.ndarray) -> tuple[float, float]:
+        y = self._standardised_targets(data, held_out)
+        seen = torch.from_numpy(self._seen(data, held_out)).to(self.module.target_mean.device)
+        with torch.inference_mode():
+            found = self.module.head(seen).cpu().numpy().astype(np.float64)
+        pairs = [(a[m], b[m]) for a, b, m in zip(y.T, found.T, np.isfinite(y).T, strict=True)]
+        # Of two cells a correlation is 1 or -1.
+        known = [np.corrcoef(a, b)[0, 1] for a, b in pairs if len(a) > 2 and a.std() and b.std()]
+        return float(np.nanmean((y - found) ** 2)), float(np.mean(known)) if known else 0.0
 
     def predict(
         self,
