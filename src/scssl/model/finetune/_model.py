@@ -440,6 +440,9 @@ class FineTunedModel(SSLModel):
     def _n_components(self, asked: int, n_cells: int | None) -> int:
         """Components that so many cells allow: a quarter, or a regression has nothing to learn from."""
         n_components = check_whole("n_components", asked, 0)
+        if self.setup.use_rep is not None:
+            # What is read is no expression.
+            return 0
         if n_cells is None:
             return n_components
         return min(n_components, n_cells // 4, len(self.genes) - 1)
