@@ -50,3 +50,33 @@ def test_constant_dimensions_are_not_blown_up(value):
     head = Head(3, 2)
     assert head.standardise(z)[:, 1].abs().max() < 1e-2
     assert torch.isfinite(head(z)).all()
+
+
+def test_blocks_vary_alike_and_cells_have_one_length():
+    torch.manual_seed(0)
+    z = torch.randn(300, 6) * torch.tensor([1.0, 5.0, 20.0, 0.1, 0.2, 0.3]) - 2
+    head = Head(6, 2)
+    x = head.standardise(z, [3, 3])
+    variance = x.var(0, correction=0)
+    torch.testing.assert_close(variance[:3].sum(), torch.tensor(3.0))
+    torch.testing.assert_close(variance[3:].sum(), torch.tensor(3.0))
+    # Within a block the dimensions keep their proportions.
+    torch.testing.assert_close(variance[2] / variance[1], z[:, 2].var() / z[:, 1].var())
+    alone = head.standardise(z, [6, 0])
+    torch.testing.assert_close(alone.var(0, correction=0).mean(), torch.tensor(1.0))
+    short = Head(6, 2, unit_length=True)
+    y = short.standardise(z, [3, 3])
+    torch.testing.assert_close(y, x / x.square().mean(1, keepdim=True).sqrt())
+    short.start_from(torch.eye(6)[:2], torch.zeros(2))
+    torch.testing.assert_close(short(z), y[:, :2])
+
+
+@pytest.mark.parametrize("n_hidden", [None, 8])
+def test_divided_by_a_temperature(n_hidden):
+    torch.manual_seed(0)
+    head, z = Head(5, 3, n_hidden=n_hidden).eval(), torch.randn(20, 5)
+    if head.mlp is not None:
+        torch.nn.init.normal_(head.mlp.layers[-1].weight)
+    before = head(z)
+    head.divide(2.5)
+    torch.testing.assert_close(head(z), before / 2.5)

@@ -17,9 +17,9 @@ from sklearn.svm import LinearSVC
 
 import scssl
 from scssl._errors import ScsslWarning
+from scssl._linear import temperature_of
 from scssl._random import derive_seed
 from scssl._scores import kappa_of, ranking_table
-from scssl.tl._estimators import _temperature
 
 CLASSIFIERS = ["svm", "rf", "lr", "knn"]
 each = pytest.mark.parametrize("classifier", CLASSIFIERS)
@@ -196,7 +196,7 @@ def test_temperature_makes_distances_probabilities():
     logits = generator.normal(size=(20_000, 4))
     probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     codes = (generator.random((20_000, 1)) > probabilities.cumsum(axis=1)).sum(axis=1)
-    assert _temperature(5 * logits, codes) == pytest.approx(5, rel=0.05)
+    assert temperature_of(5 * logits, codes) == pytest.approx(5, rel=0.05)
 
 
 def test_confidence_of_the_svm_is_better_with_the_temperature():

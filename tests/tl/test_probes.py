@@ -15,9 +15,10 @@ from sklearn.neighbors import KNeighborsClassifier
 
 import scssl
 from scssl._errors import ScsslWarning
+from scssl._linear import rank_in_class
 from scssl._random import derive_generator
 from scssl.tl._probes import _permuted
-from scssl.tl._protocol import make_protocol, rank_in_class
+from scssl.tl._protocol import make_protocol
 
 PROBES = [scssl.tl.linear_probe, scssl.tl.knn_probe]
 both = pytest.mark.parametrize("probe", PROBES, ids=lambda probe: probe.__name__)

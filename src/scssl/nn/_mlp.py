@@ -153,6 +153,8 @@ class Head(nn.Module):
         Of the MLP.
     dropout
         Share of its hidden units dropped in training.
+    unit_length
+        Whether standardised embeddings are divided by their root mean square, cell by cell.
     """
 
     def __init__(
@@ -163,8 +165,10 @@ class Head(nn.Module):
         n_hidden: int | None = None,
         activation: str = "selu",
         dropout: float = 0.1,
+        unit_length: bool = False,
     ) -> None:
         super().__init__()
+        self.unit_length = unit_length
         # Fixed, so that the output is the same function of an embedding whatever cells are beside it.
         self.register_buffer("shift", torch.zeros(n_in))
         self.register_buffer("scale", torch.ones(n_in))
@@ -184,17 +188,36 @@ class Head(nn.Module):
             nn.init.zeros_(last.bias)
 
     @torch.no_grad()
-    def standardise(self, z: Tensor) -> Tensor:
+    def standardise(self, z: Tensor, widths: Sequence[int] | None = None) -> Tensor:
         """Take mean and spread of the input from these embeddings, and return them standardised.
 
         Dimensions that do not vary are not blown up: no spread is taken for less than 1e-4 of the
         largest.
+
+        Parameters
+        ----------
+        z
+            Shape ``(n_cells, n_in)``.
+        widths
+            Widths of blocks of dimensions, each of which has one spread: that with which the blocks vary
+            alike as a whole, and a dimension by 1 on average. By default each dimension has its own.
         """
         spread = z.std(0, correction=0)
+        if widths is not None:
+            share = self.n_in / sum(width > 0 for width in widths)
+            blocks = spread.square().split(list(widths))
+            spread = torch.cat([block.sum().div(share).expand_as(block) for block in blocks]).sqrt()
         spread = spread.clamp(min=max(1e-4 * float(spread.max()), 1e-6))
         self.shift.copy_(z.mean(0))
         self.scale.copy_(1 / spread)
-        return (z - self.shift.to(z)) * self.scale.to(z)
+        return self.standardised(z.to(self.shift))
+
+    def standardised(self, z: Tensor) -> Tensor:
+        """What the linear part and the MLP see of embeddings."""
+        x = (z - self.shift) * self.scale
+        if self.unit_length:
+            x = x / x.square().mean(1, keepdim=True).sqrt().clamp(min=1e-6)
+        return x
 
     @torch.no_grad()
     def start_from(self, weight: Tensor, bias: Tensor) -> None:
@@ -210,8 +233,16 @@ class Head(nn.Module):
         self.linear.weight[:, : self.n_in] = weight.to(self.linear.weight)
         self.linear.bias.copy_(bias)
 
+    @torch.no_grad()
+    def divide(self, temperature: float) -> None:
+        """Divide the output by a temperature, from now on."""
+        last = [] if self.mlp is None else [self.mlp.layers[-1]]
+        for layer in (self.linear, *last):
+            for parameter in layer.parameters():
+                parameter.div_(temperature)
+
     def forward(self, z: Tensor) -> Tensor:
-        x = (z - self.shift) * self.scale
+        x = self.standardised(z)
         if self.padding:
             x = nn.functional.pad(x, (0, self.padding))
         y: Tensor = self.linear(x)

@@ -21,13 +21,12 @@ from scssl._checks import (
     get_labels,
 )
 from scssl._errors import warn
+from scssl._linear import rank_in_class, scaling, trained
 from scssl._neighbors import EXACT_PAIRS, Index
 from scssl._random import RNG, as_seed, derive_generator
 from scssl._scores import calibration_error, reliability
 
 from ._common import check_neighbors, check_same_model, to_be_written, votes
-from ._estimators import scaling, trained
-from ._protocol import rank_in_class
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -19,11 +19,11 @@ from scssl._checks import (
     writable,
 )
 from scssl._errors import MissingKeyError
+from scssl._linear import scaling
 from scssl._neighbors import EXACT_PAIRS, Index
 from scssl._random import RNG, as_seed, derive_seed
 
 from ._common import check_neighbors, check_same_model, get_rows, to_be_written, write_scores
-from ._estimators import scaling
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

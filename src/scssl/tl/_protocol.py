@@ -9,6 +9,7 @@ import numpy as np
 
 from scssl._checks import get_column, some
 from scssl._errors import warn
+from scssl._linear import rank_in_class
 from scssl._random import derive_generator, derive_seed
 
 from ._common import get_rows
@@ -146,17 +147,6 @@ def _check_two(names: Any, what: str, n_labels: int, label_key: str) -> None:
             f"Needs at least two labels with {what}; adata.obs[{label_key!r}] has {len(names)} among "
             f"{n_labels:,} labels: {some(names)}. Is it a column of cell types?"
         )
-
-
-def rank_in_class(codes: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Place of each cell in a random order of the cells of its class."""
-    order = generator.permutation(len(codes))
-    order = order[np.argsort(codes[order], kind="stable")]
-    sizes = np.bincount(codes)
-    starts = np.cumsum(sizes) - sizes
-    rank = np.empty(len(codes), dtype=np.intp)
-    rank[order] = np.arange(len(codes)) - starts[codes[order]]
-    return rank
 
 
 def _stratified(codes: np.ndarray, test_size: float, seed: int) -> np.ndarray:

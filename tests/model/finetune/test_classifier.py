@@ -8,9 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.special import softmax
+from sklearn.decomposition import PCA
+from sklearn.linear_model import LogisticRegression
 
 import scssl
 from scssl._errors import BundleError, GeneMismatchError, ScsslWarning
+from scssl._linear import choose_strength, held_out_distances, temperature_of
 from scssl.hub import read_bundle, write_bundle
 from scssl.objective import SUPCON_TEMPERATURE
 
@@ -83,7 +87,8 @@ def test_frozen_encoder_keeps_the_embedding(source, adata):
 
 
 def test_frozen_layers_keep_their_weights(source, adata):
-    model = finetuned(source, adata, freeze=2, train={**FIT, "weight_decay": 1.0})
+    train = {**FIT, "weight_decay": 1.0, "train_size": 1.0}
+    model = finetuned(source, adata, freeze=2, train=train)
     parts, start = model.module.encoder_parts(), source.module.encoder_parts()
     same = [torch.equal(a.weight, b.weight) for a, b in zip(parts, start, strict=True)]
     assert same == [True, True, False]
@@ -196,8 +201,11 @@ def test_only_labelled_cells_are_learnt_from(source, missing):
     assert sorted(used) == np.flatnonzero(~hidden).tolist()
     assert "on 120 cells" in repr(model)
     assert (model.predict()[hidden] == truth[hidden]).mean() > 0.9
-    only = finetuned(source, as_object(make_counts())[~hidden].copy())
-    np.testing.assert_array_equal(model.predict(soft=True)[~hidden], only.predict(soft=True))
+    # Whatever label stands in for none, of the other cells only the expression is used.
+    other = as_object(make_counts())
+    other.obs.loc[hidden, "cell_type"] = "type 9"
+    other = finetuned(source, other, unlabeled_category="type 9")
+    np.testing.assert_array_equal(model.predict(soft=True), other.predict(soft=True))
 
 
 def test_few_labels_are_all_trained_on(source):
@@ -280,11 +288,20 @@ def test_temperature_of_the_contrast_is_saved(source, adata, tmp_path):
     assert model.module.temperature == 0.5
     model.save(tmp_path / "model")
     assert MODEL.load(tmp_path / "model").module.temperature == 0.5
-    # A folder of a version that did not save it, when it was 0.1.
+
+
+def test_folder_of_an_earlier_version(source, adata, tmp_path):
+    """It does not say what heads had then: a temperature of 0.1, no components, no unit length."""
+    model = MODEL.from_ssl_model(source, adata, "cell_type", n_components=0, unit_length=False)
+    model.train(**TRAIN)
+    model.save(tmp_path / "model")
     bundle = read_bundle(tmp_path / "model")
-    del bundle.config["arguments"]["supcon_temperature"]
+    for name in ("supcon_temperature", "n_components", "unit_length"):
+        del bundle.config["arguments"][name]
     write_bundle(tmp_path / "old", tensors=bundle.tensors, config=bundle.config, genes=bundle.genes)
-    assert MODEL.load(tmp_path / "old").module.temperature == 0.1
+    old = MODEL.load(tmp_path / "old")
+    assert old.module.temperature == 0.1
+    np.testing.assert_array_equal(old.predict(adata, soft=True), model.predict(soft=True))
 
 
 def test_class_weights(source):
@@ -300,15 +317,82 @@ def test_class_weights(source):
     assert model.module.class_weights.tolist() == [1, 1, 4]
 
 
-def test_two_classes_start_from_the_logistic_regression(source, adata):
-    from sklearn.linear_model import LogisticRegression
-
-    model = MODEL.from_ssl_model(source, adata, "batch", freeze="encoder")
+@pytest.mark.parametrize("key", ["batch", "cell_type"])
+def test_starts_as_the_linear_probe(source, adata, key):
+    """One factor for the embedding, one for the components, cells of unit length, penalty and temperature."""
+    model = MODEL.from_ssl_model(source, adata, key, freeze="encoder", n_components=5)
     model.train(max_epochs=1, lr=1e-12, train_size=1.0, progress=False)
-    z = source.get_latent_representation(adata).astype(float)
-    z = (z - z.mean(0)) / z.std(0)
-    expected = LogisticRegression(max_iter=1000).fit(z, adata.obs["batch"]).predict_proba(z)
-    np.testing.assert_allclose(model.predict(soft=True), expected, atol=1e-3)
+    counts = adata.X.toarray().astype(float)
+    x = np.log1p(counts / counts.sum(1, keepdims=True) * 1e4)
+    parts = (
+        source.get_latent_representation(adata),
+        PCA(5, svd_solver="full").fit_transform(x),
+    )
+    z = np.hstack([(p - p.mean(0)) / np.sqrt(p.var(0).sum()) for p in parts])
+    z /= np.sqrt(np.square(z).mean(1, keepdims=True))
+    y = adata.obs[key].cat.codes.to_numpy() if key == "cell_type" else (adata.obs[key] == "b")
+    y = np.asarray(y, dtype=int)
+
+    def make(strength):
+        return LogisticRegression(C=strength, max_iter=10_000)
+
+    strength = choose_strength(make, z, y, 0)
+    fitted = make(strength).fit(z, y)
+    scores, truth = held_out_distances(lambda: make(strength), z, y, 0)
+    logits = fitted.decision_function(z)
+    if key == "batch":
+        logits, scores = np.stack([-logits, logits], 1) / 2, scores / 2
+    expected = softmax(logits / temperature_of(scores, truth), axis=1)
+    np.testing.assert_allclose(model.predict(soft=True), expected, atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("after", "kept"), [((0.2, 0.9), True), ((0.2, 0.7), False), ((0.4, 0.9), False)]
+)
+def test_fine_tuning_is_kept_where_held_out_cells_say_so(
+    source, adata, monkeypatch, caplog, after, kept
+):
+    """By both, loss and accuracy; 0.3 and 0.8 before."""
+    judgements = iter([after, (0.3, 0.8)])
+    monkeypatch.setattr(MODEL, "_judged", lambda *_: next(judgements))
+    with caplog.at_level("INFO", logger="scssl"):
+        model = finetuned(source, adata, train=TRAIN)
+    assert (model.encoder_hash != source.encoder_hash) == kept
+    assert model.training_["head"] == ("fine-tuned" if kept else "logistic regression")
+    assert ("log loss" in caplog.text) != kept
+    if kept:
+        return
+    assert "0.300 before; accuracy" in caplog.text
+    assert "logistic regression of 150 cells" in caplog.text
+    # That of all labels, as a model has it that holds none out and learns nothing further.
+    start = {**TRAIN, "max_epochs": 1, "lr": 1e-12, "train_size": 1.0}
+    expected = finetuned(source, make_counts(), freeze="encoder", train=start)
+    np.testing.assert_allclose(model.predict(soft=True), expected.predict(soft=True), atol=1e-4)
+
+
+def test_held_out_cells_judge_a_classifier(source, adata):
+    """What training ruins is not kept, and what is kept has the temperature that they ask for."""
+    ruined = finetuned(source, adata, train={**FIT, "lr": 10.0})
+    assert ruined.training_["head"] == "logistic regression"
+    assert ruined.encoder_hash == source.encoder_hash
+    assert accuracy(ruined, make_counts()) > 0.9
+    model = from_scratch(adata)
+    model.train(**FIT)
+    data = model._training_data()
+    assert model._held_out_logits(data, model.validation_indices_)[2] == pytest.approx(1, rel=0.01)
+
+
+def test_few_labels_leave_the_encoder_alone(source, caplog):
+    adata = as_object(make_counts())
+    adata.obs.iloc[9:, 0] = None
+    with caplog.at_level("INFO", logger="scssl"):
+        model = finetuned(source, adata, train={"progress": False})
+    assert model.encoder_hash == source.encoder_hash
+    assert model.training_["head"] == "logistic regression"
+    assert "So few cells have classes that none was held out" in caplog.text
+    asked = finetuned(source, adata, train=TRAIN)
+    assert asked.encoder_hash != source.encoder_hash
+    assert asked.training_["head"] == "fine-tuned"
 
 
 def test_resumed_run_is_the_straight_run(source, tmp_path):
@@ -401,6 +485,8 @@ def test_unknown_labels_when_training_on(source, adata, tmp_path):
         ({"loss": "mse"}, ValueError, "`loss` must be 'ce' or 'supcon'"),
         ({"supcon_temperature": 0}, ValueError, "`supcon_temperature` must be a positive number"),
         ({"freeze": 7}, ValueError, "0 to 3 layers, found 7"),
+        ({"n_components": -1}, ValueError, "`n_components` must be"),
+        ({"unit_length": "yes"}, ValueError, "`unit_length` must be True or False"),
         (
             {"class_weight": "even"},
             ValueError,

@@ -41,7 +41,9 @@ def batch(n=16, seed=0):
 
 def build(**kwargs):
     options = {"loss": "ce", "temperature": 0.1, "head": "linear", "freeze": "none", **kwargs}
-    return CellTypeClassifierModule(backbone(), n_latent=4, n_classes=3, **options)
+    return CellTypeClassifierModule(
+        backbone(), n_genes=20, n_latent=4, n_components=0, n_classes=3, **options
+    )
 
 
 def steps(module, n=5, **kwargs):

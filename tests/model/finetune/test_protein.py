@@ -106,10 +106,12 @@ def test_starts_as_the_ridge_regression(source, adata):
     model.train(max_epochs=1, lr=1e-12, train_size=1.0, progress=False)
     counts = adata.X.toarray().astype(float)
     x = np.log1p(counts / counts.sum(1, keepdims=True) * 1e4)
-    z = np.hstack(
-        [source.get_latent_representation(adata), PCA(5, svd_solver="full").fit_transform(x)]
+    parts = (
+        source.get_latent_representation(adata),
+        PCA(5, svd_solver="full").fit_transform(x),
     )
-    z = (z - z.mean(0)) / z.std(0)
+    z = np.hstack([(p - p.mean(0)) / np.sqrt(p.var(0).sum()) for p in parts])
+    z /= np.sqrt(np.square(z).mean(1, keepdims=True))
     y = np.log1p(adata.obsm["protein"])
     predicted = model.predict().to_numpy()
     for j in range(4):
@@ -157,6 +159,52 @@ def test_from_a_classifier(source, adata):
     np.testing.assert_array_equal(
         model.get_latent_representation(), classifier.get_latent_representation()
     )
+
+
+@pytest.mark.parametrize(("after", "kept"), [((0.2, 0.9), True), ((0.2, 0.7), False)])
+def test_fine_tuning_is_kept_where_held_out_cells_say_so(
+    source, adata, monkeypatch, caplog, after, kept
+):
+    judgements = iter([after, (0.3, 0.8)])
+    monkeypatch.setattr(MODEL, "_judged", lambda *_: next(judgements))
+    with caplog.at_level("INFO", logger="scssl"):
+        model = finetuned(source, adata, train=TRAIN)
+    assert (model.encoder_hash != source.encoder_hash) == kept
+    assert ("the head is the ridge regression of 150 cells" in caplog.text) != kept
+    assert model.training_["head"] == ("fine-tuned" if kept else "ridge regression")
+
+
+def test_held_out_cells_judge_a_predictor(source, adata):
+    values = adata.obsm["protein"].astype(float)
+    values[::3, 0] = np.nan
+    adata.obsm["protein"] = values
+    model = finetuned(source, adata, train={**FIT, "lr": 10.0})
+    assert model.training_["head"] == "ridge regression"
+    rows = model.validation_indices_
+    loss, r = model._judged(model._training_data(), rows)
+    predicted, measured = model.predict().iloc[rows], model.get_proteins().iloc[rows]
+    error = (predicted - measured) / model.module.target_scale.numpy()
+    assert loss == pytest.approx(np.nanmean(error.to_numpy() ** 2), rel=1e-4)
+    assert r == pytest.approx(predicted.corrwith(measured).mean(), rel=1e-4)
+
+
+def test_few_cells_leave_the_encoder_alone(source, adata):
+    values = adata.obsm["protein"].astype(float)
+    values[60:] = np.nan
+    adata.obsm["protein"] = values
+    model = finetuned(source, adata, train={"progress": False})
+    assert model.encoder_hash == source.encoder_hash
+    assert model.training_["head"] == "ridge regression"
+    assert finetuned(source, adata, train=TRAIN).encoder_hash != source.encoder_hash
+
+
+def test_folder_of_an_earlier_version(source, adata, tmp_path):
+    model = finetuned(source, adata, unit_length=False, train=TRAIN)
+    model.save(tmp_path / "model")
+    bundle = read_bundle(tmp_path / "model")
+    del bundle.config["arguments"]["unit_length"]
+    write_bundle(tmp_path / "old", tensors=bundle.tensors, config=bundle.config, genes=bundle.genes)
+    np.testing.assert_array_equal(MODEL.load(tmp_path / "old").predict(adata), model.predict())
 
 
 def test_save_and_load(source, adata, tmp_path):

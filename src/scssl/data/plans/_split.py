@@ -9,6 +9,7 @@ import pandas as pd
 
 from scssl._checks import check_number
 from scssl._errors import warn
+from scssl._linear import rank_in_class
 from scssl._random import derive_generator
 
 if TYPE_CHECKING:
@@ -69,12 +70,7 @@ def train_validation_split(
         codes = np.zeros(n_cells, dtype=np.int64)
 
     quota = _quotas(np.bincount(codes), n_validation)
-    order = derive_generator(seed, "split").permutation(n_cells)
-    order = order[np.argsort(codes[order], kind="stable")]
-    starts = np.concatenate(([0], np.cumsum(np.bincount(codes))[:-1]))
-    rank_in_class = np.arange(n_cells) - starts[codes[order]]
-    is_validation = np.zeros(n_cells, dtype=bool)
-    is_validation[order] = rank_in_class < quota[codes[order]]
+    is_validation = rank_in_class(codes, derive_generator(seed, "split")) < quota[codes]
     return np.flatnonzero(~is_validation), np.flatnonzero(is_validation)
 
 

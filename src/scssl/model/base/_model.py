@@ -671,6 +671,12 @@ class SSLModel(BaseModelClass, metaclass=Face):
         """Get ready to train on these cells; what it returns is part of the run's identity."""
         return {}
 
+    def _after_training(
+        self, data: CellReader, rows: np.ndarray, held_out: np.ndarray
+    ) -> dict[str, Any]:
+        """Settle what training has left; what it returns is part of ``training_``."""
+        return {}
+
     def _training_data(self) -> CellReader:
         """The model's own cells, with what the loss needs besides expression."""
         return self._read(None).with_covariates()
@@ -898,6 +904,7 @@ class SSLModel(BaseModelClass, metaclass=Face):
             "best_epoch": result.best_epoch + result.n_epochs_before,
             "best_loss": result.best_loss,
             "stopped_by": result.stopped_by,
+            **self._after_training(data, rows, held_out),
             "seconds": round(time.perf_counter() - started, 1),
         }
         return result.signal

@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from scssl._checks import LABELLED, check_choice, check_number, likely_column, table_of
 from scssl._io import as_path
+from scssl._linear import choose_strength, held_out_distances, temperature_of, trained
 from scssl._random import RNG
 from scssl.data.keys import LABELS
 from scssl.model.base import (
@@ -39,12 +40,14 @@ from scssl.module import SSLModule, asked_for, blockwise
 from scssl.objective import SUPCON_TEMPERATURE, supcon
 from scssl.train import TrainOptions
 
-from ._model import FineTunedModel, FineTunedModule, Freeze, HeadKind, NewGenes
+from ._model import FineTunedModel, FineTunedModule, Freeze, HeadKind, NewGenes, some_of
 
 _LOGGER = logging.getLogger("scssl")
 _UNLABELED = "unlabeled_category"
 # With fewer labelled cells of a typical class, a validation set costs more than it tells.
 _FEW_PER_CLASS = 30
+# Of the folds in which the penalty and the temperature of the start are chosen.
+_SEED = 0
 Loss = Literal["ce", "supcon"]
 ClassWeight = Literal["balanced"] | Mapping[str, float] | None
 
@@ -62,14 +65,12 @@ class CellTypeClassifierModule(FineTunedModule):
         self,
         backbone: SSLModule,
         *,
-        n_latent: int,
         n_classes: int,
         loss: Loss,
         temperature: float,
-        head: HeadKind,
-        freeze: Freeze,
+        **options: Any,
     ) -> None:
-        super().__init__(backbone, n_latent, n_classes, head=head, freeze=freeze)
+        super().__init__(backbone, n_classes, **options)
         self.n_classes, self.objective, self.temperature = n_classes, loss, temperature
         self.register_buffer("class_weights", torch.ones(n_classes))
         self.class_weights: Tensor
@@ -81,9 +82,10 @@ class CellTypeClassifierModule(FineTunedModule):
         rng: torch.Generator | None = None,
         full: bool = True,
     ) -> LossOutput:
-        z, labels = asked_for(tensors, self.encode(tensors), tensors[LABELS].squeeze(1))
+        seen = self.features(tensors, evaluate=False)
+        seen, labels = asked_for(tensors, seen, tensors[LABELS].squeeze(1))
         if full:
-            logits = self.head(z).float()
+            logits = self.head(seen).float()
             found = labels * self.n_classes + logits.argmax(1)
             tally = torch.bincount(found, minlength=self.n_classes**2).float()
             return LossOutput(
@@ -92,9 +94,10 @@ class CellTypeClassifierModule(FineTunedModule):
                 extra_metrics={"confusion": tally},
             )
         contrast = self.objective == "supcon"
-        logits = self.head(z.detach() if contrast else z).float()
+        logits = self.head(seen.detach() if contrast else seen).float()
         loss = functional.cross_entropy(logits, labels, weight=self.class_weights)
         if contrast and not self.backbone_is_frozen:
+            z = seen[:, : self.widths[0]]
             loss = loss + supcon(z, labels, temperature=self.temperature)
         return LossOutput(loss=loss, n_obs_minibatch=len(labels))
 
@@ -108,9 +111,13 @@ class CellTypeClassifierModule(FineTunedModule):
             "macro_f1": float(f1.mean()),
         }
 
+    def logits(self, tensors: Mapping[str, Tensor]) -> Tensor:
+        """Output of the head in evaluation mode, the same for a cell in any batch."""
+        return blockwise(self.head, self.features(tensors, evaluate=True))
+
     def classify(self, tensors: Mapping[str, Tensor]) -> Tensor:
         """Probability of each class in evaluation mode, the same for a cell in any batch."""
-        return blockwise(lambda z: self.head(z).softmax(1), self.embed(tensors))
+        return self.logits(tensors).softmax(1)
 
 
 @register_model
@@ -121,9 +128,14 @@ class CellTypeClassifier(FineTunedModel):
     that have a label. :meth:`from_ssl_model` starts from a trained model; the class itself, on data set
     up with :meth:`setup_anndata`, trains the same network from scratch.
 
-    Where the encoder was pretrained, the head starts as the logistic regression of the labels on its
-    embeddings, so that its first gradients do not undo what the encoder has learnt
-    :cite:p:`Kumar2022`.
+    The head sees the embedding and `n_components` principal components of the normalised expression of all
+    cells, those without a label too. Where the encoder was pretrained, it starts as the logistic regression
+    of the labels on them, as :func:`~scssl.tl.linear_probe` fits it, so that its first gradients do not undo
+    what the encoder has learnt :cite:p:`Kumar2022`. It stays that regression, of all labels, and the encoder
+    stays as it was, where held-out labels do not say that fine-tuning helps (``training_["head"]`` tells),
+    and where there are too few to hold any out, unless `max_epochs` is given to :meth:`train`.
+    Probabilities are calibrated by one temperature :cite:p:`Guo2017` on labels that were not fitted, where
+    a class has two at least.
 
     Parameters
     ----------
@@ -135,6 +147,12 @@ class CellTypeClassifier(FineTunedModel):
         Name of the model class whose encoder is used, one of :func:`list_models`.
     backbone_arguments
         Arguments of that class; they can also be given one by one.
+    n_components
+        Principal components of expression that the head sees beside the embedding, no more than a
+        quarter of the cells; 0: the embedding alone.
+    unit_length
+        Whether what the head sees of a cell is scaled to unit length, after embedding and components
+        were each given the same variance: few labels are worth more then.
     freeze
         What is not trained: ``"none"``; ``"encoder"``, all of it; a number of layers, counted from the
         genes.
@@ -175,6 +193,8 @@ class CellTypeClassifier(FineTunedModel):
 
     module: CellTypeClassifierModule
     _targets_are = "classes"
+    _starts_as = "logistic regression"
+    _judged_by = ("log loss", "accuracy")
     _setup_takes: ClassVar[Mapping[str, SetupArgument]] = {
         "labels_key": SetupArgument(
             "Column of ``adata.obs`` with the classes to learn, at least two."
@@ -193,6 +213,8 @@ class CellTypeClassifier(FineTunedModel):
         *,
         backbone: str | Backbone = "MaskedAutoencoder",
         backbone_arguments: Mapping[str, Any] | None = None,
+        n_components: int = 50,
+        unit_length: bool = True,
         freeze: Freeze = "none",
         head: HeadKind = "linear",
         loss: Loss = "ce",
@@ -206,7 +228,11 @@ class CellTypeClassifier(FineTunedModel):
         self.classes = trained_classes(self.setup, self.registry_[SETUP].get(_UNLABELED))
         check_choice("head", head, get_args(HeadKind))
         check_choice("loss", loss, get_args(Loss))
+        n_cells = None if adata is None else adata.n_obs
+        n_components = self._n_components(n_components, n_cells)
         arguments = {
+            "n_components": n_components,
+            "unit_length": check_choice("unit_length", unit_length, (True, False)),
             "freeze": freeze,
             "head": head,
             "loss": loss,
@@ -216,7 +242,10 @@ class CellTypeClassifier(FineTunedModel):
             "class_weight": checked_weights(class_weight, self.classes),
             "min_overlap": float(min_overlap),
         }
-        summary = f", {head} head for {len(self.classes)} classes, loss {loss}"
+        summary = (
+            f" and {n_components} principal components, {head} head for {len(self.classes)} classes, "
+            f"loss {loss}"
+        )
         self._start(backbone, {**(backbone_arguments or {}), **kwargs}, rng, arguments, summary)
         if loss == "supcon" and registry is None and self.module.backbone_is_frozen:
             raise ValueError(
@@ -249,6 +278,8 @@ class CellTypeClassifier(FineTunedModel):
         labels_key: str | None = None,
         *,
         unlabeled_category: str | None = None,
+        n_components: int = 50,
+        unit_length: bool = True,
         freeze: Freeze = "none",
         head: HeadKind = "linear",
         loss: Loss = "ce",
@@ -272,7 +303,7 @@ class CellTypeClassifier(FineTunedModel):
             Cells with labels; they are set up here.
         labels_key, unlabeled_category
             As in :meth:`setup_anndata`. By default the labels are those that `model` was set up with.
-        freeze, head, loss, supcon_temperature, class_weight, rng
+        n_components, unit_length, freeze, head, loss, supcon_temperature, class_weight, rng
             As in the class.
         min_overlap
             Share of the model's genes that `adata` must have.
@@ -303,6 +334,8 @@ class CellTypeClassifier(FineTunedModel):
         return cls(
             adata,
             backbone=source,
+            n_components=n_components,
+            unit_length=unit_length,
             freeze=freeze,
             head=head,
             loss=loss,
@@ -390,7 +423,10 @@ class CellTypeClassifier(FineTunedModel):
     ) -> CellTypeClassifierModule:
         return CellTypeClassifierModule(
             backbone.build(),
+            n_genes=len(backbone.genes),
             n_latent=backbone.n_latent,
+            n_components=arguments["n_components"],
+            unit_length=arguments["unit_length"],
             n_classes=len(arguments["classes"]),
             head=arguments["head"],
             loss=arguments["loss"],
@@ -400,8 +436,9 @@ class CellTypeClassifier(FineTunedModel):
 
     @classmethod
     def _from_config(cls, registry: dict[str, Any], config: Mapping[str, Any]) -> Self:
-        # Models saved by earlier versions do not say it: it was this.
-        return super()._from_config(registry, {"supcon_temperature": 0.1, **config})
+        # Models saved by earlier versions do not say them: they were these.
+        before = {"supcon_temperature": 0.1, "n_components": 0, "unit_length": False}
+        return super()._from_config(registry, {**before, **config})
 
     def _training_data(self) -> CellReader:
         data = super()._training_data()
@@ -413,6 +450,7 @@ class CellTypeClassifier(FineTunedModel):
 
     def _training_cells(self, data: CellReader) -> np.ndarray:
         labelled = np.flatnonzero(data.obs[LABELS] >= 0)
+        self._has_few = False
         _LOGGER.info(
             "%s of %s cells have a label, of %d classes.",
             f"{len(labelled):,}",
@@ -423,15 +461,17 @@ class CellTypeClassifier(FineTunedModel):
 
     def _default_train_size(self, labels: pd.Series | None) -> float:
         assert labels is not None
-        return 1.0 if labels.astype(str).value_counts().median() < _FEW_PER_CLASS else 0.9
+        self._has_few = bool(labels.astype(str).value_counts().median() < _FEW_PER_CLASS)
+        return 1.0 if self._has_few else 0.9
 
     def _train_defaults(self, n_cells: int) -> dict[str, Any]:
         batch_size = 128 if n_cells < 20_000 else 512
         per_epoch = -(-n_cells // batch_size)
         # With a few labels an epoch is one step, and a pretrained encoder needs fewer of them.
         most = 100 if self._source.pretrained else 200
+        max_epochs = int(np.clip(2000 // per_epoch, 20, most))
         return {
-            "max_epochs": int(np.clip(2000 // per_epoch, 20, most)),
+            "max_epochs": 1 if self._is_start_alone else max_epochs,
             "batch_size": batch_size,
             "lr": 1e-3,
             "weight_decay": 1e-2,
@@ -452,27 +492,65 @@ class CellTypeClassifier(FineTunedModel):
         self.module.class_weights.copy_(torch.from_numpy(weight))
         return super()._before_training(data, rows, chosen, resumed=resumed)
 
-    def _start_head(self, data: CellReader, rows: np.ndarray) -> None:
+    def _start_head(self, data: CellReader, rows: np.ndarray) -> bool:
+        # Expression is known of all cells, labels are of some.
+        self._start_features(data, np.arange(data.n_cells))
+        informed = self._source.pretrained or self.module.components is not None
+        if informed:
+            self._fit_head(data, rows)
+        return informed
+
+    def _fit_head(self, data: CellReader, rows: np.ndarray) -> None:
         from sklearn.linear_model import LogisticRegression
 
-        labels = data.obs[LABELS][rows]
-        z = self.module.head.standardise(torch.from_numpy(self._embeddings(data, rows)))
-        found = np.unique(labels)
-        if not self._source.pretrained or len(found) < 2:
+        rows, head = some_of(rows), self.module.head
+        found, codes = np.unique(data.obs[LABELS][rows], return_inverse=True)
+        if len(found) < 2:
             return
-        weights = dict(enumerate(self.module.class_weights.tolist()))
-        fitted = LogisticRegression(
-            max_iter=1000, class_weight={code: weights[code] for code in found}
-        ).fit(z.numpy().astype(np.float64), labels)
+        x = self._scaled(data, rows)
+        weights = dict(enumerate(self.module.class_weights[found].tolist()))
+
+        def make(strength: float) -> LogisticRegression:
+            return LogisticRegression(C=strength, max_iter=10_000, class_weight=weights)
+
+        strength = choose_strength(make, x, codes, _SEED)
+        fitted, _ = trained(make(strength), x, codes)
         weight, bias = fitted.coef_, fitted.intercept_
         if len(found) == 2:
             weight, bias = np.stack([-weight[0], weight[0]]) / 2, np.stack([-bias[0], bias[0]]) / 2
-        full, offset = (
-            np.zeros((len(self.classes), z.shape[1])),
-            np.full(len(self.classes), bias.min()),
-        )
+        full = np.zeros((len(self.classes), x.shape[1]))
+        offset = np.full(len(self.classes), bias.min())
         full[found], offset[found] = weight, bias
-        self.module.head.start_from(torch.from_numpy(full), torch.from_numpy(offset))
+        head.start_from(torch.from_numpy(full), torch.from_numpy(offset))
+        held_out = held_out_distances(lambda: make(strength), x, codes, _SEED)
+        if held_out is not None:
+            scores, truth = held_out
+            head.divide(temperature_of(scores / (2 if len(found) == 2 else 1), truth))
+
+    def _held_out_logits(
+        self, data: CellReader, held_out: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, float]:
+        """Logits of held-out cells, their labels, and the temperature at which these are likeliest."""
+        with torch.inference_mode():
+            logits = self._apply(data, held_out, None, self.module.logits, len(self.classes))
+        codes = data.obs[LABELS][held_out]
+        return logits, codes, temperature_of(logits.astype(np.float64), codes)
+
+    def _judged(self, data: CellReader, held_out: np.ndarray) -> tuple[float, float]:
+        from scipy.special import log_softmax
+
+        # At the best temperature: more or less confidence alone is no gain.
+        logits, codes, temperature = self._held_out_logits(data, held_out)
+        likely = log_softmax(logits / temperature, axis=1)[np.arange(len(codes)), codes]
+        return -float(likely.mean()), float((logits.argmax(axis=1) == codes).mean())
+
+    def _after_training(
+        self, data: CellReader, rows: np.ndarray, held_out: np.ndarray
+    ) -> dict[str, Any]:
+        found = super()._after_training(data, rows, held_out)
+        if found["head"] != self._starts_as and len(held_out):
+            self.module.head.divide(self._held_out_logits(data, held_out)[2])
+        return found
 
     def predict(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args
@@ -10,9 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from scssl._checks import check_adata, check_choice, check_number
+from scssl._checks import check_adata, check_choice, check_number, check_whole
 from scssl._random import RNG, as_seed, derive_seed
 from scssl.data import GeneVocabulary
+from scssl.data.matrix import fitted_pca
 from scssl.model.base import (
     GRAPH,
     SETUP,
@@ -30,14 +32,15 @@ from scssl.model.base import (
     record_tissue,
     tell_tissue,
 )
-from scssl.module import SSLModule
-from scssl.nn import Head
+from scssl.module import SSLModule, first_layer
+from scssl.nn import GeneEncoder, Head
 from scssl.train import TrainOptions
 
 if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
 
+_LOGGER = logging.getLogger("scssl")
 Freeze = Literal["none", "encoder"] | int
 HeadKind = Literal["linear", "mlp"]
 NewGenes = Literal["ignore", "learn"]
@@ -52,17 +55,33 @@ class FineTunedModule(SSLModule):
 
     What is frozen has no gradient, is in evaluation mode also in training, and is not seen by the
     optimiser: no update and no weight decay reaches it. A number freezes that many layers, counted from the
-    genes. The head sees `n_in` values of a cell; as ``"mlp"`` it has a hidden layer beside the linear part.
+    genes. Beside the `n_latent` values of an embedding the head sees `n_components` fixed linear combinations
+    of the genes; as ``"mlp"`` it has a hidden layer beside the linear part.
     """
 
     collapse_is_failure = False
 
     def __init__(
-        self, backbone: SSLModule, n_in: int, n_out: int, *, head: HeadKind, freeze: Freeze
+        self,
+        backbone: SSLModule,
+        n_out: int,
+        *,
+        n_genes: int,
+        n_latent: int,
+        n_components: int,
+        head: HeadKind,
+        freeze: Freeze,
+        unit_length: bool = False,
     ) -> None:
         super().__init__()
         self.backbone = backbone
-        self.head = Head(n_in, n_out, n_hidden=_N_HIDDEN if head == "mlp" else None)
+        #: Widths of the parts of what the head sees.
+        self.widths = (n_latent, n_components)
+        n_hidden = _N_HIDDEN if head == "mlp" else None
+        self.head = Head(sum(self.widths), n_out, n_hidden=n_hidden, unit_length=unit_length)
+        self.components: GeneEncoder | None = None
+        if n_components:
+            self.components = GeneEncoder(n_genes, n_components).requires_grad_(False)
         self.context = backbone.context
         #: Learning rate of the backbone in terms of that of the head.
         self.backbone_lr_factor = 1.0
@@ -103,6 +122,13 @@ class FineTunedModule(SSLModule):
                 return self.backbone.encode(tensors)
         return self.backbone.encode(tensors)
 
+    def features(self, tensors: Mapping[str, Tensor], *, evaluate: bool) -> Tensor:
+        """What the head sees: the embedding and the components."""
+        z = self.embed(tensors) if evaluate else self.encode(tensors)
+        if self.components is None:
+            return z
+        return torch.cat([z, first_layer(self.components, self._rows(tensors)).to(z)], dim=1)
+
     def parameter_groups(self) -> list[dict[str, Any]]:
         groups: list[dict[str, Any]] = [
             {"params": [p for p in self.head.parameters() if p.requires_grad]},
@@ -112,6 +138,14 @@ class FineTunedModule(SSLModule):
             },
         ]
         return [group for group in groups if group["params"]]
+
+
+def some_of(rows: np.ndarray) -> np.ndarray:
+    """As many of these rows as a start is estimated from, evenly over all."""
+    if len(rows) <= _MAX_START_CELLS:
+        return rows
+    places = np.linspace(0, len(rows) - 1, _MAX_START_CELLS).round().astype(np.int64)
+    return rows[places]
 
 
 def _n_frozen(freeze: Any, n_parts: int) -> int:
@@ -298,18 +332,23 @@ class FineTunedModel(SSLModel):
     ) -> None:
         """Train the head and, unless it is frozen, the encoder.
 
+        What training has changed of a pretrained encoder and of the regression that the head starts as is
+        kept where the validation set says that it helps, by its loss and its score. Otherwise the encoder
+        is what it was, and the head the regression of all cells that have a target; ``training_["head"]``
+        says which.
+
         Parameters
         ----------
         max_epochs
-            Passes over the training cells at most; by default from the number of cells.
+            Passes over the training cells at most; by default from the number of cells. With so few targets
+            that there is no validation set, fine-tuning is kept only if this is given.
         lr
             Learning rate of the head.
         backbone_lr
             Learning rate of the encoder; by default lower than `lr` where it was pretrained.
         train_size
             Share of the cells to train on; the others are the validation set. By default 0.9, and 1
-            where so few cells have a target that none can be spared: training is then for a fixed
-            number of steps.
+            where so few cells have a target that none can be spared.
         **kwargs
             As in :meth:`~scssl.model.SSLModel.train`: ``batch_size``, ``weight_decay``, ``lr_schedule``,
             ``early_stopping``, ``patience``, ``gradient_clip``, ``accelerator``, ``devices``,
@@ -325,10 +364,22 @@ class FineTunedModel(SSLModel):
             If the loss stops being finite.
         """
         self._backbone_lr = check_number("backbone_lr", backbone_lr, "[0, inf)", none=True)
+        self._length_is_given = max_epochs is not None
         super().train(max_epochs, lr=lr, train_size=train_size, **kwargs)
 
     #: Learning rate of a pretrained encoder in terms of that of the head.
     _pretrained_lr_factor = 0.1
+    #: What the head starts as, and what a validation set of the cells is judged by.
+    _starts_as: str
+    _judged_by: tuple[str, str]
+    _weights_at_start: dict[str, torch.Tensor] | None = None
+    #: Whether so few cells have a target that none is held out.
+    _has_few = False
+
+    @property
+    def _is_start_alone(self) -> bool:
+        """Whether no cell is held out to tell if fine-tuning helps, and nobody asked for it all the same."""
+        return self._has_few and self._source.pretrained and not self._length_is_given
 
     def _before_training(
         self, data: CellReader, rows: np.ndarray, chosen: TrainOptions, *, resumed: bool
@@ -337,20 +388,107 @@ class FineTunedModel(SSLModel):
         if self._backbone_lr is not None:
             factor = self._backbone_lr / chosen.lr
         self.module.backbone_lr_factor = factor
-        if not self.is_trained_:
-            if len(rows) > _MAX_START_CELLS:
-                # Evenly over all.
-                some = np.linspace(0, len(rows) - 1, _MAX_START_CELLS).round().astype(np.int64)
-                rows = rows[some]
-            self._start_head(data, rows)
+        self._weights_at_start = None
+        if not self.is_trained_ and self._start_head(data, rows) and self._source.pretrained:
+            self._weights_at_start = copied(self.module.state_dict())
         return {"backbone_lr": factor * chosen.lr}
 
-    def _start_head(self, data: CellReader, rows: np.ndarray) -> None:
-        """Start the head from embeddings of cells with a target."""
+    def _start_head(self, data: CellReader, rows: np.ndarray) -> bool:
+        """Start the head from what it sees of cells with a target; whether it says something of them."""
+        raise NotImplementedError
 
-    def _embeddings(self, data: CellReader, rows: np.ndarray) -> np.ndarray:
+    def _fit_head(self, data: CellReader, rows: np.ndarray) -> None:
+        """Make the linear part of the head the regression of these cells' targets on what it sees of them."""
+        raise NotImplementedError
+
+    def _judged(self, data: CellReader, held_out: np.ndarray) -> tuple[float, float]:
+        """Loss and score of held-out cells, as ``_judged_by`` names them: low and high are good."""
+        raise NotImplementedError
+
+    def _after_training(
+        self, data: CellReader, rows: np.ndarray, held_out: np.ndarray
+    ) -> dict[str, Any]:
+        """Go back to the start where held-out cells do not say that fine-tuning helps."""
+        start, self._weights_at_start = self._weights_at_start, None
+        if start is None or not (len(held_out) or self._is_start_alone):
+            return {"head": "fine-tuned"}
+        after = copied(self.module.state_dict())
+        why = f"So few cells have {self._targets_are} that none was held out"
+        if len(held_out):
+            end = self._judged(data, held_out)
+            self.module.load_state_dict(start)
+            begin = self._judged(data, held_out)
+            if end[0] < begin[0] and end[1] >= begin[1]:
+                self.module.load_state_dict(after)
+                return {"head": "fine-tuned"}
+            found = (
+                f"{name} {new:.3f}, {old:.3f} before"
+                for name, new, old in zip(self._judged_by, end, begin, strict=True)
+            )
+            why = f"Fine-tuning does not help {len(held_out):,} held-out cells ({'; '.join(found)})"
+        self.module.load_state_dict(start)
+        rows = np.sort(np.concatenate([rows, held_out]))
+        self._fit_head(data, rows)
+        _LOGGER.info(
+            "%s: the encoder stays as it was, and the head is the %s of %s cells.",
+            why,
+            self._starts_as,
+            f"{len(rows):,}",
+        )
+        return {"head": self._starts_as}
+
+    def _n_components(self, asked: int, n_cells: int | None) -> int:
+        """Components that so many cells allow: a quarter, or a regression has nothing to learn from."""
+        n_components = check_whole("n_components", asked, 0)
+        if self.setup.use_rep is not None:
+            # What is read is no expression.
+            return 0
+        if n_cells is None:
+            return n_components
+        return min(n_components, n_cells // 4, len(self.genes) - 1)
+
+    def _seen(self, data: CellReader, rows: np.ndarray) -> np.ndarray:
+        """What the head sees of cells."""
+
+        def features(tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
+            return self.module.features(tensors, evaluate=True)
+
         with torch.inference_mode():
-            return self._apply(data, rows, None, self.module.embed, self.n_latent)
+            return self._apply(data, rows, None, features, self.module.head.n_in)
+
+    def _scaled(self, data: CellReader, rows: np.ndarray) -> np.ndarray:
+        """What the linear part of the head sees of cells; float64."""
+        head = self.module.head
+        seen = torch.from_numpy(self._seen(data, rows)).to(head.shift)
+        return head.standardised(seen).cpu().numpy().astype(np.float64)
+
+    def _start_features(self, data: CellReader, rows: np.ndarray) -> None:
+        """Take scale and principal components from these cells."""
+        rows = some_of(rows)
+        self._start_components(data, rows)
+        self.module.head.standardise(torch.from_numpy(self._seen(data, rows)), self.module.widths)
+
+    def _start_components(self, data: CellReader, rows: np.ndarray) -> None:
+        from scipy import sparse
+
+        components = self.module.components
+        if components is None:
+            return
+        parts = []
+        for batch in data.loader(rows, 2048):
+            x = batch["X"]
+            arrays = (x.values().numpy(), x.col_indices().numpy(), x.crow_indices().numpy())
+            parts.append(sparse.csr_matrix(arrays, shape=tuple(x.shape)))
+        n = components.bias.numel()
+        pca = fitted_pca(sparse.vstack(parts).astype(np.float64), n, 0)
+        with torch.no_grad():
+            if pca is None:
+                components.weight.zero_()
+                components.bias.zero_()
+                return
+            weight = np.ascontiguousarray(pca.components_.T)
+            components.weight.copy_(torch.from_numpy(weight))
+            components.bias.copy_(torch.from_numpy(-pca.mean_ @ weight))
 
     def _predicted(
         self,

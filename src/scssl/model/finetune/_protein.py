@@ -15,11 +15,10 @@ from mudata import MuData
 from scvi.module.base import LossOutput
 from torch import Tensor
 
-from scssl._checks import check_choice, check_whole, some, table_of
+from scssl._checks import check_choice, some, table_of
 from scssl._random import RNG
 from scssl.data import GeneAlignment
 from scssl.data.keys import PROTEINS
-from scssl.data.matrix import fitted_pca
 from scssl.model.base import (
     SETUP,
     Backbone,
@@ -29,10 +28,9 @@ from scssl.model.base import (
     SSLModel,
     register_model,
 )
-from scssl.module import SSLModule, asked_for, blockwise, first_layer
-from scssl.nn import GeneEncoder
+from scssl.module import SSLModule, asked_for, blockwise
 
-from ._model import FineTunedModel, FineTunedModule, Freeze, HeadKind
+from ._model import FineTunedModel, FineTunedModule, Freeze, HeadKind, some_of
 from ._proteins import (
     Transform,
     choose_transform,
@@ -62,36 +60,15 @@ class ProteinPredictorModule(FineTunedModule):
 
     .. math:: L = \frac{\sum_{np} m_{np}\,(\hat y_{np} - (y_{np} - \mu_p) / \sigma_p)^2}{\sum_{np} m_{np}}
 
-    with :math:`m_{np} = 0` where protein :math:`p` is missing in cell :math:`n`. Beside the embedding the head
-    sees `n_components` fixed linear combinations of the genes.
+    with :math:`m_{np} = 0` where protein :math:`p` is missing in cell :math:`n`.
     """
 
-    def __init__(
-        self,
-        backbone: SSLModule,
-        *,
-        n_genes: int,
-        n_latent: int,
-        n_proteins: int,
-        n_components: int,
-        head: HeadKind,
-        freeze: Freeze,
-    ) -> None:
-        super().__init__(backbone, n_latent + n_components, n_proteins, head=head, freeze=freeze)
-        self.components: GeneEncoder | None = None
-        if n_components:
-            self.components = GeneEncoder(n_genes, n_components).requires_grad_(False)
+    def __init__(self, backbone: SSLModule, *, n_proteins: int, **options: Any) -> None:
+        super().__init__(backbone, n_proteins, **options)
         self.register_buffer("target_mean", torch.zeros(n_proteins))
         self.register_buffer("target_scale", torch.ones(n_proteins))
         self.target_mean: Tensor
         self.target_scale: Tensor
-
-    def features(self, tensors: Mapping[str, Tensor], *, evaluate: bool) -> Tensor:
-        """What the head sees: the embedding and the components."""
-        z = self.embed(tensors) if evaluate else self.encode(tensors)
-        if self.components is None:
-            return z
-        return torch.cat([z, first_layer(self.components, self._rows(tensors)).to(z)], dim=1)
 
     def loss(
         self,
@@ -160,6 +137,9 @@ class ProteinPredictor(FineTunedModel):
     n_components
         Principal components of expression that the head sees beside the embedding, no more than a
         quarter of the training cells; 0: the embedding alone.
+    unit_length
+        Whether what the head sees of a cell is scaled to unit length, after embedding and components
+        were each given the same variance.
     freeze
         What is not trained: ``"none"``; ``"encoder"``, all of it; a number of layers, counted from the
         genes.
@@ -190,6 +170,8 @@ class ProteinPredictor(FineTunedModel):
 
     module: ProteinPredictorModule
     _targets_are = "proteins"
+    _starts_as = "ridge regression"
+    _judged_by = ("mean squared error", "correlation")
     _n_measured = 0
     # Unlike a class label, a protein tells the encoder more than it knows already.
     _pretrained_lr_factor = 1.0
@@ -216,6 +198,7 @@ class ProteinPredictor(FineTunedModel):
         backbone_arguments: Mapping[str, Any] | None = None,
         transform: Transform | None = "auto",
         n_components: int = 50,
+        unit_length: bool = True,
         freeze: Freeze = "none",
         head: HeadKind = "mlp",
         head_start: HeadStart = "ridge",
@@ -234,16 +217,16 @@ class ProteinPredictor(FineTunedModel):
         self._named = adata
         check_choice("head", head, get_args(HeadKind))
         check_choice("head_start", head_start, get_args(HeadStart))
-        n_components = check_whole("n_components", n_components, 0)
+        n_cells = None
         if adata is not None:
             values, _ = protein_table(adata, where["obsm"], self.proteins)
             transform = choose_transform(values, transform, where["obsm"])
-            # Half of the features at most, or the ridge regression has nothing to learn from.
             n_cells = int(np.isfinite(values).any(axis=1).sum())
-            n_components = min(n_components, n_cells // 4, len(self.genes) - 1)
+        n_components = self._n_components(n_components, n_cells)
         arguments = {
             "transform": transform,
             "n_components": n_components,
+            "unit_length": check_choice("unit_length", unit_length, (True, False)),
             "freeze": freeze,
             "head": head,
             "head_start": head_start,
@@ -292,6 +275,7 @@ class ProteinPredictor(FineTunedModel):
         labels_key: str | None = None,
         transform: Transform | None = "auto",
         n_components: int = 50,
+        unit_length: bool = True,
         freeze: Freeze = "none",
         head: HeadKind = "mlp",
         head_start: HeadStart = "ridge",
@@ -315,7 +299,7 @@ class ProteinPredictor(FineTunedModel):
             `protein_modality`.
         rna_modality, protein_modality
             Names of the modalities of a MuData.
-        transform, n_components, freeze, head, head_start, rng
+        transform, n_components, unit_length, freeze, head, head_start, rng
             As in the class.
         min_overlap
             Share of the model's genes that `adata` must have.
@@ -345,6 +329,7 @@ class ProteinPredictor(FineTunedModel):
             backbone=source,
             transform=transform,
             n_components=n_components,
+            unit_length=unit_length,
             freeze=freeze,
             head=head,
             head_start=head_start,
@@ -365,9 +350,15 @@ class ProteinPredictor(FineTunedModel):
             n_latent=backbone.n_latent,
             n_proteins=len(arguments["proteins"]),
             n_components=arguments["n_components"],
+            unit_length=arguments["unit_length"],
             head=arguments["head"],
             freeze=arguments["freeze"],
         )
+
+    @classmethod
+    def _from_config(cls, registry: dict[str, Any], config: Mapping[str, Any]) -> Self:
+        # Models saved by earlier versions do not say it: it was this.
+        return super()._from_config(registry, {"unit_length": False, **config})
 
     @property
     def _where(self) -> dict[str, Any]:
@@ -458,17 +449,20 @@ class ProteinPredictor(FineTunedModel):
 
     def _training_cells(self, data: CellReader) -> np.ndarray:
         measured = np.flatnonzero(np.isfinite(data.obs[PROTEINS]).any(axis=1))
-        self._n_measured = len(measured)
+        self._n_measured, self._has_few = len(measured), False
         _LOGGER.info("%s of %s cells have proteins.", f"{len(measured):,}", f"{data.n_cells:,}")
         return measured
 
     def _default_train_size(self, labels: pd.Series | None) -> float:
-        return 1.0 if self._n_measured < _FEW_CELLS else 0.9
+        self._has_few = self._n_measured < _FEW_CELLS
+        return 1.0 if self._has_few else 0.9
 
     def _train_defaults(self, n_cells: int) -> dict[str, Any]:
         batch_size = 128 if n_cells < 20_000 else 512
         return {
-            "max_epochs": int(np.clip(4000 // -(-n_cells // batch_size), 20, 200)),
+            "max_epochs": 1
+            if self._is_start_alone
+            else int(np.clip(4000 // -(-n_cells // batch_size), 20, 200)),
             "batch_size": batch_size,
             "lr": 1e-3 if n_cells < 2000 else 3e-4,
             "weight_decay": 1e-2,
@@ -476,58 +470,49 @@ class ProteinPredictor(FineTunedModel):
             "patience": 15,
         }
 
-    def _start_head(self, data: CellReader, rows: np.ndarray) -> None:
+    def _start_head(self, data: CellReader, rows: np.ndarray) -> bool:
+        targets = data.obs[PROTEINS][rows].astype(np.float64)
+        mean, spread = moments(targets, np.isfinite(targets))
+        self.module.target_mean.copy_(torch.from_numpy(mean))
+        self.module.target_scale.copy_(torch.from_numpy(spread))
+        self._start_features(data, rows)
+        by_ridge: bool = self._arguments["head_start"] == "ridge"
+        if by_ridge:
+            self._fit_head(data, rows)
+        return by_ridge
+
+    def _standardised_targets(self, data: CellReader, rows: np.ndarray) -> np.ndarray:
+        """Proteins of cells as the loss sees them, NaN where not measured."""
+        mean, scale = self.module.target_mean.cpu().numpy(), self.module.target_scale.cpu().numpy()
+        targets: np.ndarray = (data.obs[PROTEINS][rows].astype(np.float64) - mean) / scale
+        return targets
+
+    def _fit_head(self, data: CellReader, rows: np.ndarray) -> None:
         from sklearn.linear_model import RidgeCV
 
-        module = self.module
-        targets = data.obs[PROTEINS][rows].astype(np.float64)
-        measured = np.isfinite(targets)
-        mean, spread = moments(targets, measured)
-        module.target_mean.copy_(torch.from_numpy(mean))
-        module.target_scale.copy_(torch.from_numpy(spread))
-        if module.components is not None:
-            self._start_components(data, rows)
-        with torch.inference_mode():
-            seen = self._apply(data, rows, None, self._features, module.head.n_in)
-        x = module.head.standardise(torch.from_numpy(seen)).numpy().astype(np.float64)
-        if self._arguments["head_start"] == "random":
-            return
-        y = (targets - mean) / spread
+        rows = some_of(rows)
+        x, y = self._scaled(data, rows), self._standardised_targets(data, rows)
         weight = np.zeros((y.shape[1], x.shape[1]))
         bias = np.zeros(y.shape[1])
         # Proteins that were measured in the same cells are fitted together.
-        patterns, which = np.unique(measured, axis=1, return_inverse=True)
+        patterns, which = np.unique(np.isfinite(y), axis=1, return_inverse=True)
         for i in range(patterns.shape[1]):
             cells, columns = patterns[:, i], np.flatnonzero(which.ravel() == i)
             if cells.sum() < 2:
                 continue
             fitted = RidgeCV(_PENALTIES, alpha_per_target=True).fit(x[cells], y[cells][:, columns])
             weight[columns], bias[columns] = fitted.coef_, fitted.intercept_
-        module.head.start_from(torch.from_numpy(weight), torch.from_numpy(bias))
+        self.module.head.start_from(torch.from_numpy(weight), torch.from_numpy(bias))
 
-    def _features(self, tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        return self.module.features(tensors, evaluate=True)
-
-    def _start_components(self, data: CellReader, rows: np.ndarray) -> None:
-        from scipy import sparse
-
-        components = self.module.components
-        assert components is not None
-        parts = []
-        for batch in data.loader(rows, 2048):
-            x = batch["X"]
-            arrays = (x.values().numpy(), x.col_indices().numpy(), x.crow_indices().numpy())
-            parts.append(sparse.csr_matrix(arrays, shape=tuple(x.shape)))
-        n = components.bias.numel()
-        pca = fitted_pca(sparse.vstack(parts).astype(np.float64), n, 0)
-        with torch.no_grad():
-            if pca is None:
-                components.weight.zero_()
-                components.bias.zero_()
-                return
-            weight = np.ascontiguousarray(pca.components_.T)
-            components.weight.copy_(torch.from_numpy(weight))
-            components.bias.copy_(torch.from_numpy(-pca.mean_ @ weight))
+    def _judged(self, data: CellReader, held_out: np.ndarray) -> tuple[float, float]:
+        y = self._standardised_targets(data, held_out)
+        seen = torch.from_numpy(self._seen(data, held_out)).to(self.module.target_mean.device)
+        with torch.inference_mode():
+            found = self.module.head(seen).cpu().numpy().astype(np.float64)
+        pairs = [(a[m], b[m]) for a, b, m in zip(y.T, found.T, np.isfinite(y).T, strict=True)]
+        # Of two cells a correlation is 1 or -1.
+        known = [np.corrcoef(a, b)[0, 1] for a, b in pairs if len(a) > 2 and a.std() and b.std()]
+        return float(np.nanmean((y - found) ** 2)), float(np.mean(known)) if known else 0.0
 
     def predict(
         self,

@@ -52,6 +52,11 @@ _AGREED = 0.95
 class PseudoLabel(StartsFromEncoder, DatasetsMixin):
     """Learn embeddings by predicting clusters of the cells of many data sets :cite:p:`Zhang2022`.
 
+    For a start with few labels of a data set that is not among them. Not in the place of principal
+    components: with all labels of a data set, what was fine-tuned from this encoder alone was below
+    logistic regression on its components on nine of nine, by .066 of macro-F1 on the mean. A
+    :class:`CellTypeClassifier` that starts from it sees both.
+
     The cells of each data set are clustered by themselves, in several partitions from coarse to fine;
     one encoder and a linear head for each data set learn to tell the clusters. Cells of different data
     sets are never compared, so that their batch effects are nothing to be learnt. The first round

@@ -75,6 +75,7 @@ COLUMNS = [
 _FORMAT = 1
 _MODELS = ("augment", "data", "model", "module", "nn", "objective", "train")
 _SCORING = (
+    "_linear.py",
     "_scores.py",
     "tl/_benchmark",
     "tl/_cluster_metrics.py",
