@@ -16,6 +16,7 @@ from ._classify import classify
 from ._cluster_metrics import cluster_metrics
 from ._domain_scores import domain_scores
 from ._embed import embed
+from ._impute import impute, impute_curve
 from ._integrate import integrate
 from ._label_transfer import Reference, label_transfer
 from ._leave_one_out import leave_one_dataset_out
@@ -35,6 +36,8 @@ __all__ = [
     "cluster_metrics",
     "domain_scores",
     "embed",
+    "impute",
+    "impute_curve",
     "integrate",
     "knn_probe",
     "knn_score",

@@ -131,3 +131,8 @@ def votes(labels: np.ndarray, n_labels: int, weights: np.ndarray | None = None) 
         flat.ravel(), None if weights is None else weights.ravel(), minlength=n_cells * n_labels
     )
     return tally.reshape(n_cells, n_labels)
+
+
+def absent(package: str, extra: str) -> ImportError:
+    """That an optional package is not there, with the line that installs it."""
+    return ImportError(f'{package} is not installed: `pip install "scssl[{extra}]"`')
