@@ -79,7 +79,7 @@ def impute(
     turn, sums included, and predicted from the others, by `method` and by ``"pca_knn"``. A warning says
     where the method is not the better one.
 
-    Methods:
+    What methods do:
 
     ``"ssl_knn"``
         Means over the nearest cells in an embedding by a self-supervised model; see below.
@@ -398,9 +398,7 @@ class _Pair:
         known, is_counts = _linear(reference, order, layer, "reference")
         new, also = _linear(query, slice(None), layer, "query")
         columns = found.columns[shared]
-        return cls(
-            new, known, names[order], columns, is_counts and also, target_sum, seed, options
-        )
+        return cls(new, known, names[order], columns, is_counts and also, target_sum, seed, options)
 
     @property
     def n_shared(self) -> int:
@@ -468,9 +466,7 @@ def _linear(
     return values, decision.kind == "counts"
 
 
-def _replaced_genes(
-    pair: _Pair, genes: Sequence[str] | None, *, keep_measured: bool
-) -> np.ndarray:
+def _replaced_genes(pair: _Pair, genes: Sequence[str] | None, *, keep_measured: bool) -> np.ndarray:
     """Numbers of the shared genes that are to be replaced by what is predicted of them."""
     shared = pair.genes[: pair.n_shared]
     asked = np.arange(pair.n_shared)

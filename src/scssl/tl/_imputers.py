@@ -53,7 +53,7 @@ class Options:
             check_choice("method", name, METHODS)
         if model is not None and "ssl_knn" not in methods:
             raise ValueError(
-                f"A model is for method=\"ssl_knn\", found {either(methods)}. Leave it out: `model=None`"
+                f'A model is for method="ssl_knn", found {either(methods)}. Leave it out: `model=None`'
             )
         n_neighbors = check_whole("n_neighbors", n_neighbors)
         return cls(n_neighbors, model, check_whole("max_epochs", max_epochs, none=True), progress)
@@ -266,9 +266,7 @@ def gimvi(task: Task) -> Predicted:
             for cells in (reference, query):
                 GIMVI.setup_anndata(cells)
             model = GIMVI(reference, query)
-            model.train(
-                task.options.max_epochs or 200, enable_progress_bar=task.options.progress
-            )
+            model.train(task.options.max_epochs or 200, enable_progress_bar=task.options.progress)
             found = model.get_imputed_values(decode_mode=0)[1]
         finally:
             scvi.settings.seed = seeds
