@@ -28,7 +28,12 @@ FUNCTIONS = {
 NEW = {"tl.impute"}
 # A table of imputation with fewer and fewer genes.
 IMPUTED = pd.DataFrame(
-    {"method": list("abab"), "dropped": [0, 0, 0.5, 0.5], "seed": 0, "pearson": [0.3, 0.4, 0.2, 0.1]}
+    {
+        "method": list("abab"),
+        "dropped": [0, 0, 0.5, 0.5],
+        "seed": 0,
+        "pearson": [0.3, 0.4, 0.2, 0.1],
+    }
 )
 # What is given for an argument without a default, of whatever function.
 ARGUMENTS = {

@@ -8,12 +8,12 @@ import warnings
 
 import anndata
 import numpy as np
-import pandas as pd
 import pytest
 from scipy import sparse, stats
 
 import scssl
 from scssl._errors import GeneMismatchError, ScsslWarning
+from scssl.tl import _imputers
 from scssl.tl._impute import _Pair
 from scssl.tl._imputers import METHODS, Options
 
@@ -125,7 +125,9 @@ def test_measured_genes_are_replaced_only_when_asked(query, reference):
     others = [name for name in kept.var_names if name != "GENE3"]
     np.testing.assert_array_equal(found[:, others].X.toarray(), kept[:, others].X.toarray())
     pair = found[:, "GENE3"].X.toarray().ravel(), kept[:, "GENE3"].X.toarray().ravel()
-    assert np.corrcoef(*pair)[0, 1] == pytest.approx(kept.var.loc["GENE3", "imputed_pearson"], abs=0.1)
+    assert np.corrcoef(*pair)[0, 1] == pytest.approx(
+        kept.var.loc["GENE3", "imputed_pearson"], abs=0.1
+    )
     with pytest.raises(ValueError, match="nothing to impute.*`keep_measured=False`"):
         IMPUTE(query, reference[:, query.var_names[:-1]].copy(), **QUICK)
 
@@ -229,3 +231,60 @@ def test_bad_input(query, reference, monkeypatch):
     other.X = sparse.csr_matrix(np.ones(reference.shape, dtype=np.float32))
     with pytest.raises(ValueError, match="All cells are the same"):
         IMPUTE(same, other, **QUICK)
+
+
+def ridge_with_the_best_penalty(x, y, new, penalties):
+    """Gene by gene, with matrices written out."""
+    x, new = x - x.mean(0), new - x.mean(0)
+    out = []
+    for answer in y.T:
+        tried = []
+        for penalty in penalties:
+            hat = x @ np.linalg.inv(x.T @ x + penalty * np.eye(x.shape[1])) @ x.T
+            left = (answer - answer.mean()) - hat @ (answer - answer.mean())
+            tried.append((left @ left / (len(x) - 1 - np.trace(hat)) ** 2, penalty))
+        solved = np.linalg.solve(
+            x.T @ x + min(tried)[1] * np.eye(x.shape[1]), x.T @ (answer - answer.mean())
+        )
+        out.append(new @ solved + answer.mean())
+    return np.array(out).T
+
+
+def test_ridge_regression_of_sparse_answers(query, reference):
+    task = task_of(query, reference)
+    rng = np.random.default_rng(0)
+    known, new = (rng.normal(size=(n, 5)).astype(np.float32) for n in (150, 60))
+    known[:, 0] = task.answers[:, 3].toarray().ravel()
+    scale = ((known - known.mean(0)) ** 2).sum() / 5 / 150
+    expected = ridge_with_the_best_penalty(
+        known.astype(np.float64), task.answers.toarray(), new, np.logspace(-2, 5, 15) * scale
+    )
+    np.testing.assert_allclose(_imputers._ridge(task, known, new), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_in_the_embedding_of_a_model(query, reference):
+    """By one that is trained here, the same for the same seed, and by one that is given."""
+    options = {**QUICK, "method": "ssl_knn", "n_folds": 2, "max_epochs": 3}
+    with warnings.catch_warnings():
+        # So small a model need not be the better one.
+        warnings.simplefilter("ignore", ScsslWarning)
+        found, again = (IMPUTE(query, reference, ["GENE30"], rng=1, **options) for _ in range(2))
+        np.testing.assert_array_equal(found.X.toarray(), again.X.toarray())
+        assert found.uns["imputed"]["scores"]["pearson"][0] > 0.4
+        adata = reference.copy()
+        scssl.model.MaskedAutoencoder.setup_anndata(adata)
+        model = scssl.model.MaskedAutoencoder(adata, hidden_dims=(8,), n_latent=4)
+        model.train(max_epochs=2, progress=False)
+        other = IMPUTE(query, reference, ["GENE30"], model=model, rng=1, **options)
+    assert not np.array_equal(other.X.toarray(), found.X.toarray())
+
+
+@pytest.mark.parametrize("method", ["cellplm", "gimvi"])
+def test_through_other_models(query, reference, method):
+    task = task_of(query, reference, ["GENE30", "GENE31"], max_epochs=2)
+    found, again = (METHODS[method](task) for _ in range(2))
+    assert found.shape == (60, 2)
+    np.testing.assert_array_equal(found, again)
+    assert (found >= 0).all()
+    # In the scale of the measured genes.
+    assert 0.2 < found.mean() / task.answers.mean() < 5

@@ -180,7 +180,9 @@ class PanelMask(Masking):
     >>> from scssl.augment import GenePrograms, PanelMask
     >>> from scssl.nn import SparseRows
     >>> x = SparseRows.from_tensor(torch.ones(400, 50))
-    >>> hidden = PanelMask(cells=1.0, smallest=0.1, largest=0.1).draw(x, torch.Generator().manual_seed(0))
+    >>> hidden = PanelMask(cells=1.0, smallest=0.1, largest=0.1).draw(
+    ...     x, torch.Generator().manual_seed(0)
+    ... )
     >>> round(hidden.visible.float().mean().item(), 1), bool(hidden.panel.all())
     (0.1, True)
     """

@@ -50,7 +50,13 @@ def impute_curve(
     --------
     >>> import pandas as pd, scssl
     >>> scores = pd.DataFrame(
-    ...     {"method": "pca_knn", "dropped": [0, 0.8], "seed": 0, "n_genes": [80, 16], "pearson": [0.4, 0.3]}
+    ...     {
+    ...         "method": "pca_knn",
+    ...         "dropped": [0, 0.8],
+    ...         "seed": 0,
+    ...         "n_genes": [80, 16],
+    ...         "pearson": [0.4, 0.3],
+    ...     }
     ... )
     >>> ax = scssl.pl.impute_curve(scores, show=False)
     >>> [text.get_text() for text in ax.get_xticklabels()]

@@ -68,7 +68,8 @@ def embed(
             The embedding, shape ``(n_cells, n_latent)``.
         ``adata.uns[key_added]`` : :class:`dict`
             Class of the model, version of scssl, hashes of the encoder's weights and of the gene
-            vocabulary, numbers of genes matched, missing and not used, and the parameters. With `orthologs` an
+            vocabulary, numbers of genes matched, missing and not used, share of the model's genes that was
+            measured, and the parameters. With `orthologs` an
             entry of this name: the species, ``counts`` of genes that are mapped and of those that are not by the
             reason, and ``genes``, a row for each.
 
@@ -139,6 +140,7 @@ def embed(
         "n_genes_matched": genes.n_matched,
         "n_genes_missing": genes.n_missing,
         "n_genes_extra": genes.n_extra,
+        "share_measured": genes.overlap,
         "params": {
             "n_latent": embedding.shape[1],
             "batch_key": "none" if batch_key is None else batch_key,

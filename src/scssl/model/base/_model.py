@@ -101,6 +101,8 @@ from ._undo import SPLIT, undone_on_error
 
 _LOGGER = logging.getLogger("scssl")
 SETUP = "scssl_setup"
+# Share of a model's genes below which data are a panel.
+_PANEL = 0.25
 # What scvi-tools passes on when it sets up data like others.
 _OF_SCVI = ("source_registry", "extend_categories", "allow_missing_labels")
 
@@ -480,7 +482,8 @@ class SSLModel(BaseModelClass, metaclass=Face):
         batch_size
             Cells to read at a time, 2,048 by default. It makes no difference to the result.
         min_overlap
-            Share of the model's genes that `adata` must have.
+            Share of the model's genes that `adata` must have. Of a panel, counts are normalised over the genes
+            that are there: scaled to their share in the data of the model they were farther from these.
         orthologs
             For cells of another species than the model's: a table of orthologs of both, as for
             :func:`scssl.pp.map_orthologs`. Which species is which is told by the names; genes without a
@@ -643,6 +646,15 @@ class SSLModel(BaseModelClass, metaclass=Face):
             self._check_unchanged(reader.fingerprint)
         if alignment.n_missing:
             _LOGGER.info(alignment.report())
+        if (
+            alignment.overlap < _PANEL
+            and self.setup.input_kind == "counts"
+            and self.setup.target_sum
+        ):
+            _LOGGER.info(
+                "A panel: counts are normalised to %g over the genes that are there.",
+                self.setup.target_sum,
+            )
         return reader
 
     def _read_embedding(self, adata: AnnData, use_rep: str, own: bool) -> CellReader:
