@@ -91,6 +91,7 @@ def test_scores_are_of_genes_held_out(query, reference):
     """Computed again, fold by fold, from nothing but what is documented."""
     found = IMPUTE(query, reference, **QUICK)
     assert found.n_vars == 26 + 15
+    assert found.var["imputed"].tolist() == [False] * 26 + [True] * 15
     written = found.uns["imputed"]
     per_gene = written["per_gene"].set_index("gene")
     assert sorted(per_gene.index) == sorted(query.var_names[:-1])
