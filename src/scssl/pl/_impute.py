@@ -62,8 +62,7 @@ def impute_curve(
     >>> [text.get_text() for text in ax.get_xticklabels()]
     ['0 %', '80 %']
     """
-    columns = {"method": "method", "dropped": "dropped", "seed": "seed"}
-    check_scores(scores, [metric], columns)
+    check_scores(scores, [metric], {name: name for name in ("method", "dropped", "seed")})
     [panel] = make_panels(1, ax, (4.6, 3.2))
     shares = in_order(scores["dropped"])
     for number, method in enumerate(in_order(scores["method"])):

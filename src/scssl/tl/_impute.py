@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 _LOGGER = logging.getLogger("scssl")
 Method = Literal["ssl_knn", "cellplm", "spage", "gimvi", "tangram", "pca_knn"]
 #: What every method is compared with.
-BASELINE = "pca_knn"
+BASELINE: Method = "pca_knn"
 SCORES = ("pearson", "spearman", "rmse")
 _RANKS = ["pearson", "spearman"]
 # Genes that are left to predict from, at least.
@@ -491,14 +491,14 @@ def _scored(pair: _Pair, task: Task, name: str, wanted: np.ndarray) -> tuple[pd.
     """Scores of a method on shared genes that it was not given, and its predictions."""
     import pandas as pd
 
-    found = METHODS[name](task)
+    found: Any = METHODS[name](task)
     tables = []
     for start in range(0, len(wanted), _BLOCK):
         part = slice(start, start + _BLOCK)
         truth = task.logged(pair.query[:, pair.columns[wanted[part]]], task.new).toarray()
         block: Any = found[:, part]
         block = (block.toarray() if sparse.issparse(block) else block).astype(np.float64)
-        table = score_features(truth.astype(np.float64), block, task.genes[part])
+        table = score_features(truth.astype(np.float64), block, list(task.genes[part]))
         # What is the same in all cells is no better than chance, of a gene that is not.
         table.loc[(np.ptp(block, axis=0) == 0) & (np.ptp(truth, axis=0) > 0), _RANKS] = 0.0
         tables.append(table)

@@ -94,7 +94,7 @@ class Task:
 
     def logged(self, values: sparse.csr_matrix, of: sparse.csr_matrix) -> sparse.csr_matrix:
         """log1p of values of cells, scaled to the common sum of what both have `of` them."""
-        library, scale = row_sums(of), np.float32(self.scale)
+        library, scale = row_sums(of), self.scale
         logged, _ = normalize_rows(
             values.copy(), input_kind="counts", target_sum=scale, library=library
         )
@@ -115,7 +115,7 @@ class Task:
         return derive_seed(self.seed, name) % 2**32
 
 
-Predicted = sparse.csr_matrix | np.ndarray
+type Predicted = sparse.csr_matrix | np.ndarray
 
 
 def ssl_knn(task: Task) -> Predicted:
