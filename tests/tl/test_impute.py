@@ -280,8 +280,10 @@ def test_in_the_embedding_of_a_model(query, reference):
     assert not np.array_equal(other.X.toarray(), found.X.toarray())
 
 
-@pytest.mark.parametrize("method", ["cellplm", "gimvi"])
+@pytest.mark.parametrize("method", ["cellplm", "gimvi", "tangram"])
 def test_through_other_models(query, reference, method):
+    if method == "tangram":
+        pytest.importorskip("tangram")
     task = task_of(query, reference, ["GENE30", "GENE31"], max_epochs=2)
     found, again = (METHODS[method](task) for _ in range(2))
     assert found.shape == (60, 2)

@@ -340,16 +340,23 @@ def tangram(task: Task) -> Predicted:
     except ImportError as error:
         raise absent("tangram-sc", "impute") from error
     reference, query = (_cells(one, task.names) for one in (task.known, task.new))
+    # It draws from the generator of NumPy that all share.
+    state = np.random.get_state()  # noqa: NPY002 - that of the user
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        tg.pp_adatas(reference, query, genes=list(task.names))
-        found = tg.map_cells_to_space(
-            reference,
-            query,
-            num_epochs=task.options.max_epochs or 1000,
-            random_state=task.seed_of("tangram"),
-            verbose=False,
-        )
+        try:
+            tg.pp_adatas(reference, query, genes=list(task.names))
+            found = tg.map_cells_to_space(
+                reference,
+                query,
+                # It has no weight by default, and PyTorch makes no tensor of the column that it would be.
+                density_prior=None,
+                num_epochs=task.options.max_epochs or 1000,
+                random_state=task.seed_of("tangram"),
+                verbose=False,
+            )
+        finally:
+            np.random.set_state(state)  # noqa: NPY002
     weight = np.asarray(found.X, dtype=np.float32).T
     weight /= np.maximum(weight.sum(axis=1, keepdims=True), np.finfo(np.float32).tiny)
     return np.asarray(weight @ task.answers)
