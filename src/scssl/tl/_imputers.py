@@ -17,7 +17,7 @@ from scssl._neighbors import EXACT_PAIRS, Index
 from scssl._random import derive_seed
 from scssl.data.matrix import fitted_pca, normalize_rows, row_sums
 
-from ._common import absent, check_neighbors
+from ._common import absent, check_neighbors, own_randomness
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -316,19 +316,15 @@ def gimvi(task: Task) -> Predicted:
     names = np.concatenate([task.names, task.genes])
     reference = _cells(sparse.hstack([task.known, task.targets], format="csr"), names)
     query = _cells(task.new, task.names)
-    seeds = scvi.settings.seed
-    with warnings.catch_warnings():
+    with own_randomness(), warnings.catch_warnings():
         # That it will move to another package, and what scvi-tools says of small data.
         warnings.simplefilter("ignore")
         scvi.settings.seed = task.seed_of("gimvi")
-        try:
-            for cells in (reference, query):
-                GIMVI.setup_anndata(cells)
-            model = GIMVI(reference, query)
-            model.train(task.options.max_epochs or 200, enable_progress_bar=task.options.progress)
-            found = model.get_imputed_values(decode_mode=0)[1]
-        finally:
-            scvi.settings.seed = seeds
+        for cells in (reference, query):
+            GIMVI.setup_anndata(cells)
+        model = GIMVI(reference, query)
+        model.train(task.options.max_epochs or 200, enable_progress_bar=task.options.progress)
+        found = model.get_imputed_values(decode_mode=0)[1]
     n = len(task.names)
     return _logged(found[:, n:], found[:, :n].sum(axis=1), task)
 
@@ -340,23 +336,18 @@ def tangram(task: Task) -> Predicted:
     except ImportError as error:
         raise absent("tangram-sc", "impute") from error
     reference, query = (_cells(one, task.names) for one in (task.known, task.new))
-    # It draws from the generator of NumPy that all share.
-    state = np.random.get_state()  # noqa: NPY002 - that of the user
-    with warnings.catch_warnings():
+    with own_randomness(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        try:
-            tg.pp_adatas(reference, query, genes=list(task.names))
-            found = tg.map_cells_to_space(
-                reference,
-                query,
-                # It has no weight by default, and PyTorch makes no tensor of the column that it would be.
-                density_prior=None,
-                num_epochs=task.options.max_epochs or 1000,
-                random_state=task.seed_of("tangram"),
-                verbose=False,
-            )
-        finally:
-            np.random.set_state(state)  # noqa: NPY002
+        tg.pp_adatas(reference, query, genes=list(task.names))
+        found = tg.map_cells_to_space(
+            reference,
+            query,
+            # It has no weight by default, and PyTorch makes no tensor of the column that it would be.
+            density_prior=None,
+            num_epochs=task.options.max_epochs or 1000,
+            random_state=task.seed_of("tangram"),
+            verbose=False,
+        )
     weight = np.asarray(found.X, dtype=np.float32).T
     weight /= np.maximum(weight.sum(axis=1, keepdims=True), np.finfo(np.float32).tiny)
     return np.asarray(weight @ task.answers)
