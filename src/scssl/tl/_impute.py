@@ -172,11 +172,12 @@ def impute(
     >>> import scssl
     >>> adata = scssl.datasets.pbmc68k_reduced()
     >>> query, reference = adata[:200, :300].copy(), adata[200:].copy()
-    >>> imputed = scssl.tl.impute(query, reference, ["GNLY", "NKG7"], method="spage")
-    >>> imputed.shape, imputed.var_names[imputed.var["imputed"]].tolist()
-    ((200, 302), ['GNLY', 'NKG7'])
-    >>> imputed.uns["imputed"]["scores"]["method"].tolist()
-    ['spage', 'pca_knn']
+    >>> genes = adata.var_names[[400, 500]].tolist()
+    >>> imputed = scssl.tl.impute(query, reference, genes, method="pca_knn", n_folds=2)
+    >>> imputed.shape, imputed.var_names[imputed.var["imputed"]].tolist() == genes
+    ((200, 302), True)
+    >>> bool(imputed.uns["imputed"]["scores"]["pearson"][0] > 0.3)
+    True
     """
     import anndata
     import pandas as pd
