@@ -24,6 +24,17 @@ FUNCTIONS = {
     for space in ("pp", "tl", "pl")
     for name in getattr(scssl, space).__all__
 }
+# What gives new data, with other genes, and leaves the data it is given as they are.
+NEW = {"tl.impute"}
+# A table of imputation with fewer and fewer genes.
+IMPUTED = pd.DataFrame(
+    {
+        "method": list("abab"),
+        "dropped": [0, 0, 0.5, 0.5],
+        "seed": 0,
+        "pearson": [0.3, 0.4, 0.2, 0.1],
+    }
+)
 # What is given for an argument without a default, of whatever function.
 ARGUMENTS = {
     "batch_key": "batch",
@@ -67,6 +78,8 @@ CALLS = {
         "progress": False,
     },
     "tl.benchmark_summary": {"baseline": "a"},
+    "tl.impute": {"method": "pca_knn", "keep_measured": False, "n_neighbors": 5},
+    "tl.impute_curve": {"methods": ["pca_knn"], "dropped": [0, 0.5], "n_neighbors": 5},
     "tl.n_domains": {"candidates": [2, 3], "n_repeats": 2},
     "tl.reconstruction_metrics": {"mask_rate": 0.5},
     "tl.predict_modality": {"modality": "X_ssl"},
@@ -78,6 +91,7 @@ CALLS = {
     "pl.paired_scatter": {"metric": "accuracy", "x": "scratch", "y": "pretrained"},
     "pl.metric_bars": {"metrics": "accuracy"},
     "pl.augmentations": {"augmentation": "clear"},
+    "pl.impute_curve": {"scores": IMPUTED},
     "pl.ablation": {"x": "depth", "y": "width", "method": "a"},
     "pl.spatial": {"color": "label"},
 }
@@ -133,7 +147,9 @@ def arguments(name):
     needed = [
         p.name
         for p in list(parameters(name).values())[1:]
-        if p.default is p.empty and p.kind is not p.VAR_KEYWORD and p.name != "query"
+        if p.default is p.empty
+        and p.kind is not p.VAR_KEYWORD
+        and p.name not in ("query", "reference")
     ]
     given = CALLS.get(name, {})
     return {key: ARGUMENTS[key] for key in needed if key not in given} | given
@@ -181,7 +197,8 @@ def test_signature(name):
     positional = [p for p in found.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
     assert len(positional) <= 3
     assert inspect.Parameter.VAR_POSITIONAL not in kinds
-    assert FIRST[name] in {"adata", "reference", "datasets", "model", "scores", "results"}
+    firsts = {"adata", "reference", "query", "datasets", "model", "scores", "results"}
+    assert FIRST[name] in firsts
     assert {"random_state", "seed", "inplace", "key", "obsm_key", "use_obsm"}.isdisjoint(found)
     assert set(function.__annotations__) == {*found, "return"}, "annotated completely"
     assert function.__module__.startswith(f"scssl.{name.split('.')[0]}._"), (
@@ -212,6 +229,9 @@ def test_expected_parameters_are_there(name):
         # A table of many data sets is written into none of them.
         assert ("key_added" in found) == (name in MEASURES)
         assert "copy" not in found
+    elif name in NEW:
+        assert "key_added" in found
+        assert "copy" not in found
     else:
         assert {"copy", "key_added"} <= set(found)
 
@@ -233,7 +253,7 @@ def test_key_added_says_where_results_go(name):
 
 @every_function
 def test_return_annotation(name):
-    expected = {"AnnData | None", "pd.DataFrame"}
+    expected = {"AnnData"} if name in NEW else {"AnnData | None", "pd.DataFrame"}
     if name.startswith("pl."):
         expected = {"Axes | list[Axes] | None"}
     assert FUNCTIONS[name].__annotations__["return"] in expected
@@ -302,14 +322,16 @@ def call(name, adata, model, **kwargs):
     if name.startswith("pl."):
         kwargs = {"show": False, **kwargs}
     first = FIRST[name]
-    if first == "reference":
+    if first in ("reference", "query"):
         reference = reference_of(adata) if isinstance(adata, ad.AnnData) else adata
-        return FUNCTIONS[name](reference, adata, **kwargs)
+        pair = (reference, adata) if first == "reference" else (adata, reference)
+        return FUNCTIONS[name](*pair, **kwargs)
     if first == "datasets":
         parts = {"first": adata[:40].copy(), "second": adata[20:].copy()}
         data = scssl.data.Datasets(parts, obs_keys=["label"])
         return FUNCTIONS[name](data, **kwargs)
     given = {"model": model, "scores": SCORES.copy(), "results": RESULTS.copy()}.get(first, adata)
+    given = kwargs.pop(first, given)
     return FUNCTIONS[name](given, **kwargs)
 
 
@@ -362,7 +384,8 @@ def written(adata, key):
 adata_functions = pytest.mark.parametrize(
     "name", [n for n in FUNCTIONS if FIRST[n] not in ("model", "scores", "results", "datasets")]
 )
-writers = pytest.mark.parametrize("name", [n for n in FUNCTIONS if "key_added" in parameters(n)])
+WRITERS = [n for n in FUNCTIONS if "key_added" in parameters(n) and n not in NEW]
+writers = pytest.mark.parametrize("name", WRITERS)
 
 
 @pytest.mark.parametrize("name", [n for n in FUNCTIONS if "key_added" not in parameters(n)])
@@ -425,9 +448,20 @@ def test_plots_return_axes_unless_shown(name, data, model, monkeypatch):
     assert call(name, adata, model, show=True) is None
 
 
-@pytest.mark.parametrize(
-    "name", [n for n in FUNCTIONS if {"rng", "key_added"} <= set(parameters(n))]
-)
+@pytest.mark.parametrize("name", sorted(NEW))
+def test_new_data(name, data, model, tmp_path):
+    adata = data.copy()
+    results = [call(name, adata, model, key_added="mine", rng=3) for _ in range(2)]
+    assert_untouched(adata, data)
+    assert_same(*(one.uns["mine"] for one in results))
+    np.testing.assert_array_equal(*(one.X.toarray() for one in results))
+    assert results[0].obs_names.equals(adata.obs_names)
+    assert set(results[0].var) <= {"mine", "mine_pearson"}
+    results[0].write_h5ad(tmp_path / "adata.h5ad")
+    assert set(ad.read_h5ad(tmp_path / "adata.h5ad").uns["mine"]) == set(results[0].uns["mine"])
+
+
+@pytest.mark.parametrize("name", [n for n in WRITERS if "rng" in parameters(n)])
 def test_same_seed_same_result(name, data, model):
     results = []
     for rng in (3, 3):

@@ -614,6 +614,16 @@ def test_jobs_equal_the_calls_of_the_python_api(two_batches, capsys):
     found = ad.read_zarr("new.zarr").obsm["X_new"]
     np.testing.assert_array_equal(found, two_batches.obsm["X_integrated"])
 
+    panel = two_batches[80:, :20].copy()
+    panel.write_h5ad("panel.h5ad")
+    nearest = ["--method", "pca_knn", "--genes", "GENE25", "GENE29", "--n-neighbors", "9"]
+    assert main(["impute", "panel.h5ad", "known.h5ad", *nearest, "--out", "imputed.h5ad"]) == 0
+    assert '40 cells, 2 genes with .var["imputed"]; mean cor' in capsys.readouterr().out
+    imputed = scssl.tl.impute(
+        panel, two_batches[:80].copy(), ["GENE25", "GENE29"], method="pca_knn", n_neighbors=9
+    )
+    assert (ad.read_h5ad("imputed.h5ad").X != imputed.X).nnz == 0
+
     graph = ["--method", "mnn", "--n-neighbors", "4", "--out", "graph.h5ad"]
     assert main(["neighbors", "cells.h5ad", *donor, *graph]) == 0
     assert 'graphs .obsp["mnn"], .obsp["mnn_within"]' in capsys.readouterr().out

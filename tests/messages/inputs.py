@@ -44,6 +44,12 @@ def values_by_volume():
     return made(lambda adata: adata.X / volumes)
 
 
+@case(CHAPTER, "Values are divided by the volume of cells, and small")
+def small_values_by_volume():
+    volumes = np.random.default_rng(0).uniform(100, 1000, (120, 1))
+    return made(lambda adata: adata.X / volumes)
+
+
 @case(CHAPTER, "Counts were corrected and are not whole")
 def corrected_counts():
     return made(lambda adata: adata.X + 0.02 * (adata.X > 0))

@@ -6,7 +6,7 @@ import anndata
 import pandas as pd
 
 from . import case
-from ._data import cells, folder
+from ._data import cells, folder, model
 
 CHAPTER = "Preparing data"
 _NEIGHBORS = 'scssl.pp.cross_batch_neighbors(adata, "batch")'
@@ -108,3 +108,11 @@ def no_table():
     pd.DataFrame(homology).to_csv("HOM_MouseHumanSequence.rpt", sep="\t", index=False)
     code = 'scssl.pp.map_orthologs(adata, from_species="mouse", to_species="human")'
     return {"adata": adata, "table": table}, code
+
+
+@case(CHAPTER, "Orthologs are given for genes of the model's own species")
+def orthologs_of_the_same_species():
+    human = [f"GENE{i}" for i in range(30)]
+    table = pd.DataFrame({"human": human, "mouse": [name.title() for name in human]})
+    names = {"adata": cells(), "model": model(), "table": table}
+    return names, "scssl.tl.embed(adata, model, orthologs=table)"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from . import case
-from ._data import cells, set_up, small
+from ._data import cells, model, set_up, small
 
 CHAPTER = "Tissue"
 
@@ -126,3 +126,54 @@ def radius_of_a_model():
     return {
         "adata": set_up("STAGATE", _tissue(graph=False))
     }, "scssl.model.STAGATE(adata, radius=1e-6)"
+
+
+def _panel():
+    """A query with fewer genes than its reference."""
+    return {"query": cells(60, 20, seed=1), "reference": cells(80, 30, seed=2)}
+
+
+_IMPUTE = 'scssl.tl.impute(query, reference, method="pca_knn", n_neighbors=9{})'
+
+
+@case(CHAPTER, "A gene to impute was measured")
+def gene_was_measured():
+    return _panel(), _IMPUTE.format(', genes=["GENE3", "GENE25"]')
+
+
+@case(CHAPTER, "A gene to impute is not in the reference")
+def gene_to_impute_is_not_there():
+    return _panel(), _IMPUTE.format(', genes=["GENE25", "GENE99"]')
+
+
+@case(CHAPTER, "There is nothing to impute")
+def nothing_to_impute():
+    names = _panel()
+    names["query"] = cells(60, 30, seed=1)
+    return names, _IMPUTE.format("")
+
+
+@case(CHAPTER, "One gene to impute is no list")
+def one_gene_to_impute():
+    return _panel(), _IMPUTE.format(', genes="GENE25"')
+
+
+@case(CHAPTER, "A model is given for an imputation without one")
+def imputation_without_a_model():
+    return {**_panel(), "model": model()}, _IMPUTE.format(", model=model")
+
+
+@case(CHAPTER, "An imputation is no better than nearest cells in principal components")
+def imputation_is_no_better():
+    names = _panel()
+    # Nothing goes together in the reference.
+    rng = np.random.default_rng(0)
+    names["reference"].X = rng.permuted(names["reference"].X, axis=0)
+    return names, _IMPUTE.format("").replace("pca_knn", "spage")
+
+
+@case(CHAPTER, "Genes are imputed by a method of counts, and there are logarithms")
+def logarithms_to_impute():
+    names = _panel()
+    names["query"].X = np.log1p(1e4 * names["query"].X / names["query"].X.sum(1, keepdims=True))
+    return names, _IMPUTE.format("").replace("pca_knn", "gimvi")

@@ -651,7 +651,7 @@ MUTANTS = (
     Mutant(
         "one_to_many",
         "a gene with several orthologs is given the first of them",
-        "pp",
+        "data/genes",
         "others = partners[gene]",
         "others = {min(partners[gene])}",
         ("pp/test_orthologs.py::test_against_the_definition",),
@@ -659,10 +659,35 @@ MUTANTS = (
     Mutant(
         "many_to_one",
         "several genes are given the same ortholog",
-        "pp",
+        "data/genes",
         "        if rivals:",
         "        if rivals and not others:",
         ("pp/test_orthologs.py::test_against_the_definition",),
+    ),
+    # --- imputation ------------------------------------------------------------------------------
+    Mutant(
+        "imputed_from_itself",
+        "a gene is predicted from itself, and scored for that",
+        "tl",
+        "task = pair.task(np.setdiff1d(np.arange(pair.n_shared), out), out)",
+        "task = pair.task(np.arange(pair.n_shared), out)",
+        ("tl/test_impute.py::test_scores_are_of_genes_held_out",),
+    ),
+    Mutant(
+        "measured_genes_overwritten",
+        "genes that were measured are replaced unasked",
+        "tl",
+        "    if not keep_measured:\n        return asked",
+        "    if not keep_measured or genes is None:\n        return asked",
+        ("tl/test_impute.py::test_scores_are_of_genes_held_out",),
+    ),
+    Mutant(
+        "panel_on_another_scale",
+        "cells seen through a panel are normalised over all genes",
+        "model/masked_autoencoder",
+        "scaled = (amounts * factor.index_select(0, x.rows)).log1p()",
+        "scaled = amounts.log1p()",
+        ("augment/test_panel_mask.py::test_as_a_panel_is_embedded",),
     ),
     # --- files -----------------------------------------------------------------------------------
     Mutant(

@@ -17,7 +17,7 @@ from scipy import sparse
 
 import scssl
 from scssl._errors import GeneMismatchError, ScsslWarning
-from scssl.pp._ortholog_tables import species_key
+from scssl.data.genes import species_key
 
 # Pairs by hand: three differ in more than case.
 PAIRS = {

@@ -53,6 +53,7 @@ def test_results(adata):
         "n_genes_matched": 2,
         "n_genes_missing": 1,
         "n_genes_extra": 2,
+        "share_measured": pytest.approx(2 / 3),
         "params": {"n_latent": 3, "batch_key": "none"},
     }
 

@@ -11,7 +11,16 @@ from ._by_name import (
     masking_from_config,
     remade,
 )
-from ._mask import CellMask, GeneProgramMask, GPToGPMask, GPToTFMask, Hidden, Masking, RandomMask
+from ._mask import (
+    CellMask,
+    GeneProgramMask,
+    GPToGPMask,
+    GPToTFMask,
+    Hidden,
+    Masking,
+    PanelMask,
+    RandomMask,
+)
 from ._programs import GenePrograms
 from ._view import Augmentation, Batch, Compose, RandomApply, ViewContext, Walk, two_views
 from ._view_mixes import CrossOver, GeneSwap, MutualNeighborMix, NeighborMix
@@ -45,6 +54,7 @@ __all__ = [
     "MutualNeighborMix",
     "NegativeBinomialNoise",
     "NeighborMix",
+    "PanelMask",
     "PoissonResample",
     "RandomApply",
     "RandomMask",

@@ -8,7 +8,7 @@ from typing import Any
 
 from scssl._checks import either
 
-from ._mask import GeneProgramMask, GPToGPMask, GPToTFMask, Masking, RandomMask
+from ._mask import GeneProgramMask, GPToGPMask, GPToTFMask, Masking, PanelMask, RandomMask
 from ._programs import GenePrograms
 from ._view import Augmentation, Compose, RandomApply
 from ._view_mixes import CrossOver, GeneSwap, MutualNeighborMix, NeighborMix
@@ -26,13 +26,14 @@ _MASKS: dict[str, type[Masking]] = {
     "gene_program": GeneProgramMask,
     "gp_to_gp": GPToGPMask,
     "gp_to_tf": GPToTFMask,
+    "panel": PanelMask,
 }
 # Rates of the paper; isolated masks have none.
-_RATES = {"random": 0.5, "gene_program": 0.25}
+_RATES = {"random": 0.5, "gene_program": 0.25, "panel": 0.5}
 
 
 def mask_needs(name: str | Masking) -> str | None:
-    """``"programs"`` or ``"targets"`` where a named mask needs gene programmes; else `None`.
+    """``"programs"`` or ``"targets"`` where a named mask cannot do without gene programmes; else `None`.
 
     Parameters
     ----------
@@ -50,7 +51,7 @@ def mask_needs(name: str | Masking) -> str | None:
         raise ValueError(
             f"`masking` must be {either(_MASKS)} or a scssl.augment.Masking, found {name!r}."
         )
-    if name == "random":
+    if name in ("random", "panel"):
         return None
     return "targets" if name == "gp_to_tf" else "programs"
 
@@ -67,12 +68,12 @@ def masking(
     Parameters
     ----------
     name
-        ``"random"``, ``"gene_program"``, ``"gp_to_gp"``, ``"gp_to_tf"`` or a :class:`Masking`.
+        ``"random"``, ``"gene_program"``, ``"gp_to_gp"``, ``"gp_to_tf"``, ``"panel"`` or a :class:`Masking`.
     rate
         Share to hide, where a name is given and its mask has a rate; by default 0.5 of the entries
         (random) or 0.25 of the programmes.
     programs
-        Gene programmes of the masks that need them.
+        Gene programmes of the masks that need them, or the panels that are known.
     **options
         Further arguments of the mask.
 
@@ -98,6 +99,7 @@ def masking(
             raise ValueError(
                 f"masking={name!r} needs gene programmes: give scssl.augment.GenePrograms as `programs`."
             )
+    if needs is not None or name == "panel":
         arguments["programs"] = programs
     if name in _RATES:
         arguments["rate"] = _RATES[name] if rate is None else rate

@@ -41,6 +41,9 @@ class Hidden:
         0 where what is visible is no thinned copy of the cell.
     indicator
         1 where an entry is hidden; shape ``(n_cells, n_genes)``. Only where it was asked for.
+    panel
+        Cells of which the encoder sees what is visible as if no other gene had been measured, normalised over
+        that alone; boolean, shape ``(n_cells,)``.
     """
 
     visible: Tensor
@@ -48,6 +51,7 @@ class Hidden:
     zero_weight: Tensor
     hidden_share: float | Tensor
     indicator: Tensor | None = None
+    panel: Tensor | None = None
 
     def normalizer(self, x: SparseRows) -> Tensor:
         """Weight of all entries of the batch together."""
@@ -148,6 +152,89 @@ class RandomMask(Masking):
 
     def __repr__(self) -> str:
         return f"RandomMask(rate={self.rate})"
+
+
+class PanelMask(Masking):
+    r"""Show some cells through a panel of genes, and hide entries of the others at random.
+
+    What is not in the panel of a cell is hidden as a block, and is the target. What is in it is normalised over
+    the panel alone, as it is when a panel is embedded. Panels are those that are given and random ones: each
+    gene with a probability that is drawn for the cell, log-uniform between two shares. The other cells are
+    hidden as by :class:`RandomMask`, for cells with all genes are embedded too.
+
+    Parameters
+    ----------
+    programs
+        Panels that are known. Of the cells that are seen through a panel half are given one of these at
+        random; by default all panels are random.
+    rate
+        Probability to hide an entry of the other cells, 0.5 by default.
+    cells
+        Share of the cells that are seen through a panel.
+    smallest, largest
+        Between which shares of the genes random panels are.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from scssl.augment import GenePrograms, PanelMask
+    >>> from scssl.nn import SparseRows
+    >>> x = SparseRows.from_tensor(torch.ones(400, 50))
+    >>> hidden = PanelMask(cells=1.0, smallest=0.1, largest=0.1).draw(
+    ...     x, torch.Generator().manual_seed(0)
+    ... )
+    >>> round(hidden.visible.float().mean().item(), 1), bool(hidden.panel.all())
+    (0.1, True)
+    """
+
+    def __init__(
+        self,
+        programs: GenePrograms | None = None,
+        rate: float = 0.5,
+        *,
+        cells: float = 0.5,
+        smallest: float = 0.02,
+        largest: float = 0.5,
+    ) -> None:
+        self.programs, self.rate = programs, check_number("mask_rate", rate, "(0, 1)")
+        self.cells = check_number("cells", cells, "(0, 1]")
+        self.largest = check_number("largest", largest, "(0, 1)")
+        self.smallest = check_number("smallest", smallest, f"(0, {self.largest}]")
+
+    def draw(self, x: SparseRows, rng: torch.Generator, *, indicator: bool = False) -> Hidden:
+        device, n = x.values.device, x.n_cells
+
+        def random(*shape: int) -> Tensor:
+            return torch.rand(*shape, generator=rng, device=device)
+
+        panel = random(n) < self.cells
+        shown = self.smallest * (self.largest / self.smallest) ** random(n)
+        rate = torch.where(panel, 1 - shown, self.rate)
+        weight, dense = rate[:, None].expand(n, x.n_genes), None
+        if indicator:
+            dense = random(n, x.n_genes) < weight
+            hidden, weight = dense[x.rows, x.columns.long()], dense.float()
+        else:
+            hidden = random(x.n_stored) < rate.index_select(0, x.rows)
+        if self.programs is not None:
+            given = panel & (random(n) < 0.5)
+            drawn = torch.randint(len(self.programs), (n,), generator=rng, device=device)
+            unseen = ~self.programs.of(drawn)
+            at = unseen[x.rows, x.columns.long()]
+            hidden = torch.where(given.index_select(0, x.rows), at, hidden)
+            weight = torch.where(given[:, None], unseen.float(), weight)
+            dense = None if dense is None else torch.where(given[:, None], unseen, dense)
+        share = torch.where(panel, 0.0, rate)[:, None]
+        return Hidden(~hidden, hidden.float(), weight, share, dense, panel)
+
+    def config(self) -> dict[str, object]:
+        known = {} if self.programs is None else {"programs": self.programs.to_dict()}
+        sizes = {"cells": self.cells, "smallest": self.smallest, "largest": self.largest}
+        return {"name": "panel", "rate": self.rate, **sizes, **known}
+
+    def __repr__(self) -> str:
+        panels = "" if self.programs is None else f"{self.programs}, "
+        return f"PanelMask({panels}rate={self.rate}, cells={self.cells})"
 
 
 class CellMask:

@@ -211,6 +211,49 @@ def integrate(
     )
 
 
+def impute(
+    query: str | Path,
+    reference: str | Path,
+    *,
+    out: str | Path,
+    overwrite: bool = False,
+    **options: Any,
+) -> None:
+    """Predict the genes that the cells of a file lack from those of a reference.
+
+    What was measured stays; which genes are imputed is a column of .var of the new file, and how well genes
+    that were held out are predicted is in .uns.
+
+    Parameters
+    ----------
+    query
+        Cells to impute genes of.
+    reference
+        Cells in which these were measured.
+    out
+        File to write, .h5ad or .zarr: the query with all genes, as logarithms.
+    overwrite
+        Replace what --out holds.
+    **options
+        Of :func:`scssl.tl.impute`.
+    """
+    known = check_cells(reference)
+    path, target = _cells_and_target(query, out, overwrite=overwrite)
+
+    from scssl import tl
+
+    cells = [read_cells(one, backed=False) for one in (path, known)]
+    imputed = tl.impute(*cells, **options)
+    write_cells(imputed, target)
+    key = options.get("key_added", "imputed")
+    scores = imputed.uns[key]["scores"].set_index("method")["pearson"]
+    told = ", ".join(f"{method} {score:.3f}" for method, score in scores.items())
+    print(
+        f'{out}: {imputed.n_obs:,} cells, {imputed.var[key].sum():,} genes with .var["{key}"]; mean correlation '
+        f"of genes held out: {told}."
+    )
+
+
 def finetune(
     file: str | Path,
     *,
@@ -678,6 +721,16 @@ COMMANDS = {
   scssl integrate cells.h5ad --batch-key donor --out integrated.h5ad --method SimCLR
 """,
         _options_of_call("tl", "integrate", "batch_key"),
+    ),
+    "impute": Command(
+        impute,
+        "predict genes that a panel lacks",
+        "QUERY.h5ad REFERENCE.h5ad --out FILE.h5ad [options]",
+        """\
+  scssl impute panel.h5ad reference.h5ad --out imputed.h5ad
+  scssl impute panel.h5ad reference.h5ad --genes CD8A FOXP3 --method spage --out imputed.h5ad
+""",
+        _options_of_call("tl", "impute"),
     ),
     "finetune": Command(
         finetune,

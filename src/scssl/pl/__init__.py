@@ -5,6 +5,7 @@ from ._benchmark import ablation, benchmark, few_label_curve
 from ._domains import domain_composition, n_domains
 from ._embedding import embedding
 from ._history import history
+from ._impute import impute_curve
 from ._metric_bars import metric_bars
 from ._paired_scatter import paired_scatter
 from ._predictions import calibration, confusion_matrix, per_class_f1
@@ -20,6 +21,7 @@ __all__ = [
     "embedding",
     "few_label_curve",
     "history",
+    "impute_curve",
     "metric_bars",
     "n_domains",
     "paired_scatter",

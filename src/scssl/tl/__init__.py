@@ -17,6 +17,7 @@ from ._cluster_metrics import cluster_metrics
 from ._domain_scores import domain_scores
 from ._embed import embed
 from ._fuse import fuse
+from ._impute import impute, impute_curve
 from ._integrate import integrate
 from ._label_transfer import Reference, label_transfer
 from ._leave_one_out import leave_one_dataset_out
@@ -37,6 +38,8 @@ __all__ = [
     "domain_scores",
     "embed",
     "fuse",
+    "impute",
+    "impute_curve",
     "integrate",
     "knn_probe",
     "knn_score",

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import random
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -131,3 +134,23 @@ def votes(labels: np.ndarray, n_labels: int, weights: np.ndarray | None = None) 
         flat.ravel(), None if weights is None else weights.ravel(), minlength=n_cells * n_labels
     )
     return tally.reshape(n_cells, n_labels)
+
+
+def absent(package: str, extra: str) -> ImportError:
+    """That an optional package is not there, with the line that installs it."""
+    return ImportError(f'{package} is not installed: `pip install "scssl[{extra}]"`')
+
+
+@contextmanager
+def own_randomness() -> Iterator[None]:
+    """Leave the global generators, which other packages seed, as they were."""
+    torch = sys.modules.get("torch")
+    before = random.getstate(), np.random.get_state()  # noqa: NPY002 - that of the user
+    of_torch = None if torch is None else torch.get_rng_state()
+    try:
+        yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])  # noqa: NPY002
+        if torch is not None:
+            torch.set_rng_state(of_torch)

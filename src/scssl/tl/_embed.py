@@ -12,6 +12,7 @@ from scssl._io import as_path
 from ._common import to_be_written
 
 if TYPE_CHECKING:
+    import pandas as pd
     from anndata import AnnData
 
     from scssl.model import SSLModel
@@ -24,6 +25,7 @@ def embed(
     key_added: str = "X_ssl",
     batch_size: int | None = None,
     min_overlap: float = 0.5,
+    orthologs: str | Path | pd.DataFrame | None = None,
     revision: str | None = None,
     token: str | bool | None = None,
     copy: bool = False,
@@ -47,6 +49,9 @@ def embed(
         Cells to read at a time, 2,048 by default; changes speed and memory, not the embedding.
     min_overlap
         Share of the model's genes that `adata` must have.
+    orthologs
+        For cells of another species than the model's: a table of orthologs of both, as for
+        :func:`scssl.pp.map_orthologs`; genes are mapped for the embedding alone.
     revision
         Branch, tag or commit of a model on the hub; the newest of the main branch by default.
     token
@@ -63,7 +68,10 @@ def embed(
             The embedding, shape ``(n_cells, n_latent)``.
         ``adata.uns[key_added]`` : :class:`dict`
             Class of the model, version of scssl, hashes of the encoder's weights and of the gene
-            vocabulary, numbers of genes matched, missing and not used, and the parameters.
+            vocabulary, numbers of genes matched, missing and not used, share of the model's genes that was
+            measured, and the parameters. With `orthologs` an
+            entry of this name: the species, ``counts`` of genes that are mapped and of those that are not by the
+            reason, and ``genes``, a row for each.
 
     Raises
     ------
@@ -114,12 +122,15 @@ def embed(
         name = "rna" if "rna" in adata.mod else next(iter(adata.mod))
         one = f"Embed that one, here {name!r}: `scssl.tl.embed(mdata[{name!r}], model)`."
         raise TypeError(f"{found} embeds one modality, and `adata` is a MuData. {one}")
+    cells, report = adata, None
+    if orthologs is not None:
+        cells, report = model.translated(adata, orthologs)
     embedding = model.get_latent_representation(
-        adata, batch_size=batch_size, min_overlap=min_overlap
+        cells, batch_size=batch_size, min_overlap=min_overlap
     )
     adata = to_be_written(adata, copy=copy)
     batch_key = getattr(getattr(model, "setup", None), "batch_key", None)
-    genes = model.align(adata)
+    genes = model.align(cells)
     adata.obsm[key_added] = embedding
     adata.uns[key_added] = {
         "model": type(model).__name__,
@@ -129,9 +140,12 @@ def embed(
         "n_genes_matched": genes.n_matched,
         "n_genes_missing": genes.n_missing,
         "n_genes_extra": genes.n_extra,
+        "share_measured": genes.overlap,
         "params": {
             "n_latent": embedding.shape[1],
             "batch_key": "none" if batch_key is None else batch_key,
         },
     }
+    if report is not None:
+        adata.uns[key_added]["orthologs"] = report
     return adata if copy else None

@@ -374,14 +374,38 @@ def modality_scores(
         cell, feature = np.argwhere(measured & ~np.isfinite(found))[0]
         where = f"in cell {adata.obs_names[rows[cell]]!r}, feature {feature}, which was measured"
         raise ValueError(f"adata.obsm[{pred_key!r}] is not finite {where}.")
+    labels = names or found_names or [str(i) for i in range(true.shape[1])]
+    per_feature = score_features(true, found, labels, measured)
+    row = {
+        "true_key": true_key,
+        "pred_key": pred_key,
+        "n_cells": int(measured.any(axis=1).sum()),
+        "n_features": int((per_feature["n_cells"] > 0).sum()),
+        "pearson_per_feature": float(per_feature["pearson"].mean()),
+        "spearman_per_feature": float(per_feature["spearman"].mean()),
+        "pearson_per_cell": float(pd.Series(_pearson(true, found, measured, axis=1)).mean()),
+        "cosine_per_feature": float(per_feature["cosine"].mean()),
+        "rmse_per_feature": float(per_feature["rmse"].mean()),
+        "mse": float((per_feature["mse"] * per_feature["n_cells"]).sum() / measured.sum()),
+    }
+    return write_scores(adata, key_added, pd.DataFrame([row]), {"per_feature": per_feature})
+
+
+def score_features(
+    true: np.ndarray, found: np.ndarray, names: Sequence[str], measured: np.ndarray | None = None
+) -> pd.DataFrame:
+    """Scores of each feature over the cells in which it was measured, by default all."""
+    import pandas as pd
+
+    if measured is None:
+        measured = np.ones(true.shape, dtype=bool)
+    n_cells = measured.sum(axis=0)
     ranked, found_ranked = _ranked(true, measured), _ranked(found, measured)
     squares = np.where(measured, np.square(np.where(measured, true - found, 0)), 0)
-    n_cells = measured.sum(axis=0)
-    labels = names or found_names or [str(i) for i in range(true.shape[1])]
     with np.errstate(invalid="ignore"):
-        per_feature = pd.DataFrame(
+        table = pd.DataFrame(
             {
-                "feature": np.asarray(labels, dtype=object),
+                "feature": np.asarray(names, dtype=object),
                 "n_cells": n_cells,
                 "pearson": _pearson(true, found, measured, axis=0),
                 "spearman": _pearson(ranked, found_ranked, measured, axis=0),
@@ -389,20 +413,7 @@ def modality_scores(
                 "mse": squares.sum(axis=0) / n_cells,
             }
         )
-    per_feature["rmse"] = np.sqrt(per_feature["mse"])
-    row = {
-        "true_key": true_key,
-        "pred_key": pred_key,
-        "n_cells": int(measured.any(axis=1).sum()),
-        "n_features": int((n_cells > 0).sum()),
-        "pearson_per_feature": float(per_feature["pearson"].mean()),
-        "spearman_per_feature": float(per_feature["spearman"].mean()),
-        "pearson_per_cell": float(pd.Series(_pearson(true, found, measured, axis=1)).mean()),
-        "cosine_per_feature": float(per_feature["cosine"].mean()),
-        "rmse_per_feature": float(per_feature["rmse"].mean()),
-        "mse": float(squares.sum() / measured.sum()),
-    }
-    return write_scores(adata, key_added, pd.DataFrame([row]), {"per_feature": per_feature})
+    return table.assign(rmse=np.sqrt(table["mse"]))
 
 
 def _values(

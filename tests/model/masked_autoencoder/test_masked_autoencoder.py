@@ -166,7 +166,7 @@ def with_programs(n_cells=150):
 
 
 SMALL = {"hidden_dims": (32, 16), "n_latent": 8}
-MASKS = ["random", "gene_program", "gp_to_gp", "gp_to_tf"]
+MASKS = ["random", "gene_program", "gp_to_gp", "gp_to_tf", "panel"]
 
 
 @pytest.mark.parametrize("loss", ["mse", "nb", "zinb", "bce"])

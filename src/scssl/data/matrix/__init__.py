@@ -27,6 +27,7 @@ from ._rows import (
     normalize_rows,
     open_rows,
     remap_columns,
+    row_sums,
 )
 from ._scale import Scale
 from ._stacked import JoinedRows, SelectedRows, StackedRows

@@ -512,9 +512,19 @@ class _Called(NamedTuple):
         if expected is not None and (line := self.steps(found, expected)):
             return line
         total = f"sc.pp.normalize_total({self.name}, target_sum=1e4{self.layer}); "
+        if self.by_size:
+            # One factor for all cells: to scale each to a sum would undo what was done with its size.
+            total = f"{self.where} = {self.where} * {1e4 / self.stats.median_sum:.3g}; "
         # The logarithm of one and of less is a straight line.
         total = total if counts or self.stats.max < 10 else ""
         return f"{self.into_memory}{total}sc.pp.log1p({self.name}{self.layer})"
+
+    @property
+    def by_size(self) -> bool:
+        """Whether cells were divided by something that is no sum of theirs, such as the volume."""
+        scale = self.stats.scale
+        linear = scale is not None and scale.form == "linear"
+        return linear and not self.stats.all_integer and not self.stats.constant_sum
 
 
 def _refuse_unusable(called: _Called, hint: str, name_of: Any) -> None:
@@ -631,7 +641,8 @@ def _refuse_unlogged(
         )
     elif linear:
         sums = f"all cells sum to {stats.median_sum:.4g}; " if stats.constant_sum else ""
-        what = f"normalised but not log-transformed ({sums}{found})"
+        by = " by something of each cell, such as its volume," if called.by_size else ""
+        what = f"normalised{by} but not log-transformed ({sums}{found})"
         mend = f"Take the logarithm: `{called.logged(expected)}`"
     elif scale.form == "twice" or (scale.form == "sqrt" and input != "lognorm"):
         what = f"like {scale} ({found})"

@@ -343,7 +343,11 @@ def row_sums(csr: sparse.csr_matrix) -> np.ndarray:
 
 
 def normalize_rows(
-    csr: sparse.csr_matrix, *, input_kind: InputKind, target_sum: float | None = 1e4
+    csr: sparse.csr_matrix,
+    *,
+    input_kind: InputKind,
+    target_sum: float | None = 1e4,
+    library: np.ndarray | None = None,
 ) -> tuple[sparse.csr_matrix, np.ndarray]:
     """Normalise the rows of a sparse block in place.
 
@@ -360,13 +364,15 @@ def normalize_rows(
         ``"counts"`` or ``"lognorm"``.
     target_sum
         Sum of every cell before the logarithm (counts only); `None`: counts as they are.
+    library
+        What is scaled to that sum, shape ``(n_rows,)``; by default the sum of each row.
 
     Returns
     -------
     csr
         The same object, normalised.
     library
-        Sum of each row before the normalisation, float32 of shape ``(n_rows, 1)``.
+        What was scaled to `target_sum`, float32 of shape ``(n_rows, 1)``.
 
     Raises
     ------
@@ -390,7 +396,7 @@ def normalize_rows(
     check_choice("input_kind", input_kind, INPUT_KINDS)
     if csr.data.dtype != np.float32:
         raise TypeError(f"normalize_rows works in place on float32 values, found {csr.data.dtype}.")
-    library = row_sums(csr)
+    library = row_sums(csr) if library is None else library
     if input_kind == "counts":
         if target_sum is not None:
             scale = np.zeros_like(library)

@@ -67,6 +67,10 @@ class Scale:
     scaled: bool = True
     level: float = 0.0
 
+    def undo(self, values: np.ndarray) -> np.ndarray:
+        """Logarithms or roots back to what is proportional to counts; of an unknown form, natural logarithms."""
+        return _UNDO.get(self.form, _UNDO["ln"])(values)
+
     def __str__(self) -> str:
         if self.form in ("counts", "binary", "near counts", "unknown"):
             return FORMS[self.form]

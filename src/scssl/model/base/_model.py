@@ -48,6 +48,7 @@ from scssl._io import as_path
 from scssl._random import RNG, as_seed, derive_seed
 from scssl._settings import settings
 from scssl.data import GeneAlignment, GeneVocabulary, scan_matrix, train_validation_split
+from scssl.data.genes import translated
 from scssl.data.keys import TARGET
 from scssl.hub import (
     collect,
@@ -100,6 +101,8 @@ from ._undo import SPLIT, undone_on_error
 
 _LOGGER = logging.getLogger("scssl")
 SETUP = "scssl_setup"
+# Share of a model's genes below which data are a panel.
+_PANEL = 0.25
 # What scvi-tools passes on when it sets up data like others.
 _OF_SCVI = ("source_registry", "extend_categories", "allow_missing_labels")
 
@@ -462,6 +465,7 @@ class SSLModel(BaseModelClass, metaclass=Face):
         batch_size: int | None = None,
         *,
         min_overlap: float = 0.5,
+        orthologs: str | Path | pd.DataFrame | None = None,
     ) -> np.ndarray:
         """Embed cells.
 
@@ -478,7 +482,12 @@ class SSLModel(BaseModelClass, metaclass=Face):
         batch_size
             Cells to read at a time, 2,048 by default. It makes no difference to the result.
         min_overlap
-            Share of the model's genes that `adata` must have.
+            Share of the model's genes that `adata` must have. Of a panel, counts are normalised over the genes
+            that are there: scaled to their share in the data of the model they were farther from these.
+        orthologs
+            For cells of another species than the model's: a table of orthologs of both, as for
+            :func:`scssl.pp.map_orthologs`. Which species is which is told by the names; genes without a
+            one-to-one ortholog are left out, and the log says how many.
 
         Returns
         -------
@@ -491,6 +500,8 @@ class SSLModel(BaseModelClass, metaclass=Face):
         ValueError
             If the values are not of the kind that the model was trained on.
         """
+        if orthologs is not None:
+            adata, _ = self.translated(self._or_own(adata), orthologs)
         data = self._read(adata, min_overlap=min_overlap)
         if self.module.encodes_covariates:
             data = data.with_covariates()
@@ -577,6 +588,39 @@ class SSLModel(BaseModelClass, metaclass=Face):
         """
         return self.genes.align(adata.var_names, min_overlap=min_overlap)
 
+    def translated(
+        self, adata: AnnData, orthologs: str | Path | pd.DataFrame
+    ) -> tuple[AnnData, dict[str, Any]]:
+        """Cells of another species with the model's names of their genes, and what is lost by that.
+
+        Parameters
+        ----------
+        adata
+            The cells, which are not changed; the result has the same arrays.
+        orthologs
+            A table of orthologs, as for :func:`scssl.pp.map_orthologs`.
+
+        Returns
+        -------
+        AnnData and dict
+            The cells, in which a gene without a one-to-one ortholog has a name that no model knows; and
+            ``from_species`` and ``to_species``, ``counts`` of genes that are mapped and of those that are not by the
+            reason, and ``genes``, a frame with a row for each.
+
+        Raises
+        ------
+        GeneMismatchError
+            If the table does not have both species, or no gene is mapped.
+        """
+        check_adata(adata, matrix=True)
+        names, report = translated(
+            adata.var_names.to_numpy(dtype=object), orthologs, self.genes.names
+        )
+        same = {name: adata.layers[name] for name in adata.layers if name is not None}
+        cells = AnnData(adata.X, obs=adata.obs, obsm=dict(adata.obsm), layers=same)
+        cells.var_names = names
+        return cells, report
+
     def _read(self, adata: AnnData | None, *, min_overlap: float = 0.5) -> CellReader:
         """Check a data set against the model and open it."""
         own = adata is None or adata is self._adata
@@ -602,6 +646,15 @@ class SSLModel(BaseModelClass, metaclass=Face):
             self._check_unchanged(reader.fingerprint)
         if alignment.n_missing:
             _LOGGER.info(alignment.report())
+        if (
+            alignment.overlap < _PANEL
+            and self.setup.input_kind == "counts"
+            and self.setup.target_sum
+        ):
+            _LOGGER.info(
+                "A panel: counts are normalised to %g over the genes that are there.",
+                self.setup.target_sum,
+            )
         return reader
 
     def _read_embedding(self, adata: AnnData, use_rep: str, own: bool) -> CellReader:

@@ -496,6 +496,7 @@ class JointEmbedding(StartsFromEncoder, SSLModel):
         batch_size: int | None = None,
         *,
         min_overlap: float = 0.5,
+        orthologs: str | Path | pd.DataFrame | None = None,
         layer: Literal["encoder", "projector"] = "encoder",
         modality: Literal["joint", "rna", "protein", "atac"] = "joint",
     ) -> np.ndarray:
@@ -515,6 +516,8 @@ class JointEmbedding(StartsFromEncoder, SSLModel):
             Cells to read at a time, 2,048 by default. It makes no difference to the result.
         min_overlap
             Share of the model's genes that `adata` must have; of each modality that it has.
+        orthologs
+            For an AnnData of another species, a table of orthologs, see :meth:`SSLModel.get_latent_representation`.
         layer
             Output of the encoder or of the projector, in which the views were compared.
         modality
@@ -534,6 +537,8 @@ class JointEmbedding(StartsFromEncoder, SSLModel):
             If the values are not of the kind that the model was trained on, or there is no such layer.
         """
         check_choice("layer", layer, ("encoder", "projector"))
+        if orthologs is not None:
+            adata, _ = self.translated(self._or_own(adata), orthologs)
         if modality != "joint":
             self._check_modality(modality)
             if layer != "encoder":

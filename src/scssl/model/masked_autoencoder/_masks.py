@@ -32,6 +32,8 @@ def make_mask(
             raise ValueError("masking=None is no mask, which has no rate, options or programmes.")
         return None
     needs = mask_needs(asked)
+    if asked == "panel" and key is not None:
+        needs = "programs"
     programs = None
     if needs is None:
         if key is not None:

@@ -70,20 +70,22 @@ class MaskedAutoencoder(SSLModel):
     masking
         What is hidden: ``"random"`` entries, whole gene programmes (``"gene_program"``), one
         programme at a time (``"gp_to_gp"``), the targets of a transcription factor to predict the
-        factor (``"gp_to_tf"``), or any object with the methods of :class:`scssl.augment.Masking`. Such
+        factor (``"gp_to_tf"``), all but a panel of genes (``"panel"``), or any object with the methods of :class:`scssl.augment.Masking`. Such
         a mask is not saved: the loaded model embeds and can be fine-tuned, and trains again with
         ``from_ssl_model(model, adata, masking=...)``. `None`: a model like that.
     mask_rate
-        Share to hide, by default as in :cite:p:`Richter2025`: 0.5 of the entries for ``"random"``,
-        0.25 of the programmes for ``"gene_program"``. The other two have none.
+        Share to hide, by default as in :cite:p:`Richter2025`: 0.5 of the entries for ``"random"`` and, of
+        cells that are seen without a panel, for ``"panel"``; 0.25 of the programmes for ``"gene_program"``. The
+        other two have none.
     mask_options
         Further arguments of the mask: ``per``, ``rate_of``, ``hide_fraction``, ``mode``; see
-        :class:`scssl.augment.GeneProgramMask`, :class:`scssl.augment.GPToGPMask` and
-        :class:`scssl.augment.GPToTFMask`.
+        :class:`scssl.augment.GeneProgramMask`, :class:`scssl.augment.GPToGPMask`,
+        :class:`scssl.augment.GPToTFMask` and :class:`scssl.augment.PanelMask`.
     programs_key
         Where the gene programmes are in ``adata.varm`` and ``adata.uns``: by default
         ``"gene_programs"`` (:func:`scssl.pp.gene_programs`) or, for ``"gp_to_tf"``,
-        ``"tf_targets"`` (:func:`scssl.pp.tf_targets`).
+        ``"tf_targets"`` (:func:`scssl.pp.tf_targets`). For ``"panel"``, panels that are known; by default they are
+        all random.
     mask_signal
         ``"rescale"`` (default): visible values are divided by the visible share, so that a cell
         weighs as much in training as when it is embedded; isolated masks are not scaled. `None`:

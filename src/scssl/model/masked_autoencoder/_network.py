@@ -245,7 +245,7 @@ class MaskedAutoencoderModule(SSLModule):
     def _encode_visible(
         self, x: SparseRows, hidden: Hidden, tensors: Mapping[str, Tensor]
     ) -> Tensor:
-        values = x.values
+        values = x.values if hidden.panel is None else _over_panels(x, hidden.visible, hidden.panel)
         if self.mask_signal == "rescale":
             share = hidden.hidden_share
             if isinstance(share, Tensor):
@@ -322,6 +322,19 @@ class MaskedAutoencoderModule(SSLModule):
     def _with_covariates(self, z: Tensor, tensors: Mapping[str, Tensor]) -> Tensor:
         parts = self._covariates(tensors, z.dtype)
         return torch.cat([z, *parts], dim=1) if parts else z
+
+
+def _over_panels(x: SparseRows, visible: Tensor, panel: Tensor) -> Tensor:
+    """Stored values, in cells that are seen through a `panel` normalised over what is visible alone."""
+    amounts = x.values.expm1()
+    zeros = amounts.new_zeros(x.n_cells)
+    total, seen = (
+        zeros.index_add(0, x.rows, one) for one in (amounts, amounts.masked_fill(~visible, 0))
+    )
+    # A cell of which nothing is visible has nothing to scale.
+    factor = torch.where(seen > 0, total / seen.clamp(min=torch.finfo(seen.dtype).tiny), 1)
+    scaled = (amounts * factor.index_select(0, x.rows)).log1p()
+    return torch.where(panel.index_select(0, x.rows) & visible, scaled, x.values)
 
 
 def default_hidden_dims(n_genes: int, n_cells: int) -> tuple[int, ...]:

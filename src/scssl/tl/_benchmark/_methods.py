@@ -21,6 +21,7 @@ from scssl._checks import (
 )
 from scssl.data import normalize_rows, open_rows
 from scssl.data.matrix import fitted_pca
+from scssl.tl._common import absent
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -102,11 +103,6 @@ class Method(ABC):
             importlib.import_module(cls.package)
         except ImportError as error:
             raise absent(cls.package, cls.extra) from error
-
-
-def absent(package: str, extra: str) -> ImportError:
-    """That an optional package is not there, with the line that installs it."""
-    return ImportError(f'{package} is not installed: `pip install "scssl[{extra}]"`')
 
 
 def _matrix(cells: AnnData, setting: Setting) -> Any:

@@ -6,12 +6,9 @@ import functools
 import hashlib
 import json
 import logging
-import random
-import sys
 import traceback
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -23,6 +20,7 @@ from scssl._checks import check_choice, check_number, check_whole
 from scssl._errors import warn
 from scssl._io import as_path, check_place, parse_json, replace_file
 from scssl._settings import settings
+from scssl.tl._common import own_randomness
 
 from ._cells import (
     Cells,
@@ -573,7 +571,7 @@ def run(cells: Cells, job: Job) -> list[dict[str, Any]]:
     cost = Cost()
     scored: list[dict[str, Any]] = []
     fitted, error, final = None, "", False
-    with warnings.catch_warnings(), _quiet(), _own_randomness():
+    with warnings.catch_warnings(), _quiet(), own_randomness():
         # What warnings say of one fit of many, nobody can act on; errors are in the table.
         warnings.simplefilter("ignore")
         try:
@@ -602,21 +600,6 @@ def run(cells: Cells, job: Job) -> list[dict[str, Any]]:
         "split_hash": job.split.hash,
     }
     return [{**about, **row} for row in scored]
-
-
-@contextmanager
-def _own_randomness() -> Iterator[None]:
-    """Leave the global generators, which other packages seed, as they were."""
-    torch = sys.modules.get("torch")
-    before = random.getstate(), np.random.get_state()  # noqa: NPY002 - that of the user
-    of_torch = None if torch is None else torch.get_rng_state()
-    try:
-        yield
-    finally:
-        random.setstate(before[0])
-        np.random.set_state(before[1])  # noqa: NPY002
-        if torch is not None:
-            torch.set_rng_state(of_torch)
 
 
 class _quiet:

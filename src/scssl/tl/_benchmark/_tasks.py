@@ -15,14 +15,14 @@ from scssl._errors import ScsslWarning
 from scssl._random import derive_generator
 from scssl._scores import calibration_error, class_table, reliability, scores_of
 from scssl.tl._cluster_metrics import cluster_metrics
-from scssl.tl._common import nearest, votes
+from scssl.tl._common import absent, nearest, votes
 from scssl.tl._estimators import fit
 from scssl.tl._label_transfer import Reference
 from scssl.tl._modality import modality_scores, predict_modality
 from scssl.tl._protocol import Protocol
 
 from ._cells import Cells, Split, protocol_of
-from ._methods import Method, NotPossible, absent
+from ._methods import Method, NotPossible
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from scssl._errors import GeneMismatchError
 from scssl._io import NameTable, read_table
-from scssl.data.genes import ENSEMBL, bare_id, detect_id_type
+
+from ._kinds import ENSEMBL, bare_id, detect_id_type
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -116,6 +117,35 @@ def read_orthologs(table: Any, from_species: str, to_species: str) -> OrthologTa
         if (pairs[f"from_{kind}"] != "").any() and (pairs[f"to_{kind}"] != "").any()
     )
     return OrthologTable(pairs.drop_duplicates(ignore_index=True), kinds, form, read)
+
+
+def species_of_names(table: Any) -> dict[str, set[str]]:
+    """Species of a table, by what they are called there, and all names of their genes."""
+    read = read_table(table, argument="orthologs", how_to_get="")
+    frame = read.frame
+    classes = next((name for name in _CLASSES if name in frame), None)
+    if classes is not None and {_ORGANISM, _SYMBOL} <= set(frame):
+        found = {name: set(part) for name, part in frame.groupby(_ORGANISM)[_SYMBOL]}
+    else:
+        sides, called = _find_columns(frame)
+        found = {
+            called[key]: {
+                bare_id(name)
+                for kind, column in side.items()
+                if kind != "type"
+                for name in frame[column]
+            }
+            for key, side in sides.items()
+        }
+        if "" in found:
+            # Those of whom the export is, which does not name them.
+            found[species_of_ids(found[""]) or "the table"] = found.pop("")
+    if len(found) < 2:
+        raise GeneMismatchError(
+            f"The table of orthologs ({read.source}) has names of {len(found)} species; two are needed. "
+            f"Its columns are {', '.join(map(repr, frame.columns[:8]))}."
+        )
+    return {species: names - {""} for species, names in found.items()}
 
 
 def how_to_get(from_species: str, to_species: str) -> str:
