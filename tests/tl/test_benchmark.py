@@ -128,6 +128,30 @@ def test_two_modalities(adata):
         scssl.tl.benchmark(own, {"PseudoLabel": {"with_modality": True}}, "embedding", **about)
 
 
+def test_components_beside_a_model(adata):
+    """As `fuse` puts them side by side, with the scales of the cells that were fitted."""
+    about = {"label_key": "cell_type", "seeds": 1, "progress": False}
+    small = {"max_epochs": 1, "n_latent": 4, "hidden_dims": [8]}
+    both = {"method": "MaskedAutoencoder", "with_components": 5, **small}
+    found = scssl.tl.benchmark(adata, {"both": both}, "embedding", **about)
+    rows = np.setdiff1d(np.arange(adata.n_obs), _test_rows(adata))
+    train, own = adata[rows].copy(), adata.copy()
+    scssl.model.MaskedAutoencoder.setup_anndata(train, input="counts")
+    model = scssl.model.MaskedAutoencoder(train, n_latent=4, hidden_dims=[8], rng=0)
+    model.train(max_epochs=1, rng=0, progress=False)
+    counts = adata.X.toarray()
+    x = np.log1p(counts / counts.sum(axis=1, keepdims=True) * 1e4)
+    pca = PCA(5).fit(x[rows])
+    for cells, values in ((train, x[rows]), (own, x)):
+        cells.obsm["X_pca"] = pca.transform(values)
+        scssl.tl.embed(cells, model)
+    scssl.tl.fuse(train, ["X_pca", "X_ssl"])
+    scssl.tl.fuse(own, ["X_pca", "X_ssl"], reference=train)
+    expected = scssl.tl.knn_probe(own, "cell_type", use_rep="X_fused", rng=0).iloc[0]
+    value = found.set_index("metric")["value"]
+    assert value["knn_macro_f1"] == pytest.approx(expected["macro_f1"], abs=1e-9)
+
+
 def _test_rows(adata):
     about = {"layer": None, "modality_key": None, "spatial_key": "spatial", "split_key": None}
     cells = Cells(adata, "data", "cell_type", None, min_cells=10, **about)

@@ -22,6 +22,7 @@ from scssl._checks import (
 from scssl.data import normalize_rows, open_rows
 from scssl.data.matrix import fitted_pca
 from scssl.tl._common import absent
+from scssl.tl._fuse import side_by_side, spreads
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -613,6 +614,7 @@ class Registered(Method):
         *,
         untrained: bool = False,
         n_top_genes: int | None = None,
+        with_components: int = 0,
         with_modality: bool = False,
         **arguments: Any,
     ) -> None:
@@ -621,6 +623,8 @@ class Registered(Method):
         self.model_class: Any = get_model_class(model)
         self.untrained = untrained
         self.with_modality = with_modality
+        n_comps = check_whole("with_components", with_components, 0)
+        self.beside = PCA(n_comps=n_comps) if n_comps else None
         if with_modality and not hasattr(self.model_class, "setup_mudata"):
             raise ValueError(f"{model} embeds one modality: leave `with_modality` out.")
         self.n_top_genes = check_whole("n_top_genes", n_top_genes, none=True)
@@ -656,9 +660,14 @@ class Registered(Method):
             self.model = self.model_class.from_ssl_model(self.first.model, own, KNOWN, **options)
         else:
             self.model = self._from_scratch(own)
-        if self.untrained:
-            return
-        self.model.train(rng=setting.seed, progress=False, **self.train_options)
+        if not self.untrained:
+            self._train()
+        if self.beside is not None:
+            self.beside.fit(cells, setting)
+            self.scales = spreads([self.beside.embed(cells), self._embedded(cells)])
+
+    def _train(self) -> None:
+        self.model.train(rng=self.setting.seed, progress=False, **self.train_options)
         if self.model.training_["stopped_by"] == "interrupt":
             raise KeyboardInterrupt
 
@@ -702,7 +711,13 @@ class Registered(Method):
         return cells if self.genes is None else cells[:, self.genes].copy()
 
     def embed(self, cells: AnnData) -> np.ndarray:
-        """Embedding by the model."""
+        """Embedding by the model, beside the components where asked."""
+        found = self._embedded(cells)
+        if self.beside is None:
+            return found
+        return side_by_side([self.beside.embed(cells), found], self.scales)
+
+    def _embedded(self, cells: AnnData) -> np.ndarray:
         own = self._own(cells)
         data = self._as_mudata(own) if self.with_modality else own
         return np.asarray(self.model.get_latent_representation(data))
