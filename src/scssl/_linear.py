@@ -14,7 +14,7 @@ from scssl._random import derive_generator
 _FOLDS, _PENALTY_FOLDS = 3, 5
 # Inverse strengths of the L2 penalty on scaled features, strongest first.
 _STRENGTHS = (0.01, 0.1, 1.0, 10.0)
-_DEFAULT_STRENGTH = 0.1
+DEFAULT_STRENGTH = 0.1
 # Entries of a matrix up to which one thread is faster than two.
 _SMALL = 2_000_000
 
@@ -66,9 +66,9 @@ def choose_strength(make: Callable[[float], Any], x: np.ndarray, y: np.ndarray, 
     # With fewer cells of the second label than folds, a fold could be trained on one label alone.
     folds = min(_PENALTY_FOLDS, int(sizes[1]))
     if folds < 2:
-        return _DEFAULT_STRENGTH
+        return DEFAULT_STRENGTH
     fold = rank_in_class(y, derive_generator(seed, "folds")) % folds
-    best = (-1, _DEFAULT_STRENGTH)
+    best = (-1, DEFAULT_STRENGTH)
     for strength in _STRENGTHS:
         right = 0
         for i in range(folds):

@@ -21,7 +21,7 @@ from scssl._checks import (
     get_labels,
 )
 from scssl._errors import warn
-from scssl._linear import rank_in_class, scaling, trained
+from scssl._linear import DEFAULT_STRENGTH, rank_in_class, scaling, trained
 from scssl._neighbors import EXACT_PAIRS, Index
 from scssl._random import RNG, as_seed, derive_generator
 from scssl._scores import calibration_error, reliability
@@ -120,7 +120,7 @@ def label_transfer(
         Entry of `obsm` in both.
     classifier
         What labels a cell: ``"knn"``, the vote of its nearest cells, or ``"lr"``, logistic regression with an
-        L2 penalty (``C=1``) on the embedding, scaled by one factor; of many cells, on 20,000.
+        L2 penalty (``C=0.1``) on the embedding, scaled by one factor; of many cells, on 20,000.
     n_neighbors
         Neighbours that vote, and that novelty is measured by.
     max_false_unknown
@@ -530,7 +530,7 @@ class Regression:
         rows = np.sort(np.argsort(rank, kind="stable")[:_MOST_FITTED])
         features, codes = features[rows], codes[rows]
         self.codes, self.scale = np.unique(codes), scaling(features)
-        self.model = LogisticRegression(C=1.0, max_iter=10_000)
+        self.model = LogisticRegression(C=DEFAULT_STRENGTH, max_iter=10_000)
         if len(self.codes) > 1:
             trained(self.model, self.scale(features), codes)
 
