@@ -16,6 +16,7 @@ from ._input import (
     find_counts,
     refuse_features,
     resolve_input,
+    sample_digest,
     scan_matrix,
 )
 from ._pca import fitted_pca, pca

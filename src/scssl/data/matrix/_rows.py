@@ -69,6 +69,11 @@ class Chunked:
 Storage = Compressed | Dense | Chunked
 
 
+def is_on_disk(storage: Storage) -> bool:
+    """Whether values are read, or computed, each time that they are asked for."""
+    return isinstance(storage, Chunked) or storage.on_disk
+
+
 def open_storage(X: Any, *, where: str = "X") -> Storage:
     """Recognise a matrix of an AnnData without copying or reading its values, or refuse it."""
     if X is None:

@@ -93,7 +93,9 @@ from ._setup import (
     feature_names,
     fingerprint,
     inspect,
+    is_known,
     make_setup,
+    matrix_of,
 )
 from ._setup_method import SetupArgument, setup_method
 from ._undo import SPLIT, undone_on_error
@@ -234,7 +236,8 @@ class SSLModel(BaseModelClass, metaclass=Face):
         setup, stats = make_setup(adata, given)
         recorded = cls._also_recorded(adata, setup, given)
         names = feature_names(adata, setup.use_rep)
-        found = fingerprint(names, stats) | recorded.pop("fingerprint", {})
+        matrix = None if setup.use_rep is not None else matrix_of(adata, layer)
+        found = fingerprint(names, stats, matrix) | recorded.pop("fingerprint", {})
         fields: list[Any] = [
             LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=False, correct_data_format=False),
             _Categories(REGISTRY_KEYS.BATCH_KEY, setup.batch_key),
@@ -491,7 +494,7 @@ class SSLModel(BaseModelClass, metaclass=Face):
         ValueError
             If the values are not of the kind that the model was trained on.
         """
-        data = self._read(adata, min_overlap=min_overlap)
+        data = self._read(adata, min_overlap=min_overlap, indices=indices)
         if self.module.encodes_covariates:
             data = data.with_covariates()
         self._warn_if_untrained()
@@ -577,8 +580,14 @@ class SSLModel(BaseModelClass, metaclass=Face):
         """
         return self.genes.align(adata.var_names, min_overlap=min_overlap)
 
-    def _read(self, adata: AnnData | None, *, min_overlap: float = 0.5) -> CellReader:
-        """Check a data set against the model and open it."""
+    def _read(
+        self, adata: AnnData | None, *, min_overlap: float = 0.5, indices: Any = None
+    ) -> CellReader:
+        """Check a data set against the model and open it.
+
+        Only cells that are to be read, by their `indices`, are looked at, and none of own data on disk that
+        are as they were recorded.
+        """
         own = adata is None or adata is self._adata
         adata = self._or_own(adata)
         if self.setup.use_rep is not None:
@@ -587,16 +596,25 @@ class SSLModel(BaseModelClass, metaclass=Face):
         if own:
             self._check_unchanged({"cells": adata.n_obs, "genes": adata.n_vars})
         alignment = self.genes.align(adata.var_names, min_overlap=min_overlap, var=adata.var)
-        matrix, stats, _ = inspect(
-            adata,
-            self.setup.layer,
-            self.setup.input_kind,
-            by_model=True,
-            expected=self.setup.expected,
-            used=alignment.columns >= 0,
-        )
+        matrix = matrix_of(adata, self.setup.layer)
         reader = CellReader(self.setup, adata, matrix, None if alignment.is_identity else alignment)
-        reader.fingerprint = fingerprint(adata.var_names, stats)
+        recorded = self.registry_[SETUP].get("fingerprint")
+        if own and is_known(adata.var_names, matrix, recorded):
+            reader.fingerprint = dict(recorded)
+        else:
+            # Cells that see others are read with them.
+            rows = None if indices is None or self.setup.sees_others else reader.rows(indices)
+            _, stats, _ = inspect(
+                adata,
+                self.setup.layer,
+                self.setup.input_kind,
+                by_model=True,
+                expected=self.setup.expected,
+                used=alignment.columns >= 0,
+                rows=rows,
+            )
+            if rows is None:
+                reader.fingerprint = fingerprint(adata.var_names, stats, matrix)
         self._also_read(reader, adata)
         if own:
             self._check_unchanged(reader.fingerprint)

@@ -46,10 +46,13 @@ from scssl.data import (
     scan_matrix,
 )
 from scssl.data.keys import CONTINUOUS, POSITION, PRESENT, category_key
+from scssl.data.matrix import sample_digest
 
 _LOGGER = logging.getLogger("scssl")
 _MAX_CATEGORIES = 1000
 _LARGEST = 1e38
+# Entry of a fingerprint.
+_SAMPLE = "values of some cells"
 
 
 @dataclass(frozen=True)
@@ -157,6 +160,11 @@ class DataSetup:
             raise TypeError(f"{wrong[0]!r} is no name in data")
         return setup
 
+    @property
+    def sees_others(self) -> bool:
+        """Whether cells are read together with others of their sample or tissue."""
+        return any((self.sample_key, self.spatial_key, self.connectivity_key))
+
     def covariate_keys(self) -> tuple[str, ...]:
         """Categorical columns that a decoder is told: the batch and the covariates."""
         batch = () if self.batch_key is None else (self.batch_key,)
@@ -240,8 +248,9 @@ def inspect(
     by_model: bool = False,
     expected: Scale | None = None,
     used: np.ndarray | None = None,
+    rows: np.ndarray | None = None,
 ) -> tuple[Any, MatrixStats, InputDecision]:
-    """Scan the matrix and decide what it holds; flag cells without a count.
+    """Scan the matrix, or `rows` of it, and decide what it holds; flag cells without a count.
 
     `by_model` where a model exists, and with it the layer and the input; it was trained with values as
     `expected`, of which genes are `used`.
@@ -249,7 +258,7 @@ def inspect(
     refuse_features(adata, by_model=by_model)
     where = DataSetup(layer, "", 0).where
     matrix = matrix_of(adata, layer)
-    stats = scan_matrix(matrix, where=where, used=used)
+    stats = scan_matrix(matrix, where=where, used=used, rows=rows)
     decision = decide_input(adata, layer, stats, input, by_model=by_model, expected=expected)
     if stats.n_empty_cells:
         empty = some(adata.obs_names[stats.empty_cells[:3]])
@@ -332,9 +341,12 @@ def check_like(data: Any, setup: DataSetup, other: DataSetup) -> None:
     check_scale(found, other.expected, X, where=setup.where, whose=whose)
 
 
-def fingerprint(names: Any, stats: MatrixStats) -> dict[str, Any]:
-    """What would be different if the data, with features of these names, had been changed since."""
-    return {
+def fingerprint(names: Any, stats: MatrixStats, X: Any = None) -> dict[str, Any]:
+    """What would be different if the data, with features of these names, had been changed since.
+
+    Of a matrix `X` on disk also what is enough to know it again.
+    """
+    found: dict[str, Any] = {
         "cells": stats.n_obs,
         "genes": stats.n_vars,
         "gene names": GeneVocabulary(names).hash,
@@ -342,6 +354,16 @@ def fingerprint(names: Any, stats: MatrixStats) -> dict[str, Any]:
         "largest value": float(stats.max),
         "median sum of a cell": float(stats.median_sum),
     }
+    sample = None if X is None else sample_digest(X)
+    return found if sample is None else found | {_SAMPLE: sample}
+
+
+def is_known(names: Any, X: Any, recorded: Mapping[str, Any] | None) -> bool:
+    """Whether a matrix on disk is the one that was recorded, as far as some of its cells tell."""
+    known = recorded is not None and recorded.get(_SAMPLE) is not None
+    if not known or recorded["gene names"] != GeneVocabulary(names).hash:
+        return False
+    return sample_digest(X) == recorded[_SAMPLE]
 
 
 def categories_of(

@@ -525,7 +525,7 @@ class MaskedAutoencoder(SSLModel):
         KeyError
             If the model does not know a gene.
         """
-        data = self._read(adata, min_overlap=min_overlap).with_covariates()
+        data = self._read(adata, min_overlap=min_overlap, indices=indices).with_covariates()
         columns = gene_columns(self.genes, genes, self.module.device)
 
         def reconstruct(batch: dict[str, Tensor]) -> Tensor:
@@ -562,7 +562,7 @@ class MaskedAutoencoder(SSLModel):
         Float32, shape ``(n_cells,)``, of log1p-normalised expression, over the genes of the model
         that `adata` has.
         """
-        data = self._read(adata, min_overlap=min_overlap).with_covariates()
+        data = self._read(adata, min_overlap=min_overlap, indices=indices).with_covariates()
         present = None
         if data.alignment is not None and data.alignment.n_missing:
             present = torch.from_numpy(np.flatnonzero(data.alignment.present)).to(
