@@ -6,6 +6,7 @@ namespace does not import torch: only :class:`CellLoader`, which yields tensors,
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from scssl.data.genes import GeneAlignment, GeneVocabulary
@@ -46,6 +47,7 @@ from ._datasets import check_datasets as check_datasets
 
 if TYPE_CHECKING:
     from ._loader import CellLoader
+    from .store import Store, build_store
 
 __all__ = [
     "BalancedPlan",
@@ -71,6 +73,8 @@ __all__ = [
     "SequentialPlan",
     "ShuffledPlan",
     "StackedRows",
+    "Store",
+    "build_store",
     "check_scale",
     "find_counts",
     "normalize_rows",
@@ -82,12 +86,12 @@ __all__ = [
     "train_validation_split",
 ]
 
+_LAZY = {"CellLoader": "._loader", "Store": ".store", "build_store": ".store"}
+
 
 def __getattr__(name: str) -> Any:
-    if name == "CellLoader":
-        from ._loader import CellLoader
-
-        return CellLoader
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name], __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -24,10 +24,15 @@ from ._rows import (
     INPUT_KINDS,
     InputKind,
     RowSource,
+    canonical_csr,
     csr_from_parts,
+    even_ranges,
+    is_on_disk,
     normalize_rows,
+    open_csr,
     open_rows,
     remap_columns,
+    row_sums,
 )
 from ._scale import Scale
 from ._stacked import JoinedRows, SelectedRows, StackedRows

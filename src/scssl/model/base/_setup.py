@@ -46,7 +46,7 @@ from scssl.data import (
     scan_matrix,
 )
 from scssl.data.keys import CONTINUOUS, POSITION, PRESENT, category_key
-from scssl.data.matrix import sample_digest
+from scssl.data.matrix import is_on_disk, sample_digest
 
 _LOGGER = logging.getLogger("scssl")
 _MAX_CATEGORIES = 1000
@@ -354,16 +354,15 @@ def fingerprint(names: Any, stats: MatrixStats, X: Any = None) -> dict[str, Any]
         "largest value": float(stats.max),
         "median sum of a cell": float(stats.median_sum),
     }
-    sample = None if X is None else sample_digest(X)
-    return found if sample is None else found | {_SAMPLE: sample}
+    return found | ({_SAMPLE: sample_digest(X)} if X is not None and is_on_disk(X) else {})
 
 
 def is_known(names: Any, X: Any, recorded: Mapping[str, Any] | None) -> bool:
     """Whether a matrix on disk is the one that was recorded, as far as some of its cells tell."""
-    known = recorded is not None and recorded.get(_SAMPLE) is not None
-    if not known or recorded["gene names"] != GeneVocabulary(names).hash:
+    if recorded is None or recorded.get("gene names") != GeneVocabulary(names).hash:
         return False
-    return sample_digest(X) == recorded[_SAMPLE]
+    # Values in memory change in place, and to look at all of them costs little.
+    return is_on_disk(X) and recorded.get(_SAMPLE) == sample_digest(X)
 
 
 def categories_of(
