@@ -68,9 +68,9 @@ def write_shard(folder: Path, name: str, adata: AnnData) -> None:
         from zarr.codecs import BloscCodec, Crc32cCodec
 
         annbatch.write_sharded(
-            zarr.open_group(folder, mode="a", use_consolidated=False),
+            # As a store of its own: of one for all, metadata would be gathered anew for each.
+            zarr.open_group(folder / name, mode="w"),
             adata,
-            key=name,
             n_obs_per_chunk=_CHUNK_CELLS,
             shard_size=_SHARD_BYTES,
             compressors=(BloscCodec(cname="lz4", clevel=3, shuffle="shuffle"), Crc32cCodec()),

@@ -44,6 +44,7 @@ from ._manifest import (
     FORMAT_VERSION,
     JOURNAL,
     MANIFEST,
+    WORK,
     describe_files,
     partial_of,
     read_manifest,
@@ -512,7 +513,7 @@ class _Build:
         if not (self.folder / JOURNAL).is_file():
             # Nothing is known of what is there.
             shutil.rmtree(self.folder, ignore_errors=True)
-            self.folder.mkdir(parents=True)
+            (self.folder / WORK).mkdir(parents=True)
             self._note()
         self._scatter()
         for number_of in range(self.plan["shards"]):
@@ -521,7 +522,7 @@ class _Build:
         self._finish()
 
     def _bucket(self, number_of: int) -> Path:
-        return self.folder / f"bucket_{number_of}"
+        return self.folder / WORK / f"bucket_{number_of}"
 
     def _scatter(self) -> None:
         """First pass: append every cell to a bucket."""
@@ -622,7 +623,7 @@ class _Build:
         genes = [
             np.bincount(indices, weights, len(self.genes)) for weights in (part.csr.data, None)
         ]
-        np.save(self.folder / f"genes_{number_of}.npy", np.array(genes))
+        np.save(self.folder / WORK / f"genes_{number_of}.npy", np.array(genes))
         shard = {
             "name": name,
             "n_cells": len(part.cells),
@@ -660,7 +661,7 @@ class _Build:
             }
             for i, column in enumerate(self.columns)
         }
-        genes = sum(np.load(self.folder / f"genes_{one}.npy") for one in numbers)
+        genes = sum(np.load(self.folder / WORK / f"genes_{one}.npy") for one in numbers)
         if self.base is not None:
             genes = genes + np.load(into / next(iter(base["genes_of_all"]["files"])))
         np.save(place / "genes.npy", genes)
@@ -686,8 +687,7 @@ class _Build:
             if self.out.exists():
                 self.out.rmdir()
             self.folder.rename(self.out)
-            for left in (*self.out.glob("genes_*.npy"), self.out / JOURNAL):
-                left.unlink()
+            shutil.rmtree(self.out / WORK)
         else:
             for old in (into / COLUMNS).iterdir():
                 if old != place:

@@ -13,7 +13,8 @@ import numpy as np
 
 from scssl._checks import check_names, get_column, get_matrix, some, whole_numbers
 from scssl._io import as_path
-from scssl.data.matrix import RowSource, open_csr, open_rows, sample_digest
+from scssl.data.genes import GeneVocabulary
+from scssl.data.matrix import RowSource, SelectedRows, open_csr, open_rows, sample_digest
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,12 +69,6 @@ class Input:
         return self._element(table, self._root[table].attrs.get("_index", "_index"))
 
     @cached_property
-    def _genes_of_10x(self) -> np.ndarray:
-        """Features that are genes; others would be taken for genes."""
-        kinds = self._root["matrix/features/feature_type"][:]
-        return np.flatnonzero(kinds.astype(str) == "Gene Expression")
-
-    @cached_property
     def matrix(self) -> Any:
         """The matrix, where it is stored."""
         if not isinstance(self.of, Path):
@@ -94,8 +89,11 @@ class Input:
         """The matrix, as rows."""
         if isinstance(self.of, Path) and self._is_10x:
             found = self._root["matrix"]
-            n_features, n_cells = (int(size) for size in found["shape"][:])
-            return open_csr(found["data"], found["indices"], found["indptr"], (n_cells, n_features))
+            names = found["features/id"][:].astype(str)
+            n_cells = int(found["shape"][1])
+            rows = open_csr(found["data"], found["indices"], found["indptr"], (n_cells, len(names)))
+            # Other features would be normalised together with genes.
+            return SelectedRows(rows, None, GeneVocabulary(self.genes).align(names))
         return open_rows(self.matrix, where=self.where)
 
     @property
@@ -109,7 +107,9 @@ class Input:
         if not isinstance(self.of, Path):
             return self.of.var_names.astype(str).to_numpy()
         if self._is_10x:
-            return self._root["matrix/features/id"][:].astype(str).astype(object)
+            found = self._root["matrix/features"]
+            kept = found["feature_type"][:].astype(str) == "Gene Expression"
+            return found["id"][:].astype(str).astype(object)[kept]
         return self._index("var").astype(str).to_numpy()
 
     @cached_property

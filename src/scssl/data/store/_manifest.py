@@ -18,8 +18,10 @@ from scssl._io import (
 )
 
 #: In the folder of a store: the collection that annbatch reads, columns of all cells, and what is known of
-#: both; while it is built, also what has been done.
-CELLS, COLUMNS, MANIFEST, JOURNAL = "cells.zarr", "columns", "store.json", "journal.json"
+#: both.
+CELLS, COLUMNS, MANIFEST = "cells.zarr", "columns", "store.json"
+#: While it is built, also a folder with what is on its way, and in it what has been done.
+WORK, JOURNAL = "building", "building/journal.json"
 FORMAT_VERSION = 1
 
 

@@ -19,7 +19,6 @@ from ._manifest import CELLS, files_of, read_manifest
 
 if TYPE_CHECKING:
     import pandas as pd
-    from anndata import AnnData
 
 
 class Store:
@@ -191,8 +190,8 @@ class Store:
             )
         return pd.DataFrame(found)
 
-    def read(self, shard: int) -> AnnData:
-        """Cells of a part without their counts: names and columns.
+    def cells(self, shard: int) -> pd.DataFrame:
+        """Names and columns of the cells of a part.
 
         Parameters
         ----------
@@ -200,11 +199,11 @@ class Store:
             Its number.
         """
         import zarr
-        from anndata import AnnData
         from anndata.io import read_elem
 
         name = self._manifest["shards"][shard]["name"]
-        return AnnData(obs=read_elem(zarr.open_group(self.path / CELLS / name / "obs", mode="r")))
+        found: pd.DataFrame = read_elem(zarr.open_group(self.path / CELLS / name / "obs", mode="r"))
+        return found
 
     def check(self) -> None:
         """Read every file of the store and compare its digest with that of when it was built.
