@@ -34,11 +34,14 @@ from scssl.data.plans import (
     BalancedPlan,
     BatchPlan,
     CellContext,
+    ChunkPlan,
     ContextOptions,
     GraphContext,
     OneGroupPlan,
+    RowSpans,
     SequentialPlan,
     ShuffledPlan,
+    hold_out,
     train_validation_split,
 )
 
@@ -47,7 +50,7 @@ from ._datasets import check_datasets as check_datasets
 
 if TYPE_CHECKING:
     from ._loader import CellLoader
-    from .store import Store, build_store
+    from .store import Store, build_store, read_embedding
 
 __all__ = [
     "BalancedPlan",
@@ -55,6 +58,7 @@ __all__ = [
     "BlockNormalizer",
     "CellContext",
     "CellLoader",
+    "ChunkPlan",
     "ContextOptions",
     "Datasets",
     "FeatureBlock",
@@ -68,6 +72,7 @@ __all__ = [
     "OneGroupPlan",
     "PartnerWalks",
     "RowSource",
+    "RowSpans",
     "Scale",
     "SelectedRows",
     "SequentialPlan",
@@ -80,13 +85,19 @@ __all__ = [
     "normalize_rows",
     "open_rows",
     "partner_key",
+    "read_embedding",
     "refuse_features",
     "resolve_input",
     "scan_matrix",
     "train_validation_split",
 ]
 
-_LAZY = {"CellLoader": "._loader", "Store": ".store", "build_store": ".store"}
+_LAZY = {
+    "CellLoader": "._loader",
+    "Store": ".store",
+    "build_store": ".store",
+    "read_embedding": ".store",
+}
 
 
 def __getattr__(name: str) -> Any:

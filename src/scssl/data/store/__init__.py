@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from ._annbatch import CELLS_PER_READ
 from ._build import build_store
+from ._embedding import EmbeddingFolder, read_embedding
 from ._store import Store

@@ -556,7 +556,7 @@ class SSLModel(BaseModelClass, metaclass=Face):
             largest = max(float(p.abs().max()) for p in self.module.parameters() if p.numel())
             raise ValueError(
                 f"The model makes no finite numbers of {int(lost.sum()):,} of {len(out):,} cells, the first "
-                f"is {str(data.adata.obs_names[rows[lost.argmax()]])!r}. Its weights go up to {largest:.2g}, so "
+                f"is {data.name_of(rows[lost.argmax()])!r}. Its weights go up to {largest:.2g}, so "
                 "it was damaged or its training diverged: load another copy, or train a new model."
             )
         if data.context is not None:
@@ -697,6 +697,20 @@ class SSLModel(BaseModelClass, metaclass=Face):
         """Row numbers of the cells to learn from or to validate on."""
         return np.arange(data.n_cells)
 
+    def _divided(
+        self, data: CellReader, train_size: float | None, seed: int
+    ) -> tuple[Any, Any, float]:
+        """Rows to learn from and to validate on, and the share of the former."""
+        cells = self._training_cells(data)
+        if len(cells) < 3:
+            raise ValueError(f"Training needs at least 3 cells, `adata` has {len(cells)}.")
+        key = self.setup.labels_key
+        labels = None if key is None else get_column(data.adata, key).iloc[cells]
+        if train_size is None:
+            train_size = self._default_train_size(labels)
+        training, validation = self._split(data, cells, labels, train_size, seed)
+        return cells[training], cells[validation], train_size
+
     def _split(
         self,
         data: CellReader,
@@ -820,9 +834,6 @@ class SSLModel(BaseModelClass, metaclass=Face):
     def _train_once(self, arguments: Mapping[str, Any]) -> int:
         """One round of training; arguments of :meth:`train`. The signal that is left to pass on, or 0."""
         data = self._training_data()
-        cells = self._training_cells(data)
-        if len(cells) < 3:
-            raise ValueError(f"Training needs at least 3 cells, `adata` has {len(cells)}.")
         rng, devices = arguments["rng"], arguments["devices"]
         seed = as_seed(rng)
         if self._learns_all_genes and data.alignment is not None and data.alignment.n_missing:
@@ -832,13 +843,9 @@ class SSLModel(BaseModelClass, metaclass=Face):
                 f"{data.alignment.report()}"
             )
         check_distributed(devices, arguments["strategy"], arguments["n_output_genes"], rng)
-        key = self.setup.labels_key
-        labels = None if key is None else get_column(data.adata, key).iloc[cells]
-        train_size = arguments["train_size"]
-        if train_size is None:
-            train_size = self._default_train_size(labels)
-        parts = self._split(data, cells, labels, train_size, derive_seed(seed, "split"))
-        rows, held_out = (cells[part] for part in parts)
+        rows, held_out, train_size = self._divided(
+            data, arguments["train_size"], derive_seed(seed, "split")
+        )
         chosen = TrainOptions.chosen(self._train_defaults(len(rows)), arguments)
         # Batches of equal size, or up to half of a small data set would be left out of each epoch.
         # Where others fill a batch it stays as large: of a few labelled cells it would have no others.
@@ -911,7 +918,7 @@ class SSLModel(BaseModelClass, metaclass=Face):
             "n_output_genes": n_output,
             "seed": seed,
             "train_size": train_size,
-            "n_cells": len(cells),
+            "n_cells": len(rows) + len(held_out),
             "epochs": self._n_epochs(),
             "best_epoch": result.best_epoch + result.n_epochs_before,
             "best_loss": result.best_loss,

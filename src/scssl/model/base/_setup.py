@@ -477,6 +477,10 @@ class CellReader:
         self.measured: np.ndarray | None = None
         self.fingerprint: dict[str, Any] = {}
 
+    def name_of(self, row: int) -> str:
+        """Name of a cell, for a message."""
+        return str(self.adata.obs_names[row])
+
     def with_covariates(self) -> Self:
         """Read the columns too that a decoder is told."""
         for key in self.setup.covariate_keys():

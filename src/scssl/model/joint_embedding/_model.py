@@ -32,6 +32,7 @@ from scssl.model.base import (
     SetupArgument,
     SSLModel,
     StartsFromEncoder,
+    StoresMixin,
     checked,
     copied,
     explained,
@@ -59,7 +60,7 @@ _NO_COVARIATES = (
 )
 
 
-class JointEmbedding(StartsFromEncoder, SSLModel):
+class JointEmbedding(StartsFromEncoder, StoresMixin):
     """Base of models that learn by comparing two views of each cell.
 
     Each cell is changed twice at random (``scssl.augment``); an encoder and a small projector map

@@ -22,7 +22,7 @@ from scssl.data.keys import category_key
 from scssl.model.base import (
     CellReader,
     DataSetup,
-    SSLModel,
+    StoresMixin,
     backbone_of,
     check_like,
     check_unused,
@@ -44,7 +44,7 @@ _OWN = ("masking", "decoder", "encode_covariates", "preset")
 
 
 @register_model
-class MaskedAutoencoder(SSLModel):
+class MaskedAutoencoder(StoresMixin):
     """Learn embeddings by predicting hidden genes from visible ones :cite:p:`Richter2025`.
 
     Part of each cell's expression values is hidden; an encoder turns the rest into an embedding,
