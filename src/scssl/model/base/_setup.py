@@ -484,10 +484,18 @@ class CellReader:
     def with_covariates(self) -> Self:
         """Read the columns too that a decoder is told."""
         for key in self.setup.covariate_keys():
-            self.obs[category_key(key)] = self.setup.codes(self.adata, key)
+            self.obs[category_key(key)] = self.codes(key)
         if self.setup.continuous_keys:
-            self.obs[CONTINUOUS] = self.setup.continuous(self.adata)
+            self.obs[CONTINUOUS] = self.continuous()
         return self
+
+    def codes(self, key: str) -> np.ndarray:
+        """Codes of a categorical column, see :meth:`DataSetup.codes`."""
+        return self.setup.codes(self.adata, key)
+
+    def continuous(self) -> np.ndarray:
+        """Continuous covariates, see :meth:`DataSetup.continuous`."""
+        return self.setup.continuous(self.adata)
 
     def read(self, rows: np.ndarray, n_cells: int = 4096) -> Iterator[sparse.csr_matrix]:
         """Values of these cells as they are stored, in the model's order of features."""

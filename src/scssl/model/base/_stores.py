@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from scssl._checks import check_key, check_whole
+from scssl._checks import check_key, check_whole, some
 from scssl._io import check_place
 from scssl.data import BatchPlan, ChunkPlan, Scale, hold_out
-from scssl.data.keys import CONTINUOUS, category_key
 from scssl.data.store import EmbeddingFolder, Store
 
 from ._model import SETUP, SSLModel
@@ -147,7 +146,6 @@ class StoresMixin(SSLModel):
             self._store = None
             return
         reader = self._read(adata)
-        self._check_columns(reader)
         adata.handle.uns[_STORE] = str(adata.path)
         self._adata, self._store = adata.handle, adata
         self.registry_[SETUP]["fingerprint"] = reader.fingerprint
@@ -238,27 +236,25 @@ class _StoreReader(CellReader):
         where = self.store.obs(slice(row, row + 1), ["input", "row"]).iloc[0]
         return f"{where['row']} of input {where['input']}"
 
-    def with_covariates(self) -> _StoreReader:
-        for key in self.setup.covariate_keys():
-            codes = self.store.column(key)
-            known, there = self.setup.categories[key], self.store.categories(key)
-            if known != there:
-                places = {name: code for code, name in enumerate(known)}
-                if new := [name for name in there if name not in places]:
-                    raise ValueError(
-                        f"Column {key!r} of the store has {len(new)} categories that the model was not trained "
-                        f"with, such as {new[0]!r}."
-                    )
-                codes = np.array([places[name] for name in there])[codes]
-            self.obs[category_key(key)] = codes
-        if self.setup.continuous_keys:
-            columns = [
-                (self.store.column(key) - self.setup.continuous_scale[key][0])
-                / self.setup.continuous_scale[key][1]
-                for key in self.setup.continuous_keys
-            ]
-            self.obs[CONTINUOUS] = np.stack(columns, axis=1).astype(np.float32)
-        return self
+    def codes(self, key: str) -> np.ndarray:
+        codes = self.store.column(key)
+        known, there = self.setup.categories[key], self.store.categories(key)
+        if known == there:
+            return codes
+        places = {name: code for code, name in enumerate(known)}
+        if new := [name for name in there if name not in places]:
+            raise ValueError(
+                f"Column {key!r} of the store has {len(new)} categories that the model was not trained with: "
+                f"{some(new)}. It knows {some(known)}."
+            )
+        return np.array([places[name] for name in there])[codes]
+
+    def continuous(self) -> np.ndarray:
+        columns = [
+            (self.store.column(key) - mean) / spread
+            for key, (mean, spread) in self.setup.continuous_scale.items()
+        ]
+        return np.stack(columns, axis=1).astype(np.float32)
 
     def _plan(self, rows: Any, batch_size: int, role: str, seed: int) -> BatchPlan:
         if role == "training":
@@ -296,7 +292,7 @@ def _refuse_missing(store: Store, key: str, missing: np.ndarray) -> None:
         where = sorted(set(store.obs(np.flatnonzero(missing), ["input"])["input"].astype(str)))
         raise ValueError(
             f"Column {key!r} of the store is missing for {int(missing.sum()):,} cells, of the inputs "
-            f"{', '.join(where[:5])}. Leave it out, or fill it there and build the store again."
+            f"{some(where)}. Leave it out, or fill it there and build the store again."
         )
 
 

@@ -426,9 +426,7 @@ class JointEmbedding(StartsFromEncoder, StoresMixin):
             )
         data = self._read(None)
         if self.setup.batch_key is not None:
-            data.obs[category_key(self.setup.batch_key)] = self.setup.codes(
-                data.adata, self.setup.batch_key
-            )
+            data.obs[category_key(self.setup.batch_key)] = data.codes(self.setup.batch_key)
         data.partners = self._tables(self._adata)
         return data
 
