@@ -4,4 +4,4 @@ from __future__ import annotations
 
 from ._build import build_store
 from ._embedding import EmbeddingFolder, read_embedding
-from ._store import Store
+from ._store import HANDLE, Store

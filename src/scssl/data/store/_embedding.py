@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -118,13 +120,15 @@ def _pieces(folder: EmbeddingFolder, n_shards: int, input: str | None) -> Iterat
     import anndata
 
     for shard in range(n_shards):
-        adata = anndata.read_h5ad(folder.file(shard))
+        with _same_names():
+            adata = anndata.read_h5ad(folder.file(shard))
         if input is not None:
             names = adata.obs["input"]
             if input not in names.cat.categories:
                 known = ", ".join(map(repr, names.cat.categories))
                 raise MissingKeyError(f"There is no input {input!r}; there are {known}.")
-            adata = adata[names == input].copy()
+            with _same_names():
+                adata = adata[names == input].copy()
         yield adata
 
 
@@ -140,4 +144,13 @@ def _whole(parts: list[AnnData]) -> AnnData:
             obs[name] = pd.Categorical(values, column.cat.categories)
     order = np.lexsort((obs["row"], obs["input"].cat.codes))
     obsm = {key: np.concatenate([part.obsm[key] for part in parts])[order] for key in parts[0].obsm}
-    return anndata.AnnData(obs=obs.iloc[order], obsm=obsm)
+    with _same_names():
+        return anndata.AnnData(obs=obs.iloc[order], obsm=obsm)
+
+
+@contextmanager
+def _same_names() -> Iterator[None]:
+    """Inputs may have cells of the same names, which is no surprise."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Observation names are not unique")
+        yield

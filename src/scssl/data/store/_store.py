@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+#: Entry of ``uns`` by which the handle of a store is told from data.
+HANDLE = "scssl_store"
+
+
 class Store:
     """Cells that :func:`build_store` put on disk, in random order.
 
@@ -63,7 +67,7 @@ class Store:
         self.genes = GeneVocabulary.from_dict(self._manifest["genes"])
         ends = np.cumsum([shard["n_cells"] for shard in self._manifest["shards"]])
         self.shards = np.column_stack([np.concatenate(([0], ends[:-1])), ends]).astype(np.int64)
-        self.handle = AnnData(shape=(0, len(self.genes)))
+        self.handle = AnnData(shape=(0, len(self.genes)), uns={HANDLE: str(self.path)})
         self.handle.var_names = self.genes.names
 
     @property

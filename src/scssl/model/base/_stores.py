@@ -13,7 +13,7 @@ import torch
 from scssl._checks import check_key, check_whole, some
 from scssl._io import check_place
 from scssl.data import BatchPlan, ChunkPlan, Scale, hold_out
-from scssl.data.store import EmbeddingFolder, Store
+from scssl.data.store import HANDLE, EmbeddingFolder, Store
 
 from ._model import SETUP, SSLModel
 from ._setup import CellReader, DataSetup
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 # Above, a validation loss is exact enough, and validating takes longer than it tells.
 _MOST_HELD_OUT = 50_000
-_STORE = "scssl_store"
 
 
 class StoresMixin(SSLModel):
@@ -35,7 +34,7 @@ class StoresMixin(SSLModel):
 
     @classmethod
     def _called(cls, data: Any) -> tuple[str, str]:
-        of_store = isinstance(data, Store) or _STORE in getattr(data, "uns", ())
+        of_store = isinstance(data, Store) or HANDLE in getattr(data, "uns", ())
         return ("store", "setup_store") if of_store else super()._called(data)
 
     @classmethod
@@ -109,7 +108,6 @@ class StoresMixin(SSLModel):
         )
         for key in told:
             _refuse_missing(store, key, store.column(key) < 0)
-        store.handle.uns[_STORE] = str(store.path)
         manager = cls._manager(**given)
         cls._register_features(manager, store.handle, store.genes.names)
         features = manager.registry["field_registries"]["X"]["summary_stats"]
@@ -146,7 +144,6 @@ class StoresMixin(SSLModel):
             self._store = None
             return
         reader = self._read(adata)
-        adata.handle.uns[_STORE] = str(adata.path)
         self._adata, self._store = adata.handle, adata
         self.registry_[SETUP]["fingerprint"] = reader.fingerprint
 
