@@ -139,7 +139,7 @@ def test_what_is_refused(store, tmp_path):
         cls.setup_store(store, batch_key="kind")
     with pytest.raises(ValueError, match="'age' of the store holds numbers"):
         cls.setup_store(store, batch_key="age")
-    with pytest.raises(ValueError, match=r"`categorical_covariate_keys=\['batch'\]`"):
+    with pytest.raises(ValueError, match=r"categorical_covariate_keys=\['batch'\]`"):
         cls.setup_store(store, continuous_covariate_keys=["batch"])
     with pytest.raises(ValueError, match=r"`scssl.model.MaskedAutoencoder.setup_store\(store\)`"):
         cls(Store(store.path))

@@ -458,7 +458,7 @@ def test_damaged(built, tmp_path):
 
     damaged("dataset_1/X/data/c/0 is missing", shard.unlink)
     damaged("has 3 bytes, and had", lambda: shard.write_bytes(b"abc"))
-    damaged("was altered after it was built.*`store.check", alter)
+    damaged("was altered after it was built.*Store.check says which", alter)
     damaged("dataset_1/X/data/c/0 was altered", alter, check=True)
     damaged("format version 9; this version of scssl reads up to 1", other_version)
     damaged("truncated or malformed", lambda: (out / "store.json").write_text("{"))

@@ -120,7 +120,7 @@ class ShardRows(RowSource):
             except (OSError, RuntimeError, ValueError) as error:
                 raise BundleError(
                     f"Cells of {self._folder} cannot be read ({error}): a part of it was altered after it was "
-                    "built. To see which: `store.check()`"
+                    "built. scssl.data.Store.check says which."
                 ) from error
         return canonical_csr(
             block.data, block.indices, block.indptr, block.shape, is_canonical=True

@@ -334,8 +334,8 @@ class _Build:
         for one in self.inputs:
             if one.name in taken:
                 raise ValueError(
-                    f"{one.called} is another one than that of the store of the same name. Give it another "
-                    f"name: `inputs={{'{one.name}_2': {str(one.of)!r}}}`"
+                    f"{one.called} is not the one that the store has under this name. Give it another name, in "
+                    "a dict of inputs."
                 )
         self.genes = self._vocabulary(genes)
         self.columns = self._columns()
@@ -584,7 +584,7 @@ class _Build:
             raise ValueError(
                 f"{one.where} holds fractions ({number(entry.value)} in cell {names[entry.row]!r}, gene "
                 f"{str(one.genes[entry.column])!r}), and a store is of counts. "
-                f"{hint or 'If they are in a layer of the inputs, name it: `layer=LAYER`'}"
+                f"{hint or 'If they are in a layer, name it.'}"
             )
         except ValueError as error:
             raise ValueError(f"{one.called}: {error}") from None

@@ -178,7 +178,7 @@ def as_inputs(inputs: Any, layer: str | None) -> list[Input]:
         files = [str(one) for name, one in named if name == twice[0]]
         raise ValueError(
             f"Several inputs are called {twice[0]!r} ({', '.join(files)}). Name them in a dict: "
-            f"`inputs={ {f'{twice[0]}_{i}': one for i, one in enumerate(files, start=1)} }`"
+            f"`inputs={ {f'{twice[0]}_{i}': one for i, one in enumerate(files, start=1)}!r}`"
         )
     found = []
     for name, one in named:

@@ -104,7 +104,7 @@ class StoresMixin(SSLModel):
             continuous,
             {key: store.categories(key) for key in named},
             scale=asdict(Scale("counts", certain=True)),
-            continuous_scale={key: _scale(store, key) for key in continuous},
+            continuous_scale={key: _scale(store, key, continuous) for key in continuous},
         )
         for key in told:
             _refuse_missing(store, key, store.column(key) < 0)
@@ -272,13 +272,14 @@ def _fingerprint(store: Store) -> dict[str, Any]:
     return {"cells": store.n_cells, "genes": len(store.genes), "store": store.digest}
 
 
-def _scale(store: Store, key: str) -> tuple[float, float]:
-    """Mean and standard deviation of a column of numbers."""
+def _scale(store: Store, key: str, named: Sequence[str]) -> tuple[float, float]:
+    """Mean and standard deviation of a column of numbers, one of those that a user named."""
     values = store.column(key)
     if values.dtype.kind != "f":
+        rest = [one for one in named if one != key]
         raise ValueError(
             f"Column {key!r} of the store holds categories, and a continuous covariate needs numbers. Pass "
-            f"`categorical_covariate_keys=[{key!r}]`."
+            f"`continuous_covariate_keys={rest}, categorical_covariate_keys=[{key!r}]`"
         )
     _refuse_missing(store, key, ~np.isfinite(values))
     return float(values.mean()), float(values.std()) or 1.0
