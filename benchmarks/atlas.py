@@ -152,7 +152,13 @@ def load_annbatch(cells: Path, store: Path) -> dict[str, float]:
         preload_to_gpu=False,
         rng=np.random.default_rng(0),
     ).add_datasets([sparse_dataset(group["X"]) for group in collection])
-    return _some_batches(loader, lambda batch: batch["X"].shape[0])
+    from scssl.data import normalize_rows
+
+    # It gives counts as they are stored; a step needs them normalised.
+    normalised = (
+        normalize_rows(batch["X"].astype(np.float32), input_kind="counts") for batch in loader
+    )
+    return _some_batches(normalised, lambda batch: batch[0].shape[0])
 
 
 def load_h5ad(cells: Path, store: Path) -> dict[str, float]:

@@ -217,7 +217,8 @@ class CellLoader:
         start = 0
         for wanted in batches:
             stop = start + len(wanted.read)
-            yield self._batch(wanted, block if len(batches) == 1 else block[start:stop])
+            # On the memory of the block: no row of it is in two batches.
+            yield self._batch(wanted, block if len(batches) == 1 else _rows_of(block, start, stop))
             start = stop
 
     def _batch(self, wanted: _Wanted, csr: sparse.csr_matrix) -> dict[str, torch.Tensor]:

@@ -477,9 +477,8 @@ class _Build:
             changed = [key for key in now if was.get(key) != now[key]]
             if changed:
                 raise ValueError(
-                    f"Input {one['name']!r} has changed since a part of it was read for {self.folder} "
-                    f"({changed[0]}: {was.get(changed[0])} then, {now[changed[0]]} now). To start anew: "
-                    f"{again}"
+                    f"Input {one['name']!r} has changed since a part of it was read for {self.folder}: its "
+                    f"{changed[-1]} is another one. To start anew: {again}"
                 )
         other = [name for name in self.plan if before.get(name) != self.plan[name]]
         if other:
