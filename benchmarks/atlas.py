@@ -118,8 +118,6 @@ def build(cells: Path, store: Path) -> dict[str, float]:
 
 
 def _some_batches(batches: Any, size: Callable[[Any], int], most: int = 60_000) -> dict[str, float]:
-    batches = iter(batches)
-    next(batches)
     n = 0
     with Measured() as measured:
         for batch in batches:
@@ -166,7 +164,7 @@ def load_h5ad(cells: Path, store: Path) -> dict[str, float]:
 
     rows = open_rows(anndata.read_h5ad(cells, backed="r").X)
     loader = CellLoader(rows, ShuffledPlan(rows.shape[0], BATCH), input_kind="counts")
-    return _some_batches(loader, lambda batch: len(batch["indices"]), 20_000)
+    return _some_batches(loader, lambda batch: len(batch["indices"]))
 
 
 def _model(data: Any) -> Any:

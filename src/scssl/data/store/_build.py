@@ -283,13 +283,10 @@ class _Part:
             names += content[place : place + n_bytes].decode().split("\0")
             place += n_bytes
             found.append((lengths, *values, data, indices))
+        dtypes: list[Any] = [np.int64, *columns, count_type, np.int32]
         lengths, *values, data, indices = (
             np.concatenate(one, dtype=dtype, casting="unsafe")
-            for one, dtype in zip(
-                zip(*found, strict=True),
-                (np.int64, *columns, count_type, np.int32),
-                strict=True,
-            )
+            for one, dtype in zip(zip(*found, strict=True), dtypes, strict=True)
         )
         indptr = np.concatenate(([0], np.cumsum(lengths)))
         if indptr[-1] <= np.iinfo(np.int32).max:
@@ -491,6 +488,7 @@ class _Build:
         """What to type to go on; empty where an input is in memory."""
         if not all(isinstance(one.of, Path) for one in self.inputs):
             return ""
+        usual: dict[str, Any]
         usual = {"layer": None, "obs_keys": [], "dataset_key": None, "memory": "1GB"}
         usual |= {"append": False, "rng": 0}
         more = "".join(f", {k}={v!r}" for k, v in self.given.items() if v != usual[k])
@@ -571,7 +569,7 @@ class _Build:
         names = [f"{one.cells[row]} (row {row:,})" for row in rows]
         try:
             if low < 0 or not np.isfinite(high):
-                resolve_input(stats, "counts", obs_names=names, var_names=one.genes)
+                resolve_input(stats, "counts", obs_names=names, var_names=one.genes.tolist())
             if stats.first_fraction is None:
                 raise ValueError(
                     f"{one.where} has a value of {number(high)}: above {_LARGEST:,} counts are not exact."
