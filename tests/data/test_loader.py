@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from scipy import sparse
 from scssl.data import (
     CellLoader,
     GeneVocabulary,
+    RowSource,
     SequentialPlan,
     ShuffledPlan,
     normalize_rows,
@@ -308,3 +310,45 @@ def test_unknown_name():
 
     with pytest.raises(AttributeError, match="has no attribute 'Loader'"):
         scssl.data.Loader  # noqa: B018
+
+
+class Ahead(RowSource):
+    """A source that is read in another thread, and fails where it is told to."""
+
+    reads_ahead = True
+
+    def __init__(self, X, fails_at=None):
+        super().__init__(X.shape)
+        self.source, self.fails_at, self.threads = open_rows(X), fails_at, set()
+
+    def _gather(self, rows):
+        self.threads.add(threading.current_thread())
+        if self.fails_at in rows:
+            raise OSError("no more")
+        return self.source.read(rows)
+
+
+def test_read_ahead(counts):
+    source, plan = Ahead(counts), ShuffledPlan(len(counts), 4, seed=1)
+    batches = list(CellLoader(source, plan, input_kind="counts"))
+    usual = list(CellLoader(open_rows(counts), plan, input_kind="counts"))
+    assert len(batches) == len(usual)
+    for one, other in zip(batches, usual, strict=True):
+        assert one.keys() == other.keys()
+        assert all(torch.equal(one[key].to_dense(), other[key].to_dense()) for key in one)
+    assert threading.main_thread() not in source.threads
+    assert not any(thread.is_alive() for thread in source.threads)
+
+
+def test_read_ahead_ends_with_what_reads(counts):
+    source = Ahead(counts)
+    batches = iter(CellLoader(source, SequentialPlan(len(counts), 2), input_kind="counts"))
+    next(batches)
+    batches.close()
+    assert not any(thread.is_alive() for thread in source.threads)
+    failing = CellLoader(Ahead(counts, 20), SequentialPlan(len(counts), 4), input_kind="counts")
+    n = 0
+    with pytest.raises(OSError, match="no more"):
+        for _ in failing:
+            n += 1
+    assert n == 5

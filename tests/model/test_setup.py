@@ -10,6 +10,7 @@ import anndata
 import pytest
 
 import scssl
+from scssl.data import scan_matrix
 from scssl.model.base import DatasetsMixin, SetupArgument
 from scssl.nn import Activation
 
@@ -136,3 +137,55 @@ def test_a_method_that_a_class_writes_itself_stays():
     assert Own.setup_anndata(None) == Heir.setup_anndata(None) == "anndata"
     assert Own.setup_datasets(None) == Heir.setup_datasets(None) == "datasets"
     assert {"mine", "dataset_key"} <= set(Heir._setup_takes)
+
+
+@pytest.fixture
+def scanned(monkeypatch):
+    """How many cells each scan of a matrix looks at."""
+    from scssl.model.base import _setup
+
+    looked_at = []
+
+    def scan(X, *, rows=None, **kwargs):
+        looked_at.append(X.shape[0] if rows is None else len(rows))
+        return scan_matrix(X, rows=rows, **kwargs)
+
+    monkeypatch.setattr(_setup, "scan_matrix", scan)
+    return looked_at
+
+
+def test_a_file_is_scanned_once(tmp_path, scanned):
+    make_counts().write_h5ad(tmp_path / "cells.h5ad")
+    adata = anndata.read_h5ad(tmp_path / "cells.h5ad", backed="r")
+    scssl.model.MaskedAutoencoder.setup_anndata(adata)
+    model = scssl.model.MaskedAutoencoder(adata, hidden_dims=(8,), n_latent=4)
+    model.train(max_epochs=1, progress=False)
+    whole = model.get_latent_representation()
+    assert scanned == [150]
+    other = anndata.read_h5ad(tmp_path / "cells.h5ad", backed="r")
+    part = model.get_latent_representation(other, indices=[7, 3])
+    assert scanned == [150, 2]
+    assert (part == whole[[7, 3]]).all()
+
+
+def test_a_file_that_changed_is_refused(tmp_path):
+    path = tmp_path / "cells.h5ad"
+    make_counts().write_h5ad(path)
+    adata = anndata.read_h5ad(path, backed="r+")
+    scssl.model.MaskedAutoencoder.setup_anndata(adata)
+    model = scssl.model.MaskedAutoencoder(adata, hidden_dims=(8,), n_latent=4)
+    adata.file._file["X/data"][:10] = 7
+    with pytest.raises(ValueError, match="changed since setup_anndata .*values of some cells"):
+        model.train(max_epochs=1, progress=False)
+
+
+def test_what_is_embedded_is_looked_at_and_no_more(scanned):
+    adata = make_counts()
+    scssl.model.MaskedAutoencoder.setup_anndata(adata, input="counts")
+    model = scssl.model.MaskedAutoencoder(adata, hidden_dims=(8,), n_latent=4)
+    model.train(max_epochs=1, progress=False)
+    adata.X[5, adata.X[5].indices[0]] = 0.5
+    assert len(model.get_latent_representation(indices=[1, 2])) == 2
+    with pytest.raises(ValueError, match="0.5 in cell 'cell5'"):
+        model.get_latent_representation(indices=[1, 5])
+    assert scanned == [150, 150, 2, 2]

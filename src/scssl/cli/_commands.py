@@ -17,7 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from ._demo import demo
-from ._files import check_cells, check_input, check_output, read_cells, write_cells
+from ._files import (
+    check_cells,
+    check_input,
+    check_output,
+    is_store,
+    read_cells,
+    write_cells,
+)
 from ._options import Groups, first_sentence, options_of
 
 
@@ -31,7 +38,7 @@ def train(
     backed: bool = False,
     **options: Any,
 ) -> None:
-    """Train a model on the cells of an .h5ad file or a Zarr store and save it as a folder.
+    """Train a model on the cells of an .h5ad file, a Zarr store or a store of scssl and save it as a folder.
 
     Values are raw counts or log-normalised; which one is detected, and a contradiction is an error.
 
@@ -74,11 +81,20 @@ def train(
     setup, make, fit = (
         {name: options[name] for name in group if name in options} for group in groups
     )
-    adata = read_cells(path, backed=backed)
+    adata: Any
+    if is_store(path):
+        from scssl.data import Store
+
+        adata = Store(path)
+    else:
+        adata = read_cells(path, backed=backed)
     if ssl_model is not None:
         trained = model_class.from_ssl_model(ssl_model, adata, **make)
     else:
-        model_class.setup_anndata(adata, **setup)
+        how = "setup_store" if is_store(path) else "setup_anndata"
+        if not hasattr(model_class, how):
+            raise ValueError(f"{model} is not trained on stores. Give it an .h5ad file.")
+        getattr(model_class, how)(adata, **setup)
         if "preset" in make and hasattr(model_class, "from_preset"):
             trained = model_class.from_preset(make.pop("preset"), adata, **make)
         else:
@@ -93,6 +109,28 @@ def train(
             _tell_next(out, file)
     if trained.training_["stopped_by"] == "interrupt":
         raise KeyboardInterrupt
+
+
+def build_store(file: str | Path, *files: str | Path, out: str | Path, **options: Any) -> None:
+    """Put the cells of many files on disk in random order, to train on any number of them.
+
+    Genes are matched by name, every value is checked, and a build that was interrupted goes on where it was when
+    it is typed again. Train on the result with `scssl train`.
+
+    Parameters
+    ----------
+    file
+        Counts of cells: .h5ad, Zarr, or .h5 of 10x Genomics.
+    *files
+        Further files.
+    out
+        Folder to write.
+    **options
+        Of :func:`scssl.data.build_store`.
+    """
+    from scssl import data
+
+    print(data.build_store([file, *files], out, **options))
 
 
 def embed(
@@ -700,6 +738,17 @@ COMMANDS = {
   scssl embed cells.h5ad --model owner/name --out embedded.h5ad     # from the Hugging Face Hub
 """,
         _embed_options,
+    ),
+    "build-store": Command(
+        build_store,
+        "put the cells of many files on disk, to train on",
+        "FILE.h5ad [FILE.h5ad ...] --out DIR [options]",
+        """\
+  scssl build-store blood.h5ad lung.h5ad --out atlas --obs-keys cell_type donor
+  scssl build-store more.h5ad --out atlas --append
+  scssl train atlas --out my_model --batch-key donor
+""",
+        _options_of_call("data", "build_store", "inputs", "out"),
     ),
     "annotate": Command(
         annotate,

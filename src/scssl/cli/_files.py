@@ -27,11 +27,18 @@ def check_cells(file: str | Path) -> Path:
     from scssl._io import as_path
 
     path = as_path(file)
+    if is_store(path):
+        return path
     if path.is_dir() and not _is_zarr(path):
         raise ValueError(
             f"{path} is a folder, and no Zarr store. Give an .h5ad file or a Zarr store."
         )
     return path if path.is_dir() else check_input(path)
+
+
+def is_store(path: Path) -> bool:
+    """Whether `scssl build-store` wrote it."""
+    return (path / "store.json").is_file()
 
 
 def _is_zarr(path: Path) -> bool:

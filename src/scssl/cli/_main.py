@@ -102,7 +102,7 @@ def call(name: str, arguments: dict[str, Any]) -> None:
     by_position = []
     if rest:
         by_position = [arguments.pop(next(iter(parameters))), *arguments.pop(rest[0], ())]
-    getattr(_commands, name)(*by_position, **arguments)
+    getattr(_commands, name.replace("-", "_"))(*by_position, **arguments)
 
 
 class _Terminated(SystemExit):

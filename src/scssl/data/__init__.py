@@ -6,6 +6,7 @@ namespace does not import torch: only :class:`CellLoader`, which yields tensors,
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from scssl.data.genes import GeneAlignment, GeneVocabulary
@@ -33,11 +34,14 @@ from scssl.data.plans import (
     BalancedPlan,
     BatchPlan,
     CellContext,
+    ChunkPlan,
     ContextOptions,
     GraphContext,
     OneGroupPlan,
+    RowSpans,
     SequentialPlan,
     ShuffledPlan,
+    hold_out,
     train_validation_split,
 )
 
@@ -46,6 +50,7 @@ from ._datasets import check_datasets as check_datasets
 
 if TYPE_CHECKING:
     from ._loader import CellLoader
+    from .store import Store, build_store, read_embedding
 
 __all__ = [
     "BalancedPlan",
@@ -53,6 +58,7 @@ __all__ = [
     "BlockNormalizer",
     "CellContext",
     "CellLoader",
+    "ChunkPlan",
     "ContextOptions",
     "Datasets",
     "FeatureBlock",
@@ -66,28 +72,37 @@ __all__ = [
     "OneGroupPlan",
     "PartnerWalks",
     "RowSource",
+    "RowSpans",
     "Scale",
     "SelectedRows",
     "SequentialPlan",
     "ShuffledPlan",
     "StackedRows",
+    "Store",
+    "build_store",
     "check_scale",
     "find_counts",
     "normalize_rows",
     "open_rows",
     "partner_key",
+    "read_embedding",
     "refuse_features",
     "resolve_input",
     "scan_matrix",
     "train_validation_split",
 ]
 
+_LAZY = {
+    "CellLoader": "._loader",
+    "Store": ".store",
+    "build_store": ".store",
+    "read_embedding": ".store",
+}
+
 
 def __getattr__(name: str) -> Any:
-    if name == "CellLoader":
-        from ._loader import CellLoader
-
-        return CellLoader
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name], __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import queue
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -182,6 +185,10 @@ class CellLoader:
         first
             Number of the first one.
         """
+        batches = self._batches(first)
+        return _ahead(batches) if self.source.reads_ahead else batches
+
+    def _batches(self, first: int) -> Iterator[dict[str, torch.Tensor]]:
         # A generator: nothing below runs before the first batch is asked for.
         waiting: list[_Wanted] = []
         for wanted in self._wanted(self.epoch, first):
@@ -210,7 +217,8 @@ class CellLoader:
         start = 0
         for wanted in batches:
             stop = start + len(wanted.read)
-            yield self._batch(wanted, block if len(batches) == 1 else block[start:stop])
+            # On the memory of the block: no row of it is in two batches.
+            yield self._batch(wanted, block if len(batches) == 1 else _rows_of(block, start, stop))
             start = stop
 
     def _batch(self, wanted: _Wanted, csr: sparse.csr_matrix) -> dict[str, torch.Tensor]:
@@ -242,6 +250,39 @@ class CellLoader:
         for name, values in wanted.extra.items():
             batch[name] = torch.from_numpy(values[:, None] if values.ndim == 1 else values)
         return batch
+
+
+def _ahead[T](made: Iterator[T], n: int = 4) -> Iterator[T]:
+    """The same, up to `n` of them made in another thread while one is worked on."""
+    ready: queue.Queue[tuple[list[T], BaseException | None]] = queue.Queue(n)
+    stopped = threading.Event()
+
+    def work() -> None:
+        try:
+            for one in made:
+                ready.put(([one], None))
+                if stopped.is_set():
+                    return
+            ready.put(([], None))
+        except BaseException as error:  # noqa: BLE001 - raised where the next one is asked for
+            ready.put(([], error))
+
+    worker = threading.Thread(target=work, daemon=True)
+    worker.start()
+    try:
+        while True:
+            found, error = ready.get()
+            if error is not None:
+                raise error
+            if not found:
+                return
+            yield found[0]
+    finally:
+        stopped.set()
+        while worker.is_alive():
+            # It may be waiting for room.
+            with contextlib.suppress(queue.Empty):
+                ready.get(timeout=0.01)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from scipy import sparse
 
 from scssl.data import scan_matrix
 from scssl.data.matrix import _input as _input
+from scssl.data.matrix import sample_digest
 
 FLOAT_KINDS = [
     "csr_matrix",
@@ -142,3 +143,30 @@ def test_statistics_equal_those_of_the_dense_matrix(dense, kind, in_memory_kinds
         assert (None if entry is None else entry[:2]) == (
             tuple(places[0].tolist()) if len(places) else None
         )
+
+
+def test_only_the_cells_asked_for_are_looked_at(stored, counts):
+    rows = np.array([50, 3, 8, 8, 21])
+    stats, part = scan_matrix(stored, rows=rows), counts[[3, 8, 21, 50]]
+    sums = part.sum(axis=1)[1:]
+    assert (stats.n_obs, stats.n_vars, stats.max) == (4, 23, part.max())
+    assert (stats.min_sum, stats.max_sum) == (sums.min(), sums.max())
+    assert stats.empty_cells.tolist() == [3]
+
+
+def test_places_of_bad_values_among_the_cells_asked_for(counts):
+    counts[[50, 12, 21], [0, 20, 5]] = [np.nan, np.nan, 0.5]
+    counts[7, 4] = -1
+    stats = scan_matrix(sparse.csr_matrix(counts), rows=np.array([50, 21, 7]))
+    assert stats.n_nonfinite == 1
+    assert stats.first_nonfinite[:2] == (50, 0)
+    assert stats.first_negative == (7, 4, -1)
+    assert stats.first_fraction == (21, 5, 0.5)
+
+
+def test_a_matrix_is_known_by_some_of_its_cells_in_any_storage(stored, counts):
+    digest = sample_digest(stored)
+    da = pytest.importorskip("dask.array")
+    assert digest == sample_digest(da.from_array(counts))
+    counts[40, 2] += 1
+    assert digest != sample_digest(da.from_array(counts))

@@ -16,6 +16,7 @@ from ._input import (
     find_counts,
     refuse_features,
     resolve_input,
+    sample_digest,
     scan_matrix,
 )
 from ._pca import fitted_pca, pca
@@ -23,8 +24,12 @@ from ._rows import (
     INPUT_KINDS,
     InputKind,
     RowSource,
+    canonical_csr,
     csr_from_parts,
+    even_ranges,
+    is_on_disk,
     normalize_rows,
+    open_csr,
     open_rows,
     remap_columns,
     row_sums,

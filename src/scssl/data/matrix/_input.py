@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 # In memory a block should stay in the cache through several passes; on disk, be worth a call.
 _BLOCK_VALUES = 2**17
 _STORED_BLOCK_VALUES = 2**22
+_SCANNED_ROWS = 4096
 
 
 class Entry(NamedTuple):
@@ -127,7 +129,13 @@ class MatrixStats:
         return len(self.empty_cells)
 
 
-def scan_matrix(X: Any, *, where: str = "adata.X", used: np.ndarray | None = None) -> MatrixStats:
+def scan_matrix(
+    X: Any,
+    *,
+    where: str = "adata.X",
+    used: np.ndarray | None = None,
+    rows: np.ndarray | None = None,
+) -> MatrixStats:
     """Look once at every stored value, a few million at a time.
 
     Parameters
@@ -138,6 +146,9 @@ def scan_matrix(X: Any, *, where: str = "adata.X", used: np.ndarray | None = Non
         How messages call the matrix.
     used
         Genes that a model reads, boolean, for the level in ``MatrixStats.scale``; all by default.
+    rows
+        Row numbers of the cells to look at, all by default. Nothing else is read, and statistics are of
+        these cells; places of values are those in `X`.
 
     Returns
     -------
@@ -160,10 +171,26 @@ def scan_matrix(X: Any, *, where: str = "adata.X", used: np.ndarray | None = Non
     (True, 2.0, [1])
     """
     storage = open_storage(X, where=where)
-    scan = _Scan(storage.shape)
-    for block in _blocks(storage):
-        scan.add(block)
-    return scan.finish(where, storage, used)
+    if rows is None:
+        scan = _Scan(storage.shape)
+        for block in _blocks(storage):
+            scan.add(block)
+        return scan.finish(where, storage, used)
+    rows = np.unique(rows)
+    source, scan = _open(storage), _Scan((len(rows), storage.shape[1]))
+    for first, last in even_ranges(len(rows), source.rows_per_read or _SCANNED_ROWS):
+        scan.add(_rows_block(source.read(rows[first:last]), first))
+    return scan.finish(where, storage, used, rows)
+
+
+def sample_digest(X: Any) -> str:
+    """Digest of some cells of a matrix, by which it is known again without reading all of it."""
+    storage = open_storage(X)
+    block = _some_cells(storage, None, n_runs=16)
+    digest = hashlib.sha256(repr(storage.shape).encode())
+    for part in (block.data, block.indices.astype(np.int32), block.indptr.astype(np.int64)):
+        digest.update(np.ascontiguousarray(part).data)
+    return digest.hexdigest()
 
 
 class _Block(NamedTuple):
@@ -227,7 +254,13 @@ class _Scan:
         self.filled[rows] |= (sums if certain else _block_sums(block, values != 0)) != 0
 
     @np.errstate(invalid="ignore", over="ignore")
-    def finish(self, where: str, storage: Storage, used: np.ndarray | None) -> MatrixStats:
+    def finish(
+        self,
+        where: str,
+        storage: Storage,
+        used: np.ndarray | None,
+        rows: np.ndarray | None = None,
+    ) -> MatrixStats:
         if self.n_stored < self.n_obs * self.n_vars or not self.n_stored:
             self.lowest, self.highest = min(self.lowest, 0.0), max(self.highest, 0.0)
         if not np.isfinite(self.lowest):
@@ -236,9 +269,16 @@ class _Scan:
         usable = self.nonfinite is None and self.negative is None
         scale = None
         if usable and self.fraction is not None:
-            scale = recognise(_some_cells(storage), used)
+            scale = recognise(_some_cells(storage, rows), used)
         elif usable:
             scale = Scale("binary" if self.highest == 1 else "counts", self.n_stored >= 1000)
+
+        def place(entry: Entry | None) -> Entry | None:
+            return (
+                entry if entry is None or rows is None else entry._replace(row=int(rows[entry.row]))
+            )
+
+        empty = np.flatnonzero(~self.filled)
         return MatrixStats(
             where=where,
             n_obs=self.n_obs,
@@ -249,10 +289,10 @@ class _Scan:
             all_integer=self.fraction is None and self.nonfinite is None,
             n_nonfinite=self.n_nonfinite,
             n_negative=self.n_negative,
-            first_nonfinite=self.nonfinite,
-            first_negative=self.negative,
-            first_fraction=self.fraction,
-            empty_cells=np.flatnonzero(~self.filled),
+            first_nonfinite=place(self.nonfinite),
+            first_negative=place(self.negative),
+            first_fraction=place(self.fraction),
+            empty_cells=empty if rows is None else rows[empty],
             median_sum=float(np.median(sums)),
             min_sum=float(sums.min()),
             max_sum=float(sums.max()),
@@ -307,6 +347,16 @@ def _compressed_blocks(storage: Compressed, row0: int, column0: int) -> Iterator
             yield _Block(values, row0, storage.shape[0], None, minor, locate)
 
 
+def _rows_block(csr: sparse.csr_matrix, first: int) -> _Block:
+    """Rows that were read, of which the first is number `first` of those to look at."""
+
+    def locate(found: np.ndarray):
+        rows = np.searchsorted(csr.indptr, found, side="right") - 1
+        return rows + first, csr.indices[found]
+
+    return _Block(csr.data, first, csr.shape[0], csr.indptr, None, locate)
+
+
 def _dense_blocks(storage: Dense, row0: int, column0: int) -> Iterator[_Block]:
     n_rows, n_columns = storage.shape
     if not n_columns:
@@ -342,11 +392,15 @@ def _first(known: Entry | None, block: _Block, hit: np.ndarray) -> Entry:
     return entry if known is None else min(known, entry, key=lambda place: place[:2])
 
 
-def _some_cells(storage: Storage, n_runs: int = 4, run: int = 64) -> sparse.csr_matrix:
-    """A few runs of neighbouring cells (cheap to read from any storage)."""
-    starts = np.linspace(0, max(0, storage.shape[0] - run), n_runs).astype(np.int64)
-    rows = np.unique(starts[:, None] + np.arange(run))
-    return _open(storage).read(rows[rows < storage.shape[0]])
+def _some_cells(
+    storage: Storage, rows: np.ndarray | None, n_runs: int = 4, run: int = 64
+) -> sparse.csr_matrix:
+    """A few runs of neighbouring cells (cheap to read from any storage), of all or of `rows`."""
+    n_cells = storage.shape[0] if rows is None else len(rows)
+    starts = np.linspace(0, max(0, n_cells - run), n_runs).astype(np.int64)
+    places = np.unique(starts[:, None] + np.arange(run))
+    places = places[places < n_cells]
+    return _open(storage).read(places if rows is None else rows[places])
 
 
 @dataclass(frozen=True)

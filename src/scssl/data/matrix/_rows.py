@@ -69,6 +69,12 @@ class Chunked:
 Storage = Compressed | Dense | Chunked
 
 
+def is_on_disk(X: Any) -> bool:
+    """Whether values of a matrix are read, or computed, each time that they are asked for."""
+    storage = X if isinstance(X, Storage) else open_storage(X)
+    return isinstance(storage, Chunked) or storage.on_disk
+
+
 def open_storage(X: Any, *, where: str = "X") -> Storage:
     """Recognise a matrix of an AnnData without copying or reading its values, or refuse it."""
     if X is None:
@@ -437,6 +443,11 @@ class RowSource(ABC):
         """Whether reading a few random rows costs no more than their share of all rows."""
         return self.rows_per_read is None
 
+    @property
+    def reads_ahead(self) -> bool:
+        """Whether rows are worth reading, in another thread, while those before are worked on."""
+        return False
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.shape[0]:,} cells × {self.shape[1]:,} genes)"
 
@@ -674,6 +685,12 @@ def open_rows(X: Any, *, where: str = "X") -> RowSource:
     (2, 20)
     """
     return _open(open_storage(X, where=where))
+
+
+def open_csr(data: Any, indices: Any, indptr: Any, shape: tuple[int, int]) -> RowSource:
+    """Rows of CSR arrays in a file, of a layout that AnnData does not know."""
+    _check_dtype(data.dtype, "X")
+    return _open(Compressed(shape, True, data, indices, np.asarray(indptr[...], np.int64), True))
 
 
 def _open(storage: Compressed | Dense | Chunked) -> RowSource:

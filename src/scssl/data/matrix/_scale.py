@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 
-from ._rows import Chunked, Compressed, Storage
+from ._rows import Chunked, Compressed, Storage, is_on_disk
 
 _CONSTANT = 1e-3  # relative spread of row sums below which they count as one value
 _NEAR = 0.05  # distance from a whole number below which a value is near it: 10 % are by chance
@@ -217,8 +217,7 @@ def is_sparse(storage: Storage) -> bool:
 
 def into_memory(storage: Storage, name: str) -> str:
     """What comes before a line that changes values: nothing changes those of a file."""
-    on_disk = isinstance(storage, Chunked) or storage.on_disk
-    return f"{name} = {name}.to_memory(); " if on_disk else ""
+    return f"{name} = {name}.to_memory(); " if is_on_disk(storage) else ""
 
 
 def steps(

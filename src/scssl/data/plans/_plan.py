@@ -17,6 +17,58 @@ from scssl._random import derive_generator
 Planned = tuple[np.ndarray, Mapping[str, np.ndarray]]
 
 
+class RowSpans:
+    """Row numbers as runs of neighbours, of which nothing is kept for each row.
+
+    Parameters
+    ----------
+    spans
+        First and last row of each run, the last not included; whole numbers of shape ``(n_runs, 2)``.
+
+    Examples
+    --------
+    >>> from scssl.data import RowSpans
+    >>> rows = RowSpans([[3, 5], [8, 9]])
+    >>> len(rows), list(rows)
+    (3, [3, 4, 8])
+    """
+
+    def __init__(self, spans: Any) -> None:
+        spans = np.asarray(spans, dtype=np.int64).reshape(-1, 2)
+        self.spans = spans[spans[:, 1] > spans[:, 0]]
+
+    @classmethod
+    def of(cls, rows: np.ndarray) -> Self:
+        """Rows that are given one by one, in their order."""
+        breaks = np.flatnonzero(np.diff(rows) != 1) + 1
+        starts, ends = np.concatenate(([0], breaks)), np.concatenate((breaks, [len(rows)]))
+        return cls(np.column_stack([rows[starts], rows[ends - 1] + 1]) if len(rows) else [])
+
+    def __len__(self) -> int:
+        return int(np.diff(self.spans, axis=1).sum())
+
+    @property
+    def size(self) -> int:
+        """Number of rows."""
+        return len(self)
+
+    def min(self) -> int:
+        """Least row."""
+        return int(self.spans[:, 0].min())
+
+    def max(self) -> int:
+        """Largest row."""
+        return int(self.spans[:, 1].max()) - 1
+
+    def __iter__(self) -> Iterator[int]:
+        return (row for first, last in self.spans.tolist() for row in range(first, last))
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        runs = [np.arange(first, last) for first, last in self.spans]
+        rows = np.concatenate(runs) if runs else np.zeros(0, dtype=np.int64)
+        return rows if dtype is None else rows.astype(dtype)
+
+
 class BatchPlan(ABC):
     """What the batches of an epoch are: which cells, in which order, and who gets them.
 
@@ -81,7 +133,7 @@ class BatchPlan(ABC):
         drop_last: bool = False,
     ) -> None:
         check_integers(batch_size=(batch_size, 1))
-        self.rows = _row_numbers(rows)
+        self.rows: Any = rows if isinstance(rows, RowSpans) else _row_numbers(rows)
         self.batch_size, self.seed, self.varies = int(batch_size), seed, varies
         self.drop_last = drop_last
 
@@ -229,7 +281,7 @@ class SequentialPlan(_Order):
         super().__init__(rows, batch_size, seed=seed, varies=False, drop_last=drop_last)
 
     def order(self, epoch: int) -> np.ndarray:
-        return self.rows
+        return np.asarray(self.rows)
 
 
 class ShuffledPlan(_Order):

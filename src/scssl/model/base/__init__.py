@@ -35,6 +35,7 @@ from ._setup import (
 )
 from ._setup_method import SetupArgument
 from ._start import StartsFromEncoder, backbone_of, resolve
+from ._stores import StoresMixin
 from ._tissue import (
     GRAPH,
     TISSUE,

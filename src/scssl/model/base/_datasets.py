@@ -162,11 +162,11 @@ class DatasetsMixin(SSLModel):
         """Column with the data set of each of the model's own cells; `None` for one data set."""
         return self.setup.batch_key if self._datasets is None else _DATASET
 
-    def _read(self, adata: Any, *, min_overlap: float = 0.5) -> CellReader:
+    def _read(self, adata: Any, *, min_overlap: float = 0.5, indices: Any = None) -> CellReader:
         own = adata is None or adata is self._adata
         datasets = self._datasets if own else adata
         if not isinstance(datasets, Datasets):
-            return super()._read(adata, min_overlap=min_overlap)
+            return super()._read(adata, min_overlap=min_overlap, indices=indices)
         reader = read_datasets(
             datasets, self.setup, genes=self.genes, min_overlap=0.0 if own else min_overlap
         )

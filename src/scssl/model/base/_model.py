@@ -94,7 +94,9 @@ from ._setup import (
     feature_names,
     fingerprint,
     inspect,
+    is_known,
     make_setup,
+    matrix_of,
 )
 from ._setup_method import SetupArgument, setup_method
 from ._undo import SPLIT, undone_on_error
@@ -237,7 +239,8 @@ class SSLModel(BaseModelClass, metaclass=Face):
         setup, stats = make_setup(adata, given)
         recorded = cls._also_recorded(adata, setup, given)
         names = feature_names(adata, setup.use_rep)
-        found = fingerprint(names, stats) | recorded.pop("fingerprint", {})
+        matrix = None if setup.use_rep is not None else matrix_of(adata, layer)
+        found = fingerprint(names, stats, matrix) | recorded.pop("fingerprint", {})
         fields: list[Any] = [
             LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=False, correct_data_format=False),
             _Categories(REGISTRY_KEYS.BATCH_KEY, setup.batch_key),
@@ -502,7 +505,7 @@ class SSLModel(BaseModelClass, metaclass=Face):
         """
         if orthologs is not None:
             adata, _ = self.translated(self._or_own(adata), orthologs)
-        data = self._read(adata, min_overlap=min_overlap)
+        data = self._read(adata, min_overlap=min_overlap, indices=indices)
         if self.module.encodes_covariates:
             data = data.with_covariates()
         self._warn_if_untrained()
@@ -564,7 +567,7 @@ class SSLModel(BaseModelClass, metaclass=Face):
             largest = max(float(p.abs().max()) for p in self.module.parameters() if p.numel())
             raise ValueError(
                 f"The model makes no finite numbers of {int(lost.sum()):,} of {len(out):,} cells, the first "
-                f"is {str(data.adata.obs_names[rows[lost.argmax()]])!r}. Its weights go up to {largest:.2g}, so "
+                f"is {data.name_of(rows[lost.argmax()])!r}. Its weights go up to {largest:.2g}, so "
                 "it was damaged or its training diverged: load another copy, or train a new model."
             )
         if data.context is not None:
@@ -621,8 +624,14 @@ class SSLModel(BaseModelClass, metaclass=Face):
         cells.var_names = names
         return cells, report
 
-    def _read(self, adata: AnnData | None, *, min_overlap: float = 0.5) -> CellReader:
-        """Check a data set against the model and open it."""
+    def _read(
+        self, adata: AnnData | None, *, min_overlap: float = 0.5, indices: Any = None
+    ) -> CellReader:
+        """Check a data set against the model and open it.
+
+        Only cells that are to be read, by their `indices`, are looked at, and none of own data on disk that
+        are as they were recorded.
+        """
         own = adata is None or adata is self._adata
         adata = self._or_own(adata)
         if self.setup.use_rep is not None:
@@ -631,16 +640,25 @@ class SSLModel(BaseModelClass, metaclass=Face):
         if own:
             self._check_unchanged({"cells": adata.n_obs, "genes": adata.n_vars})
         alignment = self.genes.align(adata.var_names, min_overlap=min_overlap, var=adata.var)
-        matrix, stats, _ = inspect(
-            adata,
-            self.setup.layer,
-            self.setup.input_kind,
-            by_model=True,
-            expected=self.setup.expected,
-            used=alignment.columns >= 0,
-        )
+        matrix = matrix_of(adata, self.setup.layer)
         reader = CellReader(self.setup, adata, matrix, None if alignment.is_identity else alignment)
-        reader.fingerprint = fingerprint(adata.var_names, stats)
+        recorded = self.registry_[SETUP].get("fingerprint")
+        if own and is_known(adata.var_names, matrix, recorded):
+            reader.fingerprint = dict(recorded)
+        else:
+            # Cells that see others are read with them.
+            rows = None if indices is None or self.setup.sees_others else reader.rows(indices)
+            _, stats, _ = inspect(
+                adata,
+                self.setup.layer,
+                self.setup.input_kind,
+                by_model=True,
+                expected=self.setup.expected,
+                used=alignment.columns >= 0,
+                rows=rows,
+            )
+            if rows is None:
+                reader.fingerprint = fingerprint(adata.var_names, stats, matrix)
         self._also_read(reader, adata)
         if own:
             self._check_unchanged(reader.fingerprint)
@@ -737,6 +755,20 @@ class SSLModel(BaseModelClass, metaclass=Face):
     def _training_cells(self, data: CellReader) -> np.ndarray:
         """Row numbers of the cells to learn from or to validate on."""
         return np.arange(data.n_cells)
+
+    def _divided(
+        self, data: CellReader, train_size: float | None, seed: int
+    ) -> tuple[Any, Any, float]:
+        """Rows to learn from and to validate on, and the share of the former."""
+        cells = self._training_cells(data)
+        if len(cells) < 3:
+            raise ValueError(f"Training needs at least 3 cells, `adata` has {len(cells)}.")
+        key = self.setup.labels_key
+        labels = None if key is None else get_column(data.adata, key).iloc[cells]
+        if train_size is None:
+            train_size = self._default_train_size(labels)
+        training, validation = self._split(data, cells, labels, train_size, seed)
+        return cells[training], cells[validation], train_size
 
     def _split(
         self,
@@ -861,9 +893,6 @@ class SSLModel(BaseModelClass, metaclass=Face):
     def _train_once(self, arguments: Mapping[str, Any]) -> int:
         """One round of training; arguments of :meth:`train`. The signal that is left to pass on, or 0."""
         data = self._training_data()
-        cells = self._training_cells(data)
-        if len(cells) < 3:
-            raise ValueError(f"Training needs at least 3 cells, `adata` has {len(cells)}.")
         rng, devices = arguments["rng"], arguments["devices"]
         seed = as_seed(rng)
         if self._learns_all_genes and data.alignment is not None and data.alignment.n_missing:
@@ -873,13 +902,9 @@ class SSLModel(BaseModelClass, metaclass=Face):
                 f"{data.alignment.report()}"
             )
         check_distributed(devices, arguments["strategy"], arguments["n_output_genes"], rng)
-        key = self.setup.labels_key
-        labels = None if key is None else get_column(data.adata, key).iloc[cells]
-        train_size = arguments["train_size"]
-        if train_size is None:
-            train_size = self._default_train_size(labels)
-        parts = self._split(data, cells, labels, train_size, derive_seed(seed, "split"))
-        rows, held_out = (cells[part] for part in parts)
+        rows, held_out, train_size = self._divided(
+            data, arguments["train_size"], derive_seed(seed, "split")
+        )
         chosen = TrainOptions.chosen(self._train_defaults(len(rows)), arguments)
         # Batches of equal size, or up to half of a small data set would be left out of each epoch.
         # Where others fill a batch it stays as large: of a few labelled cells it would have no others.
@@ -952,7 +977,7 @@ class SSLModel(BaseModelClass, metaclass=Face):
             "n_output_genes": n_output,
             "seed": seed,
             "train_size": train_size,
-            "n_cells": len(cells),
+            "n_cells": len(rows) + len(held_out),
             "epochs": self._n_epochs(),
             "best_epoch": result.best_epoch + result.n_epochs_before,
             "best_loss": result.best_loss,

@@ -46,10 +46,13 @@ from scssl.data import (
     scan_matrix,
 )
 from scssl.data.keys import CONTINUOUS, POSITION, PRESENT, category_key
+from scssl.data.matrix import is_on_disk, sample_digest
 
 _LOGGER = logging.getLogger("scssl")
 _MAX_CATEGORIES = 1000
 _LARGEST = 1e38
+# Entry of a fingerprint.
+_SAMPLE = "values of some cells"
 
 
 @dataclass(frozen=True)
@@ -157,6 +160,11 @@ class DataSetup:
             raise TypeError(f"{wrong[0]!r} is no name in data")
         return setup
 
+    @property
+    def sees_others(self) -> bool:
+        """Whether cells are read together with others of their sample or tissue."""
+        return any((self.sample_key, self.spatial_key, self.connectivity_key))
+
     def covariate_keys(self) -> tuple[str, ...]:
         """Categorical columns that a decoder is told: the batch and the covariates."""
         batch = () if self.batch_key is None else (self.batch_key,)
@@ -240,8 +248,9 @@ def inspect(
     by_model: bool = False,
     expected: Scale | None = None,
     used: np.ndarray | None = None,
+    rows: np.ndarray | None = None,
 ) -> tuple[Any, MatrixStats, InputDecision]:
-    """Scan the matrix and decide what it holds; flag cells without a count.
+    """Scan the matrix, or `rows` of it, and decide what it holds; flag cells without a count.
 
     `by_model` where a model exists, and with it the layer and the input; it was trained with values as
     `expected`, of which genes are `used`.
@@ -249,7 +258,7 @@ def inspect(
     refuse_features(adata, by_model=by_model)
     where = DataSetup(layer, "", 0).where
     matrix = matrix_of(adata, layer)
-    stats = scan_matrix(matrix, where=where, used=used)
+    stats = scan_matrix(matrix, where=where, used=used, rows=rows)
     decision = decide_input(adata, layer, stats, input, by_model=by_model, expected=expected)
     if stats.n_empty_cells:
         empty = some(adata.obs_names[stats.empty_cells[:3]])
@@ -332,9 +341,12 @@ def check_like(data: Any, setup: DataSetup, other: DataSetup) -> None:
     check_scale(found, other.expected, X, where=setup.where, whose=whose)
 
 
-def fingerprint(names: Any, stats: MatrixStats) -> dict[str, Any]:
-    """What would be different if the data, with features of these names, had been changed since."""
-    return {
+def fingerprint(names: Any, stats: MatrixStats, X: Any = None) -> dict[str, Any]:
+    """What would be different if the data, with features of these names, had been changed since.
+
+    Of a matrix `X` on disk also what is enough to know it again.
+    """
+    found: dict[str, Any] = {
         "cells": stats.n_obs,
         "genes": stats.n_vars,
         "gene names": GeneVocabulary(names).hash,
@@ -342,6 +354,15 @@ def fingerprint(names: Any, stats: MatrixStats) -> dict[str, Any]:
         "largest value": float(stats.max),
         "median sum of a cell": float(stats.median_sum),
     }
+    return found | ({_SAMPLE: sample_digest(X)} if X is not None and is_on_disk(X) else {})
+
+
+def is_known(names: Any, X: Any, recorded: Mapping[str, Any] | None) -> bool:
+    """Whether a matrix on disk is the one that was recorded, as far as some of its cells tell."""
+    if recorded is None or recorded.get("gene names") != GeneVocabulary(names).hash:
+        return False
+    # Values in memory change in place, and to look at all of them costs little.
+    return is_on_disk(X) and recorded.get(_SAMPLE) == sample_digest(X)
 
 
 def categories_of(
@@ -456,13 +477,25 @@ class CellReader:
         self.measured: np.ndarray | None = None
         self.fingerprint: dict[str, Any] = {}
 
+    def name_of(self, row: int) -> str:
+        """Name of a cell, for a message."""
+        return str(self.adata.obs_names[row])
+
     def with_covariates(self) -> Self:
         """Read the columns too that a decoder is told."""
         for key in self.setup.covariate_keys():
-            self.obs[category_key(key)] = self.setup.codes(self.adata, key)
+            self.obs[category_key(key)] = self.codes(key)
         if self.setup.continuous_keys:
-            self.obs[CONTINUOUS] = self.setup.continuous(self.adata)
+            self.obs[CONTINUOUS] = self.continuous()
         return self
+
+    def codes(self, key: str) -> np.ndarray:
+        """Codes of a categorical column, see :meth:`DataSetup.codes`."""
+        return self.setup.codes(self.adata, key)
+
+    def continuous(self) -> np.ndarray:
+        """Continuous covariates, see :meth:`DataSetup.continuous`."""
+        return self.setup.continuous(self.adata)
 
     def read(self, rows: np.ndarray, n_cells: int = 4096) -> Iterator[sparse.csr_matrix]:
         """Values of these cells as they are stored, in the model's order of features."""

@@ -364,7 +364,7 @@ class CellPLM(DatasetsMixin):
                 'it is: it cannot tell expression. Impute with a model of objective="reconstruction".'
             )
         columns = gene_columns(self.genes, genes, self.module.device)
-        data = self._read(adata, min_overlap=min_overlap)
+        data = self._read(adata, min_overlap=min_overlap, indices=indices)
         self._tell_batch(data, as_batch)
         for key in self.setup.categorical_keys:
             if key in data.adata.obs:

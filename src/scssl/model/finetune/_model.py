@@ -307,13 +307,15 @@ class FineTunedModel(SSLModel):
         """Width of the embedding."""
         return self._source.n_latent
 
-    def _read(self, adata: AnnData | None, *, min_overlap: float | None = None) -> CellReader:
+    def _read(
+        self, adata: AnnData | None, *, min_overlap: float | None = None, indices: Any = None
+    ) -> CellReader:
         own: float = self._arguments["min_overlap"]
         if min_overlap is None:
             min_overlap = own
         elif adata is None or adata is self._adata:
             min_overlap = min(min_overlap, own)
-        return super()._read(adata, min_overlap=min_overlap)
+        return super()._read(adata, min_overlap=min_overlap, indices=indices)
 
     def _training_data(self) -> CellReader:
         data = self._read(None)
@@ -501,7 +503,7 @@ class FineTunedModel(SSLModel):
         """What a function of the module says of cells, a column for each target, and their names."""
         if not self.is_trained_:
             raise ValueError("The head is not trained to predict. Call `model.train()`.")
-        data = self._read(adata, min_overlap=min_overlap)
+        data = self._read(adata, min_overlap=min_overlap, indices=indices)
         if self.module.encodes_covariates:
             data = data.with_covariates()
         rows = data.rows(indices)

@@ -377,10 +377,12 @@ class ProteinPredictor(FineTunedModel):
             )
         return names["rna"], names["protein"]
 
-    def _read(self, adata: Any, *, min_overlap: float | None = None) -> CellReader:
+    def _read(
+        self, adata: Any, *, min_overlap: float | None = None, indices: Any = None
+    ) -> CellReader:
         if is_mudata(adata):
             adata = modality_of(adata, self._modalities(adata)[0])
-        return super()._read(adata, min_overlap=min_overlap)
+        return super()._read(adata, min_overlap=min_overlap, indices=indices)
 
     def _with_proteins(self, adata: Any) -> AnnData:
         """Cells with their proteins, which a MuData has in another modality."""

@@ -32,6 +32,7 @@ from scssl.model.base import (
     SetupArgument,
     SSLModel,
     StartsFromEncoder,
+    StoresMixin,
     checked,
     copied,
     explained,
@@ -59,7 +60,7 @@ _NO_COVARIATES = (
 )
 
 
-class JointEmbedding(StartsFromEncoder, SSLModel):
+class JointEmbedding(StartsFromEncoder, StoresMixin):
     """Base of models that learn by comparing two views of each cell.
 
     Each cell is changed twice at random (``scssl.augment``); an encoder and a small projector map
@@ -431,9 +432,7 @@ class JointEmbedding(StartsFromEncoder, SSLModel):
             )
         data = self._read(None)
         if self.setup.batch_key is not None:
-            data.obs[category_key(self.setup.batch_key)] = self.setup.codes(
-                data.adata, self.setup.batch_key
-            )
+            data.obs[category_key(self.setup.batch_key)] = data.codes(self.setup.batch_key)
         data.partners = self._tables(self._adata)
         return data
 
@@ -548,7 +547,7 @@ class JointEmbedding(StartsFromEncoder, SSLModel):
             return super().get_latent_representation(
                 adata, indices, batch_size, min_overlap=min_overlap
             )
-        data = self._read(adata, min_overlap=min_overlap)
+        data = self._read(adata, min_overlap=min_overlap, indices=indices)
         self._warn_if_untrained()
         width = self.module.projected_width
         return self._apply(data, data.rows(indices), batch_size, self.module.project, width)
@@ -556,7 +555,7 @@ class JointEmbedding(StartsFromEncoder, SSLModel):
     def _embed_modality(
         self, adata: Any, indices: Any, batch_size: int | None, min_overlap: float, modality: str
     ) -> np.ndarray:
-        data = self._read(adata, min_overlap=min_overlap)
+        data = self._read(adata, min_overlap=min_overlap, indices=indices)
         self._warn_if_untrained()
         rows = data.rows(indices)
         have = data.obs[PRESENT][rows, self.modalities.index(modality)].astype(bool)
@@ -634,14 +633,14 @@ class JointEmbedding(StartsFromEncoder, SSLModel):
             return found
         return self.genes.align(self.genes.names)
 
-    def _read(self, adata: Any, *, min_overlap: float = 0.5) -> CellReader:
+    def _read(self, adata: Any, *, min_overlap: float = 0.5, indices: Any = None) -> CellReader:
         if not self.setup.modalities:
             if hasattr(adata, "mod"):
                 raise TypeError(
                     "The model was set up with an AnnData. Pass a modality: "
                     f"`adata=mdata[{next(iter(adata.mod), 'rna')!r}]`; to learn from several, set up the MuData."
                 )
-            return super()._read(adata, min_overlap=min_overlap)
+            return super()._read(adata, min_overlap=min_overlap, indices=indices)
         own = adata is None or adata is self._adata
         idf = getattr(self.module, "idf", None)
         reader = read_mudata(

@@ -22,7 +22,7 @@ from scssl.data.keys import category_key
 from scssl.model.base import (
     CellReader,
     DataSetup,
-    SSLModel,
+    StoresMixin,
     backbone_of,
     check_like,
     check_unused,
@@ -44,7 +44,7 @@ _OWN = ("masking", "decoder", "encode_covariates", "preset")
 
 
 @register_model
-class MaskedAutoencoder(SSLModel):
+class MaskedAutoencoder(StoresMixin):
     """Learn embeddings by predicting hidden genes from visible ones :cite:p:`Richter2025`.
 
     Part of each cell's expression values is hidden; an encoder turns the rest into an embedding,
@@ -527,7 +527,7 @@ class MaskedAutoencoder(SSLModel):
         KeyError
             If the model does not know a gene.
         """
-        data = self._read(adata, min_overlap=min_overlap).with_covariates()
+        data = self._read(adata, min_overlap=min_overlap, indices=indices).with_covariates()
         columns = gene_columns(self.genes, genes, self.module.device)
 
         def reconstruct(batch: dict[str, Tensor]) -> Tensor:
@@ -564,7 +564,7 @@ class MaskedAutoencoder(SSLModel):
         Float32, shape ``(n_cells,)``, of log1p-normalised expression, over the genes of the model
         that `adata` has.
         """
-        data = self._read(adata, min_overlap=min_overlap).with_covariates()
+        data = self._read(adata, min_overlap=min_overlap, indices=indices).with_covariates()
         present = None
         if data.alignment is not None and data.alignment.n_missing:
             present = torch.from_numpy(np.flatnonzero(data.alignment.present)).to(

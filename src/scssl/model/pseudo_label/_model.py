@@ -24,6 +24,7 @@ from scssl.model.base import (
     DataSetup,
     SetupArgument,
     StartsFromEncoder,
+    StoresMixin,
     copied,
     refuse_missing,
     register_model,
@@ -49,7 +50,7 @@ _AGREED = 0.95
 
 
 @register_model
-class PseudoLabel(StartsFromEncoder, DatasetsMixin):
+class PseudoLabel(StartsFromEncoder, DatasetsMixin, StoresMixin):
     """Learn embeddings by predicting clusters of the cells of many data sets :cite:p:`Zhang2022`.
 
     For a start with few labels of a data set that is not among them. Not in the place of principal
@@ -244,7 +245,9 @@ class PseudoLabel(StartsFromEncoder, DatasetsMixin):
             "model": f"{type(self).__name__}({self._config()})",
             "data": data.fingerprint,
             # Sums over all cells say nothing of their order.
-            "order of the cells": _digest(self._adata.obs_names),
+            "order of the cells": _digest(self._adata.obs_names)
+            if self._store is None
+            else self._store.digest,
             "data sets": _digest([*self._dataset_names(), *self._dataset_codes()]),
             "k-means": engine,
         }
@@ -304,6 +307,9 @@ class PseudoLabel(StartsFromEncoder, DatasetsMixin):
         key = self._dataset_key
         if key is None or self._adata is None:
             return ["all cells"]
+        if self._store is not None:
+            names = self._store.categories(key)
+            return [names[code] for code in np.unique(self._store.column(key))]
         # Other data may be attached to a trained model, with data sets of their own.
         return [str(name) for name in pd.factorize(get_column(self._adata, key), sort=True)[1]]
 
@@ -311,6 +317,10 @@ class PseudoLabel(StartsFromEncoder, DatasetsMixin):
         """Number of the data set of each of the model's own cells; int64."""
         assert self._adata is not None
         key = self._dataset_key
+        if self._store is not None:
+            n_cells = self._store.n_cells
+            column = np.zeros(n_cells) if key is None else self._store.column(key)
+            return np.unique(column, return_inverse=True)[1]
         if key is None:
             return np.zeros(self._adata.n_obs, dtype=np.int64)
         return pd.factorize(get_column(self._adata, key), sort=True)[0].astype(np.int64)
@@ -397,7 +407,8 @@ class PseudoLabel(StartsFromEncoder, DatasetsMixin):
         if self._clusters is None or self._adata is None:
             raise ValueError("There are no clusters: `model.train()` finds those of its cells.")
         names = [f"{per} cells" for per in self._options.cells_per_cluster]
-        return pd.DataFrame(self._clusters, index=self._adata.obs_names, columns=names)
+        index = self._adata.obs_names if self._store is None else None
+        return pd.DataFrame(self._clusters, index=index, columns=names)
 
     @property
     def rounds_(self) -> pd.DataFrame:

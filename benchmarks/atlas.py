@@ -1,0 +1,356 @@
+"""A store of many cells: to build it, to read it, to train on it, to embed it, and to kill all of that.
+
+``python benchmarks/atlas.py --cells 100000 --genes 2000`` prints a table. Counts are generated, sorted by donor
+and type as atlases are, into an .h5ad file. Every part runs in a process of its own, whose peak of memory is
+above that of its imports; cells per second are of CPU time, of all threads, median of ``--repeats`` runs in turn.
+Data and stores stay in ``--folder``. Needs the extra ``atlas``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import anndata
+import h5py
+import numpy as np
+import pandas as pd
+from _common import synthetic_counts
+from scipy import sparse
+
+N_TYPES, N_DONORS, BATCH = 20, 10, 1024
+SIZE: dict[str, Any] = {"hidden_dims": (512, 512, 256, 256), "n_latent": 64}
+
+
+def generate(path: Path, n_cells: int, n_genes: int, density: float) -> None:
+    """Counts of cells like some of their type, in blocks, sorted by donor and type."""
+    rng = np.random.default_rng(0)
+    some = synthetic_counts(500 * N_TYPES, n_genes, density)
+    group = np.sort(rng.integers(0, N_DONORS * N_TYPES, n_cells))
+    donor, kind = np.divmod(group, N_TYPES)
+    obs = pd.DataFrame(
+        {
+            "cell_type": pd.Categorical.from_codes(kind, [f"type {i}" for i in range(N_TYPES)]),
+            "donor": pd.Categorical.from_codes(donor, [f"donor {i}" for i in range(N_DONORS)]),
+        },
+        index=[f"cell{i}" for i in range(n_cells)],
+    )
+    var = pd.DataFrame(index=[f"GENE{i}" for i in range(n_genes)])
+    empty = sparse.csr_matrix((n_cells, n_genes), dtype=np.float32)
+    anndata.AnnData(empty, obs=obs, var=var).write_h5ad(path)
+    with h5py.File(path, "r+") as file:
+        group, ends = file["X"], [np.zeros(1, dtype=np.int64)]
+        for name in ("data", "indices", "indptr"):
+            del group[name]
+        sizes = {"chunks": (2**17,), "maxshape": (None,)}
+        data = group.create_dataset("data", (0,), np.float32, **sizes)
+        indices = group.create_dataset("indices", (0,), np.int32, **sizes)
+        for start in range(0, n_cells, 10_000):
+            kinds = kind[start : start + 10_000]
+            block = some[kinds * 500 + rng.integers(0, 500, len(kinds))]
+            block.data = rng.poisson(block.data).astype(np.float32)
+            block.eliminate_zeros()
+            n = len(data)
+            for stored, values in ((data, block.data), (indices, block.indices)):
+                stored.resize((n + block.nnz,))
+                stored[n:] = values
+            ends.append(n + block.indptr[1:].astype(np.int64))
+        group["indptr"] = np.concatenate(ends)
+
+
+class Measured:
+    """CPU time, and memory above what was taken before."""
+
+    def __enter__(self) -> Measured:
+        self.before, self.peak, self.done = _rss(), 0.0, False
+        self.cpu, self.wall = time.process_time(), time.perf_counter()
+        self.watch = threading.Thread(target=self._watch, daemon=True)
+        self.watch.start()
+        return self
+
+    def _watch(self) -> None:
+        while not self.done:
+            self.peak = max(self.peak, _rss())
+            time.sleep(0.02)
+
+    def __exit__(self, *_: object) -> None:
+        self.cpu, self.wall = time.process_time() - self.cpu, time.perf_counter() - self.wall
+        self.done = True
+
+    def of(self, n_cells: int) -> dict[str, float]:
+        return {
+            "cells/s of CPU": n_cells / self.cpu,
+            "cells/s": n_cells / self.wall,
+            "extra MB": self.peak - self.before,
+            "peak MB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        }
+
+
+def _rss() -> float:
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * 4096 / 2**20
+
+
+# --- the parts, each in a process of its own -----------------------------------------------------
+
+
+def build(cells: Path, store: Path) -> dict[str, float]:
+    from scssl.data import build_store
+
+    shutil.rmtree(store, ignore_errors=True)
+    with Measured() as measured:
+        made = build_store(cells, store, obs_keys=["cell_type", "donor"])
+    return measured.of(made.n_cells)
+
+
+def _some_batches(batches: Any, size: Callable[[Any], int], most: int = 60_000) -> dict[str, float]:
+    n = 0
+    with Measured() as measured:
+        for batch in batches:
+            n += size(batch)
+            if n >= most:
+                break
+    return measured.of(n)
+
+
+def load_store(cells: Path, store: Path) -> dict[str, float]:
+    from scssl.data import CellLoader, ChunkPlan, Store
+
+    found = Store(store)
+    loader = CellLoader(found.rows, ChunkPlan(found.n_cells, BATCH), input_kind="counts")
+    return _some_batches(loader, lambda batch: len(batch["indices"]))
+
+
+def load_annbatch(cells: Path, store: Path) -> dict[str, float]:
+    import annbatch
+    import zarr
+    from anndata.io import sparse_dataset
+
+    zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"})
+    collection = annbatch.DatasetCollection(store / "cells.zarr", mode="r")
+    loader = annbatch.Loader(
+        chunk_size=256,
+        preload_nchunks=32,
+        batch_size=BATCH,
+        shuffle=True,
+        preload_to_gpu=False,
+        rng=np.random.default_rng(0),
+    ).add_datasets([sparse_dataset(group["X"]) for group in collection])
+    from scssl.data import normalize_rows
+
+    # It gives counts as they are stored; a step needs them normalised.
+    normalised = (
+        normalize_rows(batch["X"].astype(np.float32), input_kind="counts") for batch in loader
+    )
+    return _some_batches(normalised, lambda batch: batch[0].shape[0])
+
+
+def load_h5ad(cells: Path, store: Path) -> dict[str, float]:
+    from scssl.data import CellLoader, ShuffledPlan, open_rows
+
+    rows = open_rows(anndata.read_h5ad(cells, backed="r").X)
+    loader = CellLoader(rows, ShuffledPlan(rows.shape[0], BATCH), input_kind="counts")
+    return _some_batches(loader, lambda batch: len(batch["indices"]))
+
+
+def _model(data: Any) -> Any:
+    import scssl
+
+    made = scssl.model.MaskedAutoencoder
+    made.setup_store(data) if hasattr(data, "shards") else made.setup_anndata(data, input="counts")
+    return made(data, **SIZE)
+
+
+def _trained(data: Any, steps: int = 40) -> dict[str, float]:
+    from lightning.pytorch.callbacks import Callback
+
+    class Stop(Callback):
+        n = 0
+
+        def on_train_batch_end(
+            self, trainer: Any, module: Any, outputs: Any, batch: Any, i: int
+        ) -> None:
+            if i == 1:
+                self.measured = Measured().__enter__()
+            elif i > 1:
+                self.n += len(batch["indices"])
+            if i > steps:
+                self.measured.__exit__()
+                raise _Enough
+
+    stop, model = Stop(), _model(data)
+    given = {"max_epochs": 1, "batch_size": BATCH, "accelerator": "cpu", "progress": False}
+    try:
+        model.train(**given, callbacks=(stop,))
+    except _Enough:
+        return stop.measured.of(stop.n)
+    raise SystemExit("Too few cells for as many steps.")
+
+
+class _Enough(Exception):
+    pass
+
+
+def train_store(cells: Path, store: Path) -> dict[str, float]:
+    from scssl.data import Store
+
+    return _trained(Store(store))
+
+
+def train_memory(cells: Path, store: Path) -> dict[str, float]:
+    return _trained(anndata.read_h5ad(cells))
+
+
+def embed(cells: Path, store: Path) -> dict[str, float]:
+    from scssl.data import Store
+
+    found = Store(store)
+    model = _model(found)
+    model.is_trained_ = True
+    with tempfile.TemporaryDirectory() as folder, Measured() as measured:
+        model.embed_store(found, folder)
+    adata = anndata.read_h5ad(cells, backed="r")
+    with Measured() as few:
+        model.get_latent_representation(adata, indices=np.arange(100))
+    with Measured() as few_of_store:
+        model.get_latent_representation(found, indices=np.arange(100))
+    return measured.of(found.n_cells) | {
+        "s for 100 cells of the h5ad": few.wall,
+        "s for 100 cells of the store": few_of_store.wall,
+    }
+
+
+def mixing(cells: Path, store: Path) -> dict[str, float]:
+    """Chi-square per degree of freedom of batches, by type and donor."""
+    from scssl.data import ChunkPlan, ShuffledPlan, Store
+
+    found = Store(store)
+    kinds = found.column("cell_type").astype(int) * N_DONORS + found.column("donor")
+    given = anndata.read_h5ad(cells, backed="r").obs
+    sorted_kinds = given["cell_type"].cat.codes.to_numpy().astype(int) * N_DONORS
+    sorted_kinds += given["donor"].cat.codes.to_numpy()
+    plans = {
+        "batches of the store": (ChunkPlan(found.n_cells, BATCH), kinds),
+        "truly random": (ShuffledPlan(found.n_cells, BATCH), kinds),
+        "runs of the sorted file": (ChunkPlan(found.n_cells, BATCH), sorted_kinds),
+    }
+    return {name: _chi_square(plan, codes) for name, (plan, codes) in plans.items()}
+
+
+def _chi_square(plan: Any, codes: np.ndarray, most: int = 300) -> float:
+    n = N_TYPES * N_DONORS
+    share = np.bincount(codes, minlength=n) / len(codes)
+    found = []
+    for (rows, _), _ in zip(plan.batches(0), range(most), strict=False):
+        expected = share * len(rows)
+        apart = (np.bincount(codes[rows], minlength=n) - expected) ** 2
+        there = expected > 0
+        found.append((apart[there] / expected[there]).sum() / (there.sum() - 1))
+    return float(np.mean(found))
+
+
+def kills(cells: Path, store: Path, n: int) -> dict[str, float]:
+    """Kill a build `n` times at random; is the store the same to the byte, and what was done twice?"""
+    from scssl.data import build_store
+
+    with tempfile.TemporaryDirectory(dir=store.parent) as folder:
+        out, rng = Path(folder) / "atlas", np.random.default_rng(0)
+        given = {"obs_keys": ["cell_type", "donor"], "memory": "64MB"}
+        started = time.perf_counter()
+        whole = build_store(cells, Path(folder) / "whole", **given)
+        seconds, killed = time.perf_counter() - started, 0
+        for _ in range(n):
+            # Imported here already; Linux.
+            child = os.fork()
+            if not child:
+                build_store(cells, out, **given)
+                os._exit(0)
+            time.sleep(float(rng.uniform(0, 2 * seconds / n)))
+            os.kill(child, signal.SIGKILL)
+            killed += os.waitpid(child, 0)[1] == signal.SIGKILL
+            if out.exists():
+                break
+        if not out.exists():
+            build_store(cells, out, **given)
+        same = _digests(out) == _digests(whole.path)
+    return {"kills": killed, "same bytes": float(same)}
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in folder.rglob("*")
+        if path.is_file() and "building" not in path.parts
+    }
+
+
+PARTS: dict[str, Callable[..., dict[str, float]]] = {
+    one.__name__: one
+    for one in (build, load_store, load_annbatch, load_h5ad, train_store, train_memory, embed)
+} | {"mixing": mixing, "kills": kills}
+# Not compared with another part, so run once.
+ONCE = {"build", "embed", "mixing", "kills"}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--cells", type=int, default=100_000)
+    parser.add_argument("--genes", type=int, default=2000)
+    parser.add_argument("--density", type=float, default=0.1)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--kills", type=int, default=0)
+    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "scssl_atlas")
+    parser.add_argument("--parts", nargs="*", choices=PARTS, default=[*PARTS])
+    parser.add_argument("--part", choices=PARTS, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    name = f"{given.cells}x{given.genes}"
+    cells, store = given.folder / f"{name}.h5ad", given.folder / name
+    if given.part is not None:
+        warnings.simplefilter("ignore")
+        more = {"n": given.kills} if given.part == "kills" else {}
+        print("\n" + json.dumps(PARTS[given.part](cells, store, **more)))
+        return
+    given.folder.mkdir(parents=True, exist_ok=True)
+    if not cells.exists():
+        generate(cells, given.cells, given.genes, given.density)
+    found: dict[str, list[dict[str, float]]] = {}
+    for repeat in range(given.repeats):
+        for part in given.parts:
+            if (repeat and part in ONCE) or (part == "kills" and not given.kills):
+                continue
+            words = [sys.executable, __file__, "--part", part, *sys.argv[1:]]
+            done = subprocess.run(words, capture_output=True, text=True, check=False)
+            if done.returncode:
+                sys.exit(f"{part} failed:\n{done.stderr[-2000:]}")
+            found.setdefault(part, []).append(json.loads(done.stdout.splitlines()[-1]))
+            print(part, found[part][-1], flush=True)
+    rows = {part: pd.DataFrame(runs).median() for part, runs in found.items()}
+    print(f"\n{given.cells:,} cells × {given.genes:,} genes, {os.cpu_count()} cores")
+    for part, values in rows.items():
+        print(f"{part:14s} " + ", ".join(f"{name} {value:,.4g}" for name, value in values.items()))
+    for one, other in (
+        ("load_store", "load_annbatch"),
+        ("load_store", "load_h5ad"),
+        ("train_store", "train_memory"),
+    ):
+        if one in rows and other in rows:
+            ratio = rows[one]["cells/s of CPU"] / rows[other]["cells/s of CPU"]
+            print(f"{one} / {other}: {ratio:.2f} in cells/s of CPU")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,301 @@
+"""Models that are trained on a store, from disk, and embed one piece by piece."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from scssl._checks import check_key, check_whole, some
+from scssl._io import check_place
+from scssl.data import BatchPlan, ChunkPlan, Scale, hold_out
+from scssl.data.store import HANDLE, EmbeddingFolder, Store
+
+from ._model import SETUP, SSLModel
+from ._setup import CellReader, DataSetup
+
+if TYPE_CHECKING:
+    pass
+
+# Above, a validation loss is exact enough, and validating takes longer than it tells.
+_MOST_HELD_OUT = 50_000
+
+
+class StoresMixin(SSLModel):
+    """Set up a store, train on it and embed it; nothing of it is kept in memory for each cell."""
+
+    def __init__(self, adata: Any = None, registry: dict[str, Any] | None = None) -> None:
+        self._store = adata if isinstance(adata, Store) else None
+        super().__init__(adata.handle if isinstance(adata, Store) else adata, registry)
+
+    @classmethod
+    def _called(cls, data: Any) -> tuple[str, str]:
+        of_store = isinstance(data, Store) or HANDLE in getattr(data, "uns", ())
+        return ("store", "setup_store") if of_store else super()._called(data)
+
+    @classmethod
+    def setup_store(
+        cls,
+        store: Store,
+        *,
+        batch_key: str | None = None,
+        labels_key: str | None = None,
+        categorical_covariate_keys: Sequence[str] | None = None,
+        continuous_covariate_keys: Sequence[str] | None = None,
+        target_sum: float | None = 1e4,
+    ) -> None:
+        """Say where things are in a store; what its values are was found when it was built.
+
+        The model is made and trained as on an AnnData, with ``Model(store)`` and ``train()``, and its cells
+        are read from disk while it is. Cells that are held out are runs of neighbours of every shard, 50,000
+        at most, and not stratified, as the order of a store is random.
+
+        Parameters
+        ----------
+        store
+            What :func:`scssl.data.build_store` built, see :class:`scssl.data.Store`.
+        batch_key
+            Column of the store with the batch, as of :meth:`setup_anndata`.
+        labels_key
+            Column with cell types. Never used as a target in self-supervised training.
+        categorical_covariate_keys, continuous_covariate_keys
+            Further columns that the decoder is told.
+        target_sum
+            Sum of a cell before the logarithm; 1e4 as in :cite:p:`Richter2025`.
+
+        Raises
+        ------
+        KeyError
+            If a column does not exist.
+        TypeError
+            If `store` is no Store.
+        ValueError
+            If a column has missing values, or is of another kind than what it is used for.
+
+        Examples
+        --------
+        >>> import scssl
+        >>> store = scssl.data.Store("atlas")  # doctest: +SKIP
+        >>> scssl.model.MaskedAutoencoder.setup_store(store)  # doctest: +SKIP
+        >>> model = scssl.model.MaskedAutoencoder(store)  # doctest: +SKIP
+        >>> model.train()  # doctest: +SKIP
+        >>> model.embed_store(store, "embedding")  # doctest: +SKIP
+        """
+        given = {k: v for k, v in locals().items() if k not in ("cls", "store")}
+        _check_store(store)
+        given = cls._checked_setup(store, {"layer": None, "input": "counts", **given})
+        categorical, continuous = (
+            tuple(given.get(f"{kind}_covariate_keys") or ())
+            for kind in ("categorical", "continuous")
+        )
+        told = [*categorical, *([] if batch_key is None else [batch_key])]
+        named = [*told, *([] if labels_key is None else [labels_key])]
+        setup = DataSetup(
+            None,
+            "counts",
+            given["target_sum"],
+            batch_key,
+            labels_key,
+            categorical,
+            continuous,
+            {key: store.categories(key) for key in named},
+            scale=asdict(Scale("counts", certain=True)),
+            continuous_scale={key: _scale(store, key, continuous) for key in continuous},
+        )
+        for key in told:
+            _refuse_missing(store, key, store.column(key) < 0)
+        manager = cls._manager(**given)
+        cls._register_features(manager, store.handle, store.genes.names)
+        features = manager.registry["field_registries"]["X"]["summary_stats"]
+        features["n_cells"] = store.n_cells
+        manager.registry[SETUP] = {"setup": setup.to_dict(), "fingerprint": _fingerprint(store)}
+        cls.register_manager(manager)
+
+    def _read(self, adata: Any, *, min_overlap: float = 0.5, indices: Any = None) -> CellReader:
+        own = adata is None or adata is self._adata or adata is self._store
+        store = self._store if own else adata
+        if not isinstance(store, Store):
+            return super()._read(adata, min_overlap=min_overlap, indices=indices)
+        if self.setup.input_kind != "counts" or self.setup.modalities:
+            kind = "several modalities" if self.setup.modalities else "log-normalised values"
+            raise ValueError(f"The model reads {kind}, and a store holds counts of genes.")
+        alignment = self.genes.align(store.genes.names, min_overlap=min_overlap)
+        reader = _StoreReader(self.setup, store, None if alignment.is_identity else alignment)
+        # Opened anew: what is on disk may be another one by now.
+        reader.fingerprint = _fingerprint(Store(store.path))
+        if own:
+            self._check_unchanged(reader.fingerprint)
+        return reader
+
+    def attach(self, adata: Any) -> None:
+        """Make data the model's own, to embed them or to go on training.
+
+        Parameters
+        ----------
+        adata
+            An AnnData, or a :class:`scssl.data.Store`, with the genes that the model was set up with.
+        """
+        if not isinstance(adata, Store):
+            super().attach(adata)
+            self._store = None
+            return
+        reader = self._read(adata)
+        self._adata, self._store = adata.handle, adata
+        self.registry_[SETUP]["fingerprint"] = reader.fingerprint
+
+    def _divided(self, data: CellReader, train_size: float | None, seed: int) -> Any:
+        if not isinstance(data, _StoreReader):
+            return super()._divided(data, train_size, seed)
+        train_size = self._default_train_size(None) if train_size is None else train_size
+        parts = hold_out(data.store.shards, train_size=train_size, most=_MOST_HELD_OUT, seed=seed)
+        return *parts, train_size
+
+    @torch.inference_mode()
+    def embed_store(
+        self,
+        store: Store,
+        out: str | Path,
+        part: tuple[int, int] = (0, 1),
+        *,
+        batch_size: int | None = None,
+        key_added: str = "X_ssl",
+        min_overlap: float = 0.5,
+    ) -> None:
+        """Embed the cells of a store, a shard at a time, into a folder.
+
+        Each shard becomes a file, which is there as a whole or not at all. Files that are there are left as
+        they are: a call that was interrupted goes on where it was, and several processes or machines fill
+        one folder, each a part. :func:`scssl.data.read_embedding` reads it.
+
+        Parameters
+        ----------
+        store
+            The cells.
+        out
+            Folder to write to.
+        part
+            Which shards to embed, ``(i, n)``: every `n`-th from number `i` on, of 0 to ``n - 1``; all by
+            default.
+        batch_size
+            Cells to read at a time, 2,048 by default. It makes no difference to the result.
+        key_added
+            Entry of ``obsm`` for the embedding.
+        min_overlap
+            Share of the model's genes that the store must have.
+
+        Raises
+        ------
+        GeneMismatchError
+            If too few genes are found.
+        ValueError
+            If `out` holds the embedding of another store or model, or there is no such part.
+
+        Examples
+        --------
+        >>> model.embed_store(store, "embedding", part=(0, 8))  # doctest: +SKIP
+        """
+        _check_store(store)
+        check_key(key_added, "key_added")
+        number, n_parts = _part(part)
+        folder = EmbeddingFolder(check_place(out, "out", folder=True))
+        data = self._read(store, min_overlap=min_overlap)
+        if self.module.encodes_covariates:
+            data = data.with_covariates()
+        self._warn_if_untrained()
+        folder.start(
+            {
+                "store": store.digest,
+                "model": self.encoder_hash,
+                "class": type(self).__name__,
+                "key": key_added,
+                "n_shards": len(store.shards),
+            }
+        )
+        for shard in range(number, len(store.shards), n_parts):
+            if not folder.has(shard):
+                rows = np.arange(*store.shards[shard])
+                z = self._apply(data, rows, batch_size, self.module.embed, self.n_latent)
+                folder.write(shard, store.cells(shard), {key_added: z})
+
+
+class _StoreReader(CellReader):
+    """The cells of a store as a model wants them."""
+
+    def __init__(self, setup: DataSetup, store: Store, alignment: Any) -> None:
+        super().__init__(setup, store.handle, store.rows, alignment)
+        self.store, self.n_cells = store, store.n_cells
+
+    def name_of(self, row: int) -> str:
+        where = self.store.obs(slice(row, row + 1), ["input", "row"]).iloc[0]
+        return f"{where['row']} of input {where['input']}"
+
+    def codes(self, key: str) -> np.ndarray:
+        codes = self.store.column(key)
+        known, there = self.setup.categories[key], self.store.categories(key)
+        if known == there:
+            return codes
+        places = {name: code for code, name in enumerate(known)}
+        if new := [name for name in there if name not in places]:
+            raise ValueError(
+                f"Column {key!r} of the store has {len(new)} categories that the model was not trained with: "
+                f"{some(new)}. It knows {some(known)}."
+            )
+        return np.array([places[name] for name in there])[codes]
+
+    def continuous(self) -> np.ndarray:
+        columns = [
+            (self.store.column(key) - mean) / spread
+            for key, (mean, spread) in self.setup.continuous_scale.items()
+        ]
+        return np.stack(columns, axis=1).astype(np.float32)
+
+    def _plan(self, rows: Any, batch_size: int, role: str, seed: int) -> BatchPlan:
+        if role == "training":
+            return ChunkPlan(rows, batch_size, seed=seed)
+        return super()._plan(np.asarray(rows), batch_size, role, seed)
+
+
+def _check_store(store: Any) -> None:
+    if not isinstance(store, Store):
+        path = repr(str(store)) if isinstance(store, (str, Path)) else "FOLDER"
+        raise TypeError(
+            f"`store` must be a scssl.data.Store, found {type(store).__name__}. Open it: "
+            f"`store = scssl.data.Store({path})`"
+        )
+
+
+def _fingerprint(store: Store) -> dict[str, Any]:
+    return {"cells": store.n_cells, "genes": len(store.genes), "store": store.digest}
+
+
+def _scale(store: Store, key: str, named: Sequence[str]) -> tuple[float, float]:
+    """Mean and standard deviation of a column of numbers, one of those that a user named."""
+    values = store.column(key)
+    if values.dtype.kind != "f":
+        rest = [one for one in named if one != key]
+        raise ValueError(
+            f"Column {key!r} of the store holds categories, and a continuous covariate needs numbers. Pass "
+            f"`continuous_covariate_keys={rest}, categorical_covariate_keys=[{key!r}]`"
+        )
+    _refuse_missing(store, key, ~np.isfinite(values))
+    return float(values.mean()), float(values.std()) or 1.0
+
+
+def _refuse_missing(store: Store, key: str, missing: np.ndarray) -> None:
+    if missing.any():
+        where = sorted(set(store.obs(np.flatnonzero(missing), ["input"])["input"].astype(str)))
+        raise ValueError(
+            f"Column {key!r} of the store is missing for {int(missing.sum()):,} cells, of the inputs "
+            f"{some(where)}. Leave it out, or fill it there and build the store again."
+        )
+
+
+def _part(part: Any) -> tuple[int, int]:
+    if not isinstance(part, (tuple, list)) or len(part) != 2:
+        raise ValueError(f"`part` must be two numbers, found {part!r}. For all: `part=(0, 1)`")
+    n_parts = check_whole("part[1]", part[1])
+    return check_whole("part[0]", part[0], 0, n_parts - 1), n_parts
