@@ -172,7 +172,11 @@ def _deal_out(app: Any, env: Any, docnames: list[str]) -> None:
     Sphinx cuts the list into a few pieces, in the order of the alphabet all executed pages in one.
     """
     texts = {name: env.doc2path(name).read_text() for name in docnames}
-    executed = [name for name, text in texts.items() if "{code-cell}" in text]
+    executed = [
+        name
+        for name, text in texts.items()
+        if "{code-cell}" in text and 'execution_mode: "off"' not in text
+    ]
     executed.sort(key=lambda name: -len(texts[name]))
     others = [name for name in docnames if name not in executed]
     places = {(i * len(others)) // max(len(executed), 1): i for i in range(len(executed))}
