@@ -78,7 +78,8 @@ upstream = {
     "scvi": "https://docs.scvi-tools.org/en/stable/",
     "torch": "https://docs.pytorch.org/docs/stable/",
 }
-if os.environ.get("SCSSL_DOCS_INTERSPHINX"):
+# Set by Read the Docs; here there may be no network.
+if os.environ.get("READTHEDOCS") or os.environ.get("SCSSL_DOCS_INTERSPHINX"):
     extensions.append("sphinx.ext.intersphinx")
     intersphinx_mapping = {name: (url, None) for name, url in upstream.items()}
 # Without the inventories a name of another package cannot be resolved; names of scssl always must.
