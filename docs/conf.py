@@ -123,14 +123,16 @@ def _is_inherited_from_upstream(
     app: Any, what: str, name: str, obj: Any, skip: bool, options: Any
 ) -> bool | None:
     """Leave out what a class inherits from other packages: their documentation has it."""
+    # The table of a class asks by the kind of the member, its page by that of the class.
+    in_class = what in {"class", "method", "property", "attribute"}
     # Without a docstring of its own, a `forward` would have that of torch.
-    if what == "class" and (name in _OF_SCVI_TOOLS or (name == "forward" and not obj.__doc__)):
+    if in_class and (name in _OF_SCVI_TOOLS or (name == "forward" and not obj.__doc__)):
         return True
     function = next(
         (getattr(obj, name) for name in ("fget", "func", "__func__") if hasattr(obj, name)), obj
     )
     module = getattr(function, "__module__", None)
-    if what == "class" and module is not None and not module.startswith("scssl"):
+    if in_class and module is not None and not module.startswith("scssl"):
         return True
     return None
 
