@@ -24,7 +24,7 @@ def main(file: str) -> None:
     adata.obsm["X_pca"] = plain.obsm["X_pca"]
     _, axes = plt.subplots(1, 3, figsize=(11, 3.1), layout="constrained")
     shown = [
-        ("X_pca", "batch", "PCA: donor and treatment apart", "none"),
+        ("X_pca", "batch", "PCA: samples apart", "none"),
         ("X_integrated", "batch", "scssl.tl.integrate: together", "right margin"),
         ("X_integrated", "cell_type", "and the types are kept", "right margin"),
     ]
