@@ -456,16 +456,16 @@ def test_misspelt_argument():
         build().train(learning_rate=0.1)
 
 
-@pytest.fixture
-def terminal(monkeypatch):
+class Terminal(io.StringIO):
     """What is written to stderr, as if somebody saw it."""
-    written = io.StringIO()
-    monkeypatch.setattr(written, "isatty", lambda: True, raising=False)
-    monkeypatch.setattr(sys, "stderr", written)
-    return written
+
+    def isatty(self):
+        return True
 
 
-def test_progress_on_a_terminal_is_a_bar(terminal):
+def test_progress_on_a_terminal_is_a_bar(monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
     build().train(2, batch_size=32, progress=True)
     shown = terminal.getvalue()
     for part in ("2.0/2 epochs", "loss=", "validation="):
@@ -483,7 +483,9 @@ def test_progress_in_a_file_is_some_lines(capsys):
     assert all("loss 0." in line and "validation 0." in line for line in lines)
 
 
-def test_progress_in_a_notebook_asks_for_no_widgets(terminal, monkeypatch):
+def test_progress_in_a_notebook_asks_for_no_widgets(monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setitem(sys.modules, "ipykernel", SimpleNamespace())
     monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace())
     found = importlib.util.find_spec
@@ -491,11 +493,12 @@ def test_progress_in_a_notebook_asks_for_no_widgets(terminal, monkeypatch):
         importlib.util, "find_spec", lambda name: None if name == "ipywidgets" else found(name)
     )
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.filterwarnings("error", message="IProgress not found")
         build().train(1, **{**OPTIONS, "progress": True})
     assert "1.0/1 epochs" in terminal.getvalue()
 
 
+@pytest.mark.filterwarnings("ignore:The embeddings have collapsed")
 def test_training_ends_with_a_line(caplog):
     def last(epochs, **options):
         model = build()

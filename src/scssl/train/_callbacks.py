@@ -307,7 +307,10 @@ class Progress(Callback):
             rate = self._cells * trainer.world_size / (now - self._start)
             self._post["cells/s"] = f"{rate:,.0f}"
             self._start, self._cells = now, 0
-            self._advance(trainer.current_epoch + (batch_idx + 1) / trainer.num_training_batches)
+            # The last step ends the epoch, whose losses are not known yet.
+            if batch_idx + 1 < trainer.num_training_batches:
+                done = (batch_idx + 1) / trainer.num_training_batches
+                self._advance(trainer.current_epoch + done)
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         if self._bar is None:
