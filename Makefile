@@ -8,6 +8,8 @@ PYTHON ?=
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
 MUTANTS ?=
+# For uv, such as --resolution lowest-direct: the lowest versions that pyproject.toml allows.
+INSTALL_ARGS ?=
 UV := $(shell command -v uv 2>/dev/null)
 # Threads that wait for one another by spinning make training ten times slower on a busy machine.
 export OMP_WAIT_POLICY ?= PASSIVE
@@ -16,10 +18,10 @@ export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-all mutants install format lint types docs clean
+.PHONY: help demo test test-all mutants install format lint types docs readthedocs package clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.stamp-run ## train on 700 real cells, compare, draw (under a minute)
 	$(BIN)/scssl demo $(DEMO_ARGS)
@@ -52,6 +54,21 @@ types: $(VENV)/.stamp-dev ## check types
 docs: $(VENV)/.stamp-dev ## build the documentation into docs/_build/html, warnings as errors
 	rm -rf docs/_build/html docs/generated
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m sphinx -W --keep-going -j auto -b html docs docs/_build/html
+
+readthedocs: $(VENV)/.stamp-dev ## the commands of .readthedocs.yaml, in an environment of their own
+	$(BIN)/python docs/readthedocs.py
+
+package: | $(BIN)/python ## wheel and source archive into dist/, and the wheel tried in an empty environment
+	rm -rf dist
+	@if [ -n "$(UV)" ]; then \
+	  "$(UV)" build && "$(UV)" venv --quiet --python $(BIN)/python dist/venv && \
+	  "$(UV)" pip install --quiet --python dist/venv/bin/python dist/*.whl; \
+	else \
+	  $(BIN)/python -m pip install --quiet build && $(BIN)/python -m build && \
+	  $(BIN)/python -m venv dist/venv && dist/venv/bin/python -m pip install --quiet dist/*.whl; \
+	fi
+	cd dist && venv/bin/scssl --version && venv/bin/scssl demo --out demo
+	rm -rf dist/venv dist/demo
 
 clean: ## remove caches and built documentation (.venv stays)
 	rm -rf docs/_build docs/generated dist htmlcov .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis
@@ -87,11 +104,11 @@ endef
 define install
 @echo "Installing into $(VENV) (the first time this downloads PyTorch and takes some minutes)"
 @if [ -n "$(UV)" ]; then \
-  "$(UV)" pip install --python $(BIN)/python $(1); \
+  "$(UV)" pip install --python $(BIN)/python $(INSTALL_ARGS) $(1); \
 else \
   { $(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip >/dev/null; } && \
   { $(BIN)/python -m pip install --quiet uv && \
-    $(BIN)/uv pip install --quiet --python $(BIN)/python $(1); } || \
+    $(BIN)/uv pip install --quiet --python $(BIN)/python $(INSTALL_ARGS) $(1); } || \
   { $(BIN)/python -m pip install --quiet --upgrade "pip>=25.1" && \
     $(BIN)/python -m pip install --quiet --no-compile $(1); }; \
 fi

@@ -78,7 +78,8 @@ upstream = {
     "scvi": "https://docs.scvi-tools.org/en/stable/",
     "torch": "https://docs.pytorch.org/docs/stable/",
 }
-if os.environ.get("SCSSL_DOCS_INTERSPHINX"):
+# Set by Read the Docs; here there may be no network.
+if os.environ.get("READTHEDOCS") or os.environ.get("SCSSL_DOCS_INTERSPHINX"):
     extensions.append("sphinx.ext.intersphinx")
     intersphinx_mapping = {name: (url, None) for name, url in upstream.items()}
 # Without the inventories a name of another package cannot be resolved; names of scssl always must.
@@ -122,14 +123,16 @@ def _is_inherited_from_upstream(
     app: Any, what: str, name: str, obj: Any, skip: bool, options: Any
 ) -> bool | None:
     """Leave out what a class inherits from other packages: their documentation has it."""
+    # The table of a class asks by the kind of the member, its page by that of the class.
+    in_class = what in {"class", "method", "property", "attribute"}
     # Without a docstring of its own, a `forward` would have that of torch.
-    if what == "class" and (name in _OF_SCVI_TOOLS or (name == "forward" and not obj.__doc__)):
+    if in_class and (name in _OF_SCVI_TOOLS or (name == "forward" and not obj.__doc__)):
         return True
     function = next(
         (getattr(obj, name) for name in ("fget", "func", "__func__") if hasattr(obj, name)), obj
     )
     module = getattr(function, "__module__", None)
-    if what == "class" and module is not None and not module.startswith("scssl"):
+    if in_class and module is not None and not module.startswith("scssl"):
         return True
     return None
 
@@ -172,7 +175,11 @@ def _deal_out(app: Any, env: Any, docnames: list[str]) -> None:
     Sphinx cuts the list into a few pieces, in the order of the alphabet all executed pages in one.
     """
     texts = {name: env.doc2path(name).read_text() for name in docnames}
-    executed = [name for name, text in texts.items() if "{code-cell}" in text]
+    executed = [
+        name
+        for name, text in texts.items()
+        if "{code-cell}" in text and 'execution_mode: "off"' not in text
+    ]
     executed.sort(key=lambda name: -len(texts[name]))
     others = [name for name in docnames if name not in executed]
     places = {(i * len(others)) // max(len(executed), 1): i for i in range(len(executed))}

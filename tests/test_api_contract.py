@@ -90,6 +90,9 @@ CALLS = {
     "pl.calibration": {"label_key": "label", "pred_key": "predicted"},
     "pl.paired_scatter": {"metric": "accuracy", "x": "scratch", "y": "pretrained"},
     "pl.metric_bars": {"metrics": "accuracy"},
+    "pl.label_transfer": {"pred_key": "predicted"},
+    "pl.batch_mixing": {"name_key": "arm"},
+    "pl.modality_scores": {"true_key": "X_ssl", "pred_key": "X_ssl"},
     "pl.augmentations": {"augmentation": "clear"},
     "pl.impute_curve": {"scores": IMPUTED},
     "pl.ablation": {"x": "depth", "y": "width", "method": "a"},
@@ -107,6 +110,8 @@ SCORES = pd.DataFrame(
         "arm": ["scratch", "scratch", "pretrained", "pretrained"],
         "seed": 0,
         "accuracy": [0.7, 0.9, 0.8, 0.85],
+        "mixed": 0.5,
+        "types_kept": 0.7,
     }
 )
 

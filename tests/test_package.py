@@ -268,3 +268,26 @@ class TestSettings:
         settings = Settings()
         with pytest.raises(error, match=name), settings.override(**{name: value}):
             pass
+
+
+def test_the_citation_is_of_this_version():
+    import yaml
+
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert cited["version"] == project["version"]
+    assert cited["license"] == project["license"]
+
+
+def test_the_workflow_does_what_ci_does_here():
+    """Every target that `.ci/run` makes, on every Python that the package says it runs on."""
+    import yaml
+
+    workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())
+    steps = [step.get("run", "") for job in workflow["jobs"].values() for step in job["steps"]]
+    here = set(re.findall(r"\bmake (\w+)", (ROOT / ".ci/run").read_text())) - {"install"}
+    assert here <= set(re.findall(r"\bmake ([\w-]+)", " ".join(steps)))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    listed = [one.rpartition(":: ")[2] for one in project["classifiers"]]
+    pythons = [one for one in listed if re.fullmatch(r"3\.\d+", one)]
+    assert workflow["jobs"]["test"]["strategy"]["matrix"]["python"] == pythons

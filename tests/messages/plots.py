@@ -47,3 +47,16 @@ def arm_is_lacking():
 def no_calibration():
     names = {"reference": cells(90), "adata": cells(seed=1), "label_key": "type"}
     return names, 'scssl.pl.calibration(adata, pred_key="labels", show=False)'
+
+
+@case(CHAPTER, "No labels were transferred")
+def no_label_transfer():
+    names = {"reference": cells(90), "adata": cells(seed=1), "label_key": "type"}
+    return names, 'scssl.pl.label_transfer(adata, "labels", show=False)'
+
+
+@case(CHAPTER, "Mixing was scored without the types")
+def mixing_without_types():
+    scores = pd.DataFrame({"use_rep": ["X_ssl"], "mixed": [0.5], "types_kept": [float("nan")]})
+    names = {"adata": cells(), "scores": scores, "batch_key": "batch", "label_key": "type"}
+    return names, "scssl.pl.batch_mixing(scores, show=False)"

@@ -360,3 +360,13 @@ def test_a_figure_is_saved_in_a_file():
     adata = ad.AnnData(np.ones((5, 2), "f4"), obsm={"xy": np.eye(5)[:, :2]})
     with pytest.raises(TypeError, match="`save` must be a path, found True"):
         scssl.pl.embedding(adata, "xy", save=True)
+
+
+def test_axes_are_called_after_what_they_are():
+    adata = scssl.datasets.simulated(30, 10)
+    adata.obsm["X_pca"] = adata.obsm["spatial"]
+    ax = scssl.pl.embedding(adata, "X_pca", show=False)
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("X_pca 1", "X_pca 2")
+    adata.obsm["X_ssl"] = np.log1p(adata.X.toarray())
+    ax = scssl.pl.embedding(adata, show=False)
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("UMAP 1", "UMAP 2")

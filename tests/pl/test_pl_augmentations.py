@@ -299,3 +299,11 @@ def test_bad_arguments_are_refused(lognorm, options, error, match):
     with pytest.raises(error, match=match):
         scssl.pl.augmentations(lognorm, **options)
     assert not plt.get_fignums(), "no empty figure is left"
+
+
+def test_sums_that_are_far_apart_are_drawn_on_a_logarithmic_axis():
+    adata = scssl.datasets.pbmc68k_reduced()
+    axes = scssl.pl.augmentations(adata, n_cells=1, show=False)
+    assert [ax.get_xscale() for ax in axes] == ["linear", "log", "linear"]
+    original = axes[1].patches
+    assert sum(bar.get_height() > 0 for bar in original[:30]) > 3

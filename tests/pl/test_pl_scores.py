@@ -256,3 +256,27 @@ def test_metric_bars_refuses(scores):
     with pytest.raises(ValueError, match="2 panels do not fit in one `ax`"):
         scssl.pl.metric_bars(scores, ["f1", "ari"], group_key="n_labels", ax=ax)
     assert scssl.pl.metric_bars(scores, "f1", ax=ax) is ax
+
+
+def test_names_keep_off_the_lines_of_the_standard_deviation():
+    rows = [
+        {"dataset": name, "arm": arm, "seed": seed, "f1": 0.5 + 0.1 * i + 0.03 * seed}
+        for i, name in enumerate(["one", "two", "three"])
+        for arm in ("a", "b")
+        for seed in range(3)
+    ]
+    ax = scssl.pl.paired_scatter(pd.DataFrame(rows), "f1", x="a", y="b", names=True, show=False)
+    ax.get_figure().draw_without_rendering()
+    bars = [
+        ax.transData.transform(segment)
+        for lines in ax.collections
+        if hasattr(lines, "get_segments")
+        for segment in lines.get_segments()
+    ]
+    assert len(bars) == 6
+    named = [text for text in ax.texts if text.get_text()]
+    assert len(named) == 3
+    for text in named:
+        box = text.get_window_extent()
+        for (x0, y0), (x1, y1) in bars:
+            assert x1 < box.x0 or x0 > box.x1 or y1 < box.y0 or y0 > box.y1, text.get_text()

@@ -231,3 +231,13 @@ def test_per_class_f1_refuses():
         scssl.pl.per_class_f1(adata, "known", "ugly")
     with pytest.raises(ValueError, match="has no cells"):
         scssl.pl.per_class_f1(adata[:0], "known", "good")
+
+
+def test_three_labels_have_squares_that_the_scale_fits_beside():
+    adata = scssl.datasets.simulated(60, 10, n_types=3)
+    ax = scssl.pl.confusion_matrix(adata, "cell_type", "region", show=False)
+    box = ax.get_position()
+    width, height = ax.get_figure().get_size_inches()
+    assert height > 2.4
+    assert box.height * height > 1.2
+    assert box.width * width > 1.2

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
+import io
 import json
 import signal
 import sys
+import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -452,8 +456,66 @@ def test_misspelt_argument():
         build().train(learning_rate=0.1)
 
 
-def test_progress(capsys):
+class Terminal(io.StringIO):
+    """What is written to stderr, as if somebody saw it."""
+
+    def isatty(self):
+        return True
+
+
+def test_progress_on_a_terminal_is_a_bar(monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
     build().train(2, batch_size=32, progress=True)
-    shown = capsys.readouterr().err
+    shown = terminal.getvalue()
     for part in ("2.0/2 epochs", "loss=", "validation="):
         assert part in shown
+
+
+def test_progress_in_a_file_is_some_lines(capsys):
+    build().train(30, **{**OPTIONS, "progress": True})
+    shown = capsys.readouterr().err
+    lines = [line for line in shown.splitlines() if line.startswith("Training")]
+    assert "\r" not in shown
+    assert [line.split(",")[0] for line in lines] == [
+        f"Training: epoch {n} of 30" for n in (1, 3, 6, 9, 12, 15, 18, 21, 24, 27, 30)
+    ]
+    assert all("loss 0." in line and "validation 0." in line for line in lines)
+
+
+def test_progress_in_a_notebook_asks_for_no_widgets(monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setitem(sys.modules, "ipykernel", SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace())
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "ipywidgets" else found(name)
+    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="IProgress not found")
+        build().train(1, **{**OPTIONS, "progress": True})
+    assert "1.0/1 epochs" in terminal.getvalue()
+
+
+@pytest.mark.filterwarnings("ignore:The embeddings have collapsed")
+def test_training_ends_with_a_line(caplog):
+    def last(epochs, **options):
+        model = build()
+        caplog.clear()
+        with caplog.at_level("INFO", logger="scssl"):
+            model.train(epochs, **{**OPTIONS, "progress": True, **options})
+        return caplog.messages[-1], model
+
+    said, model = last(3)
+    assert said.startswith("Trained 3 epochs in ")
+    assert "all that were asked for" in said
+    best, loss = model.training_["best_epoch"], model.training_["best_loss"]
+    assert said.endswith(f"those of the best epoch, {best} (validation loss {loss:.4g}).")
+    said, model = last(60, lr=0.1, early_stopping=True, patience=1)
+    assert 1 < model.training_["epochs"] < 60
+    assert f"Trained {model.training_['epochs']} epochs" in said
+    assert "stopped as the validation loss was not lower for 1 epochs running" in said
+    said, _ = last(2, train_size=1.0)
+    assert "those of the last epoch, 1 (training loss " in said
+    assert "Trained" not in last(1, progress=False)[0]

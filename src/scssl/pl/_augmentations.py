@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from scssl.augment import Augmentation
 
 _PANELS = ("cells", "library", "genes")
+# Ratio of the largest to the smallest value from which an axis is logarithmic.
+_WIDE = 20
 _COLORS = dict(zip(("view 0", "view 1"), PALETTE, strict=False))
 
 
@@ -368,10 +370,15 @@ def _draw_cell(ax: Axes, drawn: _Drawn, cell: int) -> None:
 def _draw_distribution(ax: Axes, drawn: _Drawn, name: str) -> None:
     measures = drawn.measures(name)
     together = np.concatenate(list(measures.values()))
-    # Bins that are not wide at all where all cells are the same.
     low, high = together.min(), together.max()
-    margin = max(0.02 * (high - low), 0.005 * abs(high), 0.5)
-    bins = np.linspace(low - margin, high + margin, 31).tolist()
+    # Views with noise sum to many times what the cells do: in even bins all of these would be one bar.
+    if low > 0 and high > _WIDE * low:
+        bins = np.geomspace(low / 1.05, high * 1.05, 31).tolist()
+        ax.set_xscale("log")
+    else:
+        # Bins that are not wide at all where all cells are the same.
+        margin = max(0.02 * (high - low), 0.005 * abs(high), 0.5)
+        bins = np.linspace(low - margin, high + margin, 31).tolist()
     ax.hist(measures["original"], bins, color="0.8", label="original")
     for which in drawn.views:
         ax.hist(

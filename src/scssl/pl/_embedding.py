@@ -109,6 +109,9 @@ def embedding(
         cells = _drawable(adata, [basis], color, kwargs)
         drawn = sc.pl.embedding(cells, basis, color=color, ax=ax, show=False, **kwargs)
         axes = drawn if isinstance(drawn, list) else [drawn]
+        name = use_rep if basis == use_rep else "UMAP"
+        for panel in axes:
+            panel.set(xlabel=f"{name} 1", ylabel=f"{name} 2")
         _keep_colors(cells, adata)
     else:
         keys = list(use_rep)

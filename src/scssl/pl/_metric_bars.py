@@ -91,7 +91,9 @@ def metric_bars(
         drawn = [{group: (rows, name) for group, rows in groups.items()} for name in names]
     arms = in_order(scores[arm_key])
     width = 1.1 + len(drawn[0]) * (0.35 + 0.3 * len(arms))
-    size = (width * len(drawn) + 0.11 * max(len(str(arm)) for arm in arms) + 0.3, 3.2)
+    # A panel of few bars is no taller than it is wide.
+    height = min(3.2, max(2.2, width))
+    size = (width * len(drawn) + 0.11 * max(len(str(arm)) for arm in arms) + 0.3, height)
     axes = make_panels(len(drawn), ax, size, "give one of `metrics`")
     for panel, groups_of in zip(axes, drawn, strict=True):
         _draw(panel, groups_of, scores, arm_key, repeat_key, interval, bars=bars)

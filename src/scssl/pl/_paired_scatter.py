@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -119,7 +118,7 @@ def paired_scatter(
         panel.set_title("\n".join([*title, _count(points)]), fontsize="medium")
     if names:
         for panel, points in zip(axes, pairs.values(), strict=True):
-            _label_dots(panel, points[["x", "y"]].to_numpy(), [str(name) for name in points.index])
+            _label_dots(panel, points)
     return finish(axes, ax, show=show, save=save)
 
 
@@ -219,8 +218,8 @@ def _draw(ax: Axes, points: pd.DataFrame, limits: tuple[float, float]) -> None:
     ax.spines[["top", "right"]].set_visible(False)
 
 
-def _label_dots(ax: Axes, points: np.ndarray, names: Sequence[str]) -> None:
-    """Write names beside dots: each at the nearest place that no name or other dot is at.
+def _label_dots(ax: Axes, table: pd.DataFrame) -> None:
+    """Write names beside dots: each at the nearest place that no name, other dot or line of one is at.
 
     Places are beside the dot, and above and below in growing steps; farther names have a line to it.
     """
@@ -228,8 +227,10 @@ def _label_dots(ax: Axes, points: np.ndarray, names: Sequence[str]) -> None:
     assert whole is not None
     # The layout moves the axes when the figure is drawn first.
     whole.draw_without_rendering()
-    dots = ax.transData.transform(np.asarray(points, dtype=float).reshape(-1, 2))
+    names, points = [str(name) for name in table.index], table[["x", "y"]].to_numpy(dtype=float)
+    dots = ax.transData.transform(points.reshape(-1, 2))
     pixels = whole.dpi / 72
+    lines = _error_bars(ax, table, pixels)
     around = np.concatenate([dots - 2.5 * pixels, dots + 2.5 * pixels], axis=1)
     taken = np.empty((0, 4))
     inside = ax.get_window_extent()
@@ -261,7 +262,8 @@ def _label_dots(ax: Axes, points: np.ndarray, names: Sequence[str]) -> None:
                 covered = _overlaps(place, others)
                 # Beyond the axes is better than over a name.
                 beyond = place[0] < inside.x0 or place[2] > inside.x1
-                cost = (covered, beyond, abs(step), side == "right")
+                crossed = _overlaps(place, lines)
+                cost = (covered, beyond, crossed, abs(step), side == "right")
                 if best is None or cost < best[0]:
                     best = cost, place, (dx, step * 0.55 * box.height / pixels), side
         assert best is not None
@@ -277,6 +279,18 @@ def _label_dots(ax: Axes, points: np.ndarray, names: Sequence[str]) -> None:
                 arrowprops={"arrowstyle": "-", "color": "0.5", "linewidth": 0.5, "shrinkB": 2},
                 zorder=1,
             )
+
+
+def _error_bars(ax: Axes, table: pd.DataFrame, pixels: float) -> np.ndarray:
+    """The standard deviations both ways, as thin rectangles on the screen."""
+    spread = table[["x_sd", "y_sd"]].to_numpy(dtype=float, na_value=0.0)
+    points = table[["x", "y"]].to_numpy(dtype=float)
+    found = []
+    for axis in (0, 1):
+        half = spread * (np.arange(2) == axis)
+        ends = [ax.transData.transform(points + sign * half) for sign in (-1, 1)]
+        found.append(np.concatenate([ends[0] - 0.5 * pixels, ends[1] + 0.5 * pixels], axis=1))
+    return np.concatenate(found)
 
 
 def _overlaps(place: np.ndarray, others: np.ndarray) -> int:

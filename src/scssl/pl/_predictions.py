@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from matplotlib.axes import Axes
 
+# Inches of the squares of few labels together, beside which the scale of shares can be read.
+_LEAST_SIDE = 1.8
 # Above this many labels the numbers do not fit in their squares.
 _MAX_NUMBERS = 20
 
@@ -84,7 +86,8 @@ def confusion_matrix(
     names = [f"{name} ({size:,})" for name, size in zip(shares.index, sizes, strict=True)]
     # A square per pair of labels, and room for the longest names beside them.
     letters = [0.08 * max(map(len, group)) for group in (names, shares.columns)]
-    size = (1.4 + letters[0] + 0.36 * n_columns, 0.7 + letters[1] + 0.36 * n_rows)
+    side = max(0.36, _LEAST_SIDE / max(n_rows, n_columns))
+    size = (1.4 + letters[0] + side * n_columns, 0.7 + letters[1] + side * n_rows)
     [panel] = make_panels(1, ax, size)
     image = panel.imshow(shares.to_numpy(), vmin=0, vmax=1, cmap="Blues", aspect="auto")
     panel.set_yticks(range(n_rows), names)
@@ -297,18 +300,32 @@ def calibration(
     """
     check_adata(adata)
     bins, title = _bins(adata, label_key, pred_key)
-    [panel] = make_panels(1, ax, (3.8, 3.8))
+    [panel] = make_panels(1, ax, (4.9, 3.8))
     filled = bins["n_cells"] > 0
     share = bins["n_cells"][filled] / bins["n_cells"].sum()
     panel.plot([0, 1], [0, 1], color="0.6", linewidth=1, linestyle=":", zorder=0)
     x, y = bins["confidence"][filled], bins["accuracy"][filled]
     panel.vlines(x, x, y, color=PALETTE[1], linewidth=1, zorder=1)
-    # The least size is that of a visible point.
-    panel.scatter(x, y, s=12 + 500 * share, color=PALETTE[0], alpha=0.8, linewidth=0, zorder=2)
+    style: Any = {"color": PALETTE[0], "alpha": 0.8, "linewidth": 0}
+    panel.scatter(x, y, s=_area(share), zorder=2, **style)
+    for part in (0.05, 0.25, 0.5):
+        panel.scatter([], [], s=_area(part), label=f"{part:.0%}", **style)
+    panel.legend(
+        title="share of cells",
+        frameon=False,
+        loc="center left",
+        bbox_to_anchor=(1, 0.5),
+        labelspacing=1,
+    )
     panel.set(xlabel="confidence", ylabel="share of right labels", title=title)
     panel.set(xlim=(-0.02, 1.05), ylim=(-0.02, 1.05), aspect="equal")
     panel.spines[["top", "right"]].set_visible(False)
     return finish([panel], ax, show=show, save=save)
+
+
+def _area(share: Any) -> Any:
+    """Size of the point of a share of the cells; the least is that of a visible point."""
+    return 12 + 500 * share
 
 
 def _bins(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -18,6 +20,8 @@ from scssl.nn import effective_rank
 
 _MONITORED_CELLS = 2048
 _FEW_CELLS = 100
+# Lines of a run where there is no bar.
+_N_LINES = 10
 #: What a low value of a measure of projections says.
 _MEANING = {
     "projection_spread": "one direction for all cells",
@@ -268,7 +272,10 @@ def _interrupted(trainer: lightning.Trainer) -> bool:
 
 
 class Progress(Callback):
-    """A bar over the epochs: losses, cells per second, time left."""
+    """A bar over the epochs: losses, cells per second, time left.
+
+    Where what is written is kept and not drawn over, as in a file, a line now and then instead.
+    """
 
     def __init__(self, monitor: Monitor) -> None:
         self._monitor = monitor
@@ -278,9 +285,7 @@ class Progress(Callback):
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         if not trainer.is_global_zero:
             return
-        from tqdm.auto import tqdm
-
-        self._bar = tqdm(
+        self._bar = _bar_class()(
             total=trainer.max_epochs,
             initial=trainer.current_epoch,
             desc="Training",
@@ -302,7 +307,10 @@ class Progress(Callback):
             rate = self._cells * trainer.world_size / (now - self._start)
             self._post["cells/s"] = f"{rate:,.0f}"
             self._start, self._cells = now, 0
-            self._advance(trainer.current_epoch + (batch_idx + 1) / trainer.num_training_batches)
+            # The last step ends the epoch, whose losses are not known yet.
+            if batch_idx + 1 < trainer.num_training_batches:
+                done = (batch_idx + 1) / trainer.num_training_batches
+                self._advance(trainer.current_epoch + done)
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         if self._bar is None:
@@ -328,3 +336,44 @@ class Progress(Callback):
         self._bar.set_postfix(self._post, refresh=False)
         self._bar.update(epoch - self._shown)
         self._shown = epoch
+
+
+class _Lines:
+    """What tqdm does, in lines: about ten of a run, each at the end of an epoch."""
+
+    def __init__(self, total: int, initial: int, desc: str, **style: Any) -> None:
+        self.total, self.n, self.desc = total, float(initial), desc
+        self._post: dict[str, str] = {}
+
+    def set_postfix(self, values: dict[str, str], refresh: bool = False) -> None:
+        self._post = values
+
+    def update(self, n: float) -> None:
+        self.n += n
+        epoch = round(self.n)
+        at_end = abs(self.n - epoch) < 1e-6
+        if at_end and (epoch == 1 or epoch % max(1, self.total // _N_LINES) == 0):
+            said = "".join(f", {name} {value}" for name, value in self._post.items())
+            print(
+                f"{self.desc}: epoch {epoch} of {self.total}{said}",
+                file=sys.stderr,
+                flush=True,
+            )
+
+    def close(self) -> None:
+        pass
+
+
+def _bar_class() -> Any:
+    """What shows progress: a bar in a terminal or a notebook, whatever draws it, else lines."""
+    from tqdm.std import tqdm
+
+    in_notebook = "ipykernel" in sys.modules and "IPython" in sys.modules
+    if not in_notebook:
+        return tqdm if sys.stderr.isatty() else _Lines
+    if importlib.util.find_spec("ipywidgets") is None:
+        # tqdm.auto would warn of it; a bar of text needs none.
+        return tqdm
+    from tqdm.notebook import tqdm as widget
+
+    return widget

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -153,6 +154,7 @@ def fit(
         validation = None
     if options.checkpoint_dir is not None and options.resume_from is None:
         _refuse_other_checkpoint(options.checkpoint_dir)
+    started = time.perf_counter()
     monitor, best, interrupt = Monitor(options.n_epochs_before), BestWeights(), Interrupt()
     callbacks: list[Callback] = [EpochOrder(), interrupt, monitor, *options.callbacks]
     if options.progress:
@@ -239,13 +241,32 @@ def fit(
     else:
         stopped_by = "max_epochs"
     train_loss = monitor.history.get("train_loss", [float("nan")])
-    return FitResult(
+    result = FitResult(
         monitor.history,
         best_epoch=best.epoch if best.weights else n_epochs - 1,
         best_loss=best.loss if best.weights else train_loss[-1],
         stopped_by=stopped_by,
         n_epochs_before=monitor.n_epochs_before,
         signal=interrupt.left_to_do,
+    )
+    if options.progress and trainer.is_global_zero:
+        _LOGGER.info(_summary(result, options, time.perf_counter() - started, bool(best.weights)))
+    return result
+
+
+def _summary(result: FitResult, options: FitOptions, seconds: float, best: bool) -> str:
+    """How a run ended, in one line; epochs are counted as in the history."""
+    n_epochs = len(result.history.get("train_loss", []))
+    why = {
+        "max_epochs": "all that were asked for",
+        "early_stopping": f"stopped as the validation loss was not lower for {options.patience} epochs running",
+        "interrupt": "stopped by you",
+    }[result.stopped_by]
+    kept = "best" if best else "last"
+    loss = f"{'validation' if best else 'training'} loss {result.best_loss:.4g}"
+    return (
+        f"Trained {n_epochs} epochs in {seconds:.1f} s, {why}. The weights are those of the {kept} epoch, "
+        f"{result.best_epoch + result.n_epochs_before} ({loss})."
     )
 
 
