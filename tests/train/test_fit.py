@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import io
 import json
+import re
 import signal
 import sys
 import warnings
@@ -480,7 +481,7 @@ def test_progress_in_a_file_is_some_lines(capsys):
     assert [line.split(",")[0] for line in lines] == [
         f"Training: epoch {n} of 30" for n in (1, 3, 6, 9, 12, 15, 18, 21, 24, 27, 30)
     ]
-    assert all("loss 0." in line and "validation 0." in line for line in lines)
+    assert all(re.search(r", loss \d.*, validation \d", line) for line in lines)
 
 
 def test_progress_in_a_notebook_asks_for_no_widgets(monkeypatch):
@@ -505,7 +506,7 @@ def test_training_ends_with_a_line(caplog):
         caplog.clear()
         with caplog.at_level("INFO", logger="scssl"):
             model.train(epochs, **{**OPTIONS, "progress": True, **options})
-        return caplog.messages[-1], model
+        return (caplog.messages or [""])[-1], model
 
     said, model = last(3)
     assert said.startswith("Trained 3 epochs in ")
