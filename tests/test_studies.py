@@ -24,6 +24,7 @@ def cells(tmp_path_factory):
     adata = ad.AnnData(sparse.csr_matrix(rng.poisson(2, (90, 40)), dtype=np.float32))
     adata.obs["cell_type"] = pd.Categorical(np.array(list("abc"))[np.arange(90) % 3])
     adata.obs["batch"] = pd.Categorical(np.array(list("xy"))[np.arange(90) % 2])
+    adata.obs["species"] = adata.obs["batch"]
     adata.obsm["protein"] = rng.poisson(3, (90, 4)).astype(float)
     adata.obsm["spatial"] = rng.random((90, 2))
     return adata, folder

@@ -508,8 +508,8 @@ MUTANTS = (
         "split_without_a_seed",
         "cells are held out in the order of the data",
         "data/plans",
-        'derive_generator(seed, "split").permutation(n_cells)',
-        "np.arange(n_cells)",
+        'rank_in_class(codes, derive_generator(seed, "split"))',
+        'rank_in_class(codes, derive_generator(0, "split"))',
         ("data/plans/test_split.py::test_seed_matters",),
     ),
     Mutant(
@@ -761,7 +761,7 @@ MUTANTS = (
     Mutant(
         "scaling_by_dimension",
         "every dimension is scaled by itself before a probe",
-        "tl",
+        "_linear.py",
         "np.sqrt(known.var(axis=0).mean())",
         "np.sqrt(known.var(axis=0))",
         ("tl/test_probes.py::test_linear_probe_equals_scikit_learn",),

@@ -156,6 +156,7 @@ def test_results_are_written_to_the_query_only(pair, tmp_path):
     written = query.uns["mine"]
     assert written["params"] == {
         "use_rep": "X_ssl",
+        "classifier": "knn",
         "label_key": "label",
         "n_reference": 310,
         "n_neighbors": 15,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scssl._checks import check_adata, check_key, get_column
+from scssl._checks import check_adata, check_choice, check_key, get_column
 from scssl._errors import MissingKeyError
 from scssl._random import RNG
 
@@ -26,9 +27,12 @@ def label_transfer(
     pred_key: str = "ssl_label",
     *,
     use_rep: str | None = None,
+    panels: str | Sequence[str] = ("call", "confidence", "novelty"),
     rng: RNG = 0,
+    key_added: str | None = None,
     show: bool | None = None,
     save: str | Path | None = None,
+    ax: Axes | None = None,
     **kwargs: Any,
 ) -> Axes | list[Axes] | None:
     """Draw labels that were transferred, how sure each is and how unusual its cell.
@@ -46,12 +50,14 @@ def label_transfer(
         The `key_added` of the transfer.
     use_rep
         Entry of `adata.obsm` to draw, by default that of the transfer.
+    panels
+        What to draw, of the three.
     rng
         Seed or generator of the UMAP.
-    show
-        Show the figure. By default shown, unless `save` is given or scanpy's ``autoshow`` is off.
-    save
-        File to save the figure in; its ending is the format.
+    key_added
+        Where the UMAP goes in `adata.obsm` and `adata.uns`; ``f"{use_rep}_umap"`` by default, as in
+        :func:`embedding`.
+    {figure}
     **kwargs
         Passed to :func:`embedding`.
 
@@ -83,16 +89,21 @@ def label_transfer(
         )
     rep = written["params"]["use_rep"] if use_rep is None else use_rep
     call = get_column(adata, f"{pred_key}_call", "pred_key")
-    panels = make_panels(3, None, (11.4 + legend_width(call), 3.5))
-    for panel, end in zip(panels, ("call", *_SCALES), strict=True):
+    ends = [panels] if isinstance(panels, str) else list(panels)
+    for end in ends:
+        check_choice("panels", end, ("call", *_SCALES))
+    width = 3.8 * len(ends) + (legend_width(call) if "call" in ends else 0)
+    axes = make_panels(len(ends), ax, (width, 3.5), "draw one of `panels`")
+    for panel, end in zip(axes, ends, strict=True):
         options = {"color_map": _SCALES[end], "vmin": 0, "vmax": 1} if end in _SCALES else {}
         embedding(
             adata,
             rep,
             f"{pred_key}_{end}",
             rng=rng,
+            key_added=key_added,
             ax=panel,
             show=False,
             **{"frameon": False, **options, **kwargs},
         )
-    return finish(panels, None, show=show, save=save)
+    return finish(axes, ax, show=show, save=save)

@@ -74,7 +74,7 @@ def classifier_from(
     )
     obs = pd.DataFrame({labels_key: names}, index=[f"cell{i}" for i in range(len(names))])
     registry = empty_registry(cls, vocabulary, layer=layer, obs=obs, labels_key=labels_key)
-    model = cls(registry=registry, backbone=backbone_of(encoder), n_components=0)
+    model = cls(registry=registry, backbone=backbone_of(encoder), n_components=0, unit_length=False)
     # The model sorts its classes; the outputs of the network are in an order of their own.
     order = [names.index(name) for name in model.classes]
     model.module.head.start_from(published.head["weight"][order], published.head["bias"][order])

@@ -45,7 +45,7 @@ def test_it_runs(monkeypatch, capsys):
 def test_constructor_and_docstring_list_all_arguments(example):
     found = inspect.signature(example["WMSE"]).parameters
     common = inspect.signature(scssl.model.SimCLR).parameters
-    assert set(found) == {"eps", *common} - {"temperature", "loss"}
+    assert set(found) == {"eps", *common} - {"temperature", "loss", "negatives"}
     assert (found["eps"].default, found["eps"].annotation) == (0.01, float)
     text = inspect.getdoc(example["WMSE"])
     for name in found:

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from scssl._errors import GeneMismatchError
-from scssl._io import NameTable, read_table
 
 from ._kinds import ENSEMBL, bare_id, detect_id_type
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from scssl._io import NameTable
 
 _MGI = "HOM_MouseHumanSequence.rpt"
 _MGI_URL = f"https://www.informatics.jax.org/downloads/reports/{_MGI}"
@@ -92,6 +93,9 @@ def read_orthologs(table: Any, from_species: str, to_species: str) -> OrthologTa
     help_ = how_to_get(from_species, to_species)
     if table is None:
         raise TypeError(f"There is no `table` of orthologs, and none may be shipped. {help_}")
+    # Late: it imports torch.
+    from scssl._io import read_table
+
     read = read_table(table, argument="table", how_to_get=help_)
     keys = (species_key(from_species), species_key(to_species))
     frame = read.frame
@@ -121,6 +125,9 @@ def read_orthologs(table: Any, from_species: str, to_species: str) -> OrthologTa
 
 def species_of_names(table: Any) -> dict[str, set[str]]:
     """Species of a table, by what they are called there, and all names of their genes."""
+    # Late: it imports torch.
+    from scssl._io import read_table
+
     read = read_table(table, argument="orthologs", how_to_get="")
     frame = read.frame
     classes = next((name for name in _CLASSES if name in frame), None)

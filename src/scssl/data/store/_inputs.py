@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scssl._checks import check_names, get_column, get_matrix, some, whole_numbers
+from scssl._errors import MissingKeyError
 from scssl._io import as_path
 from scssl.data.genes import GeneVocabulary
 from scssl.data.matrix import RowSource, SelectedRows, open_csr, open_rows, sample_digest
@@ -76,7 +77,7 @@ class Input:
         place = "X" if self.layer is None else f"layers/{self.layer}"
         if place not in self._root:
             layers = some(self._root["layers"]) if "layers" in self._root else "none"
-            raise KeyError(f"{self.called} has no {place}; layers are: {layers}.")
+            raise MissingKeyError(f"{self.called} has no {place}; layers are: {layers}.")
         found = self._root[place]
         if "encoding-type" not in found.attrs or found.attrs["encoding-type"] == "array":
             return found

@@ -648,15 +648,16 @@ class SSLModel(BaseModelClass, metaclass=Face):
         else:
             # Cells that see others are read with them.
             rows = None if indices is None or self.setup.sees_others else reader.rows(indices)
-            _, stats, _ = inspect(
-                adata,
-                self.setup.layer,
-                self.setup.input_kind,
-                by_model=True,
-                expected=self.setup.expected,
-                used=alignment.columns >= 0,
-                rows=rows,
-            )
+            if rows is None or len(rows):
+                _, stats, _ = inspect(
+                    adata,
+                    self.setup.layer,
+                    self.setup.input_kind,
+                    by_model=True,
+                    expected=self.setup.expected,
+                    used=alignment.columns >= 0,
+                    rows=rows,
+                )
             if rows is None:
                 reader.fingerprint = fingerprint(adata.var_names, stats, matrix)
         self._also_read(reader, adata)
