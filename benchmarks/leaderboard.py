@@ -71,7 +71,9 @@ def means(results: pd.DataFrame, scores: dict[tuple[str, str, str], str]) -> pd.
     """Mean over seeds of each score, method and data set: all that worked."""
     wanted = pd.MultiIndex.from_tuples(scores)
     own = results[pd.MultiIndex.from_frame(results[_KEYS]).isin(wanted) & results["value"].notna()]
-    return own.groupby(["data", *_KEYS, "method"], sort=False)["value"].mean().reset_index()
+    own = own.assign(seconds=own["seconds"].astype(float))
+    by = own.groupby(["data", *_KEYS, "method"], sort=False)[["value", "seconds"]]
+    return by.mean().reset_index()
 
 
 def overall(results: pd.DataFrame, scores: dict[tuple[str, str, str], str]) -> str:
@@ -80,7 +82,7 @@ def overall(results: pd.DataFrame, scores: dict[tuple[str, str, str], str]) -> s
     n = values.groupby("method")["data"].nunique()
     complete = n.index[n == n.max()]
     values = values[values["method"].isin(complete)].assign(
-        split="", fold="", seed=0, arguments="{}", seconds=0.0
+        split="", fold="", seed=0, arguments="{}"
     )
     baseline = "PCA" if "PCA" in complete else None
     summary = scssl.tl.benchmark_summary(values, repeat_keys=["data"], baseline=baseline)
@@ -153,7 +155,7 @@ def table(head: list[str], lines: list[list[str]]) -> str:
 
 def sentence(results: pd.DataFrame) -> str:
     """Where principal components and scVI are as good as the best of all methods."""
-    values = means(results, SCORES).assign(split="", fold="", seed=0, arguments="{}", seconds=0.0)
+    values = means(results, SCORES).assign(split="", fold="", seed=0, arguments="{}")
     n = values.groupby("method")["data"].nunique()
     values = values[values["method"].isin(n.index[n == n.max()])]
     return str(
@@ -199,7 +201,7 @@ def draw(results: pd.DataFrame) -> None:
 
     matplotlib.use("agg")
     matplotlib.rcParams["svg.hashsalt"] = "scssl"
-    values = means(results, SCORES).assign(split="", fold="", seed=0, arguments="{}", seconds=0.0)
+    values = means(results, SCORES).assign(split="", fold="", seed=0, arguments="{}")
     n = values.groupby("method")["data"].nunique()
     values = values[values["method"].isin(n.index[n == n.max()])]
     ax = scssl.pl.benchmark(values, show=False)
