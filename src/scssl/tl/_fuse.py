@@ -28,7 +28,7 @@ def fuse(
 
     With :math:`Z^{(r)}` the embeddings and :math:`v_r` the sum of the variances of the dimensions of each,
 
-    .. math:: Z = \left[ Z^{(1)} / \sqrt{v_1},\; Z^{(2)} / \sqrt{v_2},\; \dots \right],
+    .. math:: Z = \left[ Z^{(1)} / \sqrt{v_1},\; Z^{(2)} / \sqrt{v_2},\; \ldots \right],
 
     so that the squared distance of two cells is the sum of those in the parts, each relative to the mean
     over all pairs of cells. One factor scales all dimensions of a part: their proportions stay.

@@ -81,7 +81,7 @@ def build_store(
 ) -> Store:
     """Put the counts of many cells on disk in random order, to train on any number of them.
 
-    Genes are matched by name, every value is checked as :meth:`SSLModel.setup_anndata` does, and counts are
+    Genes are matched by name, every value is checked as :meth:`~scssl.model.MaskedAutoencoder.setup_anndata` does, and counts are
     kept in the smallest type that holds all. The store is built beside its place, in ``<out>.partial``, and
     is moved there when it is whole. A build that was interrupted, in whatever way, goes on where it was when
     it is called again, and ends with the same store.

@@ -74,7 +74,7 @@ class EmbeddingFolder:
 
 
 def read_embedding(out: str | Path, *, input: str | None = None, pieces: bool = False) -> Any:
-    """Cells of a store with their embedding, as :meth:`SSLModel.embed_store` wrote it.
+    """Cells of a store with their embedding, as :meth:`~scssl.model.MaskedAutoencoder.embed_store` wrote it.
 
     Parameters
     ----------

@@ -77,7 +77,7 @@ class Store:
 
     @property
     def columns(self) -> list[str]:
-        """Names of the columns: those asked for, ``"dataset"``, ``"input"`` and ``"row"``, the row in it."""
+        """The columns by name, of those asked for and ``"dataset"``, ``"input"`` and ``"row"``, the row in it."""
         return list(self._manifest["columns"])
 
     @property
