@@ -93,8 +93,8 @@ def annotate(
         What labels a cell: ``"lr"``, logistic regression, or ``"knn"``, the vote of its nearest cells; as in
         :func:`label_transfer`. Without `model`, the regression is on the embedding and 50 principal
         components of both data sets side by side, as by :func:`fuse`. Macro-F1 of a batch left out, mean over
-        the batches, regression and vote: kang_ifnb .898 and .864, baron_human_mouse_328 .966 and .979,
-        scmixology_5batch 1.000 and 1.000; 30 % of pbmc68k_reduced in a batch of their own .636 and .630.
+        the batches, regression and vote: kang_ifnb .898 and .864, baron_human_mouse_328 .966 and .979
+        (one run each); 30 % of pbmc68k_reduced in a batch of their own .636 and .630.
     n_neighbors
         Neighbours that novelty is measured by, and that vote.
     max_false_unknown

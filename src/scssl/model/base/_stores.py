@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,9 +17,6 @@ from scssl.data.store import HANDLE, EmbeddingFolder, Store
 
 from ._model import SETUP, SSLModel
 from ._setup import CellReader, DataSetup
-
-if TYPE_CHECKING:
-    pass
 
 # Above, a validation loss is exact enough, and validating takes longer than it tells.
 _MOST_HELD_OUT = 50_000
