@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import pickle
+import sys
 import weakref
+from pathlib import Path
 
 import anndata
 import numpy as np
@@ -25,6 +27,29 @@ def test_embedding(trained, adata):
     assert z.dtype == np.float32
     assert np.isfinite(z).all()
     assert z.std(0).min() > 0
+
+
+@pytest.mark.parametrize("name", ["MaskedAutoencoder", "SimCLR"])
+def test_way_of_an_embedding_is_short(name):
+    model_class = scssl.model.get_model_class(name)
+    adata = make_counts()
+    model_class.setup_anndata(adata)
+    model = model_class(adata, n_latent=4)
+    model.is_trained_ = True
+    house, passed = str(Path(scssl.__file__).parent), set()
+
+    def see(frame, event, argument):
+        code = frame.f_code
+        if event == "call" and code.co_filename.startswith(house) and code.co_name[0] != "<":
+            passed.add(code.co_filename)
+
+    before = sys.getprofile()
+    sys.setprofile(see)
+    try:
+        model.get_latent_representation()
+    finally:
+        sys.setprofile(before)
+    assert 8 < len(passed) <= 14
 
 
 def test_deterministic_embedding(trained):

@@ -643,6 +643,6 @@ class GeneVocabulary:
                 f"  genes of the model not found: {some(alignment.missing) or 'none'}\n"
                 f"  genes of the data not used:   {some(alignment.extra) or 'none'}\n{hint}"
             )
-        if var is not None:
+        if var is not None and alignment.n_missing:
             warn_of_names(self._names, query.to_numpy(), alignment.n_matched, var, name=name)
         return alignment

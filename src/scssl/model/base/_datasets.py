@@ -36,8 +36,9 @@ class DatasetsMixin(SSLModel):
     def __init__(
         self, adata: AnnData | Datasets | None = None, registry: dict[str, Any] | None = None
     ) -> None:
-        self._datasets = adata if isinstance(adata, Datasets) else None
-        super().__init__(adata.handle if isinstance(adata, Datasets) else adata, registry)
+        if isinstance(adata, Datasets):
+            self._collection, adata = adata, adata.handle
+        super().__init__(adata, registry)
 
     #: Arguments of :meth:`setup_datasets` that not all models take, or that mean something else to this one.
     _datasets_takes: ClassVar[Mapping[str, SetupArgument]] = {}
@@ -160,19 +161,14 @@ class DatasetsMixin(SSLModel):
     @property
     def _dataset_key(self) -> str | None:
         """Column with the data set of each of the model's own cells; `None` for one data set."""
-        return self.setup.batch_key if self._datasets is None else _DATASET
+        return _DATASET if isinstance(self._collection, Datasets) else self.setup.batch_key
 
-    def _read(self, adata: Any, *, min_overlap: float = 0.5, indices: Any = None) -> CellReader:
-        own = adata is None or adata is self._adata
-        datasets = self._datasets if own else adata
-        if not isinstance(datasets, Datasets):
-            return super()._read(adata, min_overlap=min_overlap, indices=indices)
-        reader = read_datasets(
-            datasets, self.setup, genes=self.genes, min_overlap=0.0 if own else min_overlap
-        )
-        self._also_read(reader, datasets)
-        if own:
-            self._check_unchanged(reader.fingerprint)
+    def _read_collection(self, data: Any, *, own: bool, min_overlap: float) -> CellReader | None:
+        if not isinstance(data, Datasets):
+            return super()._read_collection(data, own=own, min_overlap=min_overlap)
+        overlap = 0.0 if own else min_overlap
+        reader = read_datasets(data, self.setup, genes=self.genes, min_overlap=overlap)
+        self._also_read(reader, data)
         return reader
 
     def attach(self, adata: AnnData | Datasets) -> None:
@@ -185,10 +181,9 @@ class DatasetsMixin(SSLModel):
         """
         if not isinstance(adata, Datasets):
             super().attach(adata)
-            self._datasets = None
             return
         reader = self._read(adata)
-        self._adata, self._datasets = adata.handle, adata
+        self._adata, self._collection = adata.handle, adata
         self.registry_[SETUP]["fingerprint"] = reader.fingerprint
 
 

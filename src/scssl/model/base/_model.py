@@ -135,6 +135,8 @@ class SSLModel(BaseModelClass, metaclass=Face):
     module: SSLModule
     #: Hyper-parameters, as they are saved.
     _arguments: dict[str, Any]
+    #: What the model was made of where it is no AnnData; `_adata` stands for it.
+    _collection: Any = None
     is_trained_: bool
     history_: dict[str, pd.DataFrame] | None
 
@@ -368,7 +370,7 @@ class SSLModel(BaseModelClass, metaclass=Face):
 
         Argument `name` is given what it is likely to be; where nothing is, it is only named.
         """
-        data: Any = getattr(self, "_datasets", None) or self._adata
+        data: Any = self._adata if self._collection is None else self._collection
         if name is not None:
             changes[name] = None if self._adata is None else _LIKELY[name](self._adata)
             if changes[name] is None:
@@ -632,8 +634,15 @@ class SSLModel(BaseModelClass, metaclass=Face):
         Only cells that are to be read, by their `indices`, are looked at, and none of own data on disk that
         are as they were recorded.
         """
-        own = adata is None or adata is self._adata
+        own = adata is None or adata is self._adata or adata is self._collection
         adata = self._or_own(adata)
+        collection = self._collection if own else adata
+        if not (collection is None or isinstance(collection, AnnData)):
+            found = self._read_collection(collection, own=own, min_overlap=min_overlap)
+            if found is not None:
+                if own:
+                    self._check_unchanged(found.fingerprint)
+                return found
         if self.setup.use_rep is not None:
             return self._read_embedding(adata, self.setup.use_rep, own)
         check_adata(adata, matrix=True)
@@ -676,6 +685,10 @@ class SSLModel(BaseModelClass, metaclass=Face):
             )
         return reader
 
+    def _read_collection(self, data: Any, *, own: bool, min_overlap: float) -> CellReader | None:
+        """Open data of another class than AnnData; `None` if the model reads none of that class."""
+        return None
+
     def _read_embedding(self, adata: AnnData, use_rep: str, own: bool) -> CellReader:
         """Open an embedding that the model reads in place of expression."""
         check_adata(adata)
@@ -710,7 +723,8 @@ class SSLModel(BaseModelClass, metaclass=Face):
 
     def _check_unchanged(self, found: Mapping[str, Any]) -> None:
         """Refuse own data that are not what they were when they were set up."""
-        check_unchanged(found, self.registry_[SETUP].get("fingerprint"), self._called(self._adata))
+        recorded = self.registry_[SETUP].get("fingerprint")
+        check_unchanged(found, recorded, lambda: self._called(self._adata))
 
     def attach(self, adata: AnnData) -> None:
         """Make an AnnData the model's own, to embed it or to go on training.
@@ -724,7 +738,7 @@ class SSLModel(BaseModelClass, metaclass=Face):
         self._check_columns(data)
         if self.setup.labels_key is not None:
             get_column(data.adata, self.setup.labels_key)
-        self._adata = adata
+        self._adata, self._collection = adata, None
         self.registry_[SETUP]["fingerprint"] = data.fingerprint
 
     def _check_columns(self, data: CellReader) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Self
 
@@ -589,9 +589,11 @@ class CellReader:
 
 
 def check_unchanged(
-    now: Mapping[str, Any], recorded: Mapping[str, Any] | None, called: tuple[str, str]
+    now: Mapping[str, Any],
+    recorded: Mapping[str, Any] | None,
+    called: Callable[[], tuple[str, str]],
 ) -> None:
-    """Refuse data that are not as they were recorded; `called` is their name and how they are set up."""
+    """Refuse data that are not as they were recorded; `called` gives their name and how they are set up."""
     changed = [
         name
         for name, value in now.items()
@@ -604,7 +606,7 @@ def check_unchanged(
     ]
     if recorded is not None and changed:
         what = "; ".join(f"{name}: {recorded[name]} then, {now[name]} now" for name in changed)
-        data, how = called
+        data, how = called()
         raise ValueError(
             f"`{data}` has changed since {how} ({what}). Set it up again and make a new "
             "model, or pass the changed data to embed it."

@@ -26,8 +26,13 @@ class StoresMixin(SSLModel):
     """Set up a store, train on it and embed it; nothing of it is kept in memory for each cell."""
 
     def __init__(self, adata: Any = None, registry: dict[str, Any] | None = None) -> None:
-        self._store = adata if isinstance(adata, Store) else None
-        super().__init__(adata.handle if isinstance(adata, Store) else adata, registry)
+        if isinstance(adata, Store):
+            self._collection, adata = adata, adata.handle
+        super().__init__(adata, registry)
+
+    @property
+    def _store(self) -> Store | None:
+        return self._collection if isinstance(self._collection, Store) else None
 
     @classmethod
     def _called(cls, data: Any) -> tuple[str, str]:
@@ -112,20 +117,16 @@ class StoresMixin(SSLModel):
         manager.registry[SETUP] = {"setup": setup.to_dict(), "fingerprint": _fingerprint(store)}
         cls.register_manager(manager)
 
-    def _read(self, adata: Any, *, min_overlap: float = 0.5, indices: Any = None) -> CellReader:
-        own = adata is None or adata is self._adata or adata is self._store
-        store = self._store if own else adata
-        if not isinstance(store, Store):
-            return super()._read(adata, min_overlap=min_overlap, indices=indices)
+    def _read_collection(self, data: Any, *, own: bool, min_overlap: float) -> CellReader | None:
+        if not isinstance(data, Store):
+            return super()._read_collection(data, own=own, min_overlap=min_overlap)
         if self.setup.input_kind != "counts" or self.setup.modalities:
             kind = "several modalities" if self.setup.modalities else "log-normalised values"
             raise ValueError(f"The model reads {kind}, and a store holds counts of genes.")
-        alignment = self.genes.align(store.genes.names, min_overlap=min_overlap)
-        reader = _StoreReader(self.setup, store, None if alignment.is_identity else alignment)
+        alignment = self.genes.align(data.genes.names, min_overlap=min_overlap)
+        reader = _StoreReader(self.setup, data, None if alignment.is_identity else alignment)
         # Opened anew: what is on disk may be another one by now.
-        reader.fingerprint = _fingerprint(Store(store.path))
-        if own:
-            self._check_unchanged(reader.fingerprint)
+        reader.fingerprint = _fingerprint(Store(data.path))
         return reader
 
     def attach(self, adata: Any) -> None:
@@ -138,10 +139,9 @@ class StoresMixin(SSLModel):
         """
         if not isinstance(adata, Store):
             super().attach(adata)
-            self._store = None
             return
         reader = self._read(adata)
-        self._adata, self._store = adata.handle, adata
+        self._adata, self._collection = adata.handle, adata
         self.registry_[SETUP]["fingerprint"] = reader.fingerprint
 
     def _divided(self, data: CellReader, train_size: float | None, seed: int) -> Any:
