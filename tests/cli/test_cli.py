@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import inspect
+import os
 import re
 import signal
 import subprocess
@@ -61,6 +62,15 @@ def test_help_of_every_command_says_what_it_does_and_how(capsys):
         assert text.count("--out") >= 2
         if command != "demo":
             assert f"  scssl {command} cells.h5ad" in text, "an example to copy"
+
+
+@pytest.mark.parametrize("given", [None, "ACTIVE"])
+def test_threads_do_not_spin_unless_asked(given, monkeypatch, capsys):
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    if given is not None:
+        monkeypatch.setenv("OMP_WAIT_POLICY", given)
+    assert main(["embed", "absent.h5ad", "--model", "model", "--out", "out.h5ad"]) == 2
+    assert os.environ["OMP_WAIT_POLICY"] == (given or "PASSIVE")
 
 
 def test_version(capsys):

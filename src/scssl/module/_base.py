@@ -122,6 +122,13 @@ class SSLModule(BaseModuleClass):
         Shape ``(n_cells, n_latent)``.
         """
 
+    def learnt(self, tensors: Mapping[str, Tensor]) -> Tensor:
+        """What training changes of the embeddings of a batch: all of it, but for fixed parts.
+
+        By this training is watched.
+        """
+        return self.embed(tensors)
+
     def projected(self, z: Tensor) -> Tensor | None:
         """What the objective compares of embeddings, in evaluation mode; `None`: the embeddings.
 

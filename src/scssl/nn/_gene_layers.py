@@ -239,6 +239,58 @@ class GeneEncoder(nn.Module):
         return x @ self.weight + self.bias
 
 
+class LinearPath(GeneEncoder):
+    """Fixed linear combinations of genes beside what a network makes of a cell, each part with a scale.
+
+    They are zero until they are told which, by :meth:`start_at`.
+
+    Parameters
+    ----------
+    n_genes
+        Number of genes.
+    n_out
+        Number of combinations.
+    """
+
+    def __init__(self, n_genes: int, n_out: int) -> None:
+        super().__init__(n_genes, n_out)
+        self.requires_grad_(False)
+        self.register_buffer("scale", torch.ones(2))
+        self.scale: Tensor
+
+    def reset_parameters(self) -> None:
+        """Nothing is seen until it is told what."""
+        nn.init.zeros_(self.weight)
+        nn.init.zeros_(self.bias)
+
+    @property
+    def is_set(self) -> bool:
+        """Whether it was told which combinations to take."""
+        return bool(self.weight.any())
+
+    @torch.no_grad()
+    def start_at(self, weight: Tensor, mean: Tensor) -> None:
+        """Take these combinations of the deviations of genes from their mean.
+
+        Parameters
+        ----------
+        weight
+            Shape ``(n_genes, n_out)``.
+        mean
+            Of each gene.
+        """
+        self.weight.copy_(weight)
+        self.bias.copy_(-(mean @ weight))
+
+    def beside(self, z: Tensor, combinations: Tensor) -> Tensor:
+        """Both, each times its scale, shape ``(n_cells, n_z + n_out)``."""
+        return torch.cat([z * self.scale[0], combinations.to(z) * self.scale[1]], dim=1)
+
+    def network_part(self, both: Tensor) -> Tensor:
+        """What the network gave, of what :meth:`beside` made of it."""
+        return both[:, : both.shape[1] - self.weight.shape[1]] / self.scale[0]
+
+
 class GeneDecoder(nn.Linear):
     """Last layer of a decoder: all genes, or only some of them.
 

@@ -158,7 +158,7 @@ def _monitored_embeddings(trainer: Any, plan: Any) -> torch.Tensor:
     parts: list[torch.Tensor] = []
     for batch in loader:
         moved = {name: value.to(plan.device) for name, value in batch.items()}
-        parts.append(plan.module.embed(moved))
+        parts.append(plan.module.learnt(moved))
         if sum(map(len, parts)) >= _MONITORED_CELLS:
             break
     plan.module.train(training)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ._arguments import explained, known_arguments
 from ._backbone import Backbone, copied, gene_columns, known_genes
+from ._components import principal_axes, some_of
 from ._datasets import DatasetsMixin
 from ._folder import SOURCE, check_unused, foreign, from_foreign
 from ._labels import check_label_column, checked_weights, label_codes, trained_classes

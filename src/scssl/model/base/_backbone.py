@@ -21,8 +21,8 @@ from ._registry import get_model_class, list_models
 from ._setup import DataSetup
 
 _LOGGER = logging.getLogger("scssl")
-# The layer on the genes, in every model: a row for each gene.
-_OF_GENES = ("gene_encoder.weight", "gene_decoder.weight")
+# Layers on the genes: a row for each gene.
+_OF_GENES = ("gene_encoder.weight", "gene_decoder.weight", "linear_path.weight")
 
 
 @dataclass(frozen=True)

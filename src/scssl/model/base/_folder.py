@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 #: Entry of a registry that says where weights are from, which are not of scssl.
 SOURCE = "scssl_source"
 # Parts of a module that make embeddings; what is beside them only serves training or a head.
-_ENCODES = ("encoder.", "gene_encoder.", "covariate_encoder.", "idf")
+_ENCODES = ("encoder.", "gene_encoder.", "covariate_encoder.", "linear_path.", "idf")
 # What is done to the values of a modality.
 _READ = {
     "counts": "raw counts, scaled per cell and log-transformed by the model",

@@ -34,13 +34,14 @@ from scssl.model.base import (
     label_codes,
     register_model,
     resolve,
+    some_of,
     trained_classes,
 )
 from scssl.module import SSLModule, asked_for, blockwise
 from scssl.objective import SUPCON_TEMPERATURE, supcon
 from scssl.train import TrainOptions
 
-from ._model import FineTunedModel, FineTunedModule, Freeze, HeadKind, NewGenes, some_of
+from ._model import FineTunedModel, FineTunedModule, Freeze, HeadKind, NewGenes
 
 _LOGGER = logging.getLogger("scssl")
 _UNLABELED = "unlabeled_category"
@@ -229,7 +230,7 @@ class CellTypeClassifier(FineTunedModel):
         check_choice("head", head, get_args(HeadKind))
         check_choice("loss", loss, get_args(Loss))
         n_cells = None if adata is None else adata.n_obs
-        n_components = self._n_components(n_components, n_cells)
+        n_components = self._n_components(n_components, n_cells, backbone)
         arguments = {
             "n_components": n_components,
             "unit_length": check_choice("unit_length", unit_length, (True, False)),

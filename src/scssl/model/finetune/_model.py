@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from scssl._checks import check_adata, check_choice, check_number, check_whole
 from scssl._random import RNG, as_seed, derive_seed
 from scssl.data import GeneVocabulary
-from scssl.data.matrix import fitted_pca
 from scssl.model.base import (
     GRAPH,
     SETUP,
@@ -29,7 +28,9 @@ from scssl.model.base import (
     get_model_class,
     known_arguments,
     list_models,
+    principal_axes,
     record_tissue,
+    some_of,
     tell_tissue,
 )
 from scssl.module import SSLModule, first_layer
@@ -46,8 +47,6 @@ HeadKind = Literal["linear", "mlp"]
 NewGenes = Literal["ignore", "learn"]
 # Units of the hidden layer of an MLP.
 _N_HIDDEN = 128
-# Cells from which the start of the head is estimated: more do not change it.
-_MAX_START_CELLS = 20_000
 
 
 class FineTunedModule(SSLModule):
@@ -138,14 +137,6 @@ class FineTunedModule(SSLModule):
             },
         ]
         return [group for group in groups if group["params"]]
-
-
-def some_of(rows: np.ndarray) -> np.ndarray:
-    """As many of these rows as a start is estimated from, evenly over all."""
-    if len(rows) <= _MAX_START_CELLS:
-        return rows
-    places = np.linspace(0, len(rows) - 1, _MAX_START_CELLS).round().astype(np.int64)
-    return rows[places]
 
 
 def _n_frozen(freeze: Any, n_parts: int) -> int:
@@ -439,11 +430,12 @@ class FineTunedModel(SSLModel):
         )
         return {"head": self._starts_as}
 
-    def _n_components(self, asked: int, n_cells: int | None) -> int:
+    def _n_components(self, asked: int, n_cells: int | None, backbone: Any) -> int:
         """Components that so many cells allow: a quarter, or a regression has nothing to learn from."""
         n_components = check_whole("n_components", asked, 0)
-        if self.setup.use_rep is not None:
-            # What is read is no expression.
+        there = isinstance(backbone, Backbone) and backbone.arguments.get("n_components")
+        if self.setup.use_rep is not None or there:
+            # What is read is no expression, or the embedding has them already.
             return 0
         if n_cells is None:
             return n_components
@@ -471,26 +463,13 @@ class FineTunedModel(SSLModel):
         self.module.head.standardise(torch.from_numpy(self._seen(data, rows)), self.module.widths)
 
     def _start_components(self, data: CellReader, rows: np.ndarray) -> None:
-        from scipy import sparse
-
         components = self.module.components
         if components is None:
             return
-        parts = []
-        for batch in data.loader(rows, 2048):
-            x = batch["X"]
-            arrays = (x.values().numpy(), x.col_indices().numpy(), x.crow_indices().numpy())
-            parts.append(sparse.csr_matrix(arrays, shape=tuple(x.shape)))
-        n = components.bias.numel()
-        pca = fitted_pca(sparse.vstack(parts).astype(np.float64), n, 0)
+        weight, mean = principal_axes(data, rows, components.bias.numel())
         with torch.no_grad():
-            if pca is None:
-                components.weight.zero_()
-                components.bias.zero_()
-                return
-            weight = np.ascontiguousarray(pca.components_.T)
-            components.weight.copy_(torch.from_numpy(weight))
-            components.bias.copy_(torch.from_numpy(-pca.mean_ @ weight))
+            components.weight.copy_(weight)
+            components.bias.copy_(-(mean @ weight))
 
     def _predicted(
         self,

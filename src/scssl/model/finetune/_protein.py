@@ -27,10 +27,11 @@ from scssl.model.base import (
     SetupArgument,
     SSLModel,
     register_model,
+    some_of,
 )
 from scssl.module import SSLModule, asked_for, blockwise
 
-from ._model import FineTunedModel, FineTunedModule, Freeze, HeadKind, some_of
+from ._model import FineTunedModel, FineTunedModule, Freeze, HeadKind
 from ._proteins import (
     Transform,
     choose_transform,
@@ -222,7 +223,7 @@ class ProteinPredictor(FineTunedModel):
             values, _ = protein_table(adata, where["obsm"], self.proteins)
             transform = choose_transform(values, transform, where["obsm"])
             n_cells = int(np.isfinite(values).any(axis=1).sum())
-        n_components = self._n_components(n_components, n_cells)
+        n_components = self._n_components(n_components, n_cells, backbone)
         arguments = {
             "transform": transform,
             "n_components": n_components,

@@ -20,6 +20,7 @@ from scssl.nn import (
     GeneDecoder,
     GeneEncoder,
     GeneSampler,
+    LinearPath,
     SparseRows,
     take_rows,
 )
@@ -77,6 +78,7 @@ class MaskedAutoencoderModule(SSLModule):
         encode_covariates: bool,
         n_categories: Mapping[str, int],
         n_continuous: int,
+        n_components: int = 0,
     ) -> None:
         super().__init__()
         self.n_genes, self.masking, self.mask_signal = n_genes, masking, mask_signal
@@ -106,6 +108,9 @@ class MaskedAutoencoderModule(SSLModule):
             self.log_dispersion = nn.Parameter(torch.zeros(n_genes))
         if decoder and loss == "zinb":
             self.zero_decoder = GeneDecoder(first, n_genes)
+        self.linear_path: LinearPath | None = None
+        if n_components:
+            self.linear_path = LinearPath(n_genes, n_components)
         self.sampler: GeneSampler | None = None
         # Output column of each gene of a step, -1 for the genes that are not decoded.
         self.register_buffer("_position", torch.full((n_genes,), -1), persistent=False)
@@ -170,11 +175,20 @@ class MaskedAutoencoderModule(SSLModule):
     def encode(self, tensors: Mapping[str, Tensor]) -> Tensor:
         first = self._told(self.gene_encoder(self._rows(tensors)), tensors)
         z: Tensor = self.encoder(first)
-        return z
+        return self._with_components(z, tensors)
 
     def embed(self, tensors: Mapping[str, Tensor]) -> Tensor:
+        return self._with_components(self.learnt(tensors), tensors)
+
+    def learnt(self, tensors: Mapping[str, Tensor]) -> Tensor:
         first = first_layer(self.gene_encoder, self._rows(tensors))
         return blockwise(self.encoder, self._told(first, tensors)).float()
+
+    def _with_components(self, z: Tensor, tensors: Mapping[str, Tensor]) -> Tensor:
+        """The embedding: what the network makes of cells and, where they are asked for, components."""
+        if self.linear_path is None:
+            return z
+        return self.linear_path.beside(z, first_layer(self.linear_path, self._rows(tensors)))
 
     def _told(self, first: Tensor, tensors: Mapping[str, Tensor]) -> Tensor:
         """The first layer after the encoder has been told the covariates, where it is."""
@@ -196,6 +210,8 @@ class MaskedAutoencoderModule(SSLModule):
                 "This model has no decoder: it embeds cells, but cannot reconstruct expression. Use "
                 "get_latent_representation(), or a model with a decoder."
             )
+        if self.linear_path is not None:
+            z = self.linear_path.network_part(z)
 
         def decode(z_and_covariates: Tensor) -> Tensor:
             hidden = self.decoder(z_and_covariates)

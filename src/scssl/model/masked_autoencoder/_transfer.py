@@ -25,6 +25,7 @@ _BY_GENE = (
     "zero_decoder.bias",
     "log_dispersion",
     "indicator",
+    "linear_path.weight",
 )
 # What is told of covariates: a column each, in the decoder after those of the embedding.
 _ENCODER, _DECODER = "covariate_encoder.weight", "decoder.layers.0.weight"
@@ -60,7 +61,7 @@ def take_weights(
                 continue
             if layer in module.warm_layers:
                 setattr(module, f"warm_{layer}", torch.from_numpy(rows >= 0))
-            if layer == "gene_encoder":
+            if layer in ("gene_encoder", "linear_path"):
                 # A gene that the other model did not know says nothing yet, and learns to.
                 tensor.zero_()
             tensor[here] = weights[name][there]
@@ -68,7 +69,9 @@ def take_weights(
             tensor.copy_(weights[name])
         else:
             raise _other_shape(name, tensor, weights[name])
-    for name, offset in _take_told(own, weights, source.setup, setup, source.n_latent).items():
+    for name, offset in _take_told(
+        own, weights, source.setup, setup, source.arguments["n_latent"]
+    ).items():
         own[name] += offset
     _log_untold(source.setup, setup)
 
