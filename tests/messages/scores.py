@@ -25,6 +25,11 @@ def one_modality_of_a_mudata():
     return {"mdata": mdata(), "model": model()}, "scssl.tl.embed(mdata, model)"
 
 
+@case(CHAPTER, "A MuData is embedded without a model", ways="instead")
+def one_modality_without_a_model():
+    return {"mdata": mdata()}, "scssl.tl.embed(mdata)"
+
+
 @case(CHAPTER, "Cells are named by names that are not unique")
 def names_of_cells_twice():
     adata = cells()

@@ -100,6 +100,23 @@ def trained(cells):
     return model
 
 
+def test_without_a_model_one_is_trained(cells):
+    cells, before = cells.copy(), cells.X
+    cells.var["highly_variable"] = np.arange(cells.n_vars) % 2 == 0
+    scssl.tl.embed(cells, rng=3)
+    np.testing.assert_array_equal(cells.X, before)
+    written = cells.uns["X_ssl"]
+    assert (written["model"], written["n_genes_matched"]) == ("MaskedAutoencoder", 6)
+    some = cells[:, cells.var["highly_variable"]].copy()
+    scssl.model.MaskedAutoencoder.setup_anndata(some)
+    model = scssl.model.MaskedAutoencoder(some, n_components=50, rng=3)
+    model.train(rng=3, progress=False)
+    np.testing.assert_array_equal(cells.obsm["X_ssl"], model.get_latent_representation())
+    assert not {key for key in cells.uns if key.startswith("_scvi")}
+    with pytest.raises(ValueError, match="`revision` is for a model"):
+        scssl.tl.embed(cells, revision="main")
+
+
 def test_folder_and_model_give_the_same(trained, cells, tmp_path):
     trained.save(tmp_path / "model")
     expected = trained.get_latent_representation(cells)

@@ -12,8 +12,9 @@ from sklearn.decomposition import PCA
 
 import scssl
 from scssl.tl._common import nearest
-from scssl.tl._integrate import moved_together, plan_for
+from scssl.tl._integrate import moved_together
 from scssl.tl._mixing import inverse_simpson
+from scssl.tl._recommended import plan_for
 
 
 def make(n_cells: int, seed: int = 0, n_genes: int = 40) -> ad.AnnData:

@@ -26,8 +26,9 @@ from ._common import to_be_written
 from ._common_axes import FEW_COMMON, common_axes
 from ._embed import embed
 from ._fuse import side_by_side, spreads
-from ._integrate import AUTO, components, plan_for
+from ._integrate import components, embedded_by
 from ._label_transfer import Voter, transfer_labels
+from ._recommended import AUTO, plan_for
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -286,7 +287,7 @@ def _trained(
     _warn_of_strangers(common_axes(cells.X, kind, is_query, seed))
     # Before a model is trained, which may leave its own settings in the cells.
     linear = components(cells, _N_PCS, seed)
-    embedding = plan.run(cells, _BATCH, seed, **fit)
+    embedding = embedded_by(plan, cells, _BATCH, seed, **fit)
     both = side_by_side([linear, embedding], spreads([linear, embedding]))
     first, second = np.split(both, [reference.n_obs])
     return plan.method, np.split(embedding, [reference.n_obs]), (first, second)

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 
 from scssl._checks import check_adata, check_destination
 from scssl._io import as_path
+from scssl._random import RNG, as_seed
 
 from ._common import to_be_written
+from ._recommended import AUTO, of_variable_genes, plan_for
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 
 def embed(
     adata: AnnData,
-    model: SSLModel | str | Path,
+    model: SSLModel | str | Path | None = None,
     *,
     key_added: str = "X_ssl",
     batch_size: int | None = None,
@@ -28,9 +30,16 @@ def embed(
     orthologs: str | Path | pd.DataFrame | None = None,
     revision: str | None = None,
     token: str | bool | None = None,
+    progress: bool = False,
+    rng: RNG = 0,
     copy: bool = False,
 ) -> AnnData | None:
-    """Embed cells with a trained model.
+    """Embed cells with a trained model or, where none is given, with one that is trained on them.
+
+    Without a model it is a :class:`scssl.model.MaskedAutoencoder` with 50 principal components beside the
+    network, of the genes in ``adata.var["highly_variable"]`` where there is that column: what did best within
+    one batch in our comparisons. Where there are several batches, :func:`integrate` brings them together. To
+    embed other cells the same way, or to keep the model, train one.
 
     Genes are matched by name: order does not matter, genes that the model does not know are not
     used, and genes that the data lack are taken as zero.
@@ -42,7 +51,7 @@ def embed(
         several modalities.
     model
         A model, the folder it was saved in, or its name on the Hugging Face Hub, ``"owner/name"``;
-        a folder goes first.
+        a folder goes first. By default one is trained.
     key_added
         Where the results go in `adata.obsm` and `adata.uns`.
     batch_size
@@ -56,6 +65,10 @@ def embed(
         Branch, tag or commit of a model on the hub; the newest of the main branch by default.
     token
         Access token, for private models on the hub; that of ``hf auth login`` by default.
+    progress
+        Whether to show a bar while a model is trained.
+    rng
+        Seed or generator of a model that is trained here.
     copy
         Leave `adata` as it is and return a copy with the results.
 
@@ -94,6 +107,12 @@ def embed(
     >>> scssl.tl.embed(adata, model)
     >>> adata.obsm["X_ssl"].shape
     (700, 64)
+
+    Or without one:
+
+    >>> scssl.tl.embed(adata)
+    >>> adata.obsm["X_ssl"].shape
+    (700, 114)
     """
     from scssl import __version__
 
@@ -102,6 +121,21 @@ def embed(
     if not several:
         check_adata(adata)
     check_destination(adata, key_added, copy=copy)
+    cells, report = adata, None
+    if model is None:
+        asked = {"revision": revision, "token": token, "orthologs": orthologs}
+        for name, value in asked.items():
+            if value is not None:
+                raise ValueError(f"`{name}` is for a model, and none is given: leave it out.")
+        if several:
+            name = "rna" if "rna" in adata.mod else next(iter(adata.mod))
+            raise TypeError(
+                "Without a model one modality is embedded, and `adata` is a MuData. Embed that one, here "
+                f"{name!r}: `scssl.tl.embed(mdata[{name!r}])`."
+            )
+        cells = of_variable_genes(adata, None, None)
+        plan = plan_for(AUTO, adata.n_obs, 1)
+        model = plan.trained(cells, None, as_seed(rng), max_epochs=None, progress=progress)
     if isinstance(model, (str, Path)):
         from scssl.model import SSLModel
 
@@ -122,9 +156,8 @@ def embed(
         name = "rna" if "rna" in adata.mod else next(iter(adata.mod))
         one = f"Embed that one, here {name!r}: `scssl.tl.embed(mdata[{name!r}], model)`."
         raise TypeError(f"{found} embeds one modality, and `adata` is a MuData. {one}")
-    cells, report = adata, None
     if orthologs is not None:
-        cells, report = model.translated(adata, orthologs)
+        cells, report = model.translated(cells, orthologs)
     embedding = model.get_latent_representation(
         cells, batch_size=batch_size, min_overlap=min_overlap
     )

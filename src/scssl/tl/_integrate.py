@@ -2,35 +2,22 @@
 
 from __future__ import annotations
 
-import logging
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scssl._checks import check_adata, check_destination, check_whole, close_to, get_matrix, some
+from scssl._checks import check_adata, check_destination, check_whole
 from scssl._random import RNG, as_seed, derive_seed
 from scssl.data import find_counts, open_rows, resolve_input, scan_matrix
 from scssl.data.graphs import BatchSearch, batch_pairs, batches_of, mutual
 from scssl.data.matrix import pca
 
 from ._common import to_be_written
+from ._recommended import AUTO, MNN, Plan, of_variable_genes, plan_for
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-_LOGGER = logging.getLogger("scssl")
-AUTO, MNN = "auto", "MNN"
-# Total of scib-metrics, unscaled, of views across batches in SimCLR, whose negatives are of the own batch, and
-# in VICReg: kang_ifnb .793 .776, scmixology_5batch .816 .872, her2st_8sections .440 .409; mean of these and of
-# two sets that were kept aside .731 and .707.
-_LARGE, _MANY_BATCHES_TOO = "SimCLR", "VICReg"
-# Batches from which on a step of 128 cells has too few of each to tell a cell apart from.
-_MANY_BATCHES = 17
-# Cells below which components that are moved together keep the types better than a network with views
-# across batches. Macro-F1 of a batch left out by nearest neighbours, network and components: 100, 200 and 400
-# cells of kang_ifnb .53 .80, .63 .88, .87 .87; 600 of her2st_8sections .15 .22; scmixology_5batch is level.
-_FEW_CELLS = 1000
 _N_PCS = 20
 _N_NEIGHBORS = 5
 _ROUNDS = 3
@@ -117,8 +104,8 @@ def integrate(
     codes, names = batches_of(adata, batch_key)
     seed = as_seed(rng)
     plan = plan_for(method, len(codes), len(names))
-    cells = _of_variable_genes(adata, layer, batch_key)
-    embedding = plan.run(cells, batch_key, seed, max_epochs=max_epochs, progress=progress)
+    cells = of_variable_genes(adata, layer, batch_key)
+    embedding = embedded_by(plan, cells, batch_key, seed, max_epochs=max_epochs, progress=progress)
     adata = to_be_written(adata, copy=copy)
     adata.obsm[key_added] = embedding
     adata.uns[key_added] = {
@@ -135,74 +122,22 @@ def integrate(
     return adata if copy else None
 
 
-@dataclass(frozen=True)
-class Plan:
-    """A method, and why it was taken."""
-
-    method: str
-    reason: str
-
-    def run(
-        self, cells: AnnData, batch_key: str, seed: int, *, max_epochs: int | None, progress: bool
-    ) -> np.ndarray:
-        """Embedding of cells, of which this sets up and may change everything but ``X``."""
-        _LOGGER.info("%s: %s.", self.method, self.reason)
-        if self.method == MNN:
-            return _corrected(cells, batches_of(cells, batch_key)[0], seed)
-        from scssl.model import JointEmbedding, get_model_class
-
-        model_class: Any = get_model_class(self.method)
-        takes = "batch_key" in model_class._setup_takes
-        model_class.setup_anndata(cells, **({"batch_key": batch_key} if takes else {}))
-        views = issubclass(model_class, JointEmbedding)
-        model = model_class(cells, rng=seed, **({"augmentation": "integration"} if views else {}))
-        model.train(max_epochs, progress=progress, rng=seed)
-        if model.training_["stopped_by"] == "interrupt":
-            raise KeyboardInterrupt
-        embedding: np.ndarray = model.get_latent_representation()
-        return embedding
-
-
-def plan_for(method: str, n_cells: int, n_batches: int) -> Plan:
-    """The method that is asked for, or the one that suits so many cells."""
-    size = f"{n_cells:,} cells of {n_batches} batches"
-    if method == AUTO and n_cells < _FEW_CELLS:
-        return Plan(MNN, f"{size} are too few for a network (from {_FEW_CELLS:,} on)")
-    if method == AUTO and n_batches >= _MANY_BATCHES:
-        return Plan(_MANY_BATCHES_TOO, f"{size}, of which a step of training has a few cells each")
-    if method == AUTO:
-        return Plan(_LARGE, f"{size}, views across batches did best on data of this kind")
-    if method != MNN:
-        from scssl.model import get_model_class, list_models
-
-        known = [name for name in list_models() if get_model_class(name)._learns_embeddings]
-        if method not in known:
-            can_be = [AUTO, MNN, *known]
-            alike = (one for one in can_be if one.lower() == str(method).lower())
-            close = next(alike, None) or close_to(method, can_be)
-            meant = "" if close is None else f" Did you mean `method={close!r}`?"
-            have = f"{AUTO!r}, {MNN!r} or a model ({some(known, len(known))})"
-            raise ValueError(f"`method` must be {have}, found {method!r}.{meant}")
-    return Plan(method, "as asked for")
-
-
-def _of_variable_genes(adata: AnnData, layer: str | None, batch_key: str) -> AnnData:
-    """The cells, with what is needed of them; the matrix itself where all genes are used."""
-    import anndata
-
-    matrix, where = get_matrix(adata, layer)
-    if matrix is None:
-        ways = " or ".join(f"`layer={one!r}`" for one in adata.layers if one is not None)
-        raise ValueError(f"{where} is empty. Take another matrix: {ways or 'there is none'}.")
-    var = adata.var[[]]
-    if "highly_variable" in adata.var:
-        chosen = adata.var["highly_variable"].to_numpy(dtype=bool, na_value=False)
-        if not chosen.any():
-            raise ValueError(
-                'adata.var["highly_variable"] selects no gene: `del adata.var["highly_variable"]`.'
-            )
-        matrix, var = matrix[:, np.flatnonzero(chosen)], var[chosen]
-    return anndata.AnnData(matrix, obs=adata.obs[[batch_key]].copy(), var=var)
+def embedded_by(
+    plan: Plan,
+    cells: AnnData,
+    batch_key: str,
+    seed: int,
+    *,
+    max_epochs: int | None,
+    progress: bool,
+) -> np.ndarray:
+    """Embedding of cells, of which everything but ``X`` may be set up and changed."""
+    if plan.method == MNN:
+        plan.say()
+        return _corrected(cells, batches_of(cells, batch_key)[0], seed)
+    model = plan.trained(cells, batch_key, seed, max_epochs=max_epochs, progress=progress)
+    embedding: np.ndarray = model.get_latent_representation()
+    return embedding
 
 
 def _corrected(cells: AnnData, codes: np.ndarray, seed: int) -> np.ndarray:
