@@ -58,7 +58,7 @@ def test_absent_genes_are_not_learnt_as_zeros(tmp_path):
     model.train(**TRAIN)
     model.save(tmp_path / "model")
     loaded = MODEL.load(tmp_path / "model", model.adata[:, :50].copy())
-    assert loaded.get_latent_representation().shape == (150, 8)
+    assert loaded.get_latent_representation().shape == (150, loaded.n_latent)
     with pytest.raises(ValueError, match="10 genes of the model are not in `adata`"):
         loaded.train(**TRAIN)
 

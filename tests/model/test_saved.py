@@ -67,6 +67,9 @@ def test_is_saved_again_as_it_was(name, tmp_path):
     model.save(tmp_path / "again")
     old, new = (scssl.hub.read_bundle(folder) for folder in (SAVED / name, tmp_path / "again"))
     for part in ("class", "arguments", "input", "training", "history"):
-        assert new.config[part] == old.config[part], part
+        # What an argument that came later is without.
+        later = {"n_components": 0} if (name, part) == ("mae", "arguments") else {}
+        expected = {**old.config[part], **later} if later else old.config[part]
+        assert new.config[part] == expected, part
     assert old.tensors.keys() == new.tensors.keys()
     assert all(torch.equal(old.tensors[key], new.tensors[key]) for key in old.tensors)

@@ -28,7 +28,7 @@ def train(name, adata=None, **kwargs):
 
 @pytest.fixture(scope="module")
 def autoencoder():
-    return train("MaskedAutoencoder", hidden_dims=(32, 16))
+    return train("MaskedAutoencoder", hidden_dims=(32, 16), n_components=0)
 
 
 @pytest.fixture(scope="module")

@@ -73,9 +73,9 @@ def test_covariates_and_resuming(store, tmp_path):
     model.save(tmp_path / "model")
     loaded = scssl.model.MaskedAutoencoder.load(tmp_path / "model", store)
     z = loaded.get_latent_representation()
-    assert z.shape == (330, 8)
+    assert z.shape == (330, 13)
     assert (z == model.get_latent_representation(store)).all()
-    again = scssl.model.MaskedAutoencoder(store, hidden_dims=(32,), n_latent=8)
+    again = scssl.model.MaskedAutoencoder(store, **arguments_of(scssl.model.MaskedAutoencoder))
     part = {**TRAIN, "lr_schedule": "constant"}
     again.train(**{**part, "max_epochs": 1}, checkpoint_dir=tmp_path / "run")
     again = scssl.model.MaskedAutoencoder(store, hidden_dims=(32,), n_latent=8)

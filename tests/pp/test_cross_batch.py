@@ -440,7 +440,8 @@ def counts() -> ad.AnnData:
 
 
 def lognorm(X: np.ndarray) -> np.ndarray:
-    return np.log1p(1e4 * X / X.sum(axis=1, keepdims=True, dtype=np.float64))
+    sums = X.sum(axis=1, keepdims=True, dtype=np.float64)
+    return np.log1p(np.median(sums) * X / sums)
 
 
 def sklearn_scores(values: np.ndarray, n_pcs: int) -> np.ndarray:

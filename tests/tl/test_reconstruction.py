@@ -211,7 +211,7 @@ def test_a_trained_model(adata, kind):
     """The contract of the stand-in above is that of the model."""
     if kind == "lognorm":
         adata.X = adata.X.log1p()
-    scssl.model.MaskedAutoencoder.setup_anndata(adata, input=kind)
+    scssl.model.MaskedAutoencoder.setup_anndata(adata, input=kind, target_sum=1e4)
     model = scssl.model.MaskedAutoencoder(adata, hidden_dims=(32,), n_latent=8)
     model.train(max_epochs=30, progress=False, early_stopping=False)
     row = scssl.tl.reconstruction_metrics(adata, model, mask_rate=0.5, batch_size=31).iloc[0]

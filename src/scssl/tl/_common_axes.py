@@ -8,6 +8,7 @@ import numpy as np
 
 from scssl._random import derive_generator
 from scssl.data import normalize_rows, open_rows
+from scssl.data.matrix import row_sums, usual_target_sum
 
 if TYPE_CHECKING:
     from scssl.data.matrix import InputKind
@@ -35,7 +36,10 @@ def common_axes(x: Any, input_kind: InputKind, is_query: np.ndarray, seed: int) 
         return float("nan")
     drawn = [generator.permutation(rows)[:_N_CELLS] for rows in sides]
     source = open_rows(x)
-    parts = [normalize_rows(source.read(rows), input_kind=input_kind)[0] for rows in drawn]
+    parts = [source.read(rows) for rows in drawn]
+    sums = np.concatenate([row_sums(part) for part in parts])
+    scale = usual_target_sum(source.shape[1], float(np.median(sums)))
+    parts = [normalize_rows(one, input_kind=input_kind, target_sum=scale)[0] for one in parts]
     spread = sum(_variances(part) for part in parts)
     genes = np.sort(np.argsort(-spread, kind="stable")[:_N_GENES])
     reference, query = (part[:, genes].toarray().astype(np.float64) for part in parts)

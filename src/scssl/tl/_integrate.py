@@ -10,7 +10,7 @@ from scssl._checks import check_adata, check_destination, check_whole
 from scssl._random import RNG, as_seed, derive_seed
 from scssl.data import find_counts, open_rows, resolve_input, scan_matrix
 from scssl.data.graphs import BatchSearch, batch_pairs, batches_of, mutual
-from scssl.data.matrix import pca
+from scssl.data.matrix import pca, usual_target_sum
 
 from ._common import to_be_written
 from ._recommended import AUTO, MNN, Plan, of_variable_genes, plan_for
@@ -151,13 +151,15 @@ def _corrected(cells: AnnData, codes: np.ndarray, seed: int) -> np.ndarray:
 def components(cells: AnnData, n_pcs: int, seed: int) -> np.ndarray:
     """Leading principal components of ``X``, counts or log-normalised."""
     hint = find_counts(cells, layer=None)
-    kind = resolve_input(scan_matrix(cells.X), input_name=None, raw_hint=hint).kind
+    stats = scan_matrix(cells.X)
+    kind = resolve_input(stats, input_name=None, raw_hint=hint).kind
     return pca(
         open_rows(cells.X),
         input_kind=kind,
         columns=None,
         n_pcs=n_pcs,
         seed=derive_seed(seed, "pca"),
+        target_sum=usual_target_sum(cells.n_vars, stats.median_sum),
     )
 
 

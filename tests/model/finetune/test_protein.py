@@ -105,7 +105,7 @@ def test_starts_as_the_ridge_regression(source, adata):
     model = MODEL.from_ssl_model(source, adata, n_components=5)
     model.train(max_epochs=1, lr=1e-12, train_size=1.0, progress=False)
     counts = adata.X.toarray().astype(float)
-    x = np.log1p(counts / counts.sum(1, keepdims=True) * 1e4)
+    x = np.log1p(counts / counts.sum(1, keepdims=True) * model.setup.target_sum)
     parts = (
         source.get_latent_representation(adata),
         PCA(5, svd_solver="full").fit_transform(x),

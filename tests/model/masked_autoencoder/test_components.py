@@ -15,7 +15,7 @@ from scssl.model import CellTypeClassifier, MaskedAutoencoder, SimCLR
 @pytest.fixture(scope="module")
 def learnt():
     adata = make_counts()
-    MaskedAutoencoder.setup_anndata(adata, labels_key="cell_type")
+    MaskedAutoencoder.setup_anndata(adata, labels_key="cell_type", target_sum=1e4)
     model = MaskedAutoencoder(adata, hidden_dims=(32,), n_latent=8, n_components=5)
     model.train(**TRAIN)
     return model, adata
@@ -42,7 +42,7 @@ def test_they_are_those_of_the_training_cells_and_weigh_as_much(learnt):
 def test_the_network_is_that_of_a_model_without(learnt):
     model, _ = learnt
     adata = make_counts()
-    MaskedAutoencoder.setup_anndata(adata, labels_key="cell_type")
+    MaskedAutoencoder.setup_anndata(adata, labels_key="cell_type", target_sum=1e4)
     alone = MaskedAutoencoder(adata, hidden_dims=(32,), n_latent=8)
     alone.train(**TRAIN)
     z, both = alone.get_latent_representation(), model.get_latent_representation()

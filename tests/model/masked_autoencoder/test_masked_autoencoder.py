@@ -20,7 +20,7 @@ MODEL = scssl.model.MaskedAutoencoder
 @pytest.fixture(scope="module")
 def model():
     adata = make_counts(n_cells=300)
-    MODEL.setup_anndata(adata)
+    MODEL.setup_anndata(adata, target_sum=1e4)
     model = MODEL(adata, hidden_dims=(64, 32), n_latent=8)
     model.train(60, batch_size=32, progress=False)
     return model
@@ -37,7 +37,7 @@ def test_default_architecture():
     assert default_hidden_dims(20_000, 19_999) == small
     assert default_hidden_dims(5001, 20_000) == large
     adata = make_counts(n_cells=10)
-    MODEL.setup_anndata(adata)
+    MODEL.setup_anndata(adata, target_sum=1e4)
     assert MODEL(adata)._config()["hidden_dims"] == list(small)
     assert MODEL(adata).n_latent == 64
 
@@ -107,7 +107,7 @@ def test_embedding_separates_types(model):
 @pytest.mark.parametrize("signal", [None, "rescale", "indicator"])
 def test_mask_signals_train_and_survive_saving(signal, tmp_path):
     adata = make_counts()
-    MODEL.setup_anndata(adata)
+    MODEL.setup_anndata(adata, target_sum=1e4)
     model = MODEL(adata, hidden_dims=(32, 16), n_latent=8, mask_signal=signal, mask_rate=0.3)
     model.train(**TRAIN)
     model.save(tmp_path / "model")
@@ -122,7 +122,7 @@ def test_mask_signals_train_and_survive_saving(signal, tmp_path):
 def test_sampled_output_learns_what_full_output_learns():
     def loss(n_output_genes):
         adata = make_counts(n_cells=300)
-        MODEL.setup_anndata(adata)
+        MODEL.setup_anndata(adata, target_sum=1e4)
         model = MODEL(adata, hidden_dims=(64, 32), n_latent=8)
         model.train(30, batch_size=32, progress=False, n_output_genes=n_output_genes)
         return model.history["validation_loss"]["validation_loss"]
@@ -139,7 +139,7 @@ def test_compile_gives_the_same_embedding():
 
     def run(compile):
         adata = make_counts(n_cells=60)
-        MODEL.setup_anndata(adata)
+        MODEL.setup_anndata(adata, target_sum=1e4)
         model = MODEL(adata, hidden_dims=(16, 8), n_latent=4, dropout=0.0)
         model.train(1, batch_size=32, progress=False, compile=compile)
         return model
@@ -161,7 +161,7 @@ def with_programs(n_cells=150):
     programs = {f"p{i}": names[4 * i : 4 * i + 10] for i in range(12)}
     scssl.pp.gene_programs(adata, programs)
     scssl.pp.tf_targets(adata, {names[i]: names[i + 1 : i + 12] for i in range(8)})
-    MODEL.setup_anndata(adata)
+    MODEL.setup_anndata(adata, target_sum=1e4)
     return adata
 
 
@@ -202,7 +202,7 @@ def test_likelihood_finds_the_rates(loss):
     import anndata
 
     adata = anndata.AnnData(counts.astype(np.float32))
-    MODEL.setup_anndata(adata, input="counts")
+    MODEL.setup_anndata(adata, input="counts", target_sum=1e4)
     model = MODEL(adata, loss=loss, **SMALL)
     model.train(40, batch_size=64, lr=3e-3, progress=False)
     predicted = np.expm1(model.get_reconstruction()) / 1e4
@@ -217,14 +217,14 @@ def test_likelihood_finds_the_rates(loss):
 def test_counts_are_needed_for_their_likelihood():
     adata = make_counts()
     adata.X = np.log1p(0.37 * adata.X.toarray())
-    MODEL.setup_anndata(adata)
+    MODEL.setup_anndata(adata, target_sum=1e4)
     with pytest.raises(ValueError, match="loss='nb' needs counts, but adata.X was set up as log"):
         MODEL(adata, loss="nb")
 
 
 def test_programmes_have_to_be_there():
     adata = make_counts()
-    MODEL.setup_anndata(adata)
+    MODEL.setup_anndata(adata, target_sum=1e4)
     with pytest.raises(KeyError, match=r"scssl\.pp\.gene_programs\(adata"):
         MODEL(adata, masking="gene_program")
     with pytest.raises(KeyError, match=r"scssl\.pp\.tf_targets\(adata"):
@@ -264,7 +264,7 @@ def test_covariates_for_the_encoder_have_to_be_there():
 @pytest.mark.parametrize(("given", "used"), [({}, 1.0), ({"gradient_clip": None}, None)])
 def test_clipping_of_a_preset_can_be_taken_away(given, used):
     adata = make_counts()
-    MODEL.setup_anndata(adata)
+    MODEL.setup_anndata(adata, target_sum=1e4)
     model = MODEL.from_preset("ssl_in_scg.random_mask", adata, **SMALL)
     model.train(1, progress=False, **given)
     assert model.training_["gradient_clip"] == used
@@ -298,7 +298,7 @@ def test_options_that_a_mask_does_not_have():
 
 def test_set_up_with_another_class():
     adata = make_counts()
-    MODEL.setup_anndata(adata)
+    MODEL.setup_anndata(adata, target_sum=1e4)
     model = MODEL(adata, **SMALL)
     model.is_trained_ = True
     # scvi-tools knows data by an id that is copied along.
@@ -310,7 +310,7 @@ def test_set_up_with_another_class():
         MODEL(adata, **SMALL)
     with pytest.raises(ValueError, match=r"not set up.*MaskedAutoencoder\.setup_anndata\(adata\)"):
         MODEL(make_counts())
-    MODEL.setup_anndata(adata)
+    MODEL.setup_anndata(adata, target_sum=1e4)
     MODEL(adata, **SMALL)
     with pytest.raises(ValueError, match=r"copy.*MaskedAutoencoder\.setup_anndata\(adata\)"):
         MODEL(adata.copy(), **SMALL)
@@ -351,7 +351,7 @@ def test_presets(name, tmp_path):
 
 def test_published_architecture_of_the_preset():
     adata = make_counts()
-    MODEL.setup_anndata(adata)
+    MODEL.setup_anndata(adata, target_sum=1e4)
     model = MODEL.from_preset("ssl_in_scg.random_mask", adata)
     config = model._config()
     assert config["hidden_dims"] == [512, 512, 256, 256]
@@ -382,7 +382,7 @@ def test_encoder_that_is_told_the_batch():
 
 def test_without_a_decoder():
     adata = make_counts()
-    MODEL.setup_anndata(adata)
+    MODEL.setup_anndata(adata, target_sum=1e4)
     model = MODEL(adata, decoder=False, **SMALL)
     with pytest.raises(ValueError, match="no decoder, so it cannot be trained"):
         model.train(**TRAIN)
@@ -394,7 +394,7 @@ def test_without_a_decoder():
 
 def test_activation_of_the_embedding():
     adata = make_counts()
-    MODEL.setup_anndata(adata)
+    MODEL.setup_anndata(adata, target_sum=1e4)
     model = MODEL(adata, latent_activation=True, activation="relu", **SMALL)
     model.train(**TRAIN)
     z = model.get_latent_representation()
@@ -403,7 +403,7 @@ def test_activation_of_the_embedding():
 
 def test_sigmoid_output():
     adata = make_counts()
-    MODEL.setup_anndata(adata)
+    MODEL.setup_anndata(adata, target_sum=1e4)
     model = MODEL(adata, output_activation="sigmoid", **SMALL)
     model.train(**TRAIN)
     assert 0 < model.get_reconstruction().min() < model.get_reconstruction().max() < 1

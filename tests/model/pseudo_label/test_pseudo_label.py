@@ -227,7 +227,8 @@ def datasets(**options):
 def test_several_anndata(genes, tmp_path):
     """They give what one AnnData of all gives, wherever they are."""
     data = datasets(genes=genes)
-    PseudoLabel.setup_datasets(data, labels_key="cell_type", input="counts")
+    same_sum = {"labels_key": "cell_type", "input": "counts", "target_sum": 1e4}
+    PseudoLabel.setup_datasets(data, **same_sum)
     model = PseudoLabel(data, **SMALL, n_rounds=2)
     model.train(**TRAIN)
     assert len(model.genes) == (50 if genes == "intersection" else 60)
@@ -240,9 +241,7 @@ def test_several_anndata(genes, tmp_path):
     join = "inner" if genes == "intersection" else "outer"
     together = anndata.concat(dict(data.items()), join=join, label="dataset", fill_value=0)
     together = together[:, model.genes.names].copy()
-    PseudoLabel.setup_anndata(
-        together, dataset_key="dataset", labels_key="cell_type", input="counts"
-    )
+    PseudoLabel.setup_anndata(together, dataset_key="dataset", **same_sum)
     same = PseudoLabel(together, **SMALL, n_rounds=2)
     same.train(**TRAIN)
     np.testing.assert_array_equal(same.get_latent_representation(), z)

@@ -27,6 +27,7 @@ from scssl.data.matrix import (
     refuse_features,
     resolve_input,
     scan_matrix,
+    usual_target_sum,
 )
 
 from ._partners import describe_cells
@@ -173,8 +174,9 @@ def _components(adata: AnnData, layer: str | None, n_pcs: int, seed: int) -> tup
         take = f" Take {' or '.join(ways[:2])}." if ways else ""
         raise ValueError(f"adata.X is empty, and there is no adata.obsm['X_pca'].{take}")
     refuse_features(adata)
+    stats = scan_matrix(matrix, where=where)
     decision = resolve_input(
-        scan_matrix(matrix, where=where),
+        stats,
         input_name=None,
         raw_hint=find_counts(adata, layer=layer),
         obs_names=adata.obs_names,
@@ -195,6 +197,7 @@ def _components(adata: AnnData, layer: str | None, n_pcs: int, seed: int) -> tup
         columns=columns,
         n_pcs=n_pcs,
         seed=seed,
+        target_sum=usual_target_sum(adata.n_vars, stats.median_sum),
     )
     _LOGGER.info(
         "%s. Neighbours are in %d components of %s.", decision.reason, values.shape[1], genes

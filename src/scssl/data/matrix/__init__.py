@@ -22,6 +22,7 @@ from ._input import (
 from ._pca import fitted_pca, pca
 from ._rows import (
     INPUT_KINDS,
+    PANEL_GENES,
     InputKind,
     RowSource,
     canonical_csr,
@@ -33,6 +34,7 @@ from ._rows import (
     open_rows,
     remap_columns,
     row_sums,
+    usual_target_sum,
 )
 from ._scale import Scale
 from ._stacked import JoinedRows, SelectedRows, StackedRows

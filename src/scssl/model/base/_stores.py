@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ import torch
 from scssl._checks import check_key, check_whole, some
 from scssl._io import check_place
 from scssl.data import BatchPlan, ChunkPlan, Scale, hold_out
+from scssl.data.matrix import usual_target_sum
 from scssl.data.store import HANDLE, EmbeddingFolder, Store
 
 from ._model import SETUP, SSLModel
@@ -48,7 +49,7 @@ class StoresMixin(SSLModel):
         labels_key: str | None = None,
         categorical_covariate_keys: Sequence[str] | None = None,
         continuous_covariate_keys: Sequence[str] | None = None,
-        target_sum: float | None = 1e4,
+        target_sum: float | Literal["auto"] | None = "auto",
     ) -> None:
         """Say where things are in a store; what its values are was found when it was built.
 
@@ -67,7 +68,8 @@ class StoresMixin(SSLModel):
         categorical_covariate_keys, continuous_covariate_keys
             Further columns that the decoder is told.
         target_sum
-            Sum of a cell before the logarithm; 1e4 as in :cite:p:`Richter2025`.
+            Sum of a cell before the logarithm, as of :meth:`setup_anndata`; for ``"auto"`` the mean of the cells
+            stands for the median.
 
         Raises
         ------
@@ -90,6 +92,12 @@ class StoresMixin(SSLModel):
         given = {k: v for k, v in locals().items() if k not in ("cls", "store")}
         _check_store(store)
         given = cls._checked_setup(store, {"layer": None, "input": "counts", **given})
+        target_sum = given["target_sum"]
+        if target_sum == "auto":
+            found = store.statistics
+            filled = store.n_cells - found["empty cells"]
+            typical = found["sum of all"] / max(filled, 1)
+            target_sum = usual_target_sum(len(store.genes), typical)
         categorical, continuous = (
             tuple(given.get(f"{kind}_covariate_keys") or ())
             for kind in ("categorical", "continuous")
@@ -99,7 +107,7 @@ class StoresMixin(SSLModel):
         setup = DataSetup(
             None,
             "counts",
-            given["target_sum"],
+            target_sum,
             batch_key,
             labels_key,
             categorical,

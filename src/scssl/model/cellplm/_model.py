@@ -18,6 +18,7 @@ from scssl._errors import warn
 from scssl._random import RNG
 from scssl.data import Datasets, GeneVocabulary
 from scssl.data.keys import CONTINUOUS, LABELS, PANEL, TARGET, category_key
+from scssl.data.matrix import PANEL_GENES
 from scssl.model.base import (
     TISSUE,
     CellReader,
@@ -60,8 +61,6 @@ _PUBLISHED_TRAINING: dict[str, Any] = {
 # Width from which on the rate is that of the study that fine-tuned the published weights, of width 1,024;
 # other rates were measured at widths of 128 and 256.
 _WIDE = 512
-# Genes of a panel at most.
-_PANEL_GENES = 1000
 _TARGET_SUM = SetupArgument(
     """Sum of a cell before the logarithm, for counts. `None`: log1p of the counts as they are, as in
     :cite:p:`Wen2024`. ``"auto"`` (default): `None` for panels of up to 1,000 genes, where the sum says
@@ -219,7 +218,7 @@ class CellPLM(DatasetsMixin):
     def _checked_setup(cls, data: Any, given: dict[str, Any]) -> dict[str, Any]:
         if given["target_sum"] == "auto":
             n_genes = len(data.genes) if isinstance(data, Datasets) else data.n_vars
-            given = {**given, "target_sum": None if n_genes <= _PANEL_GENES else 1e4}
+            given = {**given, "target_sum": None if n_genes <= PANEL_GENES else 1e4}
         return super()._checked_setup(data, given)
 
     @classmethod
@@ -303,7 +302,7 @@ class CellPLM(DatasetsMixin):
         if self._options.preset is not None:
             return dict(_PUBLISHED_TRAINING)
         # Of whole transcriptomes, a higher rate gives a better reconstruction and embeddings of few dimensions.
-        lr = 3e-3 if len(self.genes) <= _PANEL_GENES else 1e-3
+        lr = 3e-3 if len(self.genes) <= PANEL_GENES else 1e-3
         return {
             "max_epochs": int(np.clip(round(250_000 / max(n_cells, 1)), 20, 100)),
             "batch_size": 256 if n_cells < 20_000 else 1024,

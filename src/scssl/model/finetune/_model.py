@@ -168,10 +168,11 @@ class FineTunedModel(SSLModel):
             SetupArgument("Further columns of ``adata.obs``, which an encoder is told likewise."),
         ),
         "target_sum": SetupArgument(
-            """Sum of a cell before the logarithm, for counts; 1e4 as in :cite:p:`Richter2025`. `None`, for
-            encoders of :class:`CellPLM`: counts are not scaled.""",
-            float | None,
-            1e4,
+            """Sum of a cell before the logarithm, for counts. ``"auto"``: 1e4 as in :cite:p:`Richter2025`, of a
+            panel of up to 1,000 genes the median of the sums of the cells. `None`, for encoders of
+            :class:`CellPLM`: counts are not scaled.""",
+            float | Literal["auto"] | None,
+            "auto",
         ),
     }
 

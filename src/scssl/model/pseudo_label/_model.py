@@ -287,7 +287,12 @@ class PseudoLabel(StartsFromEncoder, DatasetsMixin, StoresMixin):
         if not self.is_trained_:
             source = SelectedRows(data.source, rows, data.alignment)
             return pca(
-                source, input_kind=self.setup.input_kind, columns=None, n_pcs=_N_PCS, seed=seed
+                source,
+                input_kind=self.setup.input_kind,
+                columns=None,
+                n_pcs=_N_PCS,
+                seed=seed,
+                target_sum=self.setup.target_sum,
             )
         with torch.inference_mode():
             z = self._apply(data, rows, None, self.module.embed, self.n_latent)
