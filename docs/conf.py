@@ -112,7 +112,8 @@ html_title = f"scssl {version}"
 html_static_path = ["_static"]
 html_css_files = ["scssl.css"]
 html_show_sourcelink = False
-html_theme_options = {"show_navbar_depth": 1, "home_page_in_toc": False}
+# The side bar has the search; the header's would be a second one.
+html_theme_options = {"show_navbar_depth": 1, "home_page_in_toc": False, "navbar_persistent": []}
 
 
 # Methods that are there for scvi-tools, which calls them or has them for its own checkpoints.

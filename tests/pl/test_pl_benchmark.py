@@ -322,7 +322,9 @@ def test_fields_are_means_by_two_arguments(runs):
 def test_runs_of_a_sweep_are_one_method():
     cells = scssl.datasets.simulated(80, 40, n_types=3)
     methods = {"genes": {}, "PCA": {"sweep": {"n_comps": [2, 3], "n_top_genes": [10, 40]}}}
-    table = scssl.tl.benchmark(cells, methods, "embedding", label_key="cell_type", seeds=1, progress=False)
+    table = scssl.tl.benchmark(
+        cells, methods, "embedding", label_key="cell_type", seeds=1, progress=False
+    )
     options = {"method": "PCA", "metric": "knn_accuracy", "show": False}
     ax = scssl.pl.ablation(table, "n_comps", "n_top_genes", **options)
     assert [t.get_text() for t in ax.get_yticklabels()] == ["10", "40"]
