@@ -52,6 +52,8 @@ nb_merge_streams = True
 
 # -- API ---------------------------------------------------------------------------------------
 
+# Beside a class page its methods, without its name before each.
+toc_object_entries_show_parents = "hide"
 autosummary_generate = True
 autosummary_ignore_module_all = False
 autodoc_member_order = "bysource"

@@ -29,7 +29,7 @@ PAGES = [
 ]
 
 # A frame has the width of a telephone where a window cannot be as narrow.
-LOOK = """<!doctype html><meta charset="utf-8"><pre id="found"></pre><script>
+LOOK = r"""<!doctype html><meta charset="utf-8"><pre id="found"></pre><script>
 const seen = element => element.checkVisibility({checkVisibilityCSS: true, checkOpacity: true})
 const name = element => `${element.tagName} ${element.className} ${element.textContent.slice(0, 60)}`
 async function look(page, width) {
@@ -49,8 +49,13 @@ async function look(page, width) {
   const wide = [...inside.body.querySelectorAll("*")].filter(
     one => seen(one) && one.getBoundingClientRect().right > width + 1 && !scrolls(one))
   const broken = [...inside.querySelectorAll("img")].filter(one => !one.naturalWidth && seen(one))
+  const lines = element => {
+    const range = inside.createRange()
+    range.selectNodeContents(element)
+    return new Set([...range.getClientRects()].map(one => Math.round(one.top))).size
+  }
   const words = [...inside.querySelectorAll(".bd-sidebar-primary nav a")].filter(
-    one => seen(one) && one.scrollWidth > one.clientWidth + 1)
+    one => seen(one) && (one.scrollWidth > one.clientWidth + 1 || !/\s/.test(one.textContent.trim()) && lines(one) > 1))
   const found = {
     page, width, excess: root.scrollWidth - width, wide: wide.map(name), broken: broken.map(one => one.src),
     words: words.map(name), searches: [...inside.querySelectorAll(".search-button, .search-button-field, input[type=search]")].filter(seen).length,
