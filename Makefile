@@ -58,17 +58,18 @@ docs: $(VENV)/.stamp-dev ## build the documentation into docs/_build/html, warni
 readthedocs: $(VENV)/.stamp-dev ## the commands of .readthedocs.yaml, in an environment of their own
 	$(BIN)/python docs/readthedocs.py
 
-package: | $(BIN)/python ## wheel and source archive into dist/, and the wheel tried in an empty environment
+package: | $(BIN)/python ## wheel and source archive into dist/, each tried in an empty environment, with pip and with uv
 	rm -rf dist
-	@if [ -n "$(UV)" ]; then \
-	  "$(UV)" build && "$(UV)" venv --quiet --python $(BIN)/python dist/venv && \
-	  "$(UV)" pip install --quiet --python dist/venv/bin/python dist/*.whl; \
-	else \
-	  $(BIN)/python -m pip install --quiet build && $(BIN)/python -m build && \
-	  $(BIN)/python -m venv dist/venv && dist/venv/bin/python -m pip install --quiet dist/*.whl; \
-	fi
-	cd dist && venv/bin/scssl --version && venv/bin/scssl demo --out demo
-	rm -rf dist/venv dist/demo
+	@[ -n "$(UV)" ] || $(BIN)/python -m pip install --quiet uv
+	$(or $(UV),$(BIN)/uv) build
+	$(or $(UV),$(BIN)/uv) venv --quiet --seed --python $(BIN)/python dist/pip
+	dist/pip/bin/python -m pip install --quiet dist/*.whl
+	cd dist && pip/bin/scssl --version && pip/bin/scssl demo --out demo
+	rm -rf dist/pip dist/demo
+	$(or $(UV),$(BIN)/uv) venv --quiet --python $(BIN)/python dist/uv
+	$(or $(UV),$(BIN)/uv) pip install --quiet --python dist/uv/bin/python dist/*.tar.gz
+	cd dist && uv/bin/scssl --version && uv/bin/scssl demo --out demo
+	rm -rf dist/uv dist/demo
 
 clean: ## remove caches and built documentation (.venv stays)
 	rm -rf docs/_build docs/generated dist htmlcov .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis
@@ -99,7 +100,7 @@ endef
 
 # $(1): what to install. A venv made by another tool may lack pip or have one too old for groups.
 # uv unpacks several packages at once, which takes a third of pip's time; where it cannot be had, or
-# does not find the index that pip is set up for, pip does it.
+# does not find the index that pip is set up for, pip does it, unless it is to be INSTALL_ARGS.
 # Not compiled: of 20,000 files Python compiles those that are imported, once, when they are first.
 define install
 @echo "Installing into $(VENV) (the first time this downloads PyTorch and takes some minutes)"
@@ -109,7 +110,7 @@ else \
   { $(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip >/dev/null; } && \
   { $(BIN)/python -m pip install --quiet uv && \
     $(BIN)/uv pip install --quiet --python $(BIN)/python $(INSTALL_ARGS) $(1); } || \
-  { $(BIN)/python -m pip install --quiet --upgrade "pip>=25.1" && \
+  { [ -z "$(INSTALL_ARGS)" ] && $(BIN)/python -m pip install --quiet --upgrade "pip>=25.1" && \
     $(BIN)/python -m pip install --quiet --no-compile $(1); }; \
 fi
 @touch $@

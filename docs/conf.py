@@ -52,6 +52,8 @@ nb_merge_streams = True
 
 # -- API ---------------------------------------------------------------------------------------
 
+# Beside a class page its methods, without its name before each.
+toc_object_entries_show_parents = "hide"
 autosummary_generate = True
 autosummary_ignore_module_all = False
 autodoc_member_order = "bysource"
@@ -112,7 +114,8 @@ html_title = f"scssl {version}"
 html_static_path = ["_static"]
 html_css_files = ["scssl.css"]
 html_show_sourcelink = False
-html_theme_options = {"show_navbar_depth": 1, "home_page_in_toc": False}
+# The side bar has the search; the header's would be a second one.
+html_theme_options = {"show_navbar_depth": 1, "home_page_in_toc": False, "navbar_persistent": []}
 
 
 # Methods that are there for scvi-tools, which calls them or has them for its own checkpoints.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -30,10 +31,16 @@ def main() -> None:
         for name in ("SCSSL_DATA_DIR", "PYTHONPATH"):
             environment.pop(name, None)
         for command in [*jobs["install"], *jobs["build"]["html"]]:
-            start = time.monotonic()
+            start, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
             print(f"$ {command}", flush=True)
             status = subprocess.run(command, shell=True, cwd=ROOT, env=environment).returncode
-            print(f"  {time.monotonic() - start:.0f} s", flush=True)
+            used = resource.getrusage(resource.RUSAGE_CHILDREN)
+            cpu = used.ru_utime + used.ru_stime - before.ru_utime - before.ru_stime
+            print(
+                f"  {time.monotonic() - start:.0f} s, {cpu:.0f} s of CPU; the largest process so far had "
+                f"{used.ru_maxrss / 2**20:.1f} GB",
+                flush=True,
+            )
             if status:
                 sys.exit(status)
 

@@ -319,6 +319,21 @@ def test_fields_are_means_by_two_arguments(runs):
     assert frame(ax) == (0, 0)
 
 
+def test_runs_of_a_sweep_are_one_method():
+    cells = scssl.datasets.simulated(80, 40, n_types=3)
+    methods = {"genes": {}, "PCA": {"sweep": {"n_comps": [2, 3], "n_top_genes": [10, 40]}}}
+    table = scssl.tl.benchmark(
+        cells, methods, "embedding", label_key="cell_type", seeds=1, progress=False
+    )
+    options = {"method": "PCA", "metric": "knn_accuracy", "show": False}
+    ax = scssl.pl.ablation(table, "n_comps", "n_top_genes", **options)
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["10", "40"]
+    assert ax.get_title().startswith("PCA, ")
+    value = table[table["metric"] == "knn_accuracy"].set_index("method")["value"]
+    there = [value[f"PCA (n_comps={n}, n_top_genes=40)"] for n in (2, 3)]
+    assert [float(text) for text in drawn(ax)[1]] == pytest.approx(there, abs=6e-4)
+
+
 def test_light_is_better_also_where_less_is(runs):
     table = runs(GRID, [0.1, 0.2, 0.3, 0.4])
     for metric, best in (("knn_macro_f1", (0, 0)), ("ece", (1, 1))):

@@ -417,7 +417,8 @@ def ablation(
     Parameters
     ----------
     results
-        Rows of ``scssl.tl.benchmark`` in which a method was run with several values of arguments.
+        Rows of ``scssl.tl.benchmark`` in which a method was run with several values of arguments, as by a
+        ``"sweep"``.
     x
         Argument along the horizontal axis.
     y
@@ -426,7 +427,7 @@ def ablation(
     metric
         Score to draw; like `method`, `task`, `n_labels` and `split`, needed where there are several.
     method
-        Method whose arguments are compared.
+        Method whose arguments are compared, without what the sweep added to its name.
     task
         Task of the score.
     n_labels
@@ -470,6 +471,9 @@ def ablation(
     ['0.1', '0.5']
     """
     names = {"method": method, "task": task, "metric": metric, "split": split}
+    results = tidy_results(results)
+    # A sweep calls its runs "SimCLR (temperature=0.1)": here these are one method.
+    results["method"] = results["method"].str.replace(r" \(\w+=.*\)$", "", regex=True)
     rows = choose(results, **names, n_labels=n_labels)
     if not np.isfinite(rows["value"]).any():
         raise ValueError("`results` has no value to draw: every run failed.")

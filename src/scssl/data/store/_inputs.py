@@ -67,7 +67,10 @@ class Input:
             raise ValueError(f"{self.called} cannot be read as cells: {error}") from error
 
     def _index(self, table: str) -> pd.Index:
-        return self._element(table, self._root[table].attrs.get("_index", "_index"))
+        import pandas as pd
+
+        # Text is an array of NumPy with pandas 2.
+        return pd.Index(self._element(table, self._root[table].attrs.get("_index", "_index")))
 
     @cached_property
     def matrix(self) -> Any:
