@@ -36,10 +36,17 @@ N_TYPES, N_DONORS, BATCH = 20, 10, 1024
 SIZE: dict[str, Any] = {"hidden_dims": (512, 512, 256, 256), "n_latent": 64}
 
 
-def generate(path: Path, n_cells: int, n_genes: int, density: float) -> None:
+def means_of(path: Path, n_genes: int) -> np.ndarray:
+    """Means of the genes of a file, at as many quantiles as there are to be genes."""
+    means = np.asarray(anndata.read_h5ad(path).X.mean(0)).ravel()
+    return np.quantile(means[means > 0], np.linspace(0, 1, n_genes))
+
+
+def generate(path: Path, n_cells: int, n_genes: int, density: float, like: Path | None) -> None:
     """Counts of cells like some of their type, in blocks, sorted by donor and type."""
     rng = np.random.default_rng(0)
-    some = synthetic_counts(500 * N_TYPES, n_genes, density)
+    means = None if like is None else means_of(like, n_genes)
+    some = synthetic_counts(500 * N_TYPES, n_genes, density, means=means)
     group = np.sort(rng.integers(0, N_DONORS * N_TYPES, n_cells))
     donor, kind = np.divmod(group, N_TYPES)
     obs = pd.DataFrame(
@@ -311,6 +318,7 @@ def main() -> None:
     parser.add_argument("--cells", type=int, default=100_000)
     parser.add_argument("--genes", type=int, default=2000)
     parser.add_argument("--density", type=float, default=0.1)
+    parser.add_argument("--like", type=Path, help="an .h5ad file of counts; gene means are as in it")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--kills", type=int, default=0)
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "scssl_atlas")
@@ -326,7 +334,7 @@ def main() -> None:
         return
     given.folder.mkdir(parents=True, exist_ok=True)
     if not cells.exists():
-        generate(cells, given.cells, given.genes, given.density)
+        generate(cells, given.cells, given.genes, given.density, given.like)
     found: dict[str, list[dict[str, float]]] = {}
     for repeat in range(given.repeats):
         for part in given.parts:

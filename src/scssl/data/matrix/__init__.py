@@ -29,6 +29,7 @@ from ._rows import (
     even_ranges,
     is_on_disk,
     normalize_rows,
+    open_chunks,
     open_csr,
     open_rows,
     remap_columns,

@@ -75,6 +75,12 @@ def is_on_disk(X: Any) -> bool:
     return isinstance(storage, Chunked) or storage.on_disk
 
 
+def open_chunks(X: Any, *, where: str = "X") -> Chunked | None:
+    """The chunks of a dask array; `None` of any other matrix."""
+    storage = open_storage(X, where=where)
+    return storage if isinstance(storage, Chunked) else None
+
+
 def open_storage(X: Any, *, where: str = "X") -> Storage:
     """Recognise a matrix of an AnnData without copying or reading its values, or refuse it."""
     if X is None:
