@@ -34,6 +34,7 @@ from ._rows import (
     open_rows,
     remap_columns,
     row_sums,
+    rows_of,
 )
 from ._scale import Scale
 from ._stacked import JoinedRows, SelectedRows, StackedRows
