@@ -16,7 +16,14 @@ from ._cell_transformer import (
 )
 from ._encoder import BatchNormEncoder, ProjectionHead
 from ._flow_attention import FlowAttention, SoftmaxAttention
-from ._gene_layers import GeneDecoder, GeneEncoder, GeneSampler, SparseRows, take_rows
+from ._gene_layers import (
+    GeneDecoder,
+    GeneEncoder,
+    GeneSampler,
+    SparseRows,
+    take_rows,
+    to_device,
+)
 from ._graph_layers import Links
 from ._mlp import MLP, SELU, Activation, Dropout, Head, activation, effective_rank
 from ._momentum import MemoryBank, momentum_schedule, update_ema

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from scssl._random import derive_seed
 from scssl.module import SSLModule
+from scssl.nn import to_device
 
 from ._optim import RowAdamW
 from ._options import FitOptions
@@ -86,6 +87,11 @@ class SSLTrainingPlan(lightning.LightningModule):
             return (step + 1) / warmup
         done = min(1.0, (step - warmup) / max(1, self.n_steps - warmup))
         return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done))
+
+    def transfer_batch_to_device(
+        self, batch: dict[str, Tensor], device: torch.device, dataloader_idx: int
+    ) -> dict[str, Any]:
+        return {name: to_device(value, device) for name, value in batch.items()}
 
     def on_train_epoch_start(self) -> None:
         self._sums["train"], self._weights["train"] = [], 0
@@ -172,8 +178,10 @@ class SSLTrainingPlan(lightning.LightningModule):
         FloatingPointError
             If it is not finite.
         """
-        total = torch.stack(self._sums[kind]).double().sum()
-        mean = self.trainer.strategy.reduce((total / self._weights[kind]).float(), reduce_op="mean")
+        # On the CPU: some devices have no float64.
+        total = torch.stack(self._sums[kind]).cpu().double().sum()
+        mean = (total / self._weights[kind]).float().to(self.device)
+        mean = self.trainer.strategy.reduce(mean, reduce_op="mean")
         self._sums[kind], self._weights[kind] = [], 0
         if not torch.isfinite(mean):
             raise FloatingPointError(

@@ -61,6 +61,7 @@ from scssl.hub import (
     write_bundle,
 )
 from scssl.module import SSLModule
+from scssl.nn import to_device
 from scssl.train import (
     FitOptions,
     TrainOptions,
@@ -542,11 +543,17 @@ class SSLModel(BaseModelClass, metaclass=Face):
             rows, back = np.unique(rows, return_inverse=True)
         out = np.empty((len(rows),) if width is None else (len(rows), width), dtype=np.float32)
         device, start, n_empty = self.module.device, 0, 0
+        done: tuple[Any, torch.Tensor] | None = None
+
+        def take(done: tuple[Any, torch.Tensor] | None) -> None:
+            if done is not None:
+                out[done[0]] = done[1].float().cpu().numpy()
+
         trains = self.module.training
         self.module.eval()
         try:
             for batch in data.loader(rows, batch_size) if len(rows) else ():
-                found = function({name: value.to(device) for name, value in batch.items()})
+                found = function({name: to_device(value, device) for name, value in batch.items()})
                 where: Any = slice(start, start + len(found))
                 empty = batch["library"].sum(1) == 0
                 if data.context is not None:
@@ -556,9 +563,12 @@ class SSLModel(BaseModelClass, metaclass=Face):
                     # A function that is dear for each cell gives those alone that are asked for.
                     if len(found) == len(asked):
                         found = found[asked.to(found.device)]
-                out[where] = found.float().cpu().numpy()
+                # One batch later: a device works on this one while the next is read.
+                take(done)
+                done = where, found
                 start += len(found)
                 n_empty += int(empty.sum())
+            take(done)
         finally:
             # A callback may embed cells in training.
             self.module.train(trains)

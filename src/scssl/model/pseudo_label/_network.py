@@ -73,7 +73,7 @@ class PseudoLabelModule(SSLModule):
         dataset, clusters = tensors[DATASET].squeeze(-1), tensors[CLUSTERS]
         losses, hits = [], z.new_zeros(())
         # Of each data set: sum of the losses of its cells, and their number.
-        tally = torch.zeros(2, len(self.heads), dtype=torch.float64, device=z.device)
+        tally = torch.zeros(2, len(self.heads), device=z.device)
         for code in dataset.unique().tolist():
             own = (dataset == code).nonzero().squeeze(1)
             logits = self.heads[code](z.index_select(0, own))
