@@ -12,7 +12,6 @@ from torch import Tensor
 
 from scssl._random import derive_seed
 from scssl.module import SSLModule
-from scssl.nn import to_device
 
 from ._optim import RowAdamW
 from ._options import FitOptions
@@ -87,11 +86,6 @@ class SSLTrainingPlan(lightning.LightningModule):
             return (step + 1) / warmup
         done = min(1.0, (step - warmup) / max(1, self.n_steps - warmup))
         return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done))
-
-    def transfer_batch_to_device(
-        self, batch: dict[str, Tensor], device: torch.device, dataloader_idx: int
-    ) -> dict[str, Any]:
-        return {name: to_device(value, device) for name, value in batch.items()}
 
     def on_train_epoch_start(self) -> None:
         self._sums["train"], self._weights["train"] = [], 0
