@@ -18,7 +18,6 @@ from scssl._checks import check_whole
 
 from . import cpu
 
-
 #: What a probability of 1 is in the draws of genes.
 _TICKS = 2**32
 
