@@ -8,6 +8,7 @@ import pytest
 from scipy import sparse
 
 import scssl
+from scssl._checks import get_embedding
 from scssl._errors import BundleError, GeneMismatchError
 from scssl.model.base import _dask
 
@@ -56,6 +57,23 @@ def test_lazily_read_cells_to_the_bit(file, told, tmp_path):
     np.testing.assert_array_equal(found.compute(), expected)
     few = found[[3, 1]].compute()
     np.testing.assert_array_equal(few, expected[[3, 1]])
+
+
+def test_everything_else_takes_lazily_read_cells(file, cells, told, tmp_path):
+    lazy = anndata.experimental.read_lazy(file)
+    MODEL.setup_anndata(lazy, **COLUMNS)
+    model = MODEL(lazy, **arguments_of(MODEL), encode_covariates=True)
+    model.is_trained_ = True
+    np.testing.assert_array_equal(model.get_latent_representation(), told[1])
+    scssl.tl.embed(lazy, model)
+    np.testing.assert_array_equal(lazy.obsm["X_ssl"], told[1])
+    np.testing.assert_array_equal(get_embedding(lazy, "spatial"), cells.obsm["spatial"])
+    model.save(tmp_path / "model", save_anndata=True)
+    saved = anndata.read_h5ad(tmp_path / "model" / "adata.h5ad")
+    assert (saved.X != cells.X).nnz == 0
+    assert saved.obs_names.equals(cells.obs_names)
+    assert saved.obs["cell_type"].equals(cells.obs["cell_type"])
+    np.testing.assert_array_equal(saved.obsm["X_ssl"], told[1])
 
 
 @pytest.mark.parametrize("sparsely", [True, False])

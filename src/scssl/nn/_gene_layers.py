@@ -116,8 +116,10 @@ class SparseRows:
 
     def to(self, device: torch.device) -> SparseRows:
         """The same on a device, see :func:`to_device`."""
-        parts = (to_device(part, device) for part in (self.pointers, self.columns, self.values))
-        return SparseRows(*parts, self.n_genes)
+        pointers, columns, values = (
+            to_device(part, device) for part in (self.pointers, self.columns, self.values)
+        )
+        return SparseRows(pointers, columns, values, self.n_genes)
 
     @classmethod
     def stack(cls, parts: Sequence[SparseRows]) -> SparseRows:

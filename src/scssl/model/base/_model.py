@@ -1121,7 +1121,15 @@ class SSLModel(BaseModelClass, metaclass=Face):
         )
 
     def _write_data(self, folder: Path) -> None:
-        self._adata.write_h5ad(folder / "adata.h5ad")
+        adata = self._adata
+        if not isinstance(adata.obs, pd.DataFrame):
+            # anndata writes no columns that are read lazily; the matrix it writes block by block.
+            names = ("layers", "obsm", "varm", "obsp", "varp", "uns")
+            rest = {name: dict(getattr(adata, name)) for name in names}
+            tables = {name: getattr(adata, name).to_memory() for name in ("obs", "var")}
+            rest["layers"].pop(None, None)
+            adata = AnnData(adata.X, **tables, **rest)
+        adata.write_h5ad(folder / "adata.h5ad")
 
     @classmethod
     def load(
