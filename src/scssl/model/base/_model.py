@@ -1123,12 +1123,15 @@ class SSLModel(BaseModelClass, metaclass=Face):
     def _write_data(self, folder: Path) -> None:
         adata = self._adata
         if not isinstance(adata.obs, pd.DataFrame):
-            # anndata writes no columns that are read lazily; the matrix it writes block by block.
-            names = ("layers", "obsm", "varm", "obsp", "varp", "uns")
-            rest = {name: dict(getattr(adata, name)) for name in names}
-            tables = {name: getattr(adata, name).to_memory() for name in ("obs", "var")}
-            rest["layers"].pop(None, None)
-            adata = AnnData(adata.X, **tables, **rest)
+            # anndata writes no tables that are read lazily; matrices it writes block by block.
+            def read(value: Any) -> Any:
+                return value.to_memory() if hasattr(value, "to_memory") else value
+
+            rest: dict[str, Any] = {
+                name: {key: read(one) for key, one in getattr(adata, name).items() if key}
+                for name in ("layers", "obsm", "varm", "obsp", "varp", "uns")
+            }
+            adata = AnnData(adata.X, obs=read(adata.obs), var=read(adata.var), **rest)
         adata.write_h5ad(folder / "adata.h5ad")
 
     @classmethod
