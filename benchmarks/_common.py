@@ -29,11 +29,11 @@ def data_dir() -> Path:
 
 
 def synthetic_counts(
-    n_cells: int, n_genes: int, density: float, seed: int = 0
+    n_cells: int, n_genes: int, density: float, seed: int = 0, means: np.ndarray | None = None
 ) -> sparse.csr_matrix:
-    """Counts with the sparsity of an atlas: few genes everywhere, most of them rare."""
+    """Counts with the sparsity of an atlas: few genes everywhere, most of them rare; or with given means."""
     rng = np.random.default_rng(seed)
-    rate = rng.gamma(0.3, 1.0, n_genes)
+    rate = rng.gamma(0.3, 1.0, n_genes) if means is None else rng.permutation(means)
     low, high = 1e-6, 1e6
     while high / low > 1.001:
         scale = np.sqrt(low * high)

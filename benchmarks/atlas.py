@@ -36,10 +36,17 @@ N_TYPES, N_DONORS, BATCH = 20, 10, 1024
 SIZE: dict[str, Any] = {"hidden_dims": (512, 512, 256, 256), "n_latent": 64}
 
 
-def generate(path: Path, n_cells: int, n_genes: int, density: float) -> None:
+def means_of(path: Path, n_genes: int) -> np.ndarray:
+    """Means of the genes of a file, at as many quantiles as there are to be genes."""
+    means = np.asarray(anndata.read_h5ad(path).X.mean(0)).ravel()
+    return np.quantile(means[means > 0], np.linspace(0, 1, n_genes))
+
+
+def generate(path: Path, n_cells: int, n_genes: int, density: float, like: Path | None) -> None:
     """Counts of cells like some of their type, in blocks, sorted by donor and type."""
     rng = np.random.default_rng(0)
-    some = synthetic_counts(500 * N_TYPES, n_genes, density)
+    means = None if like is None else means_of(like, n_genes)
+    some = synthetic_counts(500 * N_TYPES, n_genes, density, means=means)
     group = np.sort(rng.integers(0, N_DONORS * N_TYPES, n_cells))
     donor, kind = np.divmod(group, N_TYPES)
     obs = pd.DataFrame(
@@ -127,22 +134,31 @@ def _some_batches(batches: Any, size: Callable[[Any], int], most: int = 60_000) 
     return measured.of(n)
 
 
-def load_store(cells: Path, store: Path) -> dict[str, float]:
+def _batches_of(store: Path, kind: Any) -> dict[str, float]:
     from scssl.data import CellLoader, ChunkPlan, Store
 
     found = Store(store)
-    loader = CellLoader(found.rows, ChunkPlan(found.n_cells, BATCH), input_kind="counts")
+    loader = CellLoader(found.rows, ChunkPlan(found.n_cells, BATCH), input_kind=kind)
     return _some_batches(loader, lambda batch: len(batch["indices"]))
 
 
-def load_annbatch(cells: Path, store: Path) -> dict[str, float]:
+def load_raw(cells: Path, store: Path) -> dict[str, float]:
+    # Values that are logarithms already are left as they are.
+    return _batches_of(store, "lognorm")
+
+
+def load_store(cells: Path, store: Path) -> dict[str, float]:
+    return _batches_of(store, "counts")
+
+
+def _annbatch(store: Path) -> Any:
     import annbatch
     import zarr
     from anndata.io import sparse_dataset
 
     zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"})
     collection = annbatch.DatasetCollection(store / "cells.zarr", mode="r")
-    loader = annbatch.Loader(
+    return annbatch.Loader(
         chunk_size=256,
         preload_nchunks=32,
         batch_size=BATCH,
@@ -150,11 +166,19 @@ def load_annbatch(cells: Path, store: Path) -> dict[str, float]:
         preload_to_gpu=False,
         rng=np.random.default_rng(0),
     ).add_datasets([sparse_dataset(group["X"]) for group in collection])
+
+
+def load_annbatch_raw(cells: Path, store: Path) -> dict[str, float]:
+    return _some_batches(_annbatch(store), lambda batch: batch["X"].shape[0])
+
+
+def load_annbatch(cells: Path, store: Path) -> dict[str, float]:
     from scssl.data import normalize_rows
 
     # It gives counts as they are stored; a step needs them normalised.
     normalised = (
-        normalize_rows(batch["X"].astype(np.float32), input_kind="counts") for batch in loader
+        normalize_rows(batch["X"].astype(np.float32), input_kind="counts")
+        for batch in _annbatch(store)
     )
     return _some_batches(normalised, lambda batch: batch[0].shape[0])
 
@@ -179,7 +203,7 @@ def _trained(data: Any, steps: int = 40) -> dict[str, float]:
     from lightning.pytorch.callbacks import Callback
 
     class Stop(Callback):
-        n = 0
+        n, loss = 0, 0.0
 
         def on_train_batch_end(
             self, trainer: Any, module: Any, outputs: Any, batch: Any, i: int
@@ -188,6 +212,7 @@ def _trained(data: Any, steps: int = 40) -> dict[str, float]:
                 self.measured = Measured().__enter__()
             elif i > 1:
                 self.n += len(batch["indices"])
+            self.loss += float(outputs["loss"])
             if i > steps:
                 self.measured.__exit__()
                 raise _Enough
@@ -197,7 +222,7 @@ def _trained(data: Any, steps: int = 40) -> dict[str, float]:
     try:
         model.train(**given, callbacks=(stop,))
     except _Enough:
-        return stop.measured.of(stop.n)
+        return stop.measured.of(stop.n) | {"sum of losses": stop.loss}
     raise SystemExit("Too few cells for as many steps.")
 
 
@@ -212,7 +237,12 @@ def train_store(cells: Path, store: Path) -> dict[str, float]:
 
 
 def train_memory(cells: Path, store: Path) -> dict[str, float]:
-    return _trained(anndata.read_h5ad(cells))
+    """The same cells in the same order."""
+    from scssl.data import Store, open_rows
+
+    found = Store(store)
+    found.__dict__["rows"] = open_rows(found.rows.read(np.arange(found.n_cells)))
+    return _trained(found)
 
 
 def embed(cells: Path, store: Path) -> dict[str, float]:
@@ -264,30 +294,91 @@ def _chi_square(plan: Any, codes: np.ndarray, most: int = 300) -> float:
 
 
 def kills(cells: Path, store: Path, n: int) -> dict[str, float]:
-    """Kill a build `n` times at random; is the store the same to the byte, and what was done twice?"""
-    from scssl.data import build_store
+    """Kill a build, a training and an embedding `n` times at random: is the end the same to the bit?"""
+    import scssl
+    from scssl.data import Store, build_store, read_embedding
 
-    with tempfile.TemporaryDirectory(dir=store.parent) as folder:
-        out, rng = Path(folder) / "atlas", np.random.default_rng(0)
+    with tempfile.TemporaryDirectory(dir=store.parent) as name:
+        folder = Path(name)
         given = {"obs_keys": ["cell_type", "donor"], "memory": "64MB"}
-        started = time.perf_counter()
-        whole = build_store(cells, Path(folder) / "whole", **given)
-        seconds, killed = time.perf_counter() - started, 0
-        for _ in range(n):
-            # Imported here already; Linux.
-            child = os.fork()
-            if not child:
-                build_store(cells, out, **given)
-                os._exit(0)
-            time.sleep(float(rng.uniform(0, 2 * seconds / n)))
-            os.kill(child, signal.SIGKILL)
-            killed += os.waitpid(child, 0)[1] == signal.SIGKILL
-            if out.exists():
-                break
-        if not out.exists():
-            build_store(cells, out, **given)
-        same = _digests(out) == _digests(whole.path)
-    return {"kills": killed, "same bytes": float(same)}
+
+        def train(place: Path, data: Any) -> None:
+            model = _model(data)
+            more = {"max_epochs": 3, "early_stopping": False, "progress": False}
+            run, started = place / "run", any(place.glob("run/*"))
+            where = {"resume_from": run} if started else {"checkpoint_dir": run}
+            model.train(**more, batch_size=BATCH, accelerator="cpu", **where)
+            model.save(place / "model")
+
+        def embed(place: Path, data: Any) -> None:
+            scssl.model.MaskedAutoencoder.load(folder / "trained" / "model").embed_store(
+                data, place
+            )
+
+        def rebuilt(place: Path, data: Any) -> None:
+            build_store(cells, place, **given)
+
+        whole: Any = None
+        found: dict[str, float] = {}
+        rng = np.random.default_rng(0)
+        jobs = {
+            "build": (rebuilt, "built"),
+            "train": (train, "trained"),
+            "embed": (embed, "embedded"),
+        }
+        for what, (job, called) in jobs.items():
+            started = time.perf_counter()
+            job(folder / called, whole)
+            seconds = time.perf_counter() - started
+            whole = Store(folder / "built") if whole is None else whole
+            again, killed, ended = folder / f"{called} again", 0, 0
+
+            def is_same(again: Path = again, one: Path = folder / called, what: str = what) -> bool:
+                if what == "build":
+                    return _digests(again) == _digests(one)
+                if what == "train":
+                    return len({_hash(place / "model") for place in (again, one)}) == 1
+                z = [read_embedding(place).obsm["X_ssl"] for place in (again, one)]
+                return bool((z[0] == z[1]).all())
+
+            same = True
+            while killed < n:
+                if _killed(job, again, whole, float(rng.uniform(0, seconds))):
+                    killed += 1
+                else:
+                    ended, same = ended + 1, same and is_same()
+                    shutil.rmtree(again)
+            if not again.exists() or what != "build":
+                job(again, whole)
+            found[f"kills of {what}"], found[f"ends of {what}"] = killed, ended + 1
+            found[f"same bits of {what}"] = float(same and is_same())
+    return found
+
+
+def _hash(folder: Path) -> str:
+    return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+
+
+def _killed(job: Callable[..., None], place: Path, data: Any, seconds: float) -> bool:
+    """Whether a job, in a process of its own, was killed after so many seconds."""
+    child = os.fork()  # What it needs is imported here already; Linux.
+    if not child:
+        code = 1
+        try:
+            job(place, data)
+            code = 0
+        finally:
+            os._exit(code)
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            if status:
+                raise SystemExit("The job failed.")
+            return False
+        time.sleep(0.01)
+    os.kill(child, signal.SIGKILL)
+    return os.waitpid(child, 0)[1] == signal.SIGKILL
 
 
 def _digests(folder: Path) -> dict[str, str]:
@@ -300,7 +391,17 @@ def _digests(folder: Path) -> dict[str, str]:
 
 PARTS: dict[str, Callable[..., dict[str, float]]] = {
     one.__name__: one
-    for one in (build, load_store, load_annbatch, load_h5ad, train_store, train_memory, embed)
+    for one in (
+        build,
+        load_raw,
+        load_annbatch_raw,
+        load_store,
+        load_annbatch,
+        load_h5ad,
+        train_store,
+        train_memory,
+        embed,
+    )
 } | {"mixing": mixing, "kills": kills}
 # Not compared with another part, so run once.
 ONCE = {"build", "embed", "mixing", "kills"}
@@ -311,6 +412,9 @@ def main() -> None:
     parser.add_argument("--cells", type=int, default=100_000)
     parser.add_argument("--genes", type=int, default=2000)
     parser.add_argument("--density", type=float, default=0.1)
+    parser.add_argument(
+        "--like", type=Path, help="an .h5ad file of counts; gene means are as in it"
+    )
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--kills", type=int, default=0)
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "scssl_atlas")
@@ -326,7 +430,7 @@ def main() -> None:
         return
     given.folder.mkdir(parents=True, exist_ok=True)
     if not cells.exists():
-        generate(cells, given.cells, given.genes, given.density)
+        generate(cells, given.cells, given.genes, given.density, given.like)
     found: dict[str, list[dict[str, float]]] = {}
     for repeat in range(given.repeats):
         for part in given.parts:
@@ -343,6 +447,7 @@ def main() -> None:
     for part, values in rows.items():
         print(f"{part:14s} " + ", ".join(f"{name} {value:,.4g}" for name, value in values.items()))
     for one, other in (
+        ("load_raw", "load_annbatch_raw"),
         ("load_store", "load_annbatch"),
         ("load_store", "load_h5ad"),
         ("train_store", "train_memory"),

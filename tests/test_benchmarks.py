@@ -42,3 +42,18 @@ def test_what_a_benchmark_takes_from_scssl_is_there(path: Path):
             names = ast.unparse(node).split(".")[1:]
             if all(map(str.isidentifier, names)):
                 reduce(getattr, names, scssl)
+
+
+@pytest.mark.usefixtures("on_path")
+def test_what_runs_where_there_is_a_gpu(capsys):
+    gpu = importlib.import_module("gpu")
+    words = (
+        "--device cpu --genes 60 --cells 200 --batch 50 --seconds 0.05 --families MaskedAutoencoder"
+    )
+    gpu.main(words.split())
+    said = capsys.readouterr().out
+    assert "failed" not in said
+    for row in ("| 0.0e+00 ", "| dense loop ", "| scvi-tools SCVI ", "| bf16-mixed "):
+        assert row in said
+    gpu.main([*words.split(), "--minutes", "0"])
+    assert "No time was left for MaskedAutoencoder" in capsys.readouterr().out

@@ -269,6 +269,9 @@ def get_embedding(
             advice = f"To make it: `scssl.tl.embed({name}, model, key_added={use_rep!r})`."
         raise MissingKeyError(f"{name}.obsm has no {use_rep!r}; it has {found}. {advice}")
     values = adata.obsm[use_rep]
+    if hasattr(values, "compute"):
+        # Of data that were read lazily.
+        values = values.compute()
     if hasattr(values, "to_numpy"):
         values = values.to_numpy()
     if not isinstance(values, np.ndarray) or values.dtype.kind not in "fiub":

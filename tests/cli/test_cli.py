@@ -15,11 +15,12 @@ from pathlib import Path
 import anndata as ad
 import numpy as np
 import pytest
+from scipy import sparse
 
 import scssl
 from scssl._errors import MissingKeyError, ScsslWarning
 from scssl.cli import _commands as commands
-from scssl.cli import main
+from scssl.cli import _files, main
 from scssl.cli._main import DESCRIPTION, parse
 from scssl.train._callbacks import Monitor
 
@@ -568,6 +569,36 @@ def test_a_zarr_store_is_read_and_written(file, tmp_path, capsys):
     assert "holds files and no Zarr store" in capsys.readouterr().err
     assert main(["embed", str(tmp_path), *command[2:], "--overwrite"]) == 2
     assert "is a folder, and no Zarr store" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["h5ad", "zarr"])
+def test_backed_embedding_equals_that_in_memory(kind, file, tmp_path, capsys, monkeypatch):
+    adata = ad.read_h5ad(file)
+    adata.raw = adata.copy()
+    adata.obsm["X_ssl"] = np.zeros((60, 2))
+    adata.X = sparse.csr_matrix(adata.X)
+    cells, model = tmp_path / f"sparse.{kind}", str(tmp_path / "model")
+    getattr(adata, f"write_{kind}")(cells)
+    assert main(["train", str(cells), "--out", model, *SMALL]) == 0
+    embed = ["embed", str(cells), "--model", model, "--out"]
+    out = [str(tmp_path / f"{name}.{kind}") for name in ("memory", "backed", "large")]
+    assert main([*embed, out[0], "--no-backed"]) == 0
+    monkeypatch.setattr(commands, "write_cells", lambda *_: pytest.fail("it was in memory"))
+    assert main([*embed, out[1], "--backed"]) == 0
+    assert "stays on disk" not in capsys.readouterr().out
+    monkeypatch.setattr(_files, "LARGE", 1000)
+    assert main([*embed, out[2]]) == 0
+    assert "its matrix stays on disk (--backed)" in capsys.readouterr().out
+    # Onto itself, too.
+    assert main([*embed, str(cells), "--overwrite"]) == 0
+    expected, *found = (getattr(ad, f"read_{kind}")(one) for one in (*out, cells))
+    for one in found:
+        np.testing.assert_array_equal(one.obsm["X_ssl"], expected.obsm["X_ssl"])
+        assert (one.X != expected.X).nnz == (one.raw.X != expected.raw.X).sum() == 0
+        assert one.obs.equals(expected.obs)
+        assert one.uns == expected.uns
+    assert expected.obsm["X_ssl"].shape == (60, 4)
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_the_key_is_checked_before_cells_are_read(file, capsys, monkeypatch):

@@ -51,6 +51,14 @@ def classifier_without_a_model():
     return {}, f"{line} --model CellTypeClassifier --labels-key type"
 
 
+@case(CHAPTER, "Cells on disk are to be written in another form")
+def backed_into_another_form():
+    folder_with_cells()
+    shutil.rmtree("embedded.zarr", ignore_errors=True)
+    model().save("my_model", overwrite=True)
+    return {}, "scssl embed cells.h5ad --model my_model --backed --out embedded.zarr"
+
+
 @case(CHAPTER, "A file exists already")
 def file_exists_already():
     folder_with_cells()

@@ -8,11 +8,14 @@ import sys
 from pathlib import Path
 from unittest.mock import patch
 
+import anndata
+import dask.array
+
 import scssl
 from scssl.data.store import _annbatch, _build
 
 from . import case
-from ._data import cells, small
+from ._data import cells, model, set_up, small
 
 CHAPTER = "Stores"
 
@@ -170,3 +173,33 @@ def not_embedded_yet():
     model.embed_store(store, out, part=(1, 2))
     names = {"store": store, "model": model, "out": out}
     return names, "scssl.data.read_embedding(out)"
+
+
+DASK = "model.embed_dask(adata)"
+
+
+def small_model():
+    return small("MaskedAutoencoder", set_up("MaskedAutoencoder"))
+
+
+@case(CHAPTER, "Cells to embed with dask are in memory", ways="instead")
+def cells_in_memory_for_dask():
+    return {"model": model(), "adata": cells()}, DASK
+
+
+@case(CHAPTER, "Cells to embed with dask were opened in another way")
+def backed_cells_for_dask():
+    # One that is open already cannot be written again.
+    path = "lazy.h5ad" if Path("lazy.h5ad").exists() else written("lazy")
+    adata = anndata.read_h5ad(path, backed="r")
+    return {"model": model(), "adata": adata, "anndata": anndata}, DASK
+
+
+@case(CHAPTER, "The folder for workers of dask holds another model")
+def folder_of_another_model():
+    place = nothing("my_model")
+    small_model().save(place)
+    adata = cells()
+    adata.X = dask.array.from_array(adata.X, chunks=(20, -1))
+    names = {"model": model(), "adata": adata, "place": place}
+    return names, "model.embed_dask(adata, folder=place)"

@@ -187,8 +187,8 @@ class CrossOver(Augmentation):
             first, size = (sizes.cumsum(0) - sizes)[group], sizes[group]
             rank = torch.arange(n_cells, device=device) - first
         # One of the others, counted from the cell itself around its group.
-        draws = torch.rand(n_cells, generator=rng, device=device, dtype=torch.float64)
-        ahead = 1 + (draws * (size - 1)).long()
+        draws = torch.randint(2**62, (n_cells,), generator=rng, device=device)
+        ahead = 1 + draws % (size - 1).clamp(min=1)
         donor = torch.empty_like(order)
         donor[order] = order[first + (rank + ahead) % size]
         return donor

@@ -18,11 +18,13 @@ from typing import Any
 
 from ._demo import demo
 from ._files import (
+    add_to_copy,
     check_cells,
     check_input,
     check_output,
     is_store,
     read_cells,
+    stays_on_disk,
     write_cells,
 )
 from ._options import Groups, first_sentence, options_of
@@ -134,7 +136,13 @@ def build_store(file: str | Path, *files: str | Path, out: str | Path, **options
 
 
 def embed(
-    file: str | Path, *, model: str, out: str | Path, overwrite: bool = False, **options: Any
+    file: str | Path,
+    *,
+    model: str,
+    out: str | Path,
+    overwrite: bool = False,
+    backed: bool | None = None,
+    **options: Any,
 ) -> None:
     """Embed the cells of an .h5ad file or a Zarr store with a trained model.
 
@@ -150,6 +158,9 @@ def embed(
         File to write, .h5ad or .zarr: the cells with their embedding.
     overwrite
         Replace what --out holds.
+    backed
+        Leave the matrix on disk and read it batch by batch; by default where the file is larger than 4 GB. The
+        embedding is the same.
     **options
         Of :func:`scssl.tl.embed`.
     """
@@ -160,9 +171,13 @@ def embed(
     from scssl.tl import embed as tl_embed
 
     check_destination(None, key)
-    adata = read_cells(path, backed=False)
+    backed = stays_on_disk(path, target, backed)
+    adata = read_cells(path, backed=backed)
     tl_embed(adata, model, **options)
-    write_cells(adata, target)
+    if backed:
+        add_to_copy(path, target, adata, key)
+    else:
+        write_cells(adata, target)
     n_cells, n_latent = adata.obsm[key].shape
     print(f'{out}: {n_cells:,} cells, {n_latent} dimensions in .obsm["{key}"].')
 

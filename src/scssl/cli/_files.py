@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import shlex
+import shutil
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from anndata import AnnData
+
+#: Bytes of a file above which its matrix is not read into memory where that makes no difference.
+LARGE = 4 * 2**30
 
 
 def check_input(file: str | Path) -> Path:
@@ -83,9 +89,56 @@ def _open_zarr(path: Path) -> AnnData:
         return stored if isinstance(stored, zarr.Array) else sparse_dataset(stored)
 
     store: Any = zarr.open_group(path, mode="r")
-    rest = {name: read_elem(store[name]) for name in ("obs", "var", "obsm", "uns") if name in store}
+    names = ("obs", "var", "obsm", "obsp", "uns")
+    rest = {name: read_elem(store[name]) for name in names if name in store}
     layers = {name: matrix(stored) for name, stored in store["layers"].members()}
     return anndata.AnnData(matrix(store["X"]), layers=layers, **rest)
+
+
+def stays_on_disk(path: Path, target: Path, backed: bool | None) -> bool:
+    """Whether the matrix of a file is left there, which then is copied to the target and added to."""
+    alike = path.is_dir() == (target.suffix == ".zarr")
+    if backed is None:
+        size = sum(one.stat().st_size for one in (path.rglob("*") if path.is_dir() else [path]))
+        backed = alike and size > LARGE
+        if backed:
+            print(f"{path} has {size / 2**30:.1f} GB: its matrix stays on disk (--backed).")
+    elif backed and not alike:
+        kind = ".zarr" if path.is_dir() else ".h5ad"
+        raise ValueError(
+            "With --backed, cells are written in the form in which they are read: "
+            f"`--out {shlex.quote(str(target.with_suffix(kind)))}`"
+        )
+    return backed
+
+
+def add_to_copy(path: Path, target: Path, adata: AnnData, key: str) -> None:
+    """Write a file as it is, with what is new of its cells in ``obsm`` and ``uns``."""
+    from anndata.io import write_elem
+
+    from scssl._io import replace_file, replace_folder
+
+    def add(opened: Any) -> None:
+        for slot in ("obsm", "uns"):
+            write_elem(opened.require_group(slot), key, getattr(adata, slot)[key])
+
+    if path.is_dir():
+        import zarr
+
+        with replace_folder(target) as folder:
+            shutil.copytree(path, folder, dirs_exist_ok=True)
+            add(zarr.open_group(folder, mode="r+", use_consolidated=False))
+            with warnings.catch_warnings():
+                # What the copy says of its contents is without what was added.
+                warnings.filterwarnings("ignore", "Consolidated metadata")
+                zarr.consolidate_metadata(folder)
+    else:
+        import h5py
+
+        with replace_file(target) as file:
+            shutil.copyfile(path, file)
+            with h5py.File(file, "r+") as opened:
+                add(opened)
 
 
 def write_cells(adata: AnnData, path: Path) -> None:

@@ -25,7 +25,7 @@ from scssl.data.keys import (
     partner_key,
     partner_obs_key,
 )
-from scssl.data.matrix import INPUT_KINDS, InputKind, csr_from_parts, normalize_rows
+from scssl.data.matrix import INPUT_KINDS, InputKind, normalize_rows, rows_of
 
 if TYPE_CHECKING:
     from scipy import sparse
@@ -218,7 +218,7 @@ class CellLoader:
         for wanted in batches:
             stop = start + len(wanted.read)
             # On the memory of the block: no row of it is in two batches.
-            yield self._batch(wanted, block if len(batches) == 1 else _rows_of(block, start, stop))
+            yield self._batch(wanted, block if len(batches) == 1 else rows_of(block, start, stop))
             start = stop
 
     def _batch(self, wanted: _Wanted, csr: sparse.csr_matrix) -> dict[str, torch.Tensor]:
@@ -235,14 +235,14 @@ class CellLoader:
                 csr, input_kind=self.input_kind, target_sum=self.target_sum
             )
         batch = {
-            X: _sparse_tensor(_rows_of(csr, 0, n) if partners else csr),
+            X: _sparse_tensor(rows_of(csr, 0, n) if partners else csr),
             LIBRARY: torch.from_numpy(library[:n]),
             INDICES: torch.from_numpy(rows.copy()),
         }
         if counts is not None:
             batch[COUNTS] = counts
         for i, (key, drawn) in enumerate(partners.items(), start=1):
-            batch[key] = _sparse_tensor(_rows_of(csr, i * n, (i + 1) * n))
+            batch[key] = _sparse_tensor(rows_of(csr, i * n, (i + 1) * n))
             for name, values in self._partner_obs.items():
                 batch[partner_obs_key(name, key)] = torch.from_numpy(_gather_obs(values, drawn))
         for name, values in self._obs.items():
@@ -297,17 +297,6 @@ class _Wanted:
     def read(self) -> np.ndarray:
         """All rows to read, the cells first."""
         return np.concatenate([self.rows, *self.partners.values()])
-
-
-def _rows_of(csr: sparse.csr_matrix, start: int, stop: int) -> sparse.csr_matrix:
-    """Rows of a block, on its memory."""
-    low, high = csr.indptr[start], csr.indptr[stop]
-    return csr_from_parts(
-        csr.data[low:high],
-        csr.indices[low:high],
-        csr.indptr[start : stop + 1] - low,
-        (stop - start, csr.shape[1]),
-    )
 
 
 def _sparse_tensor(csr: sparse.csr_matrix) -> torch.Tensor:

@@ -42,9 +42,7 @@ def first_layer(layer: GeneEncoder, x: SparseRows) -> Tensor:
         first: Tensor = layer(x)
         return first
     # Elsewhere this layer is a dense product too, so its height has to be fixed as well.
-    starts = range(0, max(x.n_cells, 1), BLOCK)
-    dense = (x.slice(start, start + BLOCK).to_dense() for start in starts)
-    return torch.cat([blockwise(layer.dense, block) for block in dense])
+    return blockwise(layer.dense, x.to_dense())
 
 
 def embedded(encoder: BatchNormEncoder, x: SparseRows | Tensor) -> Tensor:

@@ -23,6 +23,7 @@ from ._gene_layers import (
     LinearPath,
     SparseRows,
     take_rows,
+    to_device,
 )
 from ._graph_layers import Links
 from ._mlp import MLP, SELU, Activation, Dropout, Head, activation, effective_rank

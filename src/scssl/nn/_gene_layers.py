@@ -18,6 +18,9 @@ from scssl._checks import check_whole
 
 from . import cpu
 
+#: What a probability of 1 is in the draws of genes.
+_TICKS = 2**32
+
 
 @dataclass(frozen=True)
 class SparseRows:
@@ -41,8 +44,10 @@ class SparseRows:
     n_genes: int
 
     @classmethod
-    def from_tensor(cls, x: Tensor) -> SparseRows:
-        """Rows of a sparse CSR tensor, without a copy, or of a dense matrix."""
+    def from_tensor(cls, x: Tensor | SparseRows) -> SparseRows:
+        """Rows of a sparse CSR tensor, without a copy, or of a dense matrix; rows are what they are."""
+        if isinstance(x, SparseRows):
+            return x
         if x.layout != torch.sparse_csr:
             rows, columns = x.nonzero(as_tuple=True)
             counts = torch.bincount(rows, minlength=x.shape[0])
@@ -91,6 +96,31 @@ class SparseRows:
             self.n_genes,
         )
 
+    def hide(self, visible: Tensor, values: Tensor | None = None) -> SparseRows:
+        """The same cells for :class:`GeneEncoder`, with the stored values where ``visible`` is true and zeros elsewhere.
+
+        On the CPU it is :meth:`keep`. Elsewhere hidden values stay stored, as zeros: how many are kept is
+        not known before the device is done with all that it was told, and waiting for that costs more.
+
+        Parameters
+        ----------
+        visible
+            Boolean, shape ``(n_stored,)``.
+        values
+            Values to use instead of the stored ones; shape ``(n_stored,)``.
+        """
+        if self.values.device.type == "cpu":
+            return self.keep(visible, values)
+        values = self.values if values is None else values
+        return SparseRows(self.pointers, self.columns, values * visible, self.n_genes)
+
+    def to(self, device: torch.device) -> SparseRows:
+        """The same on a device, see :func:`to_device`."""
+        pointers, columns, values = (
+            to_device(part, device) for part in (self.pointers, self.columns, self.values)
+        )
+        return SparseRows(pointers, columns, values, self.n_genes)
+
     @classmethod
     def stack(cls, parts: Sequence[SparseRows]) -> SparseRows:
         """Cells of several batches of the same genes, one below the other.
@@ -127,6 +157,27 @@ class SparseRows:
         dense = self.values.new_zeros(self.n_cells * self.n_genes)
         dense.index_copy_(0, self.rows * self.n_genes + self.columns, self.values)
         return dense.view(self.n_cells, self.n_genes)
+
+
+def to_device(value: Tensor, device: torch.device) -> Any:
+    """A tensor of a batch on a device; a sparse one arrives as :class:`SparseRows`.
+
+    To a GPU of NVIDIA it is copied from pinned memory, which nothing has to wait for. Arrays of a sparse tensor
+    are copied one by one: as a whole it cannot be pinned, and Apple's GPUs do not have it.
+
+    Parameters
+    ----------
+    value
+        The tensor, on the CPU or there already.
+    device
+        Where to put it.
+    """
+    if device.type == "cpu" or value.device == device:
+        return value
+    if value.layout == torch.sparse_csr:
+        return SparseRows.from_tensor(value).to(device)
+    pinned = device.type == "cuda"
+    return (value.pin_memory() if pinned else value).to(device, non_blocking=pinned)
 
 
 class _SparseProduct(torch.autograd.Function):
@@ -388,7 +439,9 @@ class GeneSampler:
         total = spread.sum()
         share = spread / total if total > 0 else np.full(n_genes, 1 / n_genes)
         self.probability = _inclusion(share * (1 - floor) + floor / n_genes, n_draw)
-        self._probability = torch.from_numpy(self.probability)
+        # In whole numbers: sums are exact on any device, also on those without float64.
+        self._ticks = torch.from_numpy(_in_ticks(self.probability, n_draw))
+        self._counts = torch.from_numpy((1 / self.probability).astype(np.float32))
         self.n_draw = n_draw
 
     def draw(self, rng: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -398,23 +451,32 @@ class GeneSampler:
             return self._genes(torch.arange(n_genes, device=device)), torch.ones(
                 n_genes, device=device
             )
-        if self._probability.device != device:
-            self._probability = self._probability.to(device)
-        probability = self._probability
+        if self._ticks.device != device:
+            self._ticks, self._counts = self._ticks.to(device), self._counts.to(device)
         order = torch.randperm(n_genes, generator=rng, device=device)
-        ends = probability[order].cumsum(0)
-        ends *= self.n_draw / ends[-1]
-        start = torch.rand(1, generator=rng, device=device, dtype=torch.float64)
-        ticks = start + torch.arange(self.n_draw, device=device, dtype=torch.float64)
-        # Rounding could put the last tick past the last gene, or two ticks in one gene.
-        at = torch.searchsorted(ends, ticks, right=True).clamp_(max=n_genes - 1)
-        drawn = order[at].unique()
-        return self._genes(drawn), (1 / probability[drawn]).float()
+        start = torch.randint(_TICKS, (1,), generator=rng, device=device)
+        drawn_at = start + torch.arange(self.n_draw, device=device) * _TICKS
+        # No gene is longer than the distance of two: each is drawn once at most.
+        at = torch.searchsorted(self._ticks[order].cumsum(0), drawn_at, right=True)
+        drawn = order[at].sort().values
+        return self._genes(drawn), self._counts[drawn]
 
     def _genes(self, drawn: Tensor) -> Tensor:
         if self.eligible is None:
             return drawn
         return self.eligible.to(drawn.device).index_select(0, drawn)
+
+
+def _in_ticks(probability: np.ndarray, n_draw: int) -> np.ndarray:
+    """Probabilities as whole numbers of which `_TICKS` are 1, with the exact sum of `n_draw`."""
+    found = np.minimum(np.floor(probability * _TICKS).astype(np.int64), _TICKS)
+    below = np.flatnonzero(found < _TICKS)
+    left = n_draw * _TICKS - int(found.sum())
+    if left:
+        # Rounded down, each by less than one; sums of floats are off by a little more.
+        found[below] += left // len(below)
+        found[below[: left % len(below)]] += 1
+    return found
 
 
 def _inclusion(share: np.ndarray, n_draw: int) -> np.ndarray:

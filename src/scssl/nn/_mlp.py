@@ -263,11 +263,13 @@ def effective_rank(z: Tensor) -> float:
     z
         Embeddings, shape ``(n_cells, n_latent)``.
     """
-    centred = z.double() - z.double().mean(0)
+    # There is no float64 on some devices.
+    z = z.cpu().double()
+    centred = z - z.mean(0)
     singular = torch.linalg.svdvals(centred)
     total = singular.sum()
     # Equal embeddings leave only rounding errors, whose spectrum is noise and not a rank.
-    if total <= 1e-6 * z.double().abs().sum() or not torch.isfinite(total):
+    if total <= 1e-6 * z.abs().sum() or not torch.isfinite(total):
         return 0.0
     share = singular[singular > 0] / total
     return float(torch.exp(-(share * share.log()).sum()))

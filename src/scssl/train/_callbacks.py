@@ -16,7 +16,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from scssl._errors import warn
-from scssl.nn import effective_rank
+from scssl.nn import effective_rank, to_device
 
 _MONITORED_CELLS = 2048
 _FEW_CELLS = 100
@@ -125,7 +125,7 @@ def projection_measures(projected: torch.Tensor) -> dict[str, float]:
     ``projection_std``: that of :math:`p`. ``projection_dimensions``: the square of the sum of the
     eigenvalues of its covariance by the sum of their squares, 1 on a line, 0 for a point.
     """
-    p = projected.double()
+    p = projected.cpu().double()
     unit = torch.nn.functional.normalize(p, dim=1)
     centred = p - p.mean(0)
     covariance = centred.T @ centred / len(p)
@@ -157,7 +157,7 @@ def _monitored_embeddings(trainer: Any, plan: Any) -> torch.Tensor:
     plan.module.eval()
     parts: list[torch.Tensor] = []
     for batch in loader:
-        moved = {name: value.to(plan.device) for name, value in batch.items()}
+        moved = {name: to_device(value, plan.device) for name, value in batch.items()}
         parts.append(plan.module.learnt(moved))
         if sum(map(len, parts)) >= _MONITORED_CELLS:
             break

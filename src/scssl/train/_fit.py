@@ -20,6 +20,7 @@ from scssl._io import recover
 from scssl.data import BatchPlan, CellLoader
 from scssl.data.matrix import gene_statistics
 from scssl.module import SSLModule
+from scssl.nn import to_device
 
 from ._callbacks import (
     BestWeights,
@@ -109,6 +110,12 @@ class _Loaders(lightning.LightningDataModule):
         assert isinstance(plan, SSLTrainingPlan)
         self.training.plan.drop_last = has_lone_cell(plan.module, self.training.plan)
         plan.n_steps = self.trainer.max_epochs * len(self.training)
+
+    def transfer_batch_to_device(
+        self, batch: dict[str, torch.Tensor], device: torch.device, dataloader_idx: int
+    ) -> dict[str, Any]:
+        """Copy a batch to where a step is computed."""
+        return {name: to_device(value, device) for name, value in batch.items()}
 
     @staticmethod
     def _not_empty(loader: CellLoader) -> CellLoader:

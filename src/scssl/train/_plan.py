@@ -172,8 +172,10 @@ class SSLTrainingPlan(lightning.LightningModule):
         FloatingPointError
             If it is not finite.
         """
-        total = torch.stack(self._sums[kind]).double().sum()
-        mean = self.trainer.strategy.reduce((total / self._weights[kind]).float(), reduce_op="mean")
+        # On the CPU: some devices have no float64.
+        total = torch.stack(self._sums[kind]).cpu().double().sum()
+        mean = (total / self._weights[kind]).float().to(self.device)
+        mean = self.trainer.strategy.reduce(mean, reduce_op="mean")
         self._sums[kind], self._weights[kind] = [], 0
         if not torch.isfinite(mean):
             raise FloatingPointError(

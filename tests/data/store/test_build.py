@@ -27,7 +27,7 @@ from .conftest import make
 pytest.importorskip("annbatch", reason="stores need annbatch, of the extra atlas")
 
 # Buckets and blocks so small that there are several of both.
-SMALL = {"memory": "1MB", "obs_keys": ["type", "age"]}
+SMALL = {"memory": "2MB", "obs_keys": ["type", "age"]}
 
 
 @pytest.fixture(scope="module")

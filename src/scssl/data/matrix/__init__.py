@@ -30,10 +30,12 @@ from ._rows import (
     even_ranges,
     is_on_disk,
     normalize_rows,
+    open_chunks,
     open_csr,
     open_rows,
     remap_columns,
     row_sums,
+    rows_of,
     usual_target_sum,
 )
 from ._scale import Scale

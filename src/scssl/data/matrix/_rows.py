@@ -75,6 +75,12 @@ def is_on_disk(X: Any) -> bool:
     return isinstance(storage, Chunked) or storage.on_disk
 
 
+def open_chunks(X: Any, *, where: str = "X") -> Chunked | None:
+    """The chunks of a dask array; `None` of any other matrix."""
+    storage = open_storage(X, where=where)
+    return storage if isinstance(storage, Chunked) else None
+
+
 def open_storage(X: Any, *, where: str = "X") -> Storage:
     """Recognise a matrix of an AnnData without copying or reading its values, or refuse it."""
     if X is None:
@@ -371,6 +377,17 @@ def usual_target_sum(n_genes: int, typical: float) -> float:
     return float(f"{typical:.6g}")
 
 
+def rows_of(csr: sparse.csr_matrix, start: int, stop: int) -> sparse.csr_matrix:
+    """Rows of a block, on its memory."""
+    low, high = csr.indptr[start], csr.indptr[stop]
+    return csr_from_parts(
+        csr.data[low:high],
+        csr.indices[low:high],
+        csr.indptr[start : stop + 1] - low,
+        (stop - start, csr.shape[1]),
+    )
+
+
 def normalize_rows(
     csr: sparse.csr_matrix,
     *,
@@ -622,8 +639,10 @@ class _StoredCsrRows(_SortedRowSource):
         for first, last in _runs(starts, ends, gap=_GAP_VALUES, limit=_BLOCK_VALUES):
             low, high = int(starts[first]), int(ends[last - 1])
             values, columns = storage.data[low:high], storage.indices[low:high]
-            positions, indptr = _positions(starts[first:last] - low, ends[first:last] - low)
-            if indptr[-1] != high - low:
+            lengths = ends[first:last] - starts[first:last]
+            # Of neighbours there is nothing in between.
+            if lengths.sum() != high - low:
+                positions, _ = _positions(starts[first:last] - low, ends[first:last] - low)
                 values, columns = values[positions], columns[positions]
             data.append(values)
             indices.append(columns)

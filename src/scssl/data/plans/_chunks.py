@@ -61,7 +61,7 @@ class ChunkPlan(_Order):
     rows, batch_size, seed, drop_last
         As of :class:`BatchPlan`; `rows` may be :class:`RowSpans`, and nothing is then kept for each row.
     chunk_size
-        Rows of a run, 256 by default.
+        Rows of a run, 128 by default.
     n_chunks
         Runs that are shuffled together, 32 by default.
 
@@ -80,7 +80,7 @@ class ChunkPlan(_Order):
         *,
         seed: int = 0,
         drop_last: bool = False,
-        chunk_size: int = 256,
+        chunk_size: int = 128,
         n_chunks: int = 32,
     ) -> None:
         super().__init__(rows, batch_size, seed=seed, drop_last=drop_last)

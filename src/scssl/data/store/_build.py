@@ -33,6 +33,7 @@ from scssl.data.matrix import (
     find_counts,
     resolve_input,
     row_sums,
+    rows_of,
     scan_matrix,
 )
 
@@ -57,10 +58,11 @@ if TYPE_CHECKING:
 
 _LOGGER = logging.getLogger("scssl")
 _UNITS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
-# Parts of the memory: a shard is in it in four forms at once, a block of the first pass in three with
-# larger types.
-_SHARD_SHARE, _BLOCK_SHARE = 6, 48
+# Parts of the memory: a shard is in it in four forms at once, and compressed; a block of the first pass in
+# three with larger types, and is small enough that memory is used again without being mapped anew.
+_SHARD_SHARE, _BLOCK_SHARE = 12, 192
 _SAMPLE = 256
+_COUNTED = 2**18
 # Above, float32 is not exact, nor would models be.
 _LARGEST = 2**24
 _OWN = ("dataset", "input", "row")
@@ -312,6 +314,17 @@ def _statistics(csr: sparse.csr_matrix) -> dict[str, float]:
     }
 
 
+def _of_genes(csr: sparse.csr_matrix) -> np.ndarray:
+    """Sum of the counts of each gene, and number of the cells that have it."""
+    found = np.zeros((2, csr.shape[1]))
+    # In pieces: they are counted as 64-bit numbers, eight times what is stored.
+    for start, stop in even_ranges(csr.nnz, _COUNTED):
+        genes, counts = csr.indices[start:stop], csr.data[start:stop]
+        for total, weights in zip(found, (counts, None), strict=True):
+            total += np.bincount(genes, weights, csr.shape[1])
+    return found
+
+
 class _Build:
     """One call of :func:`build_store`, from its plan to the store."""
 
@@ -546,7 +559,7 @@ class _Build:
                     if first == last:
                         continue
                     part = _Part(
-                        csr[first:last],
+                        rows_of(csr, first, last),
                         [values[start:stop][order[first:last]] for values in columns],
                         one.cells[start:stop][order[first:last]],
                     )
@@ -616,11 +629,7 @@ class _Build:
                 var=pd.DataFrame(index=self.genes.names),
             )
             write_shard(cells, name, adata)
-        indices = part.csr.indices
-        genes = [
-            np.bincount(indices, weights, len(self.genes)) for weights in (part.csr.data, None)
-        ]
-        np.save(self.folder / WORK / f"genes_{number_of}.npy", np.array(genes))
+        np.save(self.folder / WORK / f"genes_{number_of}.npy", _of_genes(part.csr))
         shard = {
             "name": name,
             "n_cells": len(part.cells),

@@ -61,6 +61,7 @@ from scssl.hub import (
     write_bundle,
 )
 from scssl.module import SSLModule
+from scssl.nn import to_device
 from scssl.train import (
     FitOptions,
     TrainOptions,
@@ -549,11 +550,17 @@ class SSLModel(BaseModelClass, metaclass=Face):
             rows, back = np.unique(rows, return_inverse=True)
         out = np.empty((len(rows),) if width is None else (len(rows), width), dtype=np.float32)
         device, start, n_empty = self.module.device, 0, 0
+        done: tuple[Any, torch.Tensor] | None = None
+
+        def take(done: tuple[Any, torch.Tensor] | None) -> None:
+            if done is not None:
+                out[done[0]] = done[1].float().cpu().numpy()
+
         trains = self.module.training
         self.module.eval()
         try:
             for batch in data.loader(rows, batch_size) if len(rows) else ():
-                found = function({name: value.to(device) for name, value in batch.items()})
+                found = function({name: to_device(value, device) for name, value in batch.items()})
                 where: Any = slice(start, start + len(found))
                 empty = batch["library"].sum(1) == 0
                 if data.context is not None:
@@ -563,9 +570,12 @@ class SSLModel(BaseModelClass, metaclass=Face):
                     # A function that is dear for each cell gives those alone that are asked for.
                     if len(found) == len(asked):
                         found = found[asked.to(found.device)]
-                out[where] = found.float().cpu().numpy()
+                # One batch later: a device works on this one while the next is read.
+                take(done)
+                done = where, found
                 start += len(found)
                 n_empty += int(empty.sum())
+            take(done)
         finally:
             # A callback may embed cells in training.
             self.module.train(trains)
@@ -1130,7 +1140,18 @@ class SSLModel(BaseModelClass, metaclass=Face):
         )
 
     def _write_data(self, folder: Path) -> None:
-        self._adata.write_h5ad(folder / "adata.h5ad")
+        adata = self._adata
+        if not isinstance(adata.obs, pd.DataFrame):
+            # anndata writes no tables that are read lazily; matrices it writes block by block.
+            def read(value: Any) -> Any:
+                return value.to_memory() if hasattr(value, "to_memory") else value
+
+            rest: dict[str, Any] = {
+                name: {key: read(one) for key, one in getattr(adata, name).items() if key}
+                for name in ("layers", "obsm", "varm", "obsp", "varp", "uns")
+            }
+            adata = AnnData(adata.X, obs=read(adata.obs), var=read(adata.var), **rest)
+        adata.write_h5ad(folder / "adata.h5ad")
 
     @classmethod
     def load(

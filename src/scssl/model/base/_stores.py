@@ -16,14 +16,15 @@ from scssl.data import BatchPlan, ChunkPlan, Scale, hold_out
 from scssl.data.matrix import usual_target_sum
 from scssl.data.store import HANDLE, EmbeddingFolder, Store
 
-from ._model import SETUP, SSLModel
+from ._dask import DaskMixin
+from ._model import SETUP
 from ._setup import CellReader, DataSetup
 
 # Above, a validation loss is exact enough, and validating takes longer than it tells.
 _MOST_HELD_OUT = 50_000
 
 
-class StoresMixin(SSLModel):
+class StoresMixin(DaskMixin):
     """Set up a store, train on it and embed it; nothing of it is kept in memory for each cell."""
 
     def __init__(self, adata: Any = None, registry: dict[str, Any] | None = None) -> None:

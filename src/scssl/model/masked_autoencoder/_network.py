@@ -270,7 +270,7 @@ class MaskedAutoencoderModule(SSLModule):
                 values = values / scale.index_select(0, x.rows)
             elif share:
                 values = values / (1 - share)
-        first = self.gene_encoder(x.keep(hidden.visible, values))
+        first = self.gene_encoder(x.hide(hidden.visible, values))
         if self.mask_signal == "indicator":
             assert hidden.indicator is not None
             first = first + hidden.indicator.to(first.dtype) @ self.indicator

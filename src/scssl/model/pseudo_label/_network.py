@@ -73,9 +73,12 @@ class PseudoLabelModule(SSLModule):
         dataset, clusters = tensors[DATASET].squeeze(-1), tensors[CLUSTERS]
         losses, hits = [], z.new_zeros(())
         # Of each data set: sum of the losses of its cells, and their number.
-        tally = torch.zeros(2, len(self.heads), dtype=torch.float64, device=z.device)
-        for code in dataset.unique().tolist():
-            own = (dataset == code).nonzero().squeeze(1)
+        tally = torch.zeros(2, len(self.heads), device=z.device)
+        # Of one data set nothing has to be asked of a device.
+        several = len(self.heads) > 1
+        for code in dataset.unique().tolist() if several else (0,):
+            own = dataset == code
+            own = own.nonzero().squeeze(1) if several else torch.arange(len(z), device=z.device)
             logits = self.heads[code](z.index_select(0, own))
             labels = clusters.index_select(0, own)
             sizes = self.n_clusters[code]
