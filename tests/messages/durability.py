@@ -34,3 +34,44 @@ def training_interrupted():
     folder = tempfile.mkdtemp() + "/run"
     names = {"model": model, "ctrl_c": _Once(), "folder": folder}
     return names, "model.train(3, progress=False, checkpoint_dir=folder, callbacks=[ctrl_c])"
+
+
+def _run():
+    adata = cells()
+    scssl.model.MaskedAutoencoder.setup_anndata(adata)
+    model = scssl.model.MaskedAutoencoder(adata, hidden_dims=(8,), n_latent=4)
+    return {"model": model, "folder": tempfile.mkdtemp() + "/run"}
+
+
+@case(CHAPTER, "Checkpoints are to be written, and there is no folder")
+def checkpoints_without_a_folder():
+    return _run(), "model.train(2, progress=False, checkpoint_every=5)"
+
+
+@case(CHAPTER, "The number of steps between checkpoints is a text")
+def steps_as_text():
+    code = 'model.train(2, progress=False, checkpoint_dir=folder, checkpoint_every="5")'
+    return _run(), code
+
+
+@case(CHAPTER, "It is not said after which time a checkpoint is written")
+def no_time():
+    code = 'model.train(2, progress=False, checkpoint_dir=folder, checkpoint_every="often")'
+    return _run(), code
+
+
+class _Ask(Callback):
+    """A wish for a checkpoint in the second epoch, once."""
+
+    asked = False
+
+    def on_train_batch_start(self, trainer, *_):
+        if trainer.current_epoch == 1 and not self.asked:
+            self.asked = True
+            signal.raise_signal(signal.SIGUSR1)
+
+
+@case(CHAPTER, "A signal asked for a checkpoint")
+def checkpoint_asked_for():
+    code = "model.train(3, progress=False, checkpoint_dir=folder, callbacks=[ask])"
+    return {**_run(), "ask": _Ask()}, code

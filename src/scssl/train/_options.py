@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
 import numpy as np
+import pandas as pd
 import torch
 from lightning.pytorch.callbacks import Callback
 
@@ -18,6 +20,7 @@ from scssl._random import RNG
 from ._devices import check_devices, choose_accelerator, n_processes
 
 Schedule = Literal["constant", "cosine", "step"]
+_WHOLE = ("max_epochs", "max_steps", "batch_size", "patience")
 _AUTO_OUTPUT_GENES = 2048
 # Below this many weights of the output layer a step on all genes is cheap anyway.
 _AUTO_OUTPUT_WEIGHTS = 6_000_000
@@ -38,12 +41,14 @@ class TrainOptions:
     patience: int
     early_stopping: bool = True
     gradient_clip: float | None = None
+    max_steps: int | None = None
 
     def __post_init__(self) -> None:
         _check_numbers(vars(self))
-        for name in ("max_epochs", "batch_size", "patience"):
+        for name in _WHOLE:
             # The dataclass is frozen for all but this; 3.0 was given for 3.
-            object.__setattr__(self, name, int(getattr(self, name)))
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, int(getattr(self, name)))
 
     @classmethod
     def chosen(cls, defaults: Mapping[str, Any], given: Mapping[str, Any]) -> Self:
@@ -54,20 +59,23 @@ class TrainOptions:
         own |= {} if clip is not None else {"gradient_clip": None}
         if clip == "auto":
             del own["gradient_clip"]
+        if "max_steps" in own:
+            # Every epoch has a step: no number of epochs that nobody asked for is in its way.
+            own.setdefault("max_epochs", own["max_steps"])
         return cls(**{**defaults, **own})
 
     def identity(self) -> dict[str, Any]:
         """What a run must have in common with one that it goes on with."""
         names = ["batch_size", "lr", "weight_decay", "lr_schedule", "gradient_clip"]
-        # Of a cosine the number of epochs decides the course; other runs are the start of longer ones.
-        names += ["max_epochs"] if self.lr_schedule == "cosine" else []
+        # Of a cosine the length decides the course; other runs are the start of longer ones.
+        names += ["max_epochs", "max_steps"] if self.lr_schedule == "cosine" else []
         return {name: getattr(self, name) for name in names}
 
 
 def _check_numbers(given: Mapping[str, Any]) -> None:
     """Refuse options that are not what they can be; what is `None` is left open."""
     found = {name: value for name, value in given.items() if value is not None}
-    for name in ("max_epochs", "batch_size", "patience"):
+    for name in _WHOLE:
         if name in found:
             check_whole(name, found[name])
     for name, bounds in {
@@ -102,14 +110,41 @@ def check_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
         )
     check_devices(given["devices"], choose_accelerator(given["accelerator"]))
     folder, resume = given["checkpoint_dir"], given["resume_from"]
+    every = _check_interval("checkpoint_every", given["checkpoint_every"])
+    if every is not None and folder is None and resume is None:
+        raise ValueError(
+            f"`checkpoint_every` is {given['checkpoint_every']!r}, and there is no folder to write to. Give one: "
+            '`checkpoint_dir="checkpoints"`.'
+        )
     return {
         **given,
+        "checkpoint_every": every,
         "callbacks": tuple(callbacks),
         "checkpoint_dir": None
         if folder is None
         else check_place(folder, "checkpoint_dir", folder=True),
         "resume_from": None if resume is None else as_path(resume, "resume_from"),
     }
+
+
+def _check_interval(name: str, given: Any) -> int | timedelta | None:
+    """Steps or a time between two events, or an error unless it is one of these."""
+    if not isinstance(given, (str, timedelta)):
+        every: int | None = check_whole(name, given, none=True)
+        return every
+    try:
+        time = pd.Timedelta(given)
+    except ValueError:
+        time = pd.NaT
+    # pandas takes a number alone for nanoseconds.
+    number = isinstance(given, str) and given.strip().isdecimal()
+    if number or not time > timedelta():
+        line = f"{name}={int(given)}" if number and int(given) else f'{name}="10min"'
+        raise ValueError(
+            f'`{name}` must be a number of steps, or a time such as "10min" or "2h"; found {given!r}. Pass '
+            f"`{line}`."
+        )
+    return time.to_pytimedelta()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +160,10 @@ class FitOptions(TrainOptions):
     compile: bool = False
     fresh: bool = True
     checkpoint_dir: Path | None = None
+    checkpoint_every: int | timedelta | None = None
     resume_from: Path | None = None
+    #: What a user resumes from, where it is not `checkpoint_dir`.
+    run_dir: Path | None = None
     n_epochs_before: int = 0
     progress: bool = True
     run: Mapping[str, Any] = field(default_factory=dict)

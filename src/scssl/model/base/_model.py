@@ -62,7 +62,9 @@ from scssl.hub import (
 )
 from scssl.module import SSLModule
 from scssl.train import (
+    CHECKPOINT_NAME,
     FitOptions,
+    FitResult,
     TrainOptions,
     append_history,
     check_arguments,
@@ -800,6 +802,7 @@ class SSLModel(BaseModelClass, metaclass=Face):
         train_size: float | None = None,
         n_output_genes: int | Literal["auto"] | None = "auto",
         gradient_clip: float | Literal["auto"] | None = "auto",
+        max_steps: int | None = None,
         accelerator: str = "auto",
         devices: int | list[int] | str = "auto",
         strategy: str = "auto",
@@ -807,6 +810,7 @@ class SSLModel(BaseModelClass, metaclass=Face):
         compile: bool = False,
         rng: RNG = 0,
         checkpoint_dir: str | Path | None = None,
+        checkpoint_every: int | str | None = None,
         resume_from: str | Path | None = None,
         progress: bool | None = None,
         callbacks: Sequence[Any] = (),
@@ -816,8 +820,10 @@ class SSLModel(BaseModelClass, metaclass=Face):
         Ends with the weights of the epoch with the lowest validation loss. Ctrl-C ends training
         after the current step and keeps the best weights so far; pressed twice, it stops at once, keeps
         them too, and is raised. So is SIGTERM, after the current step: as ``SystemExit``, or what a
-        handler of your own makes of it. After an error the model is what it was before. Called again, it goes on from the present weights with a new optimiser. The split is written
-        to ``adata.uns["scssl_split"]``.
+        handler of your own makes of it. With `checkpoint_dir` the state after that step is written first;
+        SIGUSR1 has it written too, and training goes on. Handlers of your own are back afterwards.
+        After an error the model is what it was before. Called again, it goes on from the present weights
+        with a new optimiser. The split is written to ``adata.uns["scssl_split"]``.
 
         Parameters
         ----------
@@ -846,6 +852,9 @@ class SSLModel(BaseModelClass, metaclass=Face):
         gradient_clip
             Largest norm of the gradient; `None` for none. ``"auto"``: that of the preset, and none
             without one.
+        max_steps
+            Steps at most, by default as many as the epochs have; then `max_epochs` is no limit unless it is given. What a
+            run that ends within an epoch has had of it counts as an epoch, and is validated.
         accelerator
             ``"cpu"``, ``"gpu"``, or ``"auto"`` for a GPU where there is one.
         devices
@@ -860,9 +869,12 @@ class SSLModel(BaseModelClass, metaclass=Face):
             Seed of the split, the order of the cells, masks and dropout.
         checkpoint_dir
             Folder to which the state of training is written after each epoch, to resume from.
+        checkpoint_every
+            How often it is written within epochs too: after so many steps, or as text after a time such as
+            ``"10min"``. By default only where the run is interrupted.
         resume_from
-            Folder of an interrupted run. It goes on with the next epoch, exactly as it would have.
-            With a cosine schedule `max_epochs` has to be that of the run.
+            Folder of an interrupted run. It goes on with the next step, exactly as it would have.
+            With a cosine schedule `max_epochs` and `max_steps` have to be those of the run.
         progress
             Whether to show progress; by default as in ``scssl.settings``.
         callbacks
@@ -878,21 +890,22 @@ class SSLModel(BaseModelClass, metaclass=Face):
         """
         arguments = check_arguments({k: v for k, v in locals().items() if k != "self"})
         check_destination(self._or_own(None), SPLIT)
-        left = 0
+        folder = arguments["resume_from" if checkpoint_dir is None else "checkpoint_dir"]
+        last: FitResult | None = None
         with undone_on_error(self), closing(self._rounds(arguments)) as rounds:
             for of_round in rounds:
-                left = self._train_once({**arguments, **of_round})
-        if self.training_["stopped_by"] == "interrupt":
-            self._warn_of_interrupt(resume_from if checkpoint_dir is None else checkpoint_dir)
-        if left:
-            pass_on(left)
+                last = self._train_once({**arguments, "run_dir": folder, **of_round})
+        if last is not None and last.stopped_by == "interrupt":
+            self._warn_of_interrupt(last.n_steps_within, folder)
+            if last.signal:
+                pass_on(last.signal)
 
     def _rounds(self, arguments: Mapping[str, Any]) -> Generator[dict[str, Any]]:
         """Arguments of :meth:`train` that are different in each round, of which most models have one."""
         yield {}
 
-    def _train_once(self, arguments: Mapping[str, Any]) -> int:
-        """One round of training; arguments of :meth:`train`. The signal that is left to pass on, or 0."""
+    def _train_once(self, arguments: Mapping[str, Any]) -> FitResult:
+        """One round of training; arguments of :meth:`train`, and where it is resumed from."""
         data = self._training_data()
         rng, devices = arguments["rng"], arguments["devices"]
         seed = as_seed(rng)
@@ -950,7 +963,14 @@ class SSLModel(BaseModelClass, metaclass=Face):
             **vars(chosen),
             **{
                 name: arguments[name]
-                for name in ("accelerator", "strategy", "precision", "compile")
+                for name in (
+                    "accelerator",
+                    "strategy",
+                    "precision",
+                    "compile",
+                    "checkpoint_every",
+                    "run_dir",
+                )
             },
             seed=seed,
             devices=devices,
@@ -980,21 +1000,28 @@ class SSLModel(BaseModelClass, metaclass=Face):
             "train_size": train_size,
             "n_cells": len(rows) + len(held_out),
             "epochs": self._n_epochs(),
+            "steps": result.n_steps,
             "best_epoch": result.best_epoch + result.n_epochs_before,
             "best_loss": result.best_loss,
             "stopped_by": result.stopped_by,
             **self._after_training(data, rows, held_out),
             "seconds": round(time.perf_counter() - started, 1),
         }
-        return result.signal
+        return result
 
-    def _warn_of_interrupt(self, checkpoints: str | Path | None) -> None:
+    def _warn_of_interrupt(self, n_steps: int, folder: Path | None) -> None:
         done, weights = self.training_["epochs"], "those that it had then"
         if len(self.validation_indices_) and done and self.module.loss_ranks_epochs:
             weights = f"those of epoch {self.training_['best_epoch']}"
-        text = f"Training was interrupted after {done} full epochs; the weights are {weights}."
-        if checkpoints is not None and done:
-            text += f' To go on with the run: `resume_from="{checkpoints}"`'
+        text = f"Training was interrupted after {done} full epochs"
+        text += f" and {n_steps:,} steps" if n_steps else ""
+        text += f"; the weights are {weights}."
+        # Of who pressed Ctrl-C twice there may be none.
+        if folder is not None and any(folder.rglob(CHECKPOINT_NAME)):
+            text += (
+                f" The state of the run is in {folder}. To go on with it: "
+                f"`resume_from={str(folder)!r}`"
+            )
         warn(text)
 
     def _n_epochs(self) -> int:
