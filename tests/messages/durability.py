@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import tempfile
+from unittest.mock import patch
 
 from lightning.pytorch.callbacks import Callback
 
@@ -75,3 +76,17 @@ class _Ask(Callback):
 def checkpoint_asked_for():
     code = "model.train(3, progress=False, checkpoint_dir=folder, callbacks=[ask])"
     return {**_run(), "ask": _Ask()}, code
+
+
+@case(CHAPTER, "The package of a logger is not installed", ways="instead")
+def logger_not_installed():
+    def train():
+        with patch("scssl.train._loggers.find_spec", return_value=None):
+            _run()["model"].train(1, progress=False, logger="wandb")
+
+    return {"train": train}, "train()"
+
+
+@case(CHAPTER, "There is no such logger")
+def no_such_logger():
+    return _run(), 'model.train(1, progress=False, checkpoint_dir=folder, logger="visdom")'

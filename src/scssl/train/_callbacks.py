@@ -306,7 +306,7 @@ class Interrupt(Callback):
         if trainer.world_size > 1:
             # All processes have to stop, or to write, after the same step and for the same reason.
             mine = torch.tensor([self.received, self.asked], device=trainer.strategy.root_device)
-            self.received, self.asked = trainer.strategy.reduce(mine, reduce_op="max").tolist()  # type: ignore[union-attr]
+            self.received, self.asked = trainer.strategy.reduce(mine, reduce_op="max").tolist()
         trainer.should_stop = trainer.should_stop or bool(self.received)
 
     @property

@@ -33,6 +33,7 @@ from ._callbacks import (
 from ._checkpoint_io import SafeCheckpointIO
 from ._checkpoints import CHECKPOINT_NAME, Checkpoints
 from ._devices import check_precision, choose_accelerator, n_processes
+from ._loggers import Reports, make_logger
 from ._options import FitOptions
 from ._plan import SSLTrainingPlan
 
@@ -161,6 +162,8 @@ def fit(
     callbacks: list[Callback] = [order, *([] if limit is None else [limit]), monitor]
     # After those of the user, in which a signal may come.
     callbacks += [*options.callbacks, interrupt]
+    if options.logger is not None:
+        callbacks.append(Reports(monitor, options.hyperparameters))
     if options.progress:
         callbacks.append(Progress(monitor))
     stopper = None
@@ -201,7 +204,7 @@ def fit(
             callbacks=callbacks,
             plugins=[SafeCheckpointIO()],
             gradient_clip_val=options.gradient_clip,
-            logger=False,
+            logger=options.logger is not None and make_logger(options.logger, folder),
             # Otherwise Lightning adds a checkpoint of its own, in the working directory.
             enable_checkpointing=folder is not None,
             enable_model_summary=False,

@@ -12,12 +12,14 @@ import numpy as np
 import pandas as pd
 import torch
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import Logger
 
 from scssl._checks import check_choice, check_number, check_whole, is_number
 from scssl._io import as_path, check_place
 from scssl._random import RNG
 
 from ._devices import check_devices, choose_accelerator, n_processes
+from ._loggers import check_logger
 
 Schedule = Literal["constant", "cosine", "step"]
 _WHOLE = ("max_epochs", "max_steps", "batch_size", "patience")
@@ -119,6 +121,7 @@ def check_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **given,
         "checkpoint_every": every,
+        "logger": check_logger(given["logger"]),
         "callbacks": tuple(callbacks),
         "checkpoint_dir": None
         if folder is None
@@ -164,6 +167,9 @@ class FitOptions(TrainOptions):
     resume_from: Path | None = None
     #: What a user resumes from, where it is not `checkpoint_dir`.
     run_dir: Path | None = None
+    logger: str | Logger | None = None
+    #: What is told to the logger of the model and its training.
+    hyperparameters: Mapping[str, Any] = field(default_factory=dict)
     n_epochs_before: int = 0
     progress: bool = True
     run: Mapping[str, Any] = field(default_factory=dict)

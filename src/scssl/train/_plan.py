@@ -136,7 +136,8 @@ class SSLTrainingPlan(lightning.LightningModule):
         scores: dict[str, Tensor | float] = {"loss": mean}
         scores.update(self.module.validation_scores(tally))
         for name, score in scores.items():
-            self.log(f"validation_{name}", score)
+            # Loggers are told of all of the history at once.
+            self.log(f"validation_{name}", score, logger=False)
 
     def configure_gradient_clipping(
         self,
@@ -158,9 +159,8 @@ class SSLTrainingPlan(lightning.LightningModule):
         checkpoint["scssl_run"] = self.run
         if self._sums["train"]:
             # Within an epoch. Of each process; written are those of the first.
-            losses = self.all_gather(torch.stack(self._sums["train"])).view(
-                self.trainer.world_size, -1
-            )
+            mine: Any = self.all_gather(torch.stack(self._sums["train"]))
+            losses = mine.view(self.trainer.world_size, -1)
             self._refuse_divergence("train", losses.sum())
             checkpoint["scssl_losses"] = {"losses": losses, "n": self._weights["train"]}
 

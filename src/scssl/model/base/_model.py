@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 import torch
 from anndata import AnnData
+from lightning.pytorch.loggers import Logger
 from scvi import REGISTRY_KEYS
 from scvi.data._constants import _SCVI_UUID_KEY
 from scvi.data.fields import (
@@ -812,6 +813,7 @@ class SSLModel(BaseModelClass, metaclass=Face):
         checkpoint_dir: str | Path | None = None,
         checkpoint_every: int | str | None = None,
         resume_from: str | Path | None = None,
+        logger: Literal["csv", "tensorboard", "wandb", "mlflow"] | Logger | None = None,
         progress: bool | None = None,
         callbacks: Sequence[Any] = (),
     ) -> None:
@@ -875,6 +877,11 @@ class SSLModel(BaseModelClass, metaclass=Face):
         resume_from
             Folder of an interrupted run. It goes on with the next step, exactly as it would have.
             With a cosine schedule `max_epochs` and `max_steps` have to be those of the run.
+        logger
+            Where hyper-parameters, the values of each epoch and the loss of every 50th step are told besides the
+            history: ``"csv"`` and ``"tensorboard"``, in ``scssl_logs`` of `checkpoint_dir`, or of the
+            working directory without one; ``"wandb"`` and ``"mlflow"``, as their environment variables say;
+            or a logger of Lightning. None by default.
         progress
             Whether to show progress; by default as in ``scssl.settings``.
         callbacks
@@ -981,6 +988,17 @@ class SSLModel(BaseModelClass, metaclass=Face):
             n_epochs_before=self._n_epochs(),
             progress=settings.progress if progress is None else progress,
             run=run,
+            logger=arguments["logger"],
+            hyperparameters={
+                "model": type(self).__name__,
+                **self._config(),
+                **vars(chosen),
+                "n_cells": len(rows) + len(held_out),
+                **{
+                    name: run[name]
+                    for name in ("seed", "train_size", "n_output_genes", "precision")
+                },
+            },
             callbacks=arguments["callbacks"],
         )
         result = fit(self.module, training, validation, options)

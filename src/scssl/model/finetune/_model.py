@@ -355,7 +355,7 @@ class FineTunedModel(SSLModel):
             As in :meth:`~scssl.model.SSLModel.train`: ``batch_size``, ``weight_decay``, ``lr_schedule``,
             ``early_stopping``, ``patience``, ``gradient_clip``, ``max_steps``, ``accelerator``, ``devices``,
             ``strategy``, ``precision``, ``compile``, ``rng``, ``checkpoint_dir``, ``checkpoint_every``,
-            ``resume_from``, ``progress``, ``callbacks``.
+            ``resume_from``, ``logger``, ``progress``, ``callbacks``.
 
         Raises
         ------
