@@ -50,7 +50,7 @@ def test_a_table(tmp_path):
     model = build()
     model.train(2, **OPTIONS, logger="csv", checkpoint_dir=tmp_path)
     (folder,) = (tmp_path / "scssl_logs").iterdir()
-    rows = list(csv.DictReader((folder / "metrics.csv").open()))
+    rows = list(csv.DictReader((folder / "metrics.csv").read_text().splitlines()))
     assert [float(row["train_loss"]) for row in rows] == model.history["train_loss"][
         "train_loss"
     ].tolist()

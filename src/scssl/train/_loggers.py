@@ -32,7 +32,7 @@ def check_logger(logger: Any) -> Any:
         return logger
     if not isinstance(logger, str) or logger not in _NAMES:
         raise ValueError(
-            f"`logger` must be {some(map(repr, _NAMES))}, a lightning.pytorch.loggers.Logger or None, found "
+            f"`logger` must be {some(_NAMES)}, a lightning.pytorch.loggers.Logger or None, found "
             f'{logger!r}. For a table of values: `logger="csv"`.'
         )
     if logger != "csv" and find_spec(logger) is None:

@@ -91,10 +91,10 @@ class SSLTrainingPlan(lightning.LightningModule):
         self._sums["train"], self._weights["train"] = [], 0
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        place = (self.current_epoch, batch_idx, self.global_rank)
+        rng = self._generator("train", self.current_epoch, batch_idx, self.global_rank)
         # Dropout draws from the global generators; fit() gives the user's state of them back.
-        torch.manual_seed(derive_seed(self.seed, "dropout", *place))
-        rng = self._generator("train", *place)
+        now = (self.current_epoch, batch_idx, self.global_rank)
+        torch.manual_seed(derive_seed(self.seed, "dropout", *now))
         output = self.module.loss(batch, rng=rng, full=False)
         self._collect("train", output.loss, output.n_obs_minibatch)
         loss: Tensor = output.loss
