@@ -204,8 +204,9 @@ class EpochOrder(Callback):
         self.n_done = 0
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        # Of an epoch within which a run goes on, no start is told.
-        trainer.train_dataloader.set_epoch(trainer.current_epoch, self.n_done)
+        if self.n_done:
+            # Of an epoch within which a run goes on, no start is told.
+            trainer.train_dataloader.set_epoch(trainer.current_epoch, self.n_done)
 
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         trainer.train_dataloader.set_epoch(trainer.current_epoch)

@@ -305,6 +305,17 @@ class ShuffledPlan(_Order):
         return self.rows[rng.permutation(len(self.rows))]
 
 
+def check_groups(groups: Any, rows: Any) -> np.ndarray:
+    """Group of each cell of the source, memory-mapped where it is, or an error unless all rows have one."""
+    groups = np.asanyarray(groups)
+    if len(rows) and (groups.ndim != 1 or len(groups) <= rows.max()):
+        raise ValueError(
+            f"`groups` must be the group of each cell of the source, found shape {groups.shape}, "
+            f"and `rows` up to {rows.max():,}."
+        )
+    return groups
+
+
 class _Grouped(BatchPlan):
     """Plans that know the group of each cell of the source."""
 
@@ -318,14 +329,8 @@ class _Grouped(BatchPlan):
         drop_last: bool = False,
     ) -> None:
         super().__init__(rows, batch_size, seed=seed, drop_last=drop_last)
-        groups = np.asarray(groups)
-        if len(self.rows) and (groups.ndim != 1 or len(groups) <= self.rows.max()):
-            raise ValueError(
-                f"`groups` must be the group of each cell of the source, found shape {groups.shape}, "
-                f"and `rows` up to {self.rows.max():,}."
-            )
         #: Group of each of `rows`.
-        self.groups = groups[self.rows]
+        self.groups = check_groups(groups, self.rows)[self.rows]
 
 
 class BalancedPlan(_Grouped, _Order):
