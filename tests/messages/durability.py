@@ -90,3 +90,14 @@ def logger_not_installed():
 @case(CHAPTER, "There is no such logger")
 def no_such_logger():
     return _run(), 'model.train(1, progress=False, checkpoint_dir=folder, logger="visdom")'
+
+
+@case(CHAPTER, "A category to validate on is not there")
+def no_such_category():
+    return _run(), 'model.train(1, progress=False, hold_out={"batch": ["none"]})'
+
+
+@case(CHAPTER, "It is said twice which cells are validated on")
+def validated_on_twice():
+    code = 'model.train(1, progress=False, hold_out={"batch": ["one"]}, train_size=0.8)'
+    return _run(), code

@@ -118,8 +118,14 @@ def check_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
             f"`checkpoint_every` is {given['checkpoint_every']!r}, and there is no folder to write to. Give one: "
             '`checkpoint_dir="checkpoints"`.'
         )
+    if given["balance_key"] is not None and given["separate_key"] is not None:
+        raise ValueError(
+            "A batch has as many cells of each category, or all of one: give `balance_key` or `separate_key`, "
+            f"found {given['balance_key']!r} and {given['separate_key']!r}."
+        )
     return {
         **given,
+        "hold_out": _check_hold_out(given["hold_out"], given["train_size"]),
         "checkpoint_every": every,
         "logger": check_logger(given["logger"]),
         "callbacks": tuple(callbacks),
@@ -127,6 +133,25 @@ def check_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
         if folder is None
         else check_place(folder, "checkpoint_dir", folder=True),
         "resume_from": None if resume is None else as_path(resume, "resume_from"),
+    }
+
+
+def _check_hold_out(given: Any, train_size: Any) -> dict[str, list[str]] | None:
+    """Lists of categories by column, or an error unless it is such."""
+    if given is None:
+        return None
+    if not isinstance(given, Mapping) or not given:
+        raise TypeError(
+            f'`hold_out` must be categories by column, such as {{"dataset": ["lung"]}}, found {given!r}.'
+        )
+    if train_size is not None:
+        raise ValueError(
+            f"`hold_out` says which cells are validated on, and so does train_size={train_size!r}. Leave that "
+            "out: `train_size=None`"
+        )
+    return {
+        str(key): [str(name) for name in ([names] if isinstance(names, str) else names)]
+        for key, names in given.items()
     }
 
 

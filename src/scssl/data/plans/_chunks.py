@@ -51,15 +51,8 @@ def hold_out(
     return RowSpans(rest), RowSpans(held_out)
 
 
-def _runs(rows: Any, chunk_size: int) -> np.ndarray:
-    """First and last row of runs of at most so many neighbours."""
-    spans = (rows if isinstance(rows, RowSpans) else RowSpans.of(rows)).spans
-    starts = [np.arange(first, last, chunk_size) for first, last in spans]
-    runs = [
-        np.column_stack([one, np.minimum(one + chunk_size, last)])
-        for one, last in zip(starts, spans[:, 1], strict=True)
-    ]
-    return np.concatenate([np.zeros((0, 2), dtype=np.int64), *runs])
+def _spans(rows: Any) -> RowSpans:
+    return rows if isinstance(rows, RowSpans) else RowSpans.of(rows)
 
 
 class ChunkPlan(_Order):
@@ -100,7 +93,7 @@ class ChunkPlan(_Order):
         super().__init__(rows, batch_size, seed=seed, drop_last=drop_last)
         check_integers(chunk_size=(chunk_size, 1), n_chunks=(n_chunks, 1))
         self.chunk_size, self.n_chunks = chunk_size, n_chunks
-        self._chunks = _runs(self.rows, chunk_size)
+        self._spans = _spans(self.rows)
 
     def order(self, epoch: int) -> np.ndarray:
         return np.concatenate(list(self._windows(epoch)))
@@ -129,14 +122,15 @@ class ChunkPlan(_Order):
 
     def _windows(self, epoch: int) -> Iterator[np.ndarray]:
         """Rows in the order of the epoch, as many at a time as are shuffled together."""
-        size = self._window
-        order = derive_generator(self.seed, "chunks", epoch).permutation(len(self._chunks))
-        starts, stops = self._chunks[order].T
+        size, n = self._window, len(self.rows)
+        order = derive_generator(self.seed, "chunks", epoch).permutation(-(-n // self.chunk_size))
+        starts = order * self.chunk_size
+        stops = np.minimum(starts + self.chunk_size, n)
         ends = np.cumsum(stops - starts)
-        for number, low in enumerate(range(0, len(self.rows), size)):
-            high = min(low + size, len(self.rows))
+        for number, low in enumerate(range(0, n, size)):
+            high = min(low + size, n)
             first, last = np.searchsorted(ends, [low, high - 1], side="right")
-            runs = [np.arange(starts[i], stops[i]) for i in range(first, last + 1)]
+            runs = [self._spans.between(starts[i], stops[i]) for i in range(first, last + 1)]
             skipped = low - (int(ends[first]) - len(runs[0]))
             rows = np.concatenate(runs)[skipped : skipped + high - low]
             rng = derive_generator(self.seed, "cells", epoch, number)
@@ -152,24 +146,28 @@ class _RowsByGroup:
     groups that are so small that all runs would be looked through time and again.
     """
 
-    def __init__(self, groups: Any, rows: Any, runs: np.ndarray, seed: int) -> None:
-        self._groups, self._runs, self._seed = check_groups(groups, rows), runs, seed
-        spans = (rows if isinstance(rows, RowSpans) else RowSpans.of(rows)).spans
+    def __init__(self, groups: Any, rows: Any, chunk_size: int, seed: int) -> None:
+        self._groups, self._rows = check_groups(groups, rows), _spans(rows)
+        self._chunk_size, self._seed = chunk_size, seed
         sizes: Counter[int] = Counter()
-        for first, last in spans:
-            found = np.unique(self._groups[first:last], return_counts=True)
+        for part in self._parts():
+            found = np.unique(self._groups[part], return_counts=True)
             sizes.update(dict(zip(*(one.tolist() for one in found), strict=True)))
         #: Cells of each group.
         self.sizes = dict(sorted(sizes.items()))
         limit = len(rows) / (_OFTEN * max(1, len(sizes)))
         small = [group for group, n in self.sizes.items() if n < limit]
-        parts = [
-            first + np.flatnonzero(np.isin(self._groups[first:last], small))
-            for first, last in spans
-        ]
-        kept = np.concatenate(parts) if small and parts else np.zeros(0, dtype=np.int64)
-        codes = self._groups[kept]
-        self._kept = {group: kept[codes == group] for group in small}
+        self._kept: dict[int, np.ndarray] = {}
+        if small:
+            parts = [part[np.isin(self._groups[part], small)] for part in self._parts()]
+            kept = np.concatenate(parts)
+            codes = self._groups[kept]
+            self._kept = {group: kept[codes == group] for group in small}
+
+    def _parts(self, size: int = 2**20) -> Iterator[np.ndarray]:
+        """All rows, a million at a time."""
+        n = len(self._rows)
+        return (self._rows.between(i, min(i + size, n)) for i in range(0, n, size))
 
     def streams(self, epoch: int) -> dict[int, _Stream]:
         """Rows of each group in an order of the epoch, without end: all of them before one comes again."""
@@ -181,8 +179,10 @@ class _RowsByGroup:
             if group in self._kept:
                 yield rng.permutation(self._kept[group])
                 continue
-            for first, last in self._runs[rng.permutation(len(self._runs))].tolist():
-                yield first + np.flatnonzero(self._groups[first:last] == group)
+            n, size = len(self._rows), self._chunk_size
+            for number in rng.permutation(-(-n // size)).tolist():
+                rows = self._rows.between(number * size, min((number + 1) * size, n))
+                yield rows[self._groups[rows] == group]
 
 
 class _Stream:
@@ -243,7 +243,7 @@ class BalancedChunkPlan(ChunkPlan):
             chunk_size=chunk_size,
             n_chunks=n_chunks,
         )
-        self._by_group = _RowsByGroup(groups, self.rows, self._chunks, seed)
+        self._by_group = _RowsByGroup(groups, self.rows, chunk_size, seed)
 
     def _windows(self, epoch: int) -> Iterator[np.ndarray]:
         streams, size, n = self._by_group.streams(epoch), self._window, len(self.rows)
@@ -296,7 +296,7 @@ class OneGroupChunkPlan(BatchPlan):
         super().__init__(rows, batch_size, seed=seed, drop_last=drop_last)
         check_integers(chunk_size=(chunk_size, 1), n_chunks=(n_chunks, 1))
         self._n_rows = chunk_size * n_chunks
-        self._by_group = _RowsByGroup(groups, self.rows, _runs(self.rows, chunk_size), seed)
+        self._by_group = _RowsByGroup(groups, self.rows, chunk_size, seed)
 
     def _sizes(self) -> np.ndarray:
         """Group and number of cells of each batch."""

@@ -36,6 +36,7 @@ class RowSpans:
     def __init__(self, spans: Any) -> None:
         spans = np.asarray(spans, dtype=np.int64).reshape(-1, 2)
         self.spans = spans[spans[:, 1] > spans[:, 0]]
+        self._ends = np.cumsum(self.spans[:, 1] - self.spans[:, 0])
 
     @classmethod
     def of(cls, rows: np.ndarray) -> Self:
@@ -44,8 +45,17 @@ class RowSpans:
         starts, ends = np.concatenate(([0], breaks)), np.concatenate((breaks, [len(rows)]))
         return cls(np.column_stack([rows[starts], rows[ends - 1] + 1]) if len(rows) else [])
 
+    def between(self, first: int, last: int) -> np.ndarray:
+        """Rows number `first` to `last` of all, the last not included."""
+        if first >= last:
+            return np.zeros(0, dtype=np.int64)
+        i, j = np.searchsorted(self._ends, [first, last - 1], side="right")
+        rows = np.concatenate([np.arange(*span) for span in self.spans[i : j + 1]])
+        skipped = first - int(self._ends[i] - (self.spans[i, 1] - self.spans[i, 0]))
+        return rows[skipped : skipped + last - first]
+
     def __len__(self) -> int:
-        return int(np.diff(self.spans, axis=1).sum())
+        return int(self._ends[-1]) if len(self._ends) else 0
 
     @property
     def size(self) -> int:

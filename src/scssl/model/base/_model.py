@@ -767,6 +767,9 @@ class SSLModel(BaseModelClass, metaclass=Face):
         cells = self._training_cells(data)
         if len(cells) < 3:
             raise ValueError(f"Training needs at least 3 cells, `adata` has {len(cells)}.")
+        if data.held_out is not None:
+            held_out = data.held_out[cells]
+            return cells[~held_out], cells[held_out], float(np.mean(~held_out))
         key = self.setup.labels_key
         labels = None if key is None else get_column(data.adata, key).iloc[cells]
         if train_size is None:
@@ -801,6 +804,9 @@ class SSLModel(BaseModelClass, metaclass=Face):
         early_stopping: bool | None = None,
         patience: int | None = None,
         train_size: float | None = None,
+        hold_out: Mapping[str, str | Sequence[str]] | None = None,
+        balance_key: str | None = None,
+        separate_key: str | None = None,
         n_output_genes: int | Literal["auto"] | None = "auto",
         gradient_clip: float | Literal["auto"] | None = "auto",
         max_steps: int | None = None,
@@ -846,6 +852,14 @@ class SSLModel(BaseModelClass, metaclass=Face):
         train_size
             Share of the cells to train on, 0.9 by default; the others are the validation set. With
             1 there is no validation set, no early stopping, and the last weights are kept.
+        hold_out
+            Cells to validate on instead: all of some categories of a column, such as
+            ``{"dataset": ["lung"]}``; of a store 50,000 of them at most. None of them is learnt from.
+        balance_key
+            Column of whose categories every batch has as many cells. An epoch has as many cells as
+            otherwise: those of rare categories come several times.
+        separate_key
+            Column of whose categories every batch has one: its cells are of one data set, for instance.
         n_output_genes
             Genes that the decoder predicts per step: `None` for all, a number for an unbiased
             sample of them that is drawn anew each step, ``"auto"`` for 2,048 where training is on
@@ -923,6 +937,13 @@ class SSLModel(BaseModelClass, metaclass=Face):
                 f"{data.alignment.report()}"
             )
         check_distributed(devices, arguments["strategy"], arguments["n_output_genes"], rng)
+        hold_out, balance, separate = (
+            arguments[name] for name in ("hold_out", "balance_key", "separate_key")
+        )
+        if hold_out:
+            data.hold_out(hold_out)
+        if balance is not None or separate is not None:
+            data.batch_by(balance or separate, one_group=balance is None)
         rows, held_out, train_size = self._divided(
             data, arguments["train_size"], derive_seed(seed, "split")
         )
@@ -955,6 +976,9 @@ class SSLModel(BaseModelClass, metaclass=Face):
             "precision": arguments["precision"],
             "devices": str(devices),
             "n_output_genes": n_output,
+            "hold_out": hold_out,
+            "balance_key": balance,
+            "separate_key": separate,
             "model": f"{type(self).__name__}({self._config()})",
             **chosen.identity(),
             **self._before_training(
