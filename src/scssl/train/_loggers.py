@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -51,8 +52,12 @@ def make_logger(logger: str | Logger, folder: Path | None) -> Logger:
         return TensorBoardLogger(place, name=_FOLDER, default_hp_metric=False)
     if logger == "wandb":
         return WandbLogger(project="scssl", save_dir=place)
-    # Used where no server is named by MLFLOW_TRACKING_URI.
-    return MLFlowLogger("scssl", save_dir=str(place / "mlruns"))
+    server = os.environ.get("MLFLOW_TRACKING_URI")
+    if server is None:
+        # Plain files are refused by newer versions.
+        place.mkdir(parents=True, exist_ok=True)
+        server = f"sqlite:///{place.resolve() / 'mlflow.db'}"
+    return MLFlowLogger("scssl", tracking_uri=server)
 
 
 class Reports(Callback):

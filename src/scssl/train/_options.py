@@ -167,7 +167,7 @@ def _check_interval(name: str, given: Any) -> int | timedelta | None:
     # pandas takes a number alone for nanoseconds.
     number = isinstance(given, str) and given.strip().isdecimal()
     if number or not time > timedelta():
-        line = f"{name}={int(given)}" if number and int(given) else f'{name}="10min"'
+        line = f"{name}={int(str(given))}" if number and int(str(given)) else f'{name}="10min"'
         raise ValueError(
             f'`{name}` must be a number of steps, or a time such as "10min" or "2h"; found {given!r}. Pass '
             f"`{line}`."

@@ -894,8 +894,8 @@ class SSLModel(BaseModelClass, metaclass=Face):
         logger
             Where hyper-parameters, the values of each epoch and the loss of every 50th step are told besides the
             history: ``"csv"`` and ``"tensorboard"``, in ``scssl_logs`` of `checkpoint_dir`, or of the
-            working directory without one; ``"wandb"`` and ``"mlflow"``, as their environment variables say;
-            or a logger of Lightning. None by default.
+            working directory without one; ``"mlflow"``, there in ``mlflow.db`` unless MLFLOW_TRACKING_URI names
+            a server; ``"wandb"``, in the project ``scssl``; or a logger of Lightning. None by default.
         progress
             Whether to show progress; by default as in ``scssl.settings``.
         callbacks
