@@ -112,7 +112,7 @@ def test_pseudo_labels_of_a_store_balance_its_data_sets(store):
     for rows in seen.batches:
         assert abs(2 * sum(dataset[rows] == "two") - len(rows)) <= 2
     whole = build((store, "setup_store", None), "PseudoLabel", batch_key="dataset")
-    with pytest.raises(ValueError, match="all cells of two are held out"):
+    with pytest.raises(ValueError, match="all cells of 'two' are held out"):
         whole.train(**TRAIN, hold_out={"dataset": ["two"]})
 
 
