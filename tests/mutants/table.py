@@ -556,8 +556,8 @@ MUTANTS = (
         "balanced_data_sets",
         "a model of several data sets does not balance them",
         "model/base",
-        "if self.groups is None:",
-        "if self.groups is None or role:",
+        "groups = self.groups if self.batched_by is None else self.batched_by",
+        "groups = self.batched_by",
         (
             "model/pseudo_label/test_pseudo_label.py::test_every_batch_has_as_many_cells_of_each_data_set",
         ),
