@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import shutil
 import sys
 import weakref
 from pathlib import Path
@@ -526,20 +527,32 @@ def test_scvi_tools_surface(trained, adata):
 
 
 class _Crash(Callback):
-    """The machine goes down in the third epoch."""
+    """The machine goes down in the third epoch; what was written at the end of the second is kept."""
+
+    def __init__(self, folder, kept):
+        self.folder, self.kept = folder, kept
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if trainer.current_epoch == 2 and batch_idx == 0:
+            shutil.copytree(self.folder, self.kept)
         if trainer.current_epoch == 2 and batch_idx == 1:
             raise RuntimeError("the machine went down")
 
 
 def test_resumed_run_equals_the_straight_one(build, tmp_path):
+    """From the end of an epoch, and from the middle of one."""
     options = {**TRAIN, "max_epochs": 4}
-    straight, stopped, resumed = (build(make_counts()) for _ in range(3))
+    straight, stopped = build(make_counts()), build(make_counts())
     straight.train(**options)
+    within, at_end = tmp_path / "within", tmp_path / "at_end"
+    crash = _Crash(within, at_end)
     with pytest.raises(RuntimeError, match="went down"):
-        stopped.train(**options, checkpoint_dir=tmp_path, callbacks=[_Crash()])
-    resumed.train(**options, resume_from=tmp_path)
-    assert straight.history.keys() == resumed.history.keys()
-    for name, value in straight.module.state_dict().items():
-        assert torch.equal(value, resumed.module.state_dict()[name]), name
+        stopped.train(**options, checkpoint_dir=within, checkpoint_every=1, callbacks=[crash])
+    for folder in (at_end, within):
+        resumed = build(make_counts())
+        resumed.train(**options, resume_from=folder)
+        assert straight.history.keys() == resumed.history.keys()
+        for name, values in straight.history.items():
+            assert name == "cells_per_second" or values.equals(resumed.history[name]), name
+        for name, value in straight.module.state_dict().items():
+            assert torch.equal(value, resumed.module.state_dict()[name]), name

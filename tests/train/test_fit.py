@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import io
 import json
 import re
+import shutil
 import signal
+import subprocess
 import sys
 import warnings
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -25,6 +29,7 @@ from scssl.train._devices import bfloat16_works
 
 from ..model.conftest import make_counts
 
+ROOT = Path(__file__).parents[2]
 # Of a constant learning rate, runs of another length are the beginning of one another.
 OPTIONS = {
     "batch_size": 32,
@@ -82,10 +87,19 @@ class Watch(Callback):
         return np.concatenate([cells for of, cells, *_ in self.training if of == epoch])
 
 
-def watched(max_epochs=3, **options):
+def begun(max_epochs=3, *, killed_at=None, **options):
+    """A run that is watched, and that may be killed after a step."""
     watch = Watch(Watched())
     model = build(masking=watch.mask)
-    model.train(max_epochs, **{**OPTIONS, **options}, callbacks=[watch])
+    kills = () if killed_at is None else (At(*killed_at, crash),)
+    with contextlib.suppress(RuntimeError):
+        model.train(max_epochs, **{**OPTIONS, **options}, callbacks=[watch, *kills])
+    return model, watch
+
+
+def watched(*args, **options):
+    model, watch = begun(*args, **options)
+    assert model.is_trained_
     return model, watch
 
 
@@ -106,10 +120,6 @@ def test_resumed_equals_straight(tmp_path, n_output_genes, schedule, killed_at):
     options = {**OPTIONS, "n_output_genes": n_output_genes, "lr_schedule": schedule}
     straight = build()
     straight.train(5, **options)
-
-    def crash():
-        raise RuntimeError("the machine went down")
-
     stopped = build()
     with pytest.raises(RuntimeError, match="went down"):
         stopped.train(5, **options, checkpoint_dir=tmp_path, callbacks=[At(*killed_at, crash)])
@@ -117,6 +127,151 @@ def test_resumed_equals_straight(tmp_path, n_output_genes, schedule, killed_at):
     resumed.train(5, **options, checkpoint_dir=tmp_path, resume_from=tmp_path)
     same(straight, resumed)
     assert resumed.training_["best_epoch"] == straight.training_["best_epoch"]
+
+
+def crash():
+    raise RuntimeError("the machine went down")
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "step"])
+def test_a_run_goes_on_within_an_epoch(tmp_path, schedule):
+    """Also when it was resumed before; no step is made twice but those since the last checkpoint.
+
+    The network has dropout, by default.
+    """
+    options = {"max_epochs": 4, "lr_schedule": schedule}
+    straight, all_of_it = watched(**options)
+    options |= {"checkpoint_every": 2}
+    # Of five steps of an epoch checkpoints are written at 2, 4, 5, 6, 8, 10, 12 and so on.
+    where, seen = {"checkpoint_dir": tmp_path}, []
+    for at in ((0, 3), (1, 3), (2, 2), None):
+        model, watch = begun(**options, **where, killed_at=at)
+        where = {"resume_from": tmp_path}
+        seen.append([(epoch, cells.tolist()) for epoch, cells, *_ in watch.training])
+    same(straight, model)
+    numbers = [(epoch, cells.tolist()) for epoch, cells, *_ in all_of_it.training]
+    # In step 4, 9 and 13 of each.
+    assert seen == [numbers[:4], numbers[2:9], numbers[8:13], numbers[12:]]
+    for name in ("loss", "lr", "state"):
+        i = ("epoch", "cells", "loss", "lr", "state").index(name)
+        assert [one[i] for one in watch.training] == [one[i] for one in all_of_it.training[12:]]
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="there is no such signal")
+def test_sigterm_and_sigusr1_write_a_checkpoint(tmp_path, caplog):
+    straight = build()
+    straight.train(4, **OPTIONS)
+    before = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGUSR1)]
+    kept, model = tmp_path / "kept", build()
+
+    def keep():
+        shutil.copytree(tmp_path / "run", kept)
+
+    asks = At(1, 0, lambda: signal.raise_signal(signal.SIGUSR1))
+    with caplog.at_level("INFO", logger="scssl"):
+        model.train(4, **OPTIONS, checkpoint_dir=tmp_path / "run", callbacks=[asks, At(1, 2, keep)])
+    same(straight, model)
+    (said,) = (text for text in caplog.messages if "asked for it" in text)
+    assert "the state after 1 steps of epoch 1, in " in said
+    assert f"`resume_from={str(tmp_path / 'run')!r}`" in said
+    # The state of then, to go on with or to be interrupted again.
+    resumed = build()
+    ends = At(1, 3, lambda: signal.raise_signal(signal.SIGTERM))
+    with pytest.warns(ScsslWarning, match="after 1 full epochs and 4 steps"):
+        with pytest.raises(SystemExit):
+            resumed.train(4, **OPTIONS, resume_from=kept, callbacks=[ends])
+    resumed = build()
+    resumed.train(4, **OPTIONS, resume_from=kept)
+    same(straight, resumed)
+    assert [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGUSR1)] == before
+
+
+def test_a_signal_in_the_last_step_of_an_epoch_leaves_it_whole(tmp_path):
+    straight = build()
+    straight.train(3, **OPTIONS)
+    model, resumed = build(), build()
+    with pytest.warns(ScsslWarning, match="after 2 full epochs;"):
+        ends = At(1, 4, lambda: signal.raise_signal(signal.SIGINT))
+        model.train(3, **OPTIONS, checkpoint_dir=tmp_path, callbacks=[ends])
+    resumed.train(3, **OPTIONS, resume_from=tmp_path)
+    same(straight, resumed)
+
+
+def test_checkpoints_by_the_clock(tmp_path, monkeypatch):
+    now, written = [0.0], []
+    monkeypatch.setattr("scssl.train._checkpoints.time.monotonic", lambda: now[0])
+
+    class Clock(Callback):
+        def on_train_batch_end(self, trainer, *_):
+            now[0] += 40
+
+        def on_save_checkpoint(self, trainer, *_):
+            written.append(trainer.global_step)
+
+    build().train(
+        2, **OPTIONS, checkpoint_dir=tmp_path, checkpoint_every="1min", callbacks=[Clock()]
+    )
+    # Steps take 40 seconds: it is time at the third after the last that was written.
+    assert written == [3, 5, 8, 10]
+
+
+def test_max_steps(tmp_path):
+    """Of five steps an epoch: a part of one counts as one."""
+    straight, (model, watch) = build(), watched(None, max_steps=7, checkpoint_dir=tmp_path)
+    assert [epoch for epoch, *_ in watch.training] == [0] * 5 + [1] * 2
+    assert len(watch.validation) == 2
+    assert model.training_["stopped_by"] == "max_steps"
+    assert (model.training_["epochs"], model.training_["steps"]) == (2, 7)
+    losses = [loss for _, _, loss, *_ in watch.training[5:]]
+    found = model.history["train_loss"]["train_loss"].iloc[1]
+    assert found == pytest.approx(np.mean(losses), rel=1e-6)
+    again, longer = build(), build()
+    again.train(**OPTIONS, max_steps=7, resume_from=tmp_path)
+    same(model, again)
+    straight.train(3, **OPTIONS)
+    longer.train(3, **OPTIONS, resume_from=tmp_path)
+    same(straight, longer)
+
+
+def test_schedules_end_with_the_steps():
+    by_step = [
+        [lr for *_, lr, _ in watched(*args, lr_schedule="cosine", **kwargs)[1].training]
+        for args, kwargs in (((2,), {}), ((None,), {"max_steps": 10}), ((3,), {"max_steps": 10}))
+    ]
+    assert len(by_step[0]) == 10
+    assert by_step[0] == by_step[1] == by_step[2]
+
+
+def test_what_diverged_within_an_epoch_is_not_written(tmp_path):
+    with pytest.raises(FloatingPointError, match="diverged"):
+        build().train(1, **OPTIONS, lr=1e20, checkpoint_dir=tmp_path, checkpoint_every=3)
+    assert not (tmp_path / "last.ckpt").exists()
+
+
+_KILLED = """
+import os, signal, sys
+import scssl
+from lightning.pytorch.callbacks import Callback
+from tests.train.test_fit import OPTIONS, build
+
+class Kill(Callback):
+    def on_train_batch_end(self, trainer, *_):
+        if trainer.global_step == 9:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+build().train(3, **OPTIONS, checkpoint_dir=sys.argv[1], checkpoint_every=1, callbacks=[Kill()])
+"""
+
+
+@pytest.mark.slow
+def test_kill_9_loses_the_steps_since_the_last_checkpoint(tmp_path):
+    straight = build()
+    straight.train(3, **OPTIONS)
+    killed = subprocess.run([sys.executable, "-c", _KILLED, str(tmp_path)], cwd=ROOT, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    resumed, watch = watched(resume_from=tmp_path)
+    same(straight, resumed)
+    assert len(watch.training) == 15 - 8
 
 
 def test_longer_run_from_a_finished_one(tmp_path):
@@ -445,6 +600,12 @@ def test_precision_that_the_cpu_has_not():
         ({"lr_schedule": "linear"}, "`lr_schedule` must be 'constant', 'cosine' or 'step'"),
         ({"n_output_genes": 61}, "`n_output_genes` must be"),
         ({"train_size": 1.5}, "train_size"),
+        ({"max_steps": 0}, "`max_steps` must be a whole number of at least 1, found 0"),
+        ({"checkpoint_every": 5}, "`checkpoint_every` is 5, and there is no folder"),
+        ({"checkpoint_every": "500"}, "Pass `checkpoint_every=500`"),
+        ({"checkpoint_every": "soon"}, "a time such as .*found 'soon'"),
+        ({"checkpoint_every": "-5min"}, "found '-5min'"),
+        ({"checkpoint_every": 0}, "`checkpoint_every` must be a whole number"),
     ],
 )
 def test_bad_arguments(kwargs, message):

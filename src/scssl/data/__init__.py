@@ -31,12 +31,14 @@ from scssl.data.matrix import (
     scan_matrix,
 )
 from scssl.data.plans import (
+    BalancedChunkPlan,
     BalancedPlan,
     BatchPlan,
     CellContext,
     ChunkPlan,
     ContextOptions,
     GraphContext,
+    OneGroupChunkPlan,
     OneGroupPlan,
     RowSpans,
     SequentialPlan,
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
     from .store import Store, build_store, read_embedding
 
 __all__ = [
+    "BalancedChunkPlan",
     "BalancedPlan",
     "BatchPlan",
     "BlockNormalizer",
@@ -69,6 +72,7 @@ __all__ = [
     "JoinedRows",
     "MatrixStats",
     "NeighborTable",
+    "OneGroupChunkPlan",
     "OneGroupPlan",
     "PartnerWalks",
     "RowSource",

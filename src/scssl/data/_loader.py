@@ -143,7 +143,7 @@ class CellLoader:
         self.target_sum = check_number("target_sum", target_sum, "(0, inf)", none=True)
         self.normalize = normalize
         self.partners = partners if partners is not None and partners.n_walks else None
-        self.epoch = 0
+        self.epoch = self._first = 0
         self._obs = {
             name: _checked_obs(name, values, n_cells) for name, values in (obs or {}).items()
         }
@@ -161,15 +161,18 @@ class CellLoader:
             return len(self.alignment.model_names)
         return self.source.shape[1]
 
-    def set_epoch(self, epoch: int) -> None:
+    def set_epoch(self, epoch: int, first: int = 0) -> None:
         """Choose the epoch of the next iteration.
 
         Parameters
         ----------
         epoch
             Its number. An iteration reads it when its first batch is asked for.
+        first
+            Number of the batch that this iteration begins with, for a run that goes on within the epoch. Those
+            after it begin with the first one.
         """
-        self.epoch = int(epoch)
+        self.epoch, self._first = int(epoch), int(first)
 
     def __len__(self) -> int:
         return len(self.plan)
@@ -177,19 +180,21 @@ class CellLoader:
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
         return self.batches()
 
-    def batches(self, first: int = 0) -> Iterator[dict[str, torch.Tensor]]:
+    def batches(self, first: int | None = None) -> Iterator[dict[str, torch.Tensor]]:
         """Batches of the epoch, or those that are left of it.
 
         Parameters
         ----------
         first
-            Number of the first one.
+            Number of the first one; by default that of :meth:`set_epoch`.
         """
         batches = self._batches(first)
         return _ahead(batches) if self.source.reads_ahead else batches
 
-    def _batches(self, first: int) -> Iterator[dict[str, torch.Tensor]]:
+    def _batches(self, first: int | None) -> Iterator[dict[str, torch.Tensor]]:
         # A generator: nothing below runs before the first batch is asked for.
+        if first is None:
+            first, self._first = self._first, 0
         waiting: list[_Wanted] = []
         for wanted in self._wanted(self.epoch, first):
             # Several batches in one read where the source is slow to read single ones.

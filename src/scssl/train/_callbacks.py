@@ -48,6 +48,10 @@ class Monitor(Callback):
         self._cells = 0
         self._seconds = self._lr = 0.0
 
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        # A run may go on within an epoch.
+        self._start, self._cells = time.perf_counter(), 0
+
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         self._start, self._cells = time.perf_counter(), 0
 
@@ -61,12 +65,12 @@ class Monitor(Callback):
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self._cells += len(batch["indices"])
-        if batch_idx + 1 == trainer.num_training_batches:
+        if trainer.should_stop or is_whole(trainer):
             # Before validation starts, which is not training.
             self._seconds = time.perf_counter() - self._start
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        if trainer.should_stop and _interrupted(trainer):
+        if _interrupted(trainer):
             return
         z = _monitored_embeddings(trainer, pl_module)
         self._n_latent = z.shape[1]
@@ -193,31 +197,81 @@ class BestWeights(Callback):
 
 
 class EpochOrder(Callback):
-    """Tell the loader the epoch, on which the order of the cells depends."""
+    """Tell the loader the epoch, on which the order of the cells depends, and which batches are left of it."""
+
+    def __init__(self) -> None:
+        #: Batches of an epoch that is not at its end.
+        self.n_done = 0
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        if self.n_done:
+            # Of an epoch within which a run goes on, no start is told.
+            trainer.train_dataloader.set_epoch(trainer.current_epoch, self.n_done)
 
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         trainer.train_dataloader.set_epoch(trainer.current_epoch)
 
+    def on_train_batch_end(
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self.n_done = batch_idx + 1
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        if not _interrupted(trainer):
+            self.n_done = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"n_done": self.n_done}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.n_done = state_dict["n_done"]
+
+
+class StepLimit(Callback):
+    """End training after so many steps, within an epoch too, of which there is then a part."""
+
+    def __init__(self, max_steps: int) -> None:
+        self.max_steps = max_steps
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        trainer.should_stop = trainer.should_stop or self.is_reached(trainer)
+
+    def on_train_batch_end(
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        trainer.should_stop = trainer.should_stop or self.is_reached(trainer)
+
+    def is_reached(self, trainer: lightning.Trainer) -> bool:
+        """Whether there have been as many."""
+        return trainer.global_step >= self.max_steps
+
 
 class Interrupt(Callback):
-    """Ctrl-C or SIGTERM ends training after the current step, with a usable model; twice, at once."""
+    """Ctrl-C or SIGTERM ends training after the current step, with a usable model; twice, at once.
 
-    def __init__(self) -> None:
+    SIGUSR1, of a run that is written to a folder, is a wish for a checkpoint.
+    """
+
+    def __init__(self, *, writes: bool = False) -> None:
         #: The signal; SIGTERM where both came.
         self.received = 0
         self.twice = False
+        #: Whether a checkpoint is to be written after the current step: the signal, or 1 where it is time.
+        self.asked = 0
+        self._ends = [signal.SIGINT, signal.SIGTERM]
+        # Not on Windows.
+        self._asks = [signal.SIGUSR1] if writes and hasattr(signal, "SIGUSR1") else []
         self._previous: dict[int, Any] = {}
 
     @contextmanager
-    def listening(self, trainer: lightning.Trainer) -> Iterator[None]:
+    def listening(self) -> Iterator[None]:
         """Take the signals from whom they belong to, and give them back."""
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in (*self._ends, *self._asks):
                 previous = signal.getsignal(number)
                 # Whoever ignores a signal goes on ignoring it.
                 if previous not in (None, signal.SIG_IGN):
                     self._previous[number] = previous
-        self._trainer = trainer
         try:
             self._listen()
             yield
@@ -230,27 +284,31 @@ class Interrupt(Callback):
             signal.signal(number, self._handle)
 
     def _handle(self, number: int, frame: Any) -> None:
+        if number in self._asks:
+            self.asked = number
+            return
         self.twice = bool(self.received)
         self.received = max(self.received, number)
         if self.twice:
             raise KeyboardInterrupt
-        self._trainer.should_stop = True
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         # Lightning has a handler of its own for SIGTERM, that ends without a model.
         self._listen()
-        trainer.should_stop = trainer.should_stop or bool(self.received)
+        self._heed(trainer)
 
     def on_train_batch_end(
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        self._heed(trainer)
+
+    def _heed(self, trainer: lightning.Trainer) -> None:
+        """Stop where a signal has come; between steps nothing would be written of the last one."""
         if trainer.world_size > 1:
-            # All processes have to stop after the same step, for the same reason.
-            decide = trainer.strategy.reduce_boolean_decision
-            if decide(bool(self.received), all=False):
-                of_all = decide(self.received == signal.SIGTERM, all=False)
-                self.received = signal.SIGTERM if of_all else signal.SIGINT
-                trainer.should_stop = True
+            # All processes have to stop, or to write, after the same step and for the same reason.
+            mine = torch.tensor([self.received, self.asked], device=trainer.strategy.root_device)
+            self.received, self.asked = trainer.strategy.reduce(mine, reduce_op="max").tolist()
+        trainer.should_stop = trainer.should_stop or bool(self.received)
 
     @property
     def left_to_do(self) -> int:
@@ -267,8 +325,15 @@ def pass_on(number: int) -> None:
         raise SystemExit(128 + number)
 
 
+def is_whole(trainer: lightning.Trainer) -> bool:
+    """Whether all batches of the epoch have been."""
+    return trainer.fit_loop.batch_idx + 1 >= trainer.num_training_batches
+
+
 def _interrupted(trainer: lightning.Trainer) -> bool:
-    return any(isinstance(c, Interrupt) and c.received for c in trainer.callbacks)  # type: ignore[attr-defined]
+    """Whether a signal ends the run within an epoch."""
+    received = any(isinstance(c, Interrupt) and c.received for c in trainer.callbacks)  # type: ignore[attr-defined]
+    return received and not is_whole(trainer)
 
 
 class Progress(Callback):

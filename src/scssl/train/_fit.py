@@ -13,7 +13,7 @@ from typing import Any
 
 import lightning.pytorch as lightning
 import torch
-from lightning.pytorch.callbacks import Callback, Checkpoint, EarlyStopping
+from lightning.pytorch.callbacks import Callback, EarlyStopping
 
 from scssl._errors import BundleError
 from scssl._io import recover
@@ -28,15 +28,16 @@ from ._callbacks import (
     Interrupt,
     Monitor,
     Progress,
-    _interrupted,
+    StepLimit,
     pass_on,
 )
 from ._checkpoint_io import SafeCheckpointIO
+from ._checkpoints import CHECKPOINT_NAME, Checkpoints
 from ._devices import check_precision, choose_accelerator, n_processes
+from ._loggers import Reports, make_logger
 from ._options import FitOptions
 from ._plan import SSLTrainingPlan
 
-CHECKPOINT_NAME = "last.ckpt"
 _LOGGER = logging.getLogger("scssl")
 
 
@@ -51,11 +52,15 @@ class FitResult:
     best_epoch
         Epoch whose weights the module has; the last one where there is no validation set.
     stopped_by
-        ``"max_epochs"``, ``"early_stopping"`` or ``"interrupt"``.
+        ``"max_epochs"``, ``"max_steps"``, ``"early_stopping"`` or ``"interrupt"``.
     best_loss
         Its validation loss, or training loss where there is no validation set.
     n_epochs_before
         Epochs that the model had been trained for when this run was first started.
+    n_steps
+        Steps of all epochs.
+    n_steps_within
+        Those of an epoch within which the run was interrupted.
     signal
         What is left to do when the result is kept: a signal for :func:`pass_on`, or 0.
     """
@@ -65,19 +70,9 @@ class FitResult:
     best_loss: float
     stopped_by: str
     n_epochs_before: int
+    n_steps: int
+    n_steps_within: int
     signal: int = 0
-
-
-class _LastCheckpoint(Checkpoint):
-    """Write the state after each full epoch, replacing that of the epoch before."""
-
-    def __init__(self, folder: Path) -> None:
-        self.path = Path(folder) / CHECKPOINT_NAME
-
-    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        # Half an epoch cannot be resumed exactly: what is there already can.
-        if not _interrupted(trainer):
-            trainer.save_checkpoint(self.path)
 
 
 class _EarlyStopping(EarlyStopping):
@@ -94,9 +89,11 @@ class _EarlyStopping(EarlyStopping):
 
 
 class _Loaders(lightning.LightningDataModule):
-    def __init__(self, training: CellLoader, validation: CellLoader | None) -> None:
+    def __init__(
+        self, training: CellLoader, validation: CellLoader | None, max_steps: int | None
+    ) -> None:
         super().__init__()
-        self.training, self.validation = training, validation
+        self.training, self.validation, self.max_steps = training, validation, max_steps
 
     def setup(self, stage: str | None = None) -> None:
         """Divide the cells, before anything is counted in steps."""
@@ -110,6 +107,9 @@ class _Loaders(lightning.LightningDataModule):
         assert isinstance(plan, SSLTrainingPlan)
         self.training.plan.drop_last = has_lone_cell(plan.module, self.training.plan)
         plan.n_steps = self.trainer.max_epochs * len(self.training)
+        if self.max_steps is not None and self.max_steps < plan.n_steps:
+            plan.n_steps = self.max_steps
+            self.trainer.fit_loop.max_epochs = -(-self.max_steps // len(self.training))
 
     def transfer_batch_to_device(
         self, batch: dict[str, torch.Tensor], device: torch.device, dataloader_idx: int
@@ -162,8 +162,15 @@ def fit(
     if options.checkpoint_dir is not None and options.resume_from is None:
         _refuse_other_checkpoint(options.checkpoint_dir)
     started = time.perf_counter()
-    monitor, best, interrupt = Monitor(options.n_epochs_before), BestWeights(), Interrupt()
-    callbacks: list[Callback] = [EpochOrder(), interrupt, monitor, *options.callbacks]
+    folder = options.checkpoint_dir
+    order, interrupt = EpochOrder(), Interrupt(writes=folder is not None)
+    monitor, best = Monitor(options.n_epochs_before), BestWeights()
+    limit = None if options.max_steps is None else StepLimit(options.max_steps)
+    callbacks: list[Callback] = [order, *([] if limit is None else [limit]), monitor]
+    # After those of the user, in which a signal may come.
+    callbacks += [*options.callbacks, interrupt]
+    if options.logger is not None:
+        callbacks.append(Reports(monitor, options.hyperparameters))
     if options.progress:
         callbacks.append(Progress(monitor))
     stopper = None
@@ -173,8 +180,8 @@ def fit(
         if options.early_stopping:
             stopper = _EarlyStopping("validation_loss", patience=options.patience)
             callbacks.append(stopper)
-    if options.checkpoint_dir is not None:
-        callbacks.append(_LastCheckpoint(options.checkpoint_dir))
+    if folder is not None:
+        callbacks.append(Checkpoints(folder, interrupt, options))
 
     precision: Any = options.precision or "32-true"
     accelerator = choose_accelerator(options.accelerator)
@@ -204,9 +211,9 @@ def fit(
             callbacks=callbacks,
             plugins=[SafeCheckpointIO()],
             gradient_clip_val=options.gradient_clip,
-            logger=False,
+            logger=options.logger is not None and make_logger(options.logger, folder),
             # Otherwise Lightning adds a checkpoint of its own, in the working directory.
-            enable_checkpointing=options.checkpoint_dir is not None,
+            enable_checkpointing=folder is not None,
             enable_model_summary=False,
             enable_progress_bar=False,
             num_sanity_val_steps=0,
@@ -216,10 +223,10 @@ def fit(
             benchmark=None,
         )
         try:
-            with interrupt.listening(trainer):
+            with interrupt.listening():
                 trainer.fit(
                     plan,
-                    datamodule=_Loaders(training, validation),
+                    datamodule=_Loaders(training, validation, options.max_steps),
                     ckpt_path=options.resume_from and _checkpoint_path(options.resume_from),
                 )
         except SystemExit as error:
@@ -245,6 +252,8 @@ def fit(
         stopped_by = "interrupt"
     elif stopper is not None and stopper.stopped_epoch:
         stopped_by = "early_stopping"
+    elif limit is not None and limit.is_reached(trainer):
+        stopped_by = "max_steps"
     else:
         stopped_by = "max_epochs"
     train_loss = monitor.history.get("train_loss", [float("nan")])
@@ -254,6 +263,8 @@ def fit(
         best_loss=best.loss if best.weights else train_loss[-1],
         stopped_by=stopped_by,
         n_epochs_before=monitor.n_epochs_before,
+        n_steps=trainer.global_step,
+        n_steps_within=order.n_done if interrupt.received else 0,
         signal=interrupt.left_to_do,
     )
     if options.progress and trainer.is_global_zero:
@@ -266,6 +277,7 @@ def _summary(result: FitResult, options: FitOptions, seconds: float, best: bool)
     n_epochs = len(result.history.get("train_loss", []))
     why = {
         "max_epochs": "all that were asked for",
+        "max_steps": f"after the {result.n_steps:,} steps that were asked for",
         "early_stopping": f"stopped as the validation loss was not lower for {options.patience} epochs running",
         "interrupt": "stopped by you",
     }[result.stopped_by]
@@ -335,6 +347,8 @@ def _quiet() -> Iterator[None]:
                 ".*isinstance.treespec, LeafSpec",
                 "Found .* in eval mode at the start of training",  # what is frozen
                 ".*number of training batches .* is smaller than the logging interval",
+                # The loader is told where to go on.
+                "You're resuming from a checkpoint that ended before the epoch ended",
             ):
                 warnings.filterwarnings("ignore", message=message)
             yield

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
 import numpy as np
+import pandas as pd
 import torch
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import Logger
 
 from scssl._checks import check_choice, check_number, check_whole, is_number
 from scssl._io import as_path, check_place
 from scssl._random import RNG
 
 from ._devices import check_devices, choose_accelerator, n_processes
+from ._loggers import check_logger
 
 Schedule = Literal["constant", "cosine", "step"]
+_WHOLE = ("max_epochs", "max_steps", "batch_size", "patience")
 _AUTO_OUTPUT_GENES = 2048
 # Below this many weights of the output layer a step on all genes is cheap anyway.
 _AUTO_OUTPUT_WEIGHTS = 6_000_000
@@ -38,12 +43,14 @@ class TrainOptions:
     patience: int
     early_stopping: bool = True
     gradient_clip: float | None = None
+    max_steps: int | None = None
 
     def __post_init__(self) -> None:
         _check_numbers(vars(self))
-        for name in ("max_epochs", "batch_size", "patience"):
+        for name in _WHOLE:
             # The dataclass is frozen for all but this; 3.0 was given for 3.
-            object.__setattr__(self, name, int(getattr(self, name)))
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, int(getattr(self, name)))
 
     @classmethod
     def chosen(cls, defaults: Mapping[str, Any], given: Mapping[str, Any]) -> Self:
@@ -54,20 +61,23 @@ class TrainOptions:
         own |= {} if clip is not None else {"gradient_clip": None}
         if clip == "auto":
             del own["gradient_clip"]
+        if "max_steps" in own:
+            # Every epoch has a step: no number of epochs that nobody asked for is in its way.
+            own.setdefault("max_epochs", own["max_steps"])
         return cls(**{**defaults, **own})
 
     def identity(self) -> dict[str, Any]:
         """What a run must have in common with one that it goes on with."""
         names = ["batch_size", "lr", "weight_decay", "lr_schedule", "gradient_clip"]
-        # Of a cosine the number of epochs decides the course; other runs are the start of longer ones.
-        names += ["max_epochs"] if self.lr_schedule == "cosine" else []
+        # Of a cosine the length decides the course; other runs are the start of longer ones.
+        names += ["max_epochs", "max_steps"] if self.lr_schedule == "cosine" else []
         return {name: getattr(self, name) for name in names}
 
 
 def _check_numbers(given: Mapping[str, Any]) -> None:
     """Refuse options that are not what they can be; what is `None` is left open."""
     found = {name: value for name, value in given.items() if value is not None}
-    for name in ("max_epochs", "batch_size", "patience"):
+    for name in _WHOLE:
         if name in found:
             check_whole(name, found[name])
     for name, bounds in {
@@ -102,14 +112,67 @@ def check_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
         )
     check_devices(given["devices"], choose_accelerator(given["accelerator"]))
     folder, resume = given["checkpoint_dir"], given["resume_from"]
+    every = _check_interval("checkpoint_every", given["checkpoint_every"])
+    if every is not None and folder is None and resume is None:
+        raise ValueError(
+            f"`checkpoint_every` is {given['checkpoint_every']!r}, and there is no folder to write to. Give one: "
+            '`checkpoint_dir="checkpoints"`.'
+        )
+    if given["balance_key"] is not None and given["separate_key"] is not None:
+        raise ValueError(
+            "A batch has as many cells of each category, or all of one: give `balance_key` or `separate_key`, "
+            f"found {given['balance_key']!r} and {given['separate_key']!r}."
+        )
     return {
         **given,
+        "hold_out": _check_hold_out(given["hold_out"], given["train_size"]),
+        "checkpoint_every": every,
+        "logger": check_logger(given["logger"]),
         "callbacks": tuple(callbacks),
         "checkpoint_dir": None
         if folder is None
         else check_place(folder, "checkpoint_dir", folder=True),
         "resume_from": None if resume is None else as_path(resume, "resume_from"),
     }
+
+
+def _check_hold_out(given: Any, train_size: Any) -> dict[str, list[str]] | None:
+    """Lists of categories by column, or an error unless it is such."""
+    if given is None:
+        return None
+    if not isinstance(given, Mapping) or not given:
+        raise TypeError(
+            f'`hold_out` must be categories by column, such as {{"dataset": ["lung"]}}, found {given!r}.'
+        )
+    if train_size is not None:
+        raise ValueError(
+            f"`hold_out` says which cells are validated on, and so does train_size={train_size!r}. Leave that "
+            "out: `train_size=None`"
+        )
+    return {
+        str(key): [str(name) for name in ([names] if isinstance(names, str) else names)]
+        for key, names in given.items()
+    }
+
+
+def _check_interval(name: str, given: Any) -> int | timedelta | None:
+    """Steps or a time between two events, or an error unless it is one of these."""
+    if not isinstance(given, (str, timedelta)):
+        every: int | None = check_whole(name, given, none=True)
+        return every
+    try:
+        time = pd.Timedelta(given)
+    except ValueError:
+        time = pd.NaT
+    # pandas takes a number alone for nanoseconds.
+    number = isinstance(given, str) and given.strip().isdecimal()
+    if number or not time > timedelta():
+        line = f"{name}={int(str(given))}" if number and int(str(given)) else f'{name}="10min"'
+        raise ValueError(
+            f'`{name}` must be a number of steps, or a time such as "10min" or "2h"; found {given!r}. Pass '
+            f"`{line}`."
+        )
+    return time.to_pytimedelta()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +188,13 @@ class FitOptions(TrainOptions):
     compile: bool = False
     fresh: bool = True
     checkpoint_dir: Path | None = None
+    checkpoint_every: int | timedelta | None = None
     resume_from: Path | None = None
+    #: What a user resumes from, where it is not `checkpoint_dir`.
+    run_dir: Path | None = None
+    logger: str | Logger | None = None
+    #: What is told to the logger of the model and its training.
+    hyperparameters: Mapping[str, Any] = field(default_factory=dict)
     n_epochs_before: int = 0
     progress: bool = True
     run: Mapping[str, Any] = field(default_factory=dict)

@@ -89,18 +89,21 @@ class SSLTrainingPlan(lightning.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         self._sums["train"], self._weights["train"] = [], 0
-        # Dropout draws from the global generators; fit() gives the user's state of them back.
-        torch.manual_seed(derive_seed(self.seed, "dropout", self.current_epoch, self.global_rank))
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         rng = self._generator("train", self.current_epoch, batch_idx, self.global_rank)
+        # Dropout draws from the global generators; fit() gives the user's state of them back.
+        now = (self.current_epoch, batch_idx, self.global_rank)
+        torch.manual_seed(derive_seed(self.seed, "dropout", *now))
         output = self.module.loss(batch, rng=rng, full=False)
         self._collect("train", output.loss, output.n_obs_minibatch)
         loss: Tensor = output.loss
         return loss
 
-    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        self.module.after_step(self.global_step - 1, self.n_steps)
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        super().optimizer_step(*args, **kwargs)
+        # Before what callbacks do at the end of a step, which is to write checkpoints.
+        self.module.after_step(self.global_step, self.n_steps)
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         # The masks of a validation batch are the same in every epoch, or the loss would be noisy.
@@ -133,7 +136,8 @@ class SSLTrainingPlan(lightning.LightningModule):
         scores: dict[str, Tensor | float] = {"loss": mean}
         scores.update(self.module.validation_scores(tally))
         for name, score in scores.items():
-            self.log(f"validation_{name}", score)
+            # Loggers are told of all of the history at once.
+            self.log(f"validation_{name}", score, logger=False)
 
     def configure_gradient_clipping(
         self,
@@ -153,9 +157,23 @@ class SSLTrainingPlan(lightning.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["scssl_run"] = self.run
+        if self._sums["train"]:
+            # Within an epoch. Of each process; written are those of the first.
+            mine: Any = self.all_gather(torch.stack(self._sums["train"]))
+            losses = mine.view(self.trainer.world_size, -1)
+            self._refuse_divergence("train", losses.sum())
+            checkpoint["scssl_losses"] = {"losses": losses, "n": self._weights["train"]}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         check_same_run(checkpoint.get("scssl_run", {}), self.run)
+        if "scssl_losses" in checkpoint:
+            found = checkpoint["scssl_losses"]
+            self._sums["train"] = list(found["losses"][self.global_rank])
+            self._weights["train"] = found["n"]
+
+    def on_train_start(self) -> None:
+        # Of a checkpoint they are on the CPU.
+        self._sums["train"] = [loss.to(self.device) for loss in self._sums["train"]]
 
     def _generator(self, *names: int | str) -> torch.Generator:
         return torch.Generator(self.device).manual_seed(derive_seed(self.seed, *names))
@@ -177,9 +195,12 @@ class SSLTrainingPlan(lightning.LightningModule):
         mean = (total / self._weights[kind]).float().to(self.device)
         mean = self.trainer.strategy.reduce(mean, reduce_op="mean")
         self._sums[kind], self._weights[kind] = [], 0
-        if not torch.isfinite(mean):
+        self._refuse_divergence(kind, mean)
+        return mean
+
+    def _refuse_divergence(self, kind: str, loss: Tensor) -> None:
+        if not torch.isfinite(loss):
             raise FloatingPointError(
-                f"The {kind} loss is {mean.item()} in epoch {self.current_epoch}: training "
+                f"The {kind} loss is {loss.item()} in epoch {self.current_epoch}: training "
                 f"diverged. Try a smaller learning rate than {self.lr!r}, or `gradient_clip`."
             )
-        return mean

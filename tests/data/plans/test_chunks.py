@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scssl.data import ChunkPlan, RowSpans, hold_out
+from scssl.data import BalancedChunkPlan, ChunkPlan, OneGroupChunkPlan, RowSpans, hold_out
 
 SPANS = RowSpans([[3, 1000], [1010, 1011], [1200, 4000]])
 
@@ -106,3 +106,38 @@ def test_cells_are_held_out_of_every_part(train_size):
 def test_arguments():
     with pytest.raises(ValueError, match="`chunk_size` must be an integer of at least 1"):
         ChunkPlan(10, 2, chunk_size=0)
+
+
+@pytest.mark.parametrize("size", [60, 6000])
+def test_groups_are_read_in_runs(size):
+    """Of large groups; of a small one, whose cells are kept, several times."""
+    n = 40_000
+    groups = (np.random.default_rng(0).permutation(n) < size).astype(np.uint8)
+    plan = BalancedChunkPlan(n, 1000, groups, seed=2)
+    assert list(plan._by_group._kept) == ([1] if size == 60 else [])
+    together = np.concatenate(drawn(plan)[:8])
+    assert np.bincount(groups[together]).tolist() == [4000, 4000]
+    large = together[groups[together] == 0]
+    assert len(np.unique(large)) == 4000
+    assert len(np.unique(large // 256)) <= 4000 / (256 * np.mean(groups == 0)) + 2
+    times = np.bincount(together[groups[together] == 1], minlength=n)[groups == 1]
+    assert np.ptp(times) <= 1
+
+
+def test_processes_read_pieces_of_a_group_of_their_own():
+    groups = np.arange(16_384) % 2
+    plan = BalancedChunkPlan(16_384, 512, groups)
+    rows = [np.concatenate(drawn(plan.for_process(rank, 2))[:8]) for rank in (0, 1)]
+    of = [set(own[groups[own] == 1] // 64) for own in rows]
+    # But for those in which one of the lanes ends.
+    assert len(of[0] & of[1]) <= 16 < 128 == len(of[0] | of[1])
+
+
+def test_batches_of_one_group_are_as_random_as_can_be():
+    rng = np.random.default_rng(0)
+    groups, codes = rng.integers(0, 3, 60_000), rng.integers(0, 50, 60_000)
+    chi = []
+    for rows in drawn(OneGroupChunkPlan(60_000, 500, groups)):
+        expected = len(rows) / 50
+        chi.append(((np.bincount(codes[rows], minlength=50) - expected) ** 2 / expected).sum() / 49)
+    assert np.mean(chi) == pytest.approx(1, abs=0.1)

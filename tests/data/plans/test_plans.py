@@ -12,12 +12,14 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from scssl.data import (
+    BalancedChunkPlan,
     BalancedPlan,
     BatchPlan,
     CellContext,
     CellLoader,
     ContextOptions,
     NeighborTable,
+    OneGroupChunkPlan,
     OneGroupPlan,
     PartnerWalks,
     SequentialPlan,
@@ -50,11 +52,20 @@ def context_of(n: int, mode="sample") -> CellContext:
 
 
 # Each kind of plan over some cells of `n`, and whether every cell comes in every epoch.
+RUNS = {"chunk_size": 3, "n_chunks": 4}
 KINDS = {
     "sequential": (lambda n, rows, **k: SequentialPlan(rows, **k), True),
     "shuffled": (lambda n, rows, **k: ShuffledPlan(rows, **k), True),
     "balanced": (lambda n, rows, **k: BalancedPlan(rows, groups=groups_of(n), **k), False),
     "one_group": (lambda n, rows, **k: OneGroupPlan(rows, groups=groups_of(n), **k), True),
+    "balanced_chunks": (
+        lambda n, rows, **k: BalancedChunkPlan(rows, groups=groups_of(n), **k, **RUNS),
+        False,
+    ),
+    "one_group_chunks": (
+        lambda n, rows, **k: OneGroupChunkPlan(rows, groups=groups_of(n), **k, **RUNS),
+        True,
+    ),
     "windows": (lambda n, rows, **k: Windows(rows, **k), True),
     "training": (lambda n, rows, **k: context_of(n).training(rows, **k), True),
     "filled": (
@@ -123,7 +134,7 @@ def test_what_every_plan_promises(kind, n, share, batch_size, world_size, seed, 
         assert set(targets) == set(rows.tolist())
         if world_size == 1:
             assert len(targets) == len(rows)
-    if kind in ("sequential", "shuffled", "balanced"):
+    if kind in ("sequential", "shuffled", "balanced", "balanced_chunks"):
         assert 0 <= len(targets) - len(rows) < world_size
         assert len({tuple(len(cells) for cells, _ in own) for own in by_process}) == 1
     elif kind != "embedding":
@@ -183,10 +194,14 @@ def test_the_loader_reads_any_plan_with_partners(kind, rows_per_read):
     assert len({tuple(one) for one in seen}) == len(seen)
 
 
+balanced = pytest.mark.parametrize("plan", [BalancedPlan, BalancedChunkPlan])
+
+
 class TestBalanced:
-    def test_all_groups_throughout(self):
+    @balanced
+    def test_all_groups_throughout(self, plan):
         groups = np.repeat([3, 7, 9], [100, 10, 1])
-        order = np.concatenate([r for r, _ in BalancedPlan(111, 111, groups).batches(0)])
+        order = np.concatenate([r for r, _ in plan(111, 111, groups).batches(0)])
         assert len(order) == 111
         in_turn = groups[order].reshape(-1, 3)
         assert (np.sort(in_turn, axis=1) == [3, 7, 9]).all()
@@ -198,38 +213,41 @@ class TestBalanced:
         assert set(drawn[100:110]) == {3, 4}
         assert drawn[110] == 37
 
-    def test_one_group_is_a_permutation(self):
-        ((order, _),) = BalancedPlan(np.arange(5, 25), 20, np.zeros(25)).batches(0)
+    @balanced
+    def test_one_group_is_a_permutation(self, plan):
+        ((order, _),) = plan(np.arange(5, 25), 20, np.zeros(25, dtype=int)).batches(0)
         assert sorted(order) == list(range(5, 25))
 
-    def test_batches_have_as_many_of_each_and_others_in_each_epoch(self):
+    @balanced
+    def test_batches_have_as_many_of_each_and_others_in_each_epoch(self, plan):
         groups = np.repeat([0, 1, 2], [60, 20, 10])
-        plan = BalancedPlan(90, 12, groups, seed=1)
+        plan = plan(90, 12, groups, seed=1)
         for cells, _ in list(plan.batches(0))[:-1]:
             assert np.bincount(groups[cells]).tolist() == [4, 4, 4]
         assert contents(plan.batches(0)) == contents(plan.batches(0)) != contents(plan.batches(1))
 
 
+@pytest.mark.parametrize("plan", [OneGroupPlan, OneGroupChunkPlan])
 class TestOneGroup:
-    def test_every_batch_is_of_one_group_and_full_where_it_can_be(self):
+    def test_every_batch_is_of_one_group_and_full_where_it_can_be(self, plan):
         groups = np.repeat([4, 0, 2], [25, 11, 1])
-        plan = OneGroupPlan(37, 5, groups)
-        batches = [cells for cells, _ in plan.batches(0)]
-        assert len(batches) == len(plan) == 5 + 3 + 1
+        found = plan(37, 5, groups)
+        batches = [cells for cells, _ in found.batches(0)]
+        assert len(batches) == len(found) == 5 + 3 + 1
         assert all(len(np.unique(groups[cells])) == 1 for cells in batches)
         assert sorted(map(len, batches)) == [1, 1, 5, 5, 5, 5, 5, 5, 5]
-        assert plan.has_lone_cell
+        assert found.has_lone_cell
         of_groups = [int(groups[cells[0]]) for cells in batches]
         assert of_groups != sorted(of_groups)
-        full = OneGroupPlan(37, 5, groups, drop_last=True)
+        full = plan(37, 5, groups, drop_last=True)
         assert [len(cells) for cells, _ in full.batches(0)] == [5] * 7
         assert len(full) == 7
 
-    def test_groups_of_other_cells_are_refused(self):
+    def test_groups_of_other_cells_are_refused(self, plan):
         with pytest.raises(
             ValueError, match=r"group of each cell of the source, found shape \(5,\)"
         ):
-            OneGroupPlan(6, 2, np.zeros(5))
+            plan(6, 2, np.zeros(5))
 
 
 def test_lone_cells():

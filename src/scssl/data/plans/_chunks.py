@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
-from itertools import islice
+from itertools import count, islice
 from math import gcd
 from typing import Any
 
@@ -12,10 +13,12 @@ import numpy as np
 from scssl._checks import check_integers
 from scssl._random import derive_generator
 
-from ._plan import Planned, RowSpans, _Order
+from ._plan import BatchPlan, Planned, RowSpans, _Order, check_groups
 
 # Processes of which each reads runs of its own, where their number divides it.
 _LANES = 16
+# Times in an epoch that all runs may be looked through for the cells of a group.
+_OFTEN = 4
 
 
 def hold_out(
@@ -46,6 +49,10 @@ def hold_out(
     held_out = np.column_stack([starts, starts + lengths])
     rest = np.stack([parts[:, 0], starts, starts + lengths, parts[:, 1]], axis=1).reshape(-1, 2)
     return RowSpans(rest), RowSpans(held_out)
+
+
+def _spans(rows: Any) -> RowSpans:
+    return rows if isinstance(rows, RowSpans) else RowSpans.of(rows)
 
 
 class ChunkPlan(_Order):
@@ -86,13 +93,7 @@ class ChunkPlan(_Order):
         super().__init__(rows, batch_size, seed=seed, drop_last=drop_last)
         check_integers(chunk_size=(chunk_size, 1), n_chunks=(n_chunks, 1))
         self.chunk_size, self.n_chunks = chunk_size, n_chunks
-        spans = self.rows if isinstance(self.rows, RowSpans) else RowSpans.of(self.rows)
-        starts = [np.arange(first, last, chunk_size) for first, last in spans.spans]
-        stops = [
-            np.minimum(one + chunk_size, last)
-            for one, last in zip(starts, spans.spans[:, 1], strict=True)
-        ]
-        self._chunks = np.column_stack([np.concatenate(one) for one in (starts, stops)])
+        self._spans = _spans(self.rows)
 
     def order(self, epoch: int) -> np.ndarray:
         return np.concatenate(list(self._windows(epoch)))
@@ -109,24 +110,223 @@ class ChunkPlan(_Order):
             for start in range(0, len(window), step):
                 cells = window[start : start + step]
                 # The first cells are repeated where they do not divide.
-                cells = np.concatenate([cells, first[: -len(cells) % n_processes]])
+                cells = np.concatenate([cells, np.resize(first, -len(cells) % n_processes)])
                 for rank in range(n_processes):
                     yield cells[rank::n_processes], {}
 
-    def _windows(self, epoch: int) -> Iterator[np.ndarray]:
-        """Rows in the order of the epoch, as many at a time as are shuffled together: whole batches."""
+    @property
+    def _window(self) -> int:
+        """Rows that are shuffled together: those of whole batches."""
         step = self.batch_size * self.world_size
-        size = step * max(1, self.chunk_size * self.n_chunks // step)
-        order = derive_generator(self.seed, "chunks", epoch).permutation(len(self._chunks))
-        starts, stops = self._chunks[order].T
+        return step * max(1, self.chunk_size * self.n_chunks // step)
+
+    def _windows(self, epoch: int) -> Iterator[np.ndarray]:
+        """Rows in the order of the epoch, as many at a time as are shuffled together."""
+        size, n = self._window, len(self.rows)
+        order = derive_generator(self.seed, "chunks", epoch).permutation(-(-n // self.chunk_size))
+        starts = order * self.chunk_size
+        stops = np.minimum(starts + self.chunk_size, n)
         ends = np.cumsum(stops - starts)
-        for number, low in enumerate(range(0, len(self.rows), size)):
-            high = min(low + size, len(self.rows))
+        for number, low in enumerate(range(0, n, size)):
+            high = min(low + size, n)
             first, last = np.searchsorted(ends, [low, high - 1], side="right")
-            runs = [np.arange(starts[i], stops[i]) for i in range(first, last + 1)]
+            runs = [self._spans.between(starts[i], stops[i]) for i in range(first, last + 1)]
             skipped = low - (int(ends[first]) - len(runs[0]))
             rows = np.concatenate(runs)[skipped : skipped + high - low]
             rng = derive_generator(self.seed, "cells", epoch, number)
             # Neighbours stay in one lane, and every so many-th row is of the same.
             lanes = rows.reshape(gcd(len(rows), _LANES), -1)
             yield rng.permuted(lanes, axis=1).T.ravel()
+
+
+class _RowsByGroup:
+    """Rows of each group of a source on disk, a run after another.
+
+    They are looked for when they are asked for, in runs that come in another order each time; kept are those of
+    groups that are so small that all runs would be looked through time and again.
+    """
+
+    def __init__(self, groups: Any, rows: Any, chunk_size: int, seed: int) -> None:
+        self._groups, self._rows = check_groups(groups, rows), _spans(rows)
+        self._chunk_size, self._seed = chunk_size, seed
+        sizes: Counter[int] = Counter()
+        for part in self._parts():
+            found = np.unique(self._groups[part], return_counts=True)
+            sizes.update(dict(zip(*(one.tolist() for one in found), strict=True)))
+        #: Cells of each group.
+        self.sizes = dict(sorted(sizes.items()))
+        limit = len(rows) / (_OFTEN * max(1, len(sizes)))
+        small = [group for group, n in self.sizes.items() if n < limit]
+        self._kept: dict[int, np.ndarray] = {}
+        if small:
+            parts = [part[np.isin(self._groups[part], small)] for part in self._parts()]
+            kept = np.concatenate(parts)
+            codes = self._groups[kept]
+            self._kept = {group: kept[codes == group] for group in small}
+
+    def _parts(self, size: int = 2**20) -> Iterator[np.ndarray]:
+        """All rows, a million at a time."""
+        n = len(self._rows)
+        return (self._rows.between(i, min(i + size, n)) for i in range(0, n, size))
+
+    def streams(self, epoch: int) -> dict[int, _Stream]:
+        """Rows of each group in an order of the epoch, without end: all of them before one comes again."""
+        return {group: _Stream(self._pieces(group, epoch)) for group in self.sizes}
+
+    def _pieces(self, group: int, epoch: int) -> Iterator[np.ndarray]:
+        for turn in count():
+            rng = derive_generator(self._seed, "runs", epoch, group, turn)
+            if group in self._kept:
+                yield rng.permutation(self._kept[group])
+                continue
+            n, size = len(self._rows), self._chunk_size
+            for number in rng.permutation(-(-n // size)).tolist():
+                rows = self._rows.between(number * size, min((number + 1) * size, n))
+                yield rows[self._groups[rows] == group]
+
+
+class _Stream:
+    """Rows that come in pieces, as many at a time as are asked for."""
+
+    def __init__(self, pieces: Iterator[np.ndarray]) -> None:
+        self._pieces, self._rest = pieces, np.zeros(0, dtype=np.int64)
+
+    def take(self, n: int) -> np.ndarray:
+        """The next rows."""
+        parts, missing = [self._rest[:n]], n - len(self._rest)
+        self._rest = self._rest[n:]
+        while missing > 0:
+            piece = next(self._pieces)
+            parts.append(piece[:missing])
+            self._rest, missing = piece[missing:], missing - len(piece)
+        return np.concatenate(parts)
+
+
+class BalancedChunkPlan(ChunkPlan):
+    """Cells of a source that is read in runs, of each group as many in every batch, as of a :class:`BalancedPlan`.
+
+    Any stretch of as many rows as there are groups has one of each, from the beginning of what is shuffled
+    together on. Rows of a group come from runs of neighbours, of large groups each once before one comes again.
+
+    Parameters
+    ----------
+    rows, batch_size, seed, drop_last, chunk_size, n_chunks
+        As of :class:`ChunkPlan`.
+    groups
+        Group of each cell of the source, whole numbers; may be memory-mapped.
+
+    Examples
+    --------
+    >>> from scssl.data import BalancedChunkPlan
+    >>> groups = [0, 0, 0, 0, 0, 1]
+    >>> plan = BalancedChunkPlan(6, 2, groups)
+    >>> [sorted(groups[row] for row in rows) for rows, _ in plan.batches(epoch=0)]
+    [[0, 1], [0, 1], [0, 1]]
+    """
+
+    def __init__(
+        self,
+        rows: Any,
+        batch_size: int,
+        groups: Any,
+        *,
+        seed: int = 0,
+        drop_last: bool = False,
+        chunk_size: int = 256,
+        n_chunks: int = 32,
+    ) -> None:
+        super().__init__(
+            rows,
+            batch_size,
+            seed=seed,
+            drop_last=drop_last,
+            chunk_size=chunk_size,
+            n_chunks=n_chunks,
+        )
+        self._by_group = _RowsByGroup(groups, self.rows, chunk_size, seed)
+
+    def _windows(self, epoch: int) -> Iterator[np.ndarray]:
+        streams, size, n = self._by_group.streams(epoch), self._window, len(self.rows)
+        groups = np.array(list(streams))
+        for number, low in enumerate(range(0, n, size)):
+            rng = derive_generator(self.seed, "cells", epoch, number)
+            length = min(size, n - low)
+            cycles = np.tile(groups, (-(-length // len(groups)), 1))
+            turns = rng.permuted(cycles, axis=1).ravel()[:length]
+            rows = np.empty(length, dtype=np.int64)
+            for group in np.unique(turns).tolist():
+                where = np.flatnonzero(turns == group)
+                # Neighbours stay in one lane, and every so many-th row is of the same.
+                where = where[np.lexsort((rng.random(len(where)), where % _LANES))]
+                rows[where] = streams[group].take(len(where))
+            yield rows
+
+
+class OneGroupChunkPlan(BatchPlan):
+    """Shuffled batches of a source that is read in runs, all cells of each from one group, as of a :class:`OneGroupPlan`.
+
+    Every cell comes once in an epoch. The last batch of a group has what is left of it, or with
+    `drop_last` is left out.
+
+    Parameters
+    ----------
+    rows, batch_size, groups, seed, drop_last, chunk_size, n_chunks
+        As of :class:`BalancedChunkPlan`.
+
+    Examples
+    --------
+    >>> from scssl.data import OneGroupChunkPlan
+    >>> groups = [0, 1, 0, 1, 0]
+    >>> plan = OneGroupChunkPlan(5, 2, groups)
+    >>> sorted([groups[row] for row in rows] for rows, _ in plan.batches(epoch=0))
+    [[0], [0, 0], [1, 1]]
+    """
+
+    def __init__(
+        self,
+        rows: Any,
+        batch_size: int,
+        groups: Any,
+        *,
+        seed: int = 0,
+        drop_last: bool = False,
+        chunk_size: int = 256,
+        n_chunks: int = 32,
+    ) -> None:
+        super().__init__(rows, batch_size, seed=seed, drop_last=drop_last)
+        check_integers(chunk_size=(chunk_size, 1), n_chunks=(n_chunks, 1))
+        self._n_rows = chunk_size * n_chunks
+        self._by_group = _RowsByGroup(groups, self.rows, chunk_size, seed)
+
+    def _sizes(self) -> np.ndarray:
+        """Group and number of cells of each batch."""
+        found = []
+        for group, n in self._by_group.sizes.items():
+            whole, rest = divmod(n, self.batch_size)
+            sizes = [self.batch_size] * whole + ([] if self.drop_last or not rest else [rest])
+            found += [(group, size) for size in sizes]
+        return np.array(found, dtype=np.int64).reshape(-1, 2)
+
+    @property
+    def n_batches(self) -> int:
+        return len(self._sizes())
+
+    @property
+    def has_lone_cell(self) -> bool:
+        return any(n % self.batch_size == 1 for n in self._by_group.sizes.values())
+
+    def draw(self, epoch: int) -> Iterator[Planned]:
+        streams, rng = self._by_group.streams(epoch), derive_generator(self.seed, "cells", epoch)
+        batches = rng.permutation(self._sizes())
+        n_together = max(1, self._n_rows // self.batch_size)
+        for first in range(0, len(batches), n_together):
+            groups, sizes = batches[first : first + n_together].T
+            parts: list[Any] = [None] * len(groups)
+            for group in np.unique(groups).tolist():
+                where = np.flatnonzero(groups == group)
+                rows = rng.permutation(streams[group].take(int(sizes[where].sum())))
+                for i, part in zip(
+                    where, np.split(rows, np.cumsum(sizes[where])[:-1]), strict=True
+                ):
+                    parts[i] = part
+            yield from ((part, {}) for part in parts)

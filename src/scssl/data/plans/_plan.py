@@ -36,6 +36,7 @@ class RowSpans:
     def __init__(self, spans: Any) -> None:
         spans = np.asarray(spans, dtype=np.int64).reshape(-1, 2)
         self.spans = spans[spans[:, 1] > spans[:, 0]]
+        self._ends = np.cumsum(self.spans[:, 1] - self.spans[:, 0])
 
     @classmethod
     def of(cls, rows: np.ndarray) -> Self:
@@ -44,8 +45,17 @@ class RowSpans:
         starts, ends = np.concatenate(([0], breaks)), np.concatenate((breaks, [len(rows)]))
         return cls(np.column_stack([rows[starts], rows[ends - 1] + 1]) if len(rows) else [])
 
+    def between(self, first: int, last: int) -> np.ndarray:
+        """Rows number `first` to `last` of all, the last not included."""
+        if first >= last:
+            return np.zeros(0, dtype=np.int64)
+        i, j = np.searchsorted(self._ends, [first, last - 1], side="right")
+        rows = np.concatenate([np.arange(*span) for span in self.spans[i : j + 1]])
+        skipped = first - int(self._ends[i] - (self.spans[i, 1] - self.spans[i, 0]))
+        return rows[skipped : skipped + last - first]
+
     def __len__(self) -> int:
-        return int(np.diff(self.spans, axis=1).sum())
+        return int(self._ends[-1]) if len(self._ends) else 0
 
     @property
     def size(self) -> int:
@@ -305,6 +315,17 @@ class ShuffledPlan(_Order):
         return self.rows[rng.permutation(len(self.rows))]
 
 
+def check_groups(groups: Any, rows: Any) -> np.ndarray:
+    """Group of each cell of the source, memory-mapped where it is, or an error unless all rows have one."""
+    groups = np.asanyarray(groups)
+    if len(rows) and (groups.ndim != 1 or len(groups) <= rows.max()):
+        raise ValueError(
+            f"`groups` must be the group of each cell of the source, found shape {groups.shape}, "
+            f"and `rows` up to {rows.max():,}."
+        )
+    return groups
+
+
 class _Grouped(BatchPlan):
     """Plans that know the group of each cell of the source."""
 
@@ -318,14 +339,8 @@ class _Grouped(BatchPlan):
         drop_last: bool = False,
     ) -> None:
         super().__init__(rows, batch_size, seed=seed, drop_last=drop_last)
-        groups = np.asarray(groups)
-        if len(self.rows) and (groups.ndim != 1 or len(groups) <= self.rows.max()):
-            raise ValueError(
-                f"`groups` must be the group of each cell of the source, found shape {groups.shape}, "
-                f"and `rows` up to {self.rows.max():,}."
-            )
         #: Group of each of `rows`.
-        self.groups = groups[self.rows]
+        self.groups = check_groups(groups, self.rows)[self.rows]
 
 
 class BalancedPlan(_Grouped, _Order):

@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 import torch
 from anndata import AnnData
+from lightning.pytorch.loggers import Logger
 from scvi import REGISTRY_KEYS
 from scvi.data._constants import _SCVI_UUID_KEY
 from scvi.data.fields import (
@@ -63,7 +64,9 @@ from scssl.hub import (
 from scssl.module import SSLModule
 from scssl.nn import to_device
 from scssl.train import (
+    CHECKPOINT_NAME,
     FitOptions,
+    FitResult,
     TrainOptions,
     append_history,
     check_arguments,
@@ -793,6 +796,9 @@ class SSLModel(BaseModelClass, metaclass=Face):
         cells = self._training_cells(data)
         if len(cells) < 3:
             raise ValueError(f"Training needs at least 3 cells, `adata` has {len(cells)}.")
+        if data.held_out is not None:
+            held_out = data.held_out[cells]
+            return cells[~held_out], cells[held_out], float(np.mean(~held_out))
         key = self.setup.labels_key
         labels = None if key is None else get_column(data.adata, key).iloc[cells]
         if train_size is None:
@@ -827,8 +833,12 @@ class SSLModel(BaseModelClass, metaclass=Face):
         early_stopping: bool | None = None,
         patience: int | None = None,
         train_size: float | None = None,
+        hold_out: Mapping[str, str | Sequence[str]] | None = None,
+        balance_key: str | None = None,
+        separate_key: str | None = None,
         n_output_genes: int | Literal["auto"] | None = "auto",
         gradient_clip: float | Literal["auto"] | None = "auto",
+        max_steps: int | None = None,
         accelerator: str = "auto",
         devices: int | list[int] | str = "auto",
         strategy: str = "auto",
@@ -836,7 +846,9 @@ class SSLModel(BaseModelClass, metaclass=Face):
         compile: bool = False,
         rng: RNG = 0,
         checkpoint_dir: str | Path | None = None,
+        checkpoint_every: int | str | None = None,
         resume_from: str | Path | None = None,
+        logger: Literal["csv", "tensorboard", "wandb", "mlflow"] | Logger | None = None,
         progress: bool | None = None,
         callbacks: Sequence[Any] = (),
     ) -> None:
@@ -845,8 +857,10 @@ class SSLModel(BaseModelClass, metaclass=Face):
         Ends with the weights of the epoch with the lowest validation loss. Ctrl-C ends training
         after the current step and keeps the best weights so far; pressed twice, it stops at once, keeps
         them too, and is raised. So is SIGTERM, after the current step: as ``SystemExit``, or what a
-        handler of your own makes of it. After an error the model is what it was before. Called again, it goes on from the present weights with a new optimiser. The split is written
-        to ``adata.uns["scssl_split"]``.
+        handler of your own makes of it. With `checkpoint_dir` the state after that step is written first;
+        SIGUSR1 has it written too, and training goes on. Handlers of your own are back afterwards.
+        After an error the model is what it was before. Called again, it goes on from the present weights
+        with a new optimiser. The split is written to ``adata.uns["scssl_split"]``.
 
         Parameters
         ----------
@@ -867,6 +881,14 @@ class SSLModel(BaseModelClass, metaclass=Face):
         train_size
             Share of the cells to train on, 0.9 by default; the others are the validation set. With
             1 there is no validation set, no early stopping, and the last weights are kept.
+        hold_out
+            Cells to validate on instead: all of some categories of a column, such as
+            ``{"dataset": ["lung"]}``; of a store 50,000 of them at most. None of them is learnt from.
+        balance_key
+            Column of whose categories every batch has as many cells. An epoch has as many cells as
+            otherwise: those of rare categories come several times.
+        separate_key
+            Column of whose categories every batch has one: its cells are of one data set, for instance.
         n_output_genes
             Genes that the decoder predicts per step: `None` for all, a number for an unbiased
             sample of them that is drawn anew each step, ``"auto"`` for 2,048 where training is on
@@ -875,6 +897,9 @@ class SSLModel(BaseModelClass, metaclass=Face):
         gradient_clip
             Largest norm of the gradient; `None` for none. ``"auto"``: that of the preset, and none
             without one.
+        max_steps
+            Steps at most, by default as many as the epochs have; then `max_epochs` is no limit unless it is given. What a
+            run that ends within an epoch has had of it counts as an epoch, and is validated.
         accelerator
             ``"cpu"``, ``"gpu"``, or ``"auto"`` for a GPU where there is one.
         devices
@@ -889,9 +914,17 @@ class SSLModel(BaseModelClass, metaclass=Face):
             Seed of the split, the order of the cells, masks and dropout.
         checkpoint_dir
             Folder to which the state of training is written after each epoch, to resume from.
+        checkpoint_every
+            How often it is written within epochs too: after so many steps, or as text after a time such as
+            ``"10min"``. By default only where the run is interrupted.
         resume_from
-            Folder of an interrupted run. It goes on with the next epoch, exactly as it would have.
-            With a cosine schedule `max_epochs` has to be that of the run.
+            Folder of an interrupted run. It goes on with the next step, exactly as it would have.
+            With a cosine schedule `max_epochs` and `max_steps` have to be those of the run.
+        logger
+            Where hyper-parameters, the values of each epoch and the loss of every 50th step are told besides the
+            history: ``"csv"`` and ``"tensorboard"``, in ``scssl_logs`` of `checkpoint_dir`, or of the
+            working directory without one; ``"mlflow"``, there in ``mlflow.db`` unless MLFLOW_TRACKING_URI names
+            a server; ``"wandb"``, in the project ``scssl``; or a logger of Lightning. None by default.
         progress
             Whether to show progress; by default as in ``scssl.settings``.
         callbacks
@@ -907,21 +940,22 @@ class SSLModel(BaseModelClass, metaclass=Face):
         """
         arguments = check_arguments({k: v for k, v in locals().items() if k != "self"})
         check_destination(self._or_own(None), SPLIT)
-        left = 0
+        folder = arguments["resume_from" if checkpoint_dir is None else "checkpoint_dir"]
+        last: FitResult | None = None
         with undone_on_error(self), closing(self._rounds(arguments)) as rounds:
             for of_round in rounds:
-                left = self._train_once({**arguments, **of_round})
-        if self.training_["stopped_by"] == "interrupt":
-            self._warn_of_interrupt(resume_from if checkpoint_dir is None else checkpoint_dir)
-        if left:
-            pass_on(left)
+                last = self._train_once({**arguments, "run_dir": folder, **of_round})
+        if last is not None and last.stopped_by == "interrupt":
+            self._warn_of_interrupt(last.n_steps_within, folder)
+            if last.signal:
+                pass_on(last.signal)
 
     def _rounds(self, arguments: Mapping[str, Any]) -> Generator[dict[str, Any]]:
         """Arguments of :meth:`train` that are different in each round, of which most models have one."""
         yield {}
 
-    def _train_once(self, arguments: Mapping[str, Any]) -> int:
-        """One round of training; arguments of :meth:`train`. The signal that is left to pass on, or 0."""
+    def _train_once(self, arguments: Mapping[str, Any]) -> FitResult:
+        """One round of training; arguments of :meth:`train`, and where it is resumed from."""
         data = self._training_data()
         rng, devices = arguments["rng"], arguments["devices"]
         seed = as_seed(rng)
@@ -932,6 +966,13 @@ class SSLModel(BaseModelClass, metaclass=Face):
                 f"{data.alignment.report()}"
             )
         check_distributed(devices, arguments["strategy"], arguments["n_output_genes"], rng)
+        hold_out, balance, separate = (
+            arguments[name] for name in ("hold_out", "balance_key", "separate_key")
+        )
+        if hold_out:
+            data.hold_out(hold_out)
+        if balance is not None or separate is not None:
+            data.batch_by(balance or separate, one_group=balance is None)
         rows, held_out, train_size = self._divided(
             data, arguments["train_size"], derive_seed(seed, "split")
         )
@@ -964,6 +1005,9 @@ class SSLModel(BaseModelClass, metaclass=Face):
             "precision": arguments["precision"],
             "devices": str(devices),
             "n_output_genes": n_output,
+            "hold_out": hold_out,
+            "balance_key": balance,
+            "separate_key": separate,
             "model": f"{type(self).__name__}({self._config()})",
             **chosen.identity(),
             **self._before_training(
@@ -979,7 +1023,14 @@ class SSLModel(BaseModelClass, metaclass=Face):
             **vars(chosen),
             **{
                 name: arguments[name]
-                for name in ("accelerator", "strategy", "precision", "compile")
+                for name in (
+                    "accelerator",
+                    "strategy",
+                    "precision",
+                    "compile",
+                    "checkpoint_every",
+                    "run_dir",
+                )
             },
             seed=seed,
             devices=devices,
@@ -990,6 +1041,17 @@ class SSLModel(BaseModelClass, metaclass=Face):
             n_epochs_before=self._n_epochs(),
             progress=settings.progress if progress is None else progress,
             run=run,
+            logger=arguments["logger"],
+            hyperparameters={
+                "model": type(self).__name__,
+                **self._config(),
+                **vars(chosen),
+                "n_cells": len(rows) + len(held_out),
+                **{
+                    name: run[name]
+                    for name in ("seed", "train_size", "n_output_genes", "precision")
+                },
+            },
             callbacks=arguments["callbacks"],
         )
         result = fit(self.module, training, validation, options)
@@ -1009,21 +1071,28 @@ class SSLModel(BaseModelClass, metaclass=Face):
             "train_size": train_size,
             "n_cells": len(rows) + len(held_out),
             "epochs": self._n_epochs(),
+            "steps": result.n_steps,
             "best_epoch": result.best_epoch + result.n_epochs_before,
             "best_loss": result.best_loss,
             "stopped_by": result.stopped_by,
             **self._after_training(data, rows, held_out),
             "seconds": round(time.perf_counter() - started, 1),
         }
-        return result.signal
+        return result
 
-    def _warn_of_interrupt(self, checkpoints: str | Path | None) -> None:
+    def _warn_of_interrupt(self, n_steps: int, folder: Path | None) -> None:
         done, weights = self.training_["epochs"], "those that it had then"
         if len(self.validation_indices_) and done and self.module.loss_ranks_epochs:
             weights = f"those of epoch {self.training_['best_epoch']}"
-        text = f"Training was interrupted after {done} full epochs; the weights are {weights}."
-        if checkpoints is not None and done:
-            text += f' To go on with the run: `resume_from="{checkpoints}"`'
+        text = f"Training was interrupted after {done} full epochs"
+        text += f" and {n_steps:,} steps" if n_steps else ""
+        text += f"; the weights are {weights}."
+        # Of who pressed Ctrl-C twice there may be none.
+        if folder is not None and any(folder.rglob(CHECKPOINT_NAME)):
+            text += (
+                f" The state of the run is in {folder}. To go on with it: "
+                f"`resume_from={str(folder)!r}`"
+            )
         warn(text)
 
     def _n_epochs(self) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import pandas as pd
@@ -33,6 +33,7 @@ from scssl.data import (
     GeneVocabulary,
     InputDecision,
     MatrixStats,
+    OneGroupPlan,
     PartnerWalks,
     RowSource,
     Scale,
@@ -470,6 +471,12 @@ class CellReader:
         self.partners: PartnerWalks | None = None
         #: Group of each cell, of which every batch in training has as many.
         self.groups: np.ndarray | None = None
+        #: Group of each cell that batches in training go by in place of `groups`, where a user names one.
+        self.batched_by: np.ndarray | None = None
+        #: Whether they are then of one group each, and not of as many cells of each.
+        self.one_group = False
+        #: Which cells are validated on, boolean, where a user says it.
+        self.held_out: np.ndarray | None = None
         #: Which cells see each other, where they do.
         self.context: CellContext | None = None
         #: Whether cells that are not learnt from are seen by those that are.
@@ -551,9 +558,53 @@ class CellReader:
             return context.training(rows, batch_size, seed=seed, fill=fill, labels=self.balance)
         if role != "training":
             return SequentialPlan(rows, batch_size, seed=seed)
-        if self.groups is None:
-            return ShuffledPlan(rows, batch_size, seed=seed)
-        return BalancedPlan(rows, batch_size, self.groups, seed=seed)
+        shuffled, balanced, one_group = self._plans
+        groups = self.groups if self.batched_by is None else self.batched_by
+        if groups is None:
+            return shuffled(rows, batch_size, seed=seed)
+        return (one_group if self.one_group else balanced)(rows, batch_size, groups, seed=seed)
+
+    #: What batches of training are made by: of all cells, of as many of each group, of one group each.
+    _plans: ClassVar[tuple[Any, Any, Any]] = (ShuffledPlan, BalancedPlan, OneGroupPlan)
+
+    def batch_by(self, key: str, *, one_group: bool) -> None:
+        """Let batches in training go by a column, which says more than :attr:`groups`."""
+        if self.context is not None:
+            raise ValueError(
+                f"Cells see each other in this model, and batches are of whole contexts; found {key!r} to go by. "
+                "Leave `balance_key` and `separate_key` out."
+            )
+        self.batched_by, self.one_group = self.groups_of(key)[0], one_group
+
+    def hold_out(self, categories: Mapping[str, Sequence[str]]) -> None:
+        """Validate on all cells of some categories, by column, and on no others."""
+        found = np.zeros(self.n_cells, dtype=bool)
+        for key, names in categories.items():
+            codes, known = self.groups_of(key)
+            if unknown := [name for name in names if name not in known]:
+                suggested = {key: known[:1]}
+                raise ValueError(
+                    f"`hold_out` names {some(unknown)}, and column {key!r} has {some(known, 20)}. Name some of "
+                    f"these, such as `hold_out={suggested!r}`."
+                )
+            found |= np.isin(codes, [known.index(name) for name in names])
+        if found.all():
+            raise ValueError(
+                f"`hold_out` {dict(categories)!r} is all cells: none is left to learn from. Name fewer."
+            )
+        self.held_out = found
+
+    def groups_of(self, key: str) -> tuple[np.ndarray, list[str]]:
+        """Number of the category of each cell in a column, and the categories."""
+        values = get_column(self.adata, key)
+        if values.dtype.kind == "f":
+            raise ValueError(
+                f"Column {key!r} of adata.obs holds numbers, and no categories. Batches go by a column such as "
+                "the data set, the donor or the cell type."
+            )
+        refuse_missing(self.adata, values, key)
+        codes, names = pd.factorize(values, sort=True)
+        return codes, [str(name) for name in names]
 
     def rows(self, indices: Any) -> np.ndarray:
         """Row numbers of `indices`: numbers, a mask or cell names."""

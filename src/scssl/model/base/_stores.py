@@ -12,7 +12,15 @@ import torch
 
 from scssl._checks import check_key, check_whole, some
 from scssl._io import check_place
-from scssl.data import BatchPlan, ChunkPlan, Scale, hold_out
+from scssl.data import (
+    BalancedChunkPlan,
+    BatchPlan,
+    ChunkPlan,
+    OneGroupChunkPlan,
+    RowSpans,
+    Scale,
+    hold_out,
+)
 from scssl.data.matrix import usual_target_sum
 from scssl.data.store import HANDLE, EmbeddingFolder, Store
 
@@ -156,6 +164,13 @@ class StoresMixin(DaskMixin):
     def _divided(self, data: CellReader, train_size: float | None, seed: int) -> Any:
         if not isinstance(data, _StoreReader):
             return super()._divided(data, train_size, seed)
+        if data.held_out is not None:
+            rows, asked = (
+                RowSpans.of(np.flatnonzero(one)) for one in (~data.held_out, data.held_out)
+            )
+            # In the order of a store the first are as good as any.
+            few = RowSpans.of(asked.between(0, min(len(asked), _MOST_HELD_OUT)))
+            return rows, few, len(rows) / data.n_cells
         train_size = self._default_train_size(None) if train_size is None else train_size
         parts = hold_out(data.store.shards, train_size=train_size, most=_MOST_HELD_OUT, seed=seed)
         return *parts, train_size
@@ -260,9 +275,15 @@ class _StoreReader(CellReader):
         return np.stack(columns, axis=1).astype(np.float32)
 
     def _plan(self, rows: Any, batch_size: int, role: str, seed: int) -> BatchPlan:
-        if role == "training":
-            return ChunkPlan(rows, batch_size, seed=seed)
-        return super()._plan(np.asarray(rows), batch_size, role, seed)
+        rows = rows if role == "training" else np.asarray(rows)
+        return super()._plan(rows, batch_size, role, seed)
+
+    _plans = (ChunkPlan, BalancedChunkPlan, OneGroupChunkPlan)
+
+    def groups_of(self, key: str) -> tuple[np.ndarray, list[str]]:
+        names, codes = self.store.categories(key), self.store.column(key)
+        _refuse_missing(self.store, key, codes < 0)
+        return codes, names
 
 
 def _check_store(store: Any) -> None:

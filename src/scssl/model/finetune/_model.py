@@ -344,10 +344,10 @@ class FineTunedModel(SSLModel):
             Share of the cells to train on; the others are the validation set. By default 0.9, and 1
             where so few cells have a target that none can be spared.
         **kwargs
-            As in :meth:`~scssl.model.SSLModel.train`: ``batch_size``, ``weight_decay``, ``lr_schedule``,
-            ``early_stopping``, ``patience``, ``gradient_clip``, ``accelerator``, ``devices``,
-            ``strategy``, ``precision``, ``compile``, ``rng``, ``checkpoint_dir``, ``resume_from``,
-            ``progress``, ``callbacks``.
+            As in :meth:`~scssl.model.SSLModel.train`: ``hold_out``, ``balance_key``, ``separate_key``, ``batch_size``, ``weight_decay``, ``lr_schedule``,
+            ``early_stopping``, ``patience``, ``gradient_clip``, ``max_steps``, ``accelerator``, ``devices``,
+            ``strategy``, ``precision``, ``compile``, ``rng``, ``checkpoint_dir``, ``checkpoint_every``,
+            ``resume_from``, ``logger``, ``progress``, ``callbacks``.
 
         Raises
         ------
@@ -358,7 +358,7 @@ class FineTunedModel(SSLModel):
             If the loss stops being finite.
         """
         self._backbone_lr = check_number("backbone_lr", backbone_lr, "[0, inf)", none=True)
-        self._length_is_given = max_epochs is not None
+        self._length_is_given = max_epochs is not None or kwargs.get("max_steps") is not None
         super().train(max_epochs, lr=lr, train_size=train_size, **kwargs)
 
     #: Learning rate of a pretrained encoder in terms of that of the head.

@@ -448,7 +448,7 @@ class JointEmbedding(StartsFromEncoder, StoresMixin):
                 'such as `model.augmentation = "default"`.'
             )
         # The momentum of a target follows the number of steps in total.
-        identity: dict[str, Any] = {"max_epochs": chosen.max_epochs}
+        identity: dict[str, Any] = {"max_epochs": chosen.max_epochs, "max_steps": chosen.max_steps}
         tables = {} if data.partners is None else data.partners.tables
         if tables:
             identity["graphs"] = {name: table.digest for name, table in tables.items()}

@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from anndata import AnnData
 
-from scssl._checks import get_column
+from scssl._checks import get_column, some
 from scssl._errors import MissingKeyError
 from scssl._random import RNG, as_seed, derive_seed
 from scssl.data import Datasets, GeneVocabulary, SelectedRows
@@ -344,6 +344,17 @@ class PseudoLabel(StartsFromEncoder, DatasetsMixin, StoresMixin):
         assert self._clusters is not None
         data.obs[CLUSTERS] = self._clusters
         return data
+
+    def _divided(self, data: CellReader, train_size: float | None, seed: int) -> Any:
+        rows, held_out, train_size = super()._divided(data, train_size, seed)
+        if data.held_out is not None:
+            codes, names = self._dataset_codes(), self._dataset_names()
+            if len(lost := np.setdiff1d(codes[np.asarray(held_out)], codes[np.asarray(rows)])):
+                raise ValueError(
+                    f"Every data set has a head of its own, and all cells of {some(names[i] for i in lost)} are "
+                    "held out: its head would learn nothing. Hold out a part of each, such as donors."
+                )
+        return rows, held_out, train_size
 
     def _split(
         self,
