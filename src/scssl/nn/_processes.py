@@ -48,7 +48,7 @@ def sharing(n_rows: int, device: torch.device) -> Iterator[int]:
         return
     rank, size = dist.get_rank(), dist.get_world_size()
     places = torch.arange(rank, rank + size * n_rows, size, device=device)
-    n = int(_total(torch.tensor(n_rows, device=device)))
+    n = int(total_of_all(torch.tensor(n_rows, device=device)))
     with _as(_Share(places, n)):
         yield n
 
@@ -69,7 +69,7 @@ def only(rows: Tensor) -> Iterator[int]:
         return
     own = _share.places.index_select(0, rows)
     named = own.new_zeros(_share.n).index_fill_(0, own, 1)
-    after = _total(named).cumsum(0)
+    after = total_of_all(named).cumsum(0)
     with _as(_Share(after.index_select(0, own) - 1, int(after[-1]))):
         yield int(after[-1])
 
@@ -194,7 +194,7 @@ def mean_of_all(weight: Tensor) -> Tensor:
     """Mean over the processes, without a gradient: what a sum is divided by to be a part of a mean over all rows."""
     if _share is None:
         return weight
-    return _total(weight.detach()) / dist.get_world_size()
+    return total_of_all(weight.detach()) / dist.get_world_size()
 
 
 def weighed(loss: Tensor, weight: Tensor | int) -> Tensor:
@@ -233,11 +233,17 @@ def _entries(lengths: Tensor) -> tuple[Tensor, int]:
 
 def _placed(own: Tensor, at: Tensor, n: int) -> Tensor:
     """Rows of all processes, each of which puts its own in their places."""
-    return _total(own.new_zeros(n, *own.shape[1:]).index_copy(0, at, own))
+    return total_of_all(own.new_zeros(n, *own.shape[1:]).index_copy(0, at, own))
 
 
-def _total(own: Tensor) -> Tensor:
-    """Sum over the processes, with a gradient."""
+def total_of_all(own: Tensor) -> Tensor:
+    """Sum over the processes, with a gradient.
+
+    Parameters
+    ----------
+    own
+        Of this process.
+    """
     # Not at the top: builds of PyTorch without processes do not have it.
     from torch.distributed.nn.functional import all_reduce
 

@@ -29,6 +29,7 @@ from scssl.model.base import (
     register_model,
 )
 from scssl.module import SSLModule, asked_for, blockwise
+from scssl.nn import mean_of_all
 
 from ._model import FineTunedModel, FineTunedModule, Freeze, HeadKind, some_of
 from ._proteins import (
@@ -82,7 +83,8 @@ class ProteinPredictorModule(FineTunedModule):
         target = target.nan_to_num(0.0)
         predicted = self.head(self.features(tensors, evaluate=False)).float()
         target, measured, predicted = asked_for(tensors, target, measured, predicted)
-        error = ((predicted - target).square() * measured).sum() / measured.sum().clamp(min=1)
+        n_measured = mean_of_all(measured.sum().float()).clamp(min=1)
+        error = ((predicted - target).square() * measured).sum() / n_measured
         extra = {}
         if full:
             y, p = target.double(), predicted.double() * measured

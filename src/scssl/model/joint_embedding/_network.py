@@ -13,14 +13,16 @@ from torch import Tensor, nn
 
 from scssl.augment import Augmentation, ViewContext, two_views
 from scssl.data.keys import PRESENT, partner_key, partner_obs_key, walk_of_key
-from scssl.module import SSLModule, blockwise, embedded, gather, undecayed_vectors
+from scssl.module import SSLModule, blockwise, embedded, undecayed_vectors
 from scssl.nn import (
     BatchNormEncoder,
     Fusion,
     MultiEncoder,
     ProjectionHead,
     SparseRows,
+    gather,
     momentum_schedule,
+    n_of_all,
     update_ema,
 )
 
@@ -171,7 +173,7 @@ class JointEmbeddingModule(SSLModule):
                 "scssl.model.CellTypeClassifier.from_ssl_model."
             )
         x, rng = self._rows(tensors), self._generator(rng)
-        if x.n_cells < 2:
+        if n_of_all(x.n_cells) < 2:
             # One cell has nothing to be told apart from, so it does not count. Training drops such
             # a batch; where it does not, processes wait for a gradient of every weight.
             trained = [p.sum() for p in self.parameters() if p.requires_grad]

@@ -21,6 +21,7 @@ from scssl.nn import (
     GeneEncoder,
     GeneSampler,
     SparseRows,
+    mean_of_all,
     take_rows,
 )
 from scssl.nn import activation as make_activation
@@ -235,7 +236,7 @@ class MaskedAutoencoderModule(SSLModule):
                 values,
                 hidden.loss_weight,
                 hidden.zero_weight,
-                hidden.normalizer(x),
+                mean_of_all(hidden.normalizer(x)),
             )
         else:
             genes, target = self._sampled(x, values, hidden, rng)
@@ -282,7 +283,7 @@ class MaskedAutoencoderModule(SSLModule):
             hidden.loss_weight.index_select(0, where) * count.index_select(0, column),
             zero_weight * count,
             # The weight of all genes, drawn or not: it makes the estimate unbiased.
-            hidden.normalizer(x),
+            mean_of_all(hidden.normalizer(x)),
         )
 
     def _compare(
