@@ -31,26 +31,22 @@ _share: _Share | None = None
 
 
 @contextmanager
-def sharing(n_rows: int, device: torch.device) -> Iterator[int]:
-    """Within, a batch is that of all processes, of which this one has every so many-th row.
+def sharing(places: Tensor | None) -> Iterator[None]:
+    """Within, a batch is that of all processes.
 
-    All processes have to enter it, and have to do the same there. Gives the number of all rows.
+    All of them have to enter it, and have to do the same there.
 
     Parameters
     ----------
-    n_rows
-        Number of own rows.
-    device
-        Where the batch is.
+    places
+        Of the own rows among those of all, ascending; `None`: there are no others.
     """
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
-        yield n_rows
+    if places is None:
+        yield
         return
-    rank, size = dist.get_rank(), dist.get_world_size()
-    places = torch.arange(rank, rank + size * n_rows, size, device=device)
-    n = int(total_of_all(torch.tensor(n_rows, device=device)))
-    with _as(_Share(places, n)):
-        yield n
+    own = places.view(-1)
+    with _as(_Share(own, int(total_of_all(own.new_tensor(len(own)))))):
+        yield
 
 
 @contextmanager

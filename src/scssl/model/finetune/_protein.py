@@ -83,8 +83,9 @@ class ProteinPredictorModule(FineTunedModule):
         target = target.nan_to_num(0.0)
         predicted = self.head(self.features(tensors, evaluate=False)).float()
         target, measured, predicted = asked_for(tensors, target, measured, predicted)
-        n_measured = mean_of_all(measured.sum().float()).clamp(min=1)
-        error = ((predicted - target).square() * measured).sum() / n_measured
+        n_measured = mean_of_all(measured.sum().float())
+        error = ((predicted - target).square() * measured).sum()
+        error = error / n_measured.clamp(min=torch.finfo(torch.float32).tiny)
         extra = {}
         if full:
             y, p = target.double(), predicted.double() * measured

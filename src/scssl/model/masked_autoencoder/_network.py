@@ -157,6 +157,12 @@ class MaskedAutoencoderModule(SSLModule):
     def output_width(self) -> int:
         return self.gene_decoder.in_features if self.decodes else 0
 
+    def decoded_in_part(self) -> list[str]:
+        if self.sampler is None:
+            return []
+        layers = ("gene_decoder.", "zero_decoder.", "log_dispersion")
+        return [name for name, _ in self.named_parameters() if name.startswith(layers)]
+
     @property
     def encodes_covariates(self) -> bool:
         return self.covariate_encoder is not None
