@@ -13,6 +13,7 @@ from typing import Any
 
 import lightning.pytorch as lightning
 import torch
+from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.pytorch.callbacks import Callback, Checkpoint, EarlyStopping
 
 from scssl._errors import BundleError
@@ -31,7 +32,14 @@ from ._callbacks import (
     pass_on,
 )
 from ._checkpoint_io import SafeCheckpointIO
-from ._devices import check_precision, choose_accelerator, n_processes
+from ._devices import (
+    check_precision,
+    choose_accelerator,
+    launched,
+    layout,
+    n_processes,
+    strategy_for,
+)
 from ._options import FitOptions
 from ._plan import SSLTrainingPlan
 
@@ -114,8 +122,8 @@ class _Loaders(lightning.LightningDataModule):
     def _not_empty(loader: CellLoader) -> CellLoader:
         if len(loader) == 0:
             raise ValueError(
-                f"{loader.n_cells} cells are less than a batch of {loader.plan.batch_size} for each of "
-                f"{loader.plan.world_size} processes. Pass a smaller batch_size."
+                f"{loader.n_cells} cells are less than a batch of {loader.plan.batch_size}. Pass a smaller "
+                "batch_size."
             )
         return loader
 
@@ -144,12 +152,11 @@ def fit(
     options
         How.
     """
-    alone = validation is not None and -(-validation.n_cells // n_processes(options.devices)) < 2
-    if alone and module.compares_cells:
+    if validation is not None and validation.n_cells < 2 and module.compares_cells:
         # The loss of one cell says nothing, and would make any epoch the best one.
         _LOGGER.warning(
-            "There is no validation: the loss compares cells, and a process has one of those held out. "
-            "To hold out more, pass a smaller train_size."
+            "There is no validation: the loss compares cells, and one is held out. To hold out more, pass "
+            "a smaller train_size."
         )
         validation = None
     if options.checkpoint_dir is not None and options.resume_from is None:
@@ -188,14 +195,18 @@ def fit(
             devices=[torch.cuda.current_device()] if accelerator == "gpu" else []
         ),
     ):
+        devices, num_nodes = layout(options.devices, options.num_nodes)
+        environment = launched() or LightningEnvironment()
+        n = n_processes(options.devices, options.num_nodes)
         trainer = lightning.Trainer(
             max_epochs=options.max_epochs,
             accelerator=accelerator,
-            devices=1 if options.devices == "auto" else options.devices,
-            strategy=options.strategy,
+            devices=devices,
+            num_nodes=num_nodes,
+            strategy=strategy_for(options.strategy, n, environment),
             precision=precision,
             callbacks=callbacks,
-            plugins=[SafeCheckpointIO()],
+            plugins=[SafeCheckpointIO(), environment] if n < 2 else [SafeCheckpointIO()],
             gradient_clip_val=options.gradient_clip,
             logger=False,
             # Otherwise Lightning adds a checkpoint of its own, in the working directory.
