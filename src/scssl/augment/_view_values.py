@@ -240,7 +240,10 @@ class _CountAugmentation(Augmentation):
         scale = library / context.target_sum
         counts = flat.index_select(0, where).expm1_().mul_(scale.index_select(0, cells)).round_()
         new = drawn_from_values(
-            lambda *of_all: self._resample(*of_all, rng), counts, cells, n_cells
+            lambda of_all, their_cells, n: self._resample(of_all, their_cells, n, rng),
+            counts,
+            cells,
+            n_cells,
         )
         before, after = (library.new_zeros(n_cells).index_add_(0, cells, c) for c in (counts, new))
         # The sum of all counts changes as that of the genes that are left here does, be these all

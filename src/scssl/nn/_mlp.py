@@ -119,15 +119,21 @@ class BatchNorm(nn.BatchNorm1d):
         wide = x.double()
         mean, square = total_of_all(torch.stack([wide.sum(0), wide.square().sum(0)])) / n
         variance = square - mean.square()
-        if self.track_running_stats:
-            with torch.no_grad():
-                self.num_batches_tracked.add_(1)
-                # As in one process: of the running variance the estimate without bias.
-                for running, found in (
-                    (self.running_mean, mean),
-                    (self.running_var, variance * (n / max(n - 1, 1))),
-                ):
-                    running.lerp_(found.to(running), self.momentum)
+        mean_before, variance_before, n_steps = (
+            self.running_mean,
+            self.running_var,
+            self.num_batches_tracked,
+        )
+        assert mean_before is not None
+        assert variance_before is not None
+        assert n_steps is not None
+        assert self.momentum is not None
+        with torch.no_grad():
+            n_steps.add_(1)
+            mean_before.lerp_(mean.to(mean_before), self.momentum)
+            # As in one process, the estimate without bias.
+            unbiased = variance * (n / max(n - 1, 1))
+            variance_before.lerp_(unbiased.to(variance_before), self.momentum)
         scale, shift = (variance + self.eps).rsqrt().float(), mean.float()
         y = (x.float() - shift) * scale
         if self.affine:

@@ -152,6 +152,9 @@ def fit(
     options
         How.
     """
+    n = n_processes(options.devices, options.num_nodes)
+    # Refused where it cannot be divided, before there are other processes.
+    training.plan.for_process(0, n)
     if validation is not None and validation.n_cells < 2 and module.compares_cells:
         # The loss of one cell says nothing, and would make any epoch the best one.
         _LOGGER.warning(
@@ -197,7 +200,6 @@ def fit(
     ):
         devices, num_nodes = layout(options.devices, options.num_nodes)
         environment = launched() or LightningEnvironment()
-        n = n_processes(options.devices, options.num_nodes)
         trainer = lightning.Trainer(
             max_epochs=options.max_epochs,
             accelerator=accelerator,
