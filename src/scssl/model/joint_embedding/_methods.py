@@ -286,6 +286,7 @@ class BarlowTwins(JointEmbedding):
     class _Network(JointEmbeddingModule):
         def _add_heads(self, *, redundancy: Positive = 5e-3) -> None:
             self._add_projector(256, 256, 256)
+            self._fix_shift()
             self.redundancy = redundancy
 
         def compare(self, one: Any, two: Any, *, learn: bool) -> Tensor:
@@ -323,6 +324,7 @@ class VICReg(JointEmbedding):
             covariance: Positive = 1.0,
         ) -> None:
             self._add_projector(256, 256)
+            self._fix_shift()
             self.weights = {
                 "invariance": invariance,
                 "variance": variance,

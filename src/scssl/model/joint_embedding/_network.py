@@ -137,6 +137,21 @@ class JointEmbeddingModule(SSLModule):
     def _add_predictor(self, hidden_dims: Sequence[int]) -> None:
         """Add what predicts a projection from another, with hidden layers of these widths."""
         self.predictor = ProjectionHead([self.projected_width, *hidden_dims, self.projected_width])
+        if hidden_dims:
+            # The batch norm of the predictor takes it away.
+            self._fix_shift()
+
+    def _fix_shift(self) -> None:
+        """Leave the shift of the projections at zero, where the objective is the same for any.
+
+        What is left of its gradient is rounding noise, which Adam would blow up to full steps: they would be
+        others with another number of threads or processes.
+        """
+        assert isinstance(self.projector, ProjectionHead)
+        shift = self.projector.layers[-1].bias
+        if isinstance(shift, nn.Parameter):
+            nn.init.zeros_(shift)
+            shift.requires_grad_(False)
 
     @abstractmethod
     def compare(self, one: Any, two: Any, *, learn: bool) -> Tensor:
