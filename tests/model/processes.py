@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
+import tempfile
 import traceback
 import warnings
 from collections.abc import Callable
@@ -78,15 +79,16 @@ def with_graphs() -> Any:
 
 def multimodal(fusion: str) -> Case:
     def build() -> tuple[Any, dict[str, Any]]:
+        import anndata
         import mudata
 
         rna = make_counts(N_CELLS)
-        protein = make_counts(N_CELLS, n_genes=12, seed=3)[5:]
-        rna = rna[: N_CELLS - 9]
-        mdata = mudata.MuData({"rna": rna.copy(), "protein": protein.copy()})
+        protein = anndata.AnnData(make_proteins(rna).astype(np.float32))
+        # Of few cells, so that there are processes without any in a batch.
+        mdata = mudata.MuData({"rna": rna[:-20].copy(), "prot": protein[N_CELLS - 32 :].copy()})
         kind = scssl.model.VICReg
-        kind.setup_mudata(mdata, modalities={"rna": "rna", "protein": "protein"})
-        return kind(mdata, fusion=fusion, **arguments_of(kind)), {}
+        kind.setup_mudata(mdata)
+        return kind(mdata, fusion=fusion, **arguments_of(kind, dropout=0.1)), {}
 
     return build
 
@@ -105,6 +107,15 @@ def trained_with(case: Case, **train: Any) -> Case:
         return model, {**more, **train}
 
     return build
+
+
+def from_store() -> tuple[Any, dict[str, Any]]:
+    folder = Path(tempfile.mkdtemp())
+    make_counts(1200).write_h5ad(folder / "cells.h5ad")
+    store = scssl.data.build_store([folder / "cells.h5ad"], folder / "store", memory="0.2GB")
+    kind = scssl.model.MaskedAutoencoder
+    kind.setup_store(store)
+    return kind(store, **arguments_of(kind, dropout=0.1)), {"batch_size": 90, "max_epochs": 1}
 
 
 EVERY = [*scssl.model.list_models()]
@@ -135,6 +146,7 @@ CASES: dict[str, Case] = {
         MutualNeighborMix(mix=("int", "geo", "exc")), NeighborMix(mix=("exc", "int")), Mask(0.2),
         adata=with_graphs,
     ),  # fmt: skip
+    "store": from_store,
     "clip": multimodal("clip"),
     "concat": multimodal("concat"),
     "supcon": finetuned("CellTypeClassifier", loss="supcon", class_weight="balanced"),
