@@ -41,6 +41,7 @@ from ._devices import (
     strategy_for,
 )
 from ._options import FitOptions
+from ._peers import Peers
 from ._plan import SSLTrainingPlan
 
 CHECKPOINT_NAME = "last.ckpt"
@@ -166,7 +167,8 @@ def fit(
         _refuse_other_checkpoint(options.checkpoint_dir)
     started = time.perf_counter()
     monitor, best, interrupt = Monitor(options.n_epochs_before), BestWeights(), Interrupt()
-    callbacks: list[Callback] = [EpochOrder(), interrupt, monitor, *options.callbacks]
+    peers = Peers(options.checkpoint_dir)
+    callbacks: list[Callback] = [peers, EpochOrder(), interrupt, monitor, *options.callbacks]
     if options.progress:
         callbacks.append(Progress(monitor))
     stopper = None
@@ -222,7 +224,7 @@ def fit(
             benchmark=None,
         )
         try:
-            with interrupt.listening(trainer):
+            with interrupt.listening(trainer), peers.named():
                 trainer.fit(
                     plan,
                     datamodule=_Loaders(training, validation),
