@@ -24,8 +24,8 @@ from scssl.augment import (
     CrossOver,
     Dropout,
     GaussianNoise,
-    GenePrograms,
     GeneProgramMask,
+    GenePrograms,
     GeneSwap,
     GPToGPMask,
     GPToTFMask,
@@ -45,7 +45,9 @@ from tests.model.conftest import SETUP, arguments_of, make_counts, make_proteins
 # 110 cells to learn from: batches of 37, 37 and 36, of all processes.
 N_CELLS, BATCH = 122, 48
 #: What a run is of: model, and its arguments; methods of a mask or a view are those of `n_genes`.
-PROGRAMS = GenePrograms(["a", "b", "c"], [[0, 1, 2, 9], [9, 20, 21], [40, 41, 50]], 60, targets=[0, 20, 41])
+PROGRAMS = GenePrograms(
+    ["a", "b", "c"], [[0, 1, 2, 9], [9, 20, 21], [40, 41, 50]], 60, targets=[0, 20, 41]
+)
 Case = Callable[[], tuple[Any, dict[str, Any]]]
 
 
@@ -143,7 +145,9 @@ CASES: dict[str, Case] = {
         PoissonResample(), NegativeBinomialNoise(), BinomialThinning(), Mask(0.3, rescale=True)
     ),
     "neighbors": viewed(
-        MutualNeighborMix(mix=("int", "geo", "exc")), NeighborMix(mix=("exc", "int")), Mask(0.2),
+        MutualNeighborMix(mix=("int", "geo", "exc")),
+        NeighborMix(mix=("exc", "int")),
+        Mask(0.2),
         adata=with_graphs,
     ),  # fmt: skip
     "store": from_store,
@@ -185,7 +189,7 @@ def fork(case: str, n: int, rank: int, port: int, folder: Path) -> int:
         }  # fmt: skip
     try:
         run(case, n, folder)
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - told by a file
         (folder / f"{case}-{n}-{rank}.txt").write_text(traceback.format_exc())
         os._exit(1)
     os._exit(0)

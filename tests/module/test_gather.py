@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from scssl.module._gather import gather
 from torch import nn
 
 from scssl.module import _gather
-from scssl.module._gather import gather
 from scssl.objective import barlow_twins, nt_xent
 
 OBJECTIVES = {"nt_xent": nt_xent, "barlow_twins": barlow_twins}
