@@ -257,6 +257,6 @@ class TestOneGroup:
 def test_lone_cells():
     assert ShuffledPlan(21, 10).has_lone_cell
     assert not ShuffledPlan(20, 10).has_lone_cell
-    assert ShuffledPlan(42, 10).for_process(0, 2).has_lone_cell
+    assert ShuffledPlan(41, 10).for_process(0, 2).has_lone_cell
     assert not ShuffledPlan(40, 10).for_process(0, 4).has_lone_cell
     assert not context_of(21).training(np.arange(21), 10, seed=0).has_lone_cell
