@@ -59,13 +59,13 @@ with one.sharing(own[:, None]):
         whole = one.gather(z1)
         results[name] = found(objective(whole, one.gather(z2)), whole.detach())
     z1, z2 = model(torch.cat([x1[own], x2[own]])).chunk(2)
-    results["weighed"] = found(one.weighed(mse_loss(z1, z2), len(own)), None)
+    results["weighed"] = found(one.weighed(mse_loss(z1, z2.square()), len(own)), None)
     # Of the cells from the tenth on the one process has one more, of the last one the other none.
     for first in (10, 12):
         some = (own >= first).nonzero().squeeze(1)
         with one.only(some) as n_all:
             z1, z2 = (model(x[own[some]]) for x in (x1, x2))
-            loss = one.weighed(mse_loss(z1, z2), len(some))
+            loss = one.weighed(mse_loss(z1, z2.square()), len(some))
             results[first] = found(loss, (n_all, one.places(len(some), own.device)))
     rng = torch.Generator().manual_seed(0)
     pointers = torch.nn.functional.pad(lengths[own].cumsum(0), (1, 0))
@@ -157,7 +157,7 @@ def test_means_are_over_the_cells_of_all(setting):
     """Also of parts of a batch of which processes have other numbers, or none."""
     model, x1, x2, results = setting
     for key, first in {"weighed": 0, 10: 10, 12: 12}.items():
-        loss = functional.mse_loss(model(x1[first:]), model(x2[first:]))
+        loss = functional.mse_loss(model(x1[first:]), model(x2[first:]).square())
         check(results, key, *expected_of(model, loss))
         if first:
             assert [result[key][1][0] for result in results] == [N_CELLS - first] * 2

@@ -167,7 +167,7 @@ def fit(
         _refuse_other_checkpoint(options.checkpoint_dir)
     started = time.perf_counter()
     monitor, best, interrupt = Monitor(options.n_epochs_before), BestWeights(), Interrupt()
-    peers = Peers(options.checkpoint_dir)
+    peers = Peers(options.to_resume)
     callbacks: list[Callback] = [peers, EpochOrder(), interrupt, monitor, *options.callbacks]
     if options.progress:
         callbacks.append(Progress(monitor))

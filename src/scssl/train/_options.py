@@ -128,6 +128,8 @@ class FitOptions(TrainOptions):
     fresh: bool = True
     checkpoint_dir: Path | None = None
     resume_from: Path | None = None
+    #: What to resume a run from that ends before it is done; of one in rounds, the folder of all.
+    to_resume: Any = None
     n_epochs_before: int = 0
     progress: bool = True
     run: Mapping[str, Any] = field(default_factory=dict)

@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,8 +26,8 @@ class Peers(Callback):
     waits for it for ever: a process that waits is ended.
     """
 
-    def __init__(self, checkpoints: Path | None) -> None:
-        self._checkpoints = checkpoints
+    def __init__(self, to_resume: Any) -> None:
+        self._to_resume = to_resume
         self._rank, self._size = 0, 1
         self._over = threading.Event()
         self._children: list[Any] = []
@@ -68,9 +67,9 @@ class Peers(Callback):
             f"{which} of {self._size} (counted from 0) {verb} ended, and without it process {self._rank} cannot "
             "go on."
         )
-        if self._checkpoints is None:
+        if self._to_resume is None:
             return f"{ended} To be able to resume a run, give `train` a `checkpoint_dir`."
-        return f'{ended} To go on with the run: `resume_from="{self._checkpoints}"`.'
+        return f'{ended} To go on with the run: `resume_from="{self._to_resume}"`.'
 
     def _live(self) -> None:
         store, beats, silent = self._store(), 0, 0.0

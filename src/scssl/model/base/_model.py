@@ -884,12 +884,13 @@ class SSLModel(BaseModelClass, metaclass=Face):
         """
         arguments = check_arguments({k: v for k, v in locals().items() if k != "self"})
         check_destination(self._or_own(None), SPLIT)
+        arguments["to_resume"] = resume_from if checkpoint_dir is None else checkpoint_dir
         left = 0
         with undone_on_error(self), closing(self._rounds(arguments)) as rounds:
             for of_round in rounds:
                 left = self._train_once({**arguments, **of_round})
         if self.training_["stopped_by"] == "interrupt":
-            self._warn_of_interrupt(resume_from if checkpoint_dir is None else checkpoint_dir)
+            self._warn_of_interrupt(arguments["to_resume"])
         if left:
             pass_on(left)
 
@@ -968,6 +969,7 @@ class SSLModel(BaseModelClass, metaclass=Face):
             fresh=not self.is_trained_,
             checkpoint_dir=folder,
             resume_from=resume,
+            to_resume=arguments["to_resume"],
             n_epochs_before=self._n_epochs(),
             progress=settings.progress if progress is None else progress,
             run=run,
