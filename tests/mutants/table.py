@@ -99,8 +99,8 @@ MUTANTS = (
         "batch_norm_in_embedding",
         "an embedding is normalised by the cells beside it",
         "nn",
-        "nn.BatchNorm1d(width)",
-        "nn.BatchNorm1d(width, track_running_stats=False)",
+        "BatchNorm(width)",
+        "BatchNorm(width, track_running_stats=False)",
         ("nn/test_projection.py::test_an_embedding_in_evaluation_does_not_depend_on_the_batch",),
     ),
     Mutant(
@@ -197,8 +197,8 @@ MUTANTS = (
         "byol_target",
         "BYOL predicts its own projections instead of those of the slow copy",
         "model/joint_embedding",
-        "negative_cosine, predicted, [self.target(one), self.target(two)]",
-        "negative_cosine, predicted, self.projections(one, two, gathered=False)",
+        "targets = [gather(self.target(view)) for view in (one, two)]",
+        "targets = z",
         ("model/joint_embedding/test_network.py::test_loss_is_that_of_the_paper[BYOL]",),
     ),
     Mutant(
@@ -229,8 +229,8 @@ MUTANTS = (
         "moco_queue",
         "nothing enters the queue of MoCo",
         "model/joint_embedding",
-        "self.queue.enqueue(gather(key))",
-        "gather(key)",
+        "self.queue.enqueue(key)",
+        "key.detach()",
         ("model/joint_embedding/test_network.py::test_queue_moves_in_training_only",),
     ),
     Mutant(
@@ -240,6 +240,31 @@ MUTANTS = (
         "learn=not full and self.training",
         "learn=True",
         ("model/joint_embedding/test_network.py::test_queue_moves_in_training_only",),
+    ),
+    # --- several processes -----------------------------------------------------------------------
+    Mutant(
+        "draws_of_own_cells",
+        "a cell draws by its place among the cells of its process",
+        "nn/_processes.py",
+        "return draw(_share.n).index_select(0, _share.places)",
+        "return draw(len(_share.places))",
+        ("nn/test_processes.py::test_cells_draw_what_they_draw_in_one_process",),
+    ),
+    Mutant(
+        "processes_weigh_the_same",
+        "a process with fewer cells weighs as much as the others",
+        "nn/_processes.py",
+        "return torch.where(own > 0, loss * share, 0)",
+        "return torch.where(own > 0, loss, 0)",
+        ("nn/test_processes.py::test_means_are_over_the_cells_of_all",),
+    ),
+    Mutant(
+        "batch_norm_of_own_cells",
+        "batch normalisation is over the cells of each process",
+        "nn/_mlp.py",
+        "if not (self.training and is_shared()):",
+        "if True:",
+        ("model/test_processes.py::test_two_processes_are_one",),
     ),
     # --- tissues ---------------------------------------------------------------------------------
     Mutant(
@@ -467,8 +492,8 @@ MUTANTS = (
         "mean_of_batches",
         "a loss is the mean over batches, of whatever size, instead of over cells",
         "train",
-        "self._sums[kind].append(loss.detach() * n)\n        self._weights[kind] += n",
-        "self._sums[kind].append(loss.detach())\n        self._weights[kind] += 1",
+        "self._weights[kind].append(n)",
+        "self._weights[kind].append(1)",
         ("train/test_fit.py::test_losses_are_means_over_cells",),
     ),
     Mutant(
