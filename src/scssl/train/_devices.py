@@ -63,9 +63,10 @@ def check_devices(devices: Any, accelerator: str, num_nodes: int = 1) -> None:
         here, n_nodes = layout(devices, num_nodes)
         own = here if found == "auto" else len(found) if isinstance(found, (list, tuple)) else found
         if own not in (here, -1) or num_nodes not in (1, n_nodes):
+            nodes = "" if num_nodes in (1, n_nodes) else ", num_nodes=1"
             raise ValueError(
-                f"{here} processes on each of {n_nodes} machines were started, but `devices={devices!r}, "
-                f'num_nodes={num_nodes}` was given. Take those that were started: `devices="auto"`.'
+                f"Started were {here} processes on each of {n_nodes} machines, found devices={devices!r} and "
+                f'num_nodes={num_nodes}. To train with those: `devices="auto"{nodes}`.'
             )
         return
     if found == "auto":
