@@ -31,6 +31,7 @@ from ._processes import (
     is_shared,
     mean_of_all,
     n_of_all,
+    of_first,
     only,
     places,
     sharing,

@@ -210,6 +210,15 @@ def weighed(loss: Tensor, weight: Tensor | int) -> Tensor:
     return torch.where(own > 0, loss * share, 0)
 
 
+def of_first(drawn: Tensor) -> Tensor:
+    """What the first process has drawn, for all: where they have to agree, and a mask of a user's own draws apart."""
+    if _share is None:
+        return drawn
+    found = drawn.clone()
+    dist.broadcast(found, src=0)
+    return found
+
+
 def _starts(lengths: Tensor) -> tuple[Tensor, Tensor]:
     """Place of the first entry of each own row, and the number of entries of all rows."""
     assert _share is not None

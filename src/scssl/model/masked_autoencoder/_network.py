@@ -22,6 +22,7 @@ from scssl.nn import (
     GeneSampler,
     SparseRows,
     mean_of_all,
+    of_first,
     take_rows,
 )
 from scssl.nn import activation as make_activation
@@ -273,7 +274,7 @@ class MaskedAutoencoderModule(SSLModule):
     ) -> tuple[Tensor, _Target]:
         """Genes to decode, and an unbiased estimate of the target on all genes."""
         assert self.sampler is not None
-        genes, count = self.sampler.draw(rng)
+        genes, count = map(of_first, self.sampler.draw(rng))
         position = self._position
         position[genes] = torch.arange(len(genes), device=genes.device)
         column = position.index_select(0, x.columns)
