@@ -59,9 +59,9 @@ def test_two_processes_are_one(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("i", range(4))
+@pytest.mark.parametrize("i", range(8))
 def test_any_number_of_processes_is_one(i, tmp_path):
-    compare(REST[i::4] + QUICK[i : i + 1], [2, 4], tmp_path)
+    compare(REST[i::8] + QUICK[i : i + 1], [2, 4], tmp_path)
 
 
 def test_every_model_is_there():
