@@ -354,7 +354,7 @@ class FineTunedModel(SSLModel):
         **kwargs
             As in :meth:`~scssl.model.SSLModel.train`: ``batch_size``, ``weight_decay``, ``lr_schedule``,
             ``early_stopping``, ``patience``, ``gradient_clip``, ``accelerator``, ``devices``,
-            ``strategy``, ``precision``, ``compile``, ``rng``, ``checkpoint_dir``, ``resume_from``,
+            ``num_nodes``, ``strategy``, ``precision``, ``compile``, ``rng``, ``checkpoint_dir``, ``resume_from``,
             ``progress``, ``callbacks``.
 
         Raises
