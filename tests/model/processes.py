@@ -1,6 +1,7 @@
 """Train small models in one process and in several: ``python processes.py FOLDER CASE:N ...``.
 
-Everything is imported once, and each process is a fork that takes itself for one that torchrun has started.
+Everything is imported once, and each process is a fork that takes itself for one that torchrun, or of four srun, has
+started.
 """
 
 from __future__ import annotations
@@ -173,7 +174,27 @@ def run(case: str, n: int, folder: Path) -> None:
     for name, values in model.history.items():
         if name != "cells_per_second":
             found[f"history.{name}"] = values.to_numpy()
-    np.savez(folder / f"{case}-{n}-{os.environ.get('RANK', '0')}.npz", **found)
+    rank = os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))
+    np.savez(folder / f"{case}-{n}-{rank}.npz", **found)
+
+
+def by_torchrun(n: int, rank: int) -> dict[str, str]:
+    """What a process of one machine is told."""
+    own, size = str(rank), str(n)
+    return {
+        "TORCHELASTIC_RUN_ID": "tests", "RANK": own, "LOCAL_RANK": own, "WORLD_SIZE": size,
+        "LOCAL_WORLD_SIZE": size,
+    }  # fmt: skip
+
+
+def by_srun(n: int, rank: int) -> dict[str, str]:
+    """What a process of one of two machines is told, which are both this one."""
+    node, local = divmod(rank, n // 2)
+    told = {
+        "STEP_NUM_TASKS": n, "NTASKS": n, "NTASKS_PER_NODE": n // 2, "NNODES": 2, "PROCID": rank,
+        "LOCALID": local, "NODEID": node, "JOB_ID": 1,
+    }  # fmt: skip
+    return {f"SLURM_{name}": str(value) for name, value in told.items()}
 
 
 def fork(case: str, n: int, rank: int, port: int, folder: Path) -> int:
@@ -182,11 +203,8 @@ def fork(case: str, n: int, rank: int, port: int, folder: Path) -> int:
     if pid:
         return pid
     if n > 1:
-        os.environ |= {
-            "TORCHELASTIC_RUN_ID": "tests", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
-            "RANK": str(rank), "LOCAL_RANK": str(rank), "GLOO_SOCKET_IFNAME": "lo",
-            "WORLD_SIZE": str(n), "LOCAL_WORLD_SIZE": str(n),
-        }  # fmt: skip
+        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        os.environ |= by_torchrun(n, rank) if n == 2 else by_srun(n, rank)
     try:
         run(case, n, folder)
     except BaseException:  # noqa: BLE001 - told by a file
