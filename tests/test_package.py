@@ -3,6 +3,7 @@ from __future__ import annotations
 import ast
 import json
 import logging
+import os
 import re
 import subprocess
 import sys
@@ -255,6 +256,13 @@ class TestSettings:
         code = f"import logging, scssl; {basic} logging.getLogger('scssl').info('hello')"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
         assert done.stderr.splitlines() == (["own hello"] if own else ["hello"])
+        # Of processes that train together, one says what all find, and each what goes wrong.
+        code += "; logging.getLogger('scssl').warning('wrong')"
+        environment = {**os.environ, "RANK": "1"}
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, env=environment
+        )
+        assert done.stderr.splitlines() == (["own hello", "own wrong"] if own else ["wrong"])
 
     @pytest.mark.parametrize(
         ("name", "value", "error"),

@@ -28,7 +28,11 @@ class _Stderr(logging.StreamHandler[TextIO]):
         return sys.stderr
 
     def emit(self, record: logging.LogRecord) -> None:
-        if not logging.getLogger().handlers:
+        if logging.getLogger().handlers:
+            return
+        # Of processes that train together all find the same; what goes wrong each says itself.
+        ranks = (os.environ.get(name) for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
+        if record.levelno >= logging.WARNING or next(filter(None, ranks), "0") == "0":
             super().emit(record)
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
+from unittest.mock import patch
 
 import scssl
 
 from . import case
-from ._data import cells, model
+from ._data import cells, model, set_up, small
 
 CHAPTER = "Arguments and results"
 
@@ -68,6 +70,21 @@ def no_callbacks():
 @case(CHAPTER, "There are no such devices")
 def no_such_devices():
     return {"model": untrained()}, "model.train(max_epochs=1, progress=False, devices=0)"
+
+
+@case(CHAPTER, "torchrun has started another number of processes")
+def other_number_of_processes():
+    made = untrained()
+    here = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}
+    made.train = patch.dict(os.environ, {"TORCHELASTIC_RUN_ID": "run", **here})(made.train)
+    code = "model.train(max_epochs=1, progress=False, devices=2, num_nodes=3)"
+    return {"model": made}, code
+
+
+@case(CHAPTER, "Cells see each other, and a batch is to be divided among processes")
+def cells_that_see_each_other():
+    model = small("CellPLM", set_up("CellPLM"))
+    return {"model": model}, "model.train(max_epochs=1, progress=False, devices=2)"
 
 
 @case(CHAPTER, "There is no such accelerator")

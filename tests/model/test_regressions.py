@@ -275,7 +275,7 @@ def test_setup_arguments(kwargs, error, message):
         ({"devices": 2, "strategy": "ddp_spawn"}, '`strategy` must be "ddp"'),
         ({"devices": "2", "strategy": "ddp_spawn"}, '`strategy` must be "ddp"'),
         ({"devices": 2, "rng": None}, "`rng` must be a number"),
-        ({"devices": 2, "n_output_genes": 20}, "`n_output_genes` is for one device"),
+        ({"num_nodes": 0}, "`num_nodes` must be"),
     ],
 )
 def test_train_arguments(kwargs, message):
@@ -310,25 +310,13 @@ def test_every_cell_is_trained_on_in_every_epoch():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "options"),
-    [
-        ("MaskedAutoencoder", {"hidden_dims": (32, 16), "n_latent": 8}),
-        ("SimCLR", {"hidden_dims": (32,), "n_latent": 8}),
-        ("MoCo", {"hidden_dims": (32,), "n_latent": 8, "queue_size": 64}),
-        ("VICReg", {"hidden_dims": (32,), "n_latent": 8}),
-        ("NNCLR", {"hidden_dims": (32,), "n_latent": 8, "queue_size": 64}),
-        ("BarlowTwins", {"hidden_dims": (32,), "n_latent": 8}),
-        ("BYOL", {"hidden_dims": (32,), "n_latent": 8}),
-        ("SimSiam", {"hidden_dims": (32,), "n_latent": 8}),
-        ("DINO", {"hidden_dims": (32,), "n_latent": 8}),
-    ],
-)
-def test_two_processes(tmp_path, name, options):
-    """Real data-parallel training: both processes end with the same weights, the parent has them."""
+@pytest.mark.parametrize("name", ["MaskedAutoencoder", "SimCLR"])
+def test_two_processes(tmp_path, name):
+    """Of a script that starts the other one itself: both have the model of one process."""
     import subprocess
     import sys
 
+    options = {"hidden_dims": (32,), "n_latent": 8}
     script = tmp_path / "train.py"
     script.write_text(
         f"""
@@ -345,37 +333,42 @@ class Steps(Callback):
         self.lrs.append(trainer.optimizers[0].param_groups[0]["lr"])
         self.n_steps, self.done = plan.n_steps, trainer.global_step
 
-def train(model, steps, **kwargs):
-    model.train(2, batch_size=12, lr=1e-3, lr_schedule="cosine", accelerator="cpu",
-                progress=False, callbacks=[steps], **kwargs)
+def train(model, steps, n, **kwargs):
+    model.train(2, batch_size=24 // n, lr=1e-3, lr_schedule="cosine", accelerator="cpu",
+                progress=False, callbacks=[steps], devices=n, **kwargs)
 
-if __name__ == "__main__":
-    # 122 cells to train on: 61 for each process, of which batches of 12 leave one alone.
+def made():
     adata = make_counts(135)
     model_class = scssl.model.get_model_class({name!r})
     model_class.setup_anndata(adata)
-    model = model_class(adata, **{options!r})
-    steps = Steps()
-    train(model, steps, devices=2, strategy="ddp")
+    return model_class(adata, **{options!r})
+
+if __name__ == "__main__":
+    model, steps = made(), Steps()
+    train(model, steps, 2, strategy="ddp")
     rank = os.environ.get("LOCAL_RANK", "0")
     np.savez(f"rank{{rank}}.npz", z=model.get_latent_representation(),
              loss=model.history["validation_loss"], split=model.validation_indices_,
              n_steps=steps.n_steps, done=steps.done, last_lr=steps.lrs[-1],
              size=model.training_["batch_size"])
+    if rank == "1":
+        alone = made()
+        train(alone, Steps(), 1)
+        np.savez("alone.npz", z=alone.get_latent_representation(),
+                 loss=alone.history["validation_loss"], size=alone.training_["batch_size"])
 """
     )
     done = subprocess.run(
         [sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    a, b = (np.load(tmp_path / f"rank{rank}.npz") for rank in (0, 1))
+    a, b, alone = (np.load(tmp_path / f"{name}.npz") for name in ("rank0", "rank1", "alone"))
     for key in ("z", "loss", "split", "n_steps", "done", "last_lr"):
         np.testing.assert_array_equal(a[key], b[key])
-    assert np.isfinite(a["loss"]).all()
-    n_own, size = 61, int(a["size"])
-    # A lone cell at the end is left out where cells are compared.
-    expected = n_own // size if name != "MaskedAutoencoder" else -(-n_own // size)
-    assert n_own % size == 1
-    assert a["n_steps"] == a["done"] == 2 * expected
+    for key in ("z", "loss"):
+        np.testing.assert_allclose(a[key], alone[key], rtol=1e-3, atol=1e-4)
+    # 122 cells to train on: six batches of 20 or 21 of both, which divide into 10 and 11.
+    assert (a["size"], alone["size"]) == (11, 21)
+    assert a["n_steps"] == a["done"] == 2 * 6
     # The schedule ends where that of one process does.
     assert a["last_lr"] == pytest.approx(1e-5)

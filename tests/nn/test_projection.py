@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from scssl.nn import BatchNormEncoder, Dropout, ProjectionHead, SparseRows
+from scssl.nn._mlp import BatchNorm
 
 NO_NORM = {"batch_norm": False}
 LAST_NORM = {"last_batch_norm": True}
@@ -121,8 +122,8 @@ def test_encoder_layers():
         return [type(m) for m in encoder.rest]
 
     norm = BatchNormEncoder(40, hidden_dims=(16, 8), n_latent=4, dropout=0.2)
-    hidden = [nn.BatchNorm1d, nn.ReLU, nn.Linear]
-    assert kinds(norm) == [*hidden, *hidden, nn.BatchNorm1d, Dropout]
+    hidden = [BatchNorm, nn.ReLU, nn.Linear]
+    assert kinds(norm) == [*hidden, *hidden, BatchNorm, Dropout]
     assert norm.rest[-1].p == 0.2
     plain = BatchNormEncoder(40, hidden_dims=(16, 8), n_latent=4, dropout=0.2, batch_norm=False)
     assert kinds(plain) == [nn.ReLU, Dropout, nn.Linear] * 2

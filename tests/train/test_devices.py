@@ -7,7 +7,9 @@ import pytest
 import torch
 from lightning.pytorch.accelerators import CUDAAccelerator
 
-from scssl.train._devices import choose_accelerator, n_processes
+from scssl.train._devices import check_devices, choose_accelerator, layout, n_processes
+
+from ..model.processes import by_srun, by_torchrun
 
 
 @pytest.mark.parametrize("devices", [1, "1", 2, "2", " 3 "])
@@ -39,6 +41,28 @@ def test_one_gpu_of_all(monkeypatch: pytest.MonkeyPatch):
 def test_auto_is_one_process(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     assert n_processes("auto") == 1
+
+
+def test_processes_that_were_started(monkeypatch: pytest.MonkeyPatch):
+    for told in ({}, by_torchrun(4, 1), by_srun(4, 1)):
+        with monkeypatch.context() as patch:
+            for name, value in told.items():
+                patch.setenv(name, value)
+            several = bool(told)
+            assert n_processes("auto") == n_processes(1) == (4 if several else 1)
+            n_here = 2 if "SLURM_NNODES" in told else 4
+            assert layout("auto", 1) == ((n_here, 4 // n_here) if several else (1, 1))
+            check_devices("auto", "cpu")
+            if several:
+                check_devices(n_here, "cpu", 4 // n_here)
+                with pytest.raises(ValueError, match=r'found devices=3 .* `devices="auto"`'):
+                    check_devices(3, "cpu")
+    # A batch script that starts nothing is one process, of however many it may start.
+    for name, value in by_srun(4, 0).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("SLURM_STEP_NUM_TASKS")
+    assert n_processes("auto") == 1
+    assert n_processes(2, num_nodes=3) == 6
 
 
 def test_no_gpu(monkeypatch: pytest.MonkeyPatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from scssl._checks import check_choice, check_number
+from scssl.nn import drawn, drawn_in_rows
 
 from ._programs import GenePrograms
 
@@ -140,10 +142,10 @@ class RandomMask(Masking):
     def draw(self, x: SparseRows, rng: torch.Generator, *, indicator: bool = False) -> Hidden:
         device = x.values.device
         if indicator:
-            dense = torch.rand(x.n_cells, x.n_genes, generator=rng, device=device) < self.rate
+            dense = _uniform(x.n_cells, x.n_genes, rng=rng) < self.rate
             hidden = dense[x.rows, x.columns.long()]
             return Hidden(~hidden, hidden.float(), dense, self.rate, dense)
-        hidden = torch.rand(x.n_stored, generator=rng, device=device) < self.rate
+        hidden = _uniform_in(x, rng) < self.rate
         rate = torch.tensor(self.rate, device=device)
         return Hidden(~hidden, hidden.float(), rate, self.rate)
 
@@ -203,23 +205,22 @@ class PanelMask(Masking):
 
     def draw(self, x: SparseRows, rng: torch.Generator, *, indicator: bool = False) -> Hidden:
         device, n = x.values.device, x.n_cells
-
-        def random(*shape: int) -> Tensor:
-            return torch.rand(*shape, generator=rng, device=device)
-
-        panel = random(n) < self.cells
-        shown = self.smallest * (self.largest / self.smallest) ** random(n)
+        panel = _uniform(n, rng=rng) < self.cells
+        shown = self.smallest * (self.largest / self.smallest) ** _uniform(n, rng=rng)
         rate = torch.where(panel, 1 - shown, self.rate)
         weight, dense = rate[:, None].expand(n, x.n_genes), None
         if indicator:
-            dense = random(n, x.n_genes) < weight
+            dense = _uniform(n, x.n_genes, rng=rng) < weight
             hidden, weight = dense[x.rows, x.columns.long()], dense.float()
         else:
-            hidden = random(x.n_stored) < rate.index_select(0, x.rows)
+            hidden = _uniform_in(x, rng) < rate.index_select(0, x.rows)
         if self.programs is not None:
-            given = panel & (random(n) < 0.5)
-            drawn = torch.randint(len(self.programs), (n,), generator=rng, device=device)
-            unseen = ~self.programs.of(drawn)
+            given = panel & (_uniform(n, rng=rng) < 0.5)
+            n_programs = len(self.programs)
+            which = drawn(
+                lambda n: torch.randint(n_programs, (n,), generator=rng, device=device), n
+            )
+            unseen = ~self.programs.of(which)
             at = unseen[x.rows, x.columns.long()]
             hidden = torch.where(given.index_select(0, x.rows), at, hidden)
             weight = torch.where(given[:, None], unseen.float(), weight)
@@ -301,6 +302,16 @@ class CellMask:
         return f"CellMask(cells={self.cells}, rate={self.rate})"
 
 
+def _uniform(n_cells: int, *per_cell: int, rng: torch.Generator) -> Tensor:
+    """Uniform within 0 and 1, so many for each cell."""
+    return drawn(lambda n: torch.rand(n, *per_cell, generator=rng, device=rng.device), n_cells)
+
+
+def _uniform_in(x: SparseRows, rng: torch.Generator) -> Tensor:
+    """Uniform within 0 and 1, one for each stored value."""
+    return drawn_in_rows(lambda n: torch.rand(n, generator=rng, device=rng.device), x.pointers)
+
+
 Per = Literal["cell", "batch"]
 
 
@@ -316,13 +327,21 @@ class _ProgramMasking(Masking):
             )
         self.programs, self.per = programs, check_choice("per", per, ("cell", "batch"))
 
-    def _n_rows(self, x: SparseRows) -> int:
+    def _drawn(self, x: SparseRows, draw: Callable[[int], Tensor]) -> Tensor:
+        """Of each cell, or one for all; `draw` takes how many."""
         if x.n_genes != self.programs.n_genes:
             raise ValueError(
                 f"The programmes are positions among {self.programs.n_genes:,} genes, the batch has "
                 f"{x.n_genes:,}."
             )
-        return x.n_cells if self.per == "cell" else 1
+        return drawn(draw, x.n_cells) if self.per == "cell" else draw(1)
+
+    def _one(self, x: SparseRows, rng: torch.Generator) -> Tensor:
+        """A programme of each cell, or one for all."""
+        n_programs = len(self.programs)
+        return self._drawn(
+            x, lambda n: torch.randint(n_programs, (n,), generator=rng, device=rng.device)
+        )
 
     def _hidden(
         self, x: SparseRows, unseen: Tensor, counted: Tensor, share: Any, *, indicator: bool
@@ -394,9 +413,11 @@ class GeneProgramMask(_ProgramMasking):
         self.rate_of = check_choice("rate_of", rate_of, ("programs", "genes"))
 
     def draw(self, x: SparseRows, rng: torch.Generator, *, indicator: bool = False) -> Hidden:
-        n_rows, device = self._n_rows(x), x.values.device
-        order = torch.rand(n_rows, len(self.programs), generator=rng, device=device).argsort(1)
-        rank = order.argsort(1)
+        n_programs = len(self.programs)
+        order = self._drawn(
+            x, lambda n: torch.rand(n, n_programs, generator=rng, device=rng.device)
+        )
+        rank = order.argsort(1).argsort(1)
         if self.rate_of == "programs":
             hidden = self.programs.cover(rank < max(1, round(self.rate * len(self.programs))))
         else:
@@ -481,13 +502,13 @@ class GPToGPMask(_ProgramMasking):
             )
 
     def draw(self, x: SparseRows, rng: torch.Generator, *, indicator: bool = False) -> Hidden:
-        n_rows, device = self._n_rows(x), x.values.device
-        program = torch.randint(len(self.programs), (n_rows,), generator=rng, device=device)
-        inside = self.programs.of(program)
+        inside = self.programs.of(self._one(x, rng))
         if self.mode == "complement":
             unseen = counted = inside
         elif self.hide_fraction:
-            coin = torch.rand(inside.shape, generator=rng, device=device) < self.hide_fraction
+            shape = inside.shape[1:]
+            coin = self._drawn(x, lambda n: torch.rand(n, *shape, generator=rng, device=rng.device))
+            coin = coin < self.hide_fraction
             counted = inside & coin
             unseen = ~inside | coin
         else:
@@ -548,10 +569,9 @@ class GPToTFMask(_ProgramMasking):
         self._factors = programs.targets
 
     def draw(self, x: SparseRows, rng: torch.Generator, *, indicator: bool = False) -> Hidden:
-        n_rows, device = self._n_rows(x), x.values.device
-        drawn = torch.randint(len(self.programs), (n_rows,), generator=rng, device=device)
-        factor = self._factors.to(device).index_select(0, drawn).unsqueeze(1)
-        unseen = self.programs.of(drawn).logical_not_()
+        factors = self._one(x, rng)
+        factor = self._factors.to(factors.device).index_select(0, factors).unsqueeze(1)
+        unseen = self.programs.of(factors).logical_not_()
         unseen.scatter_(1, factor, value=True)
         counted = torch.zeros_like(unseen).scatter_(1, factor, value=True)
         return self._hidden(x, unseen, counted, 0.0, indicator=indicator)

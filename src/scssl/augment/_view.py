@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from scssl._checks import check_choice, check_number
-from scssl.nn import SparseRows
+from scssl.nn import SparseRows, drawn, places
 
 from ._view_rows import Batch, bernoulli, choose_cells, device_of, key_of_names, shape_of
 
@@ -152,14 +152,15 @@ class Augmentation(ABC):
         if self.p == 1:
             return torch.ones(n_cells, dtype=torch.bool, device=device)
         if not self.shared:
-            return torch.rand(n_cells, generator=rng, device=device) < self.p
+            draws = drawn(lambda n: torch.rand(n, generator=rng, device=device), n_cells)
+            return draws < self.p
         return self._draw_shared(n_cells, device, context)
 
     def _draw_shared(self, n_cells: int, device: torch.device, context: ViewContext) -> Tensor:
         """Where both views draw together, which cells it is applied to; the same at every call."""
         # Several that share a seed still draw apart: the key has their names.
         seed = key_of_names(context.shared_seed, type(self).__name__, *map(str, self.walks(1)))
-        return bernoulli(torch.arange(n_cells, device=device), seed, self.p)
+        return bernoulli(places(n_cells, device), seed, self.p)
 
     @abstractmethod
     def transform(

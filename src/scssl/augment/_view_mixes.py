@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from scssl._checks import check_choice, check_number
-from scssl.nn import SparseRows
+from scssl.nn import SparseRows, drawn, gather, n_of_all, only, places
 
 from ._view import (
     Augmentation,
@@ -22,11 +22,12 @@ from ._view_rows import (
     bernoulli,
     choose_cells,
     coins,
+    coins_for,
     draw_seed,
+    gathered,
     has_kernel,
     join,
     match,
-    position_keys,
     shape_of,
     sparse_with_values,
     take,
@@ -75,7 +76,9 @@ class GeneSwap(Augmentation):
         n_cells, n_genes = shape_of(x)
         device = applied.device
         gene_at = torch.randperm(n_genes, generator=rng, device=device)
-        centre = torch.randint(n_genes, (n_cells,), generator=rng, device=device)
+        centre = drawn(
+            lambda n: torch.randint(n_genes, (n,), generator=rng, device=device), n_cells
+        )
         if not isinstance(x, SparseRows):
             if has_kernel(x):
                 from scssl.nn.cpu import views
@@ -90,7 +93,8 @@ class GeneSwap(Augmentation):
         other = centre.index_select(0, cells).sub_(place)
         other.add_(other < 0, alpha=n_genes)
         # Both genes of a pair have to come to the same decision.
-        key = torch.minimum(place, other).add_(cells, alpha=n_genes)
+        among_all = places(n_cells, device).index_select(0, cells)
+        key = torch.minimum(place, other).add_(among_all, alpha=n_genes)
         moved = bernoulli(key, draw_seed(rng, device), self.rate)
         moved.logical_and_(applied.index_select(0, cells))
         partner = gene_at.index_select(0, other).to(x.columns.dtype)
@@ -101,7 +105,7 @@ class GeneSwap(Augmentation):
     ) -> Tensor:
         """Dense: draw the pairs, and move only what is in them."""
         n_genes = len(gene_at)
-        chosen = coins((len(where), (n_genes + 1) // 2), self.rate, rng)
+        chosen = _coins_of(where, (n_genes + 1) // 2, self.rate, rng)
         cell, step = chosen.nonzero(as_tuple=True)
         cell = where.index_select(0, cell)
         centre = centre.index_select(0, cell)
@@ -162,19 +166,21 @@ class CrossOver(Augmentation):
     def transform(
         self, x: Batch, applied: Tensor, rng: torch.Generator, context: ViewContext
     ) -> Batch:
-        donor = self._donors(x, applied.device, rng, context)
-        applied = applied & (donor != torch.arange(len(donor), device=donor.device))
-        return exchange(x, x, donor, applied, self.rate, rng)
+        cells = places(shape_of(x)[0], applied.device)
+        # Donors are among the cells of all processes.
+        donor = self._donors(x, applied.device, rng, context).index_select(0, cells)
+        applied = applied & (donor != cells)
+        return exchange(x, gathered(x), donor, applied, self.rate, rng)
 
     def _donors(
         self, x: Batch, device: torch.device, rng: torch.Generator, context: ViewContext
     ) -> Tensor:
-        """Another cell for each cell, itself where there is none."""
-        n_cells = shape_of(x)[0]
+        """Another cell for each cell of all processes, itself where there is none."""
+        n_cells = n_of_all(shape_of(x)[0])
         order = torch.arange(n_cells, device=device)
         first, size, rank = torch.zeros_like(order), torch.full_like(order, n_cells), order
         if self.within == "batch":
-            batch = context.batch
+            batch = None if context.batch is None else gather(context.batch)
             if batch is None or batch.numel() != n_cells:
                 what = "none was given" if batch is None else f"found {batch.numel():,} of them"
                 raise ValueError(
@@ -210,9 +216,9 @@ def exchange(
         if not isinstance(other, SparseRows):
             raise TypeError("`other` must be sparse where `x` is.")
         theirs, seed = take(other, partner, applied), draw_seed(rng, applied.device)
-        kept = ~bernoulli(position_keys(x), seed, rate)
+        kept = ~coins_for(x, seed, rate)
         own = x.keep(kept.logical_or_(~applied.index_select(0, x.rows)))
-        return join(own, theirs.keep(bernoulli(position_keys(theirs), seed, rate)))
+        return join(own, theirs.keep(coins_for(theirs, seed, rate)))
     if isinstance(other, Tensor) and has_kernel(x, other):
         from scssl.nn.cpu import views
 
@@ -223,8 +229,14 @@ def exchange(
         donated = take(other, partner).to_dense()
     else:
         donated = other.index_select(0, partner)
-    drawn = coins(donated.shape, rate, rng)
-    return x.index_copy(0, where, donated.where(drawn, x.index_select(0, where)))
+    taken = _coins_of(where, donated.shape[1], rate, rng)
+    return x.index_copy(0, where, donated.where(taken, x.index_select(0, where)))
+
+
+def _coins_of(cells: Tensor, n: int, probability: float, rng: torch.Generator) -> Tensor:
+    """Independent decisions, `n` for each of some cells."""
+    with only(cells):
+        return drawn(lambda n_cells: coins((n_cells, n), probability, rng), len(cells))
 
 
 _MIXES = ("int", "geo", "exc")
@@ -253,9 +265,11 @@ class _MixAugmentation(Augmentation):
         if self.mix == ("exc",):
             cells = torch.arange(n_cells, device=device)
             return exchange(x, partner, cells, applied, 1 - self.alpha, rng)
-        kind = torch.randint(len(self.mix), (n_cells,), generator=rng, device=device)
+        kind = drawn(
+            lambda n: torch.randint(len(self.mix), (n,), generator=rng, device=device), n_cells
+        )
         kind = torch.tensor([_MIXES.index(name) for name in self.mix], device=device)[kind]
-        draws = torch.rand(n_cells, generator=rng, device=device)
+        draws = drawn(lambda n: torch.rand(n, generator=rng, device=device), n_cells)
         between = draws.mul_(1 - self.alpha).add_(self.alpha)
         share = torch.full_like(between, self.alpha) if self.weight == "fixed" else between
         # The geometric mean has a weight of its own in either case.
@@ -265,19 +279,21 @@ class _MixAugmentation(Augmentation):
             where = applied.nonzero().squeeze(1)
             own = x.index_select(0, where)
             dense = take(partner, where).to_dense()
-            stays = coins(own.shape, self.alpha, rng) if "exc" in self.mix else None
+            stays = None
+            if "exc" in self.mix:
+                stays = _coins_of(where, own.shape[1], self.alpha, rng)
             new = self._mix(own, dense, kind[where, None], share[where, None], stays)
             return x.index_copy(0, where, new)
         theirs = take(partner, torch.arange(n_cells, device=device), applied)
         met, alone = match(x, theirs)
         seed, cells = draw_seed(rng, device), x.rows
-        stays = bernoulli(position_keys(x), seed, self.alpha) if "exc" in self.mix else None
+        stays = coins_for(x, seed, self.alpha) if "exc" in self.mix else None
         new = self._mix(x.values, met, kind[cells], share[cells], stays)
         new = new.where(applied.index_select(0, cells), x.values)
         theirs = theirs.keep(alone)
         cells, none = theirs.rows, torch.zeros_like(theirs.values)
         if stays is not None:
-            stays = bernoulli(position_keys(theirs), seed, self.alpha)
+            stays = coins_for(theirs, seed, self.alpha)
         added = self._mix(none, theirs.values, kind[cells], share[cells], stays)
         return join(sparse_with_values(x, new), sparse_with_values(theirs, added))
 

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import math
 import zlib
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from scssl.nn import SparseRows, cpu
+from scssl.nn import SparseRows, cpu, drawn, drawn_in_rows, gather, gather_sparse, places
 
 Batch = SparseRows | Tensor
 
@@ -64,9 +65,33 @@ def to_dense(x: Batch) -> Tensor:
     return x.to_dense() if isinstance(x, SparseRows) else x
 
 
-def position_keys(x: SparseRows) -> Tensor:
-    """Number of each stored entry among all ``n_cells * n_genes``; int64."""
-    return torch.add(x.columns, x.rows, alpha=x.n_genes)
+def drawn_for(x: Batch, draw: Callable[[tuple[int, ...]], Tensor]) -> Tensor:
+    """What is drawn for each of the values, shaped as :func:`values_of`; `draw` takes a shape."""
+    if isinstance(x, SparseRows):
+        return drawn_in_rows(lambda n: draw((n,)), x.pointers)
+    return drawn(lambda n: draw((n, x.shape[1])), len(x))
+
+
+def gathered(x: Batch) -> Batch:
+    """Cells of all processes."""
+    if isinstance(x, SparseRows):
+        return SparseRows(*gather_sparse(x.pointers, x.columns, x.values), x.n_genes)
+    return gather(x)
+
+
+def position_keys(x: SparseRows, cells: Tensor | None = None) -> Tensor:
+    """Number of each stored entry among all ``n_cells * n_genes``; int64.
+
+    With the place of each cell among those of all processes, its number among all of these.
+    """
+    rows = x.rows if cells is None else cells.index_select(0, x.rows)
+    return torch.add(x.columns, rows, alpha=x.n_genes)
+
+
+def coins_for(x: SparseRows, seed: Tensor, probability: float) -> Tensor:
+    """Decision of each stored entry: the same for one gene of a cell, whichever batch it is stored in."""
+    cells = places(x.n_cells, x.values.device)
+    return bernoulli(position_keys(x, cells), seed, probability)
 
 
 def take(x: SparseRows, cells: Tensor, kept: Tensor | None = None) -> SparseRows:

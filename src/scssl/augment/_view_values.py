@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from scssl._checks import check_choice, check_number, is_number
-from scssl.nn import SparseRows
+from scssl.nn import SparseRows, drawn_from_values, only
 
 from ._view import (
     Augmentation,
@@ -19,6 +19,7 @@ from ._view import (
 from ._view_rows import (
     Batch,
     coins,
+    drawn_for,
     has_kernel,
     per_value,
     shape_of,
@@ -73,7 +74,7 @@ class Mask(Augmentation):
             divisor = 1 - self.rate if self.rescale else 1.0
             return views.mask(x, applied, self.rate, divisor, rng)
         values = values_of(x)
-        hidden = coins(values.shape, self.rate, rng)
+        hidden = drawn_for(x, lambda shape: coins(shape, self.rate, rng))
         changed = per_value(x, applied)
         visible = ~hidden.logical_and_(changed)
         if self.rescale:
@@ -123,7 +124,8 @@ class Dropout(Augmentation):
         self, x: Batch, applied: Tensor, rng: torch.Generator, context: ViewContext
     ) -> Batch:
         values = values_of(x)
-        draws = torch.rand(values.shape, generator=rng, device=values.device)
+        device = values.device
+        draws = drawn_for(x, lambda shape: torch.rand(shape, generator=rng, device=device))
         # Negative values, which noise can leave, are the lowest.
         lost = values.clamp(min=0).square_().mul_(-self.decay).exp_().mul_(self.rate)
         kept = (draws >= lost).logical_or_(~per_value(x, applied))
@@ -190,7 +192,7 @@ class GaussianNoise(Augmentation):
         if self.on == "expressed":
             values = values_of(x)
             chosen = per_value(x, applied) & (values != 0)
-            return with_values(x, values.where(~chosen, self._noisy(values, rng)))
+            return with_values(x, values.where(~chosen, self._noisy(x, rng)))
         if has_kernel(x):
             from scssl.nn.cpu import views
 
@@ -199,14 +201,18 @@ class GaussianNoise(Augmentation):
         # Only the cells to change need as many random numbers as there are genes.
         where = applied.nonzero().squeeze(1)
         dense = to_dense(x)
-        noisy = self._noisy(dense.index_select(0, where), rng)
+        with only(where):
+            noisy = self._noisy(dense.index_select(0, where), rng)
         # A batch that was dense already belongs to someone else.
         return (dense if isinstance(x, SparseRows) else dense.clone()).index_copy_(0, where, noisy)
 
-    def _noisy(self, values: Tensor, rng: torch.Generator) -> Tensor:
-        noise = torch.empty_like(values).normal_(0, self.scale, generator=rng)
+    def _noisy(self, x: Batch, rng: torch.Generator) -> Tensor:
+        values = values_of(x)
+        noise = drawn_for(
+            x, lambda shape: values.new_empty(shape).normal_(0, self.scale, generator=rng)
+        )
         if self.rate < 1:
-            noise.mul_(coins(values.shape, self.rate, rng))
+            noise.mul_(drawn_for(x, lambda shape: coins(shape, self.rate, rng)))
         noise += values
         return noise if self.clip_min is None else noise.clamp_(min=self.clip_min)
 
@@ -233,7 +239,12 @@ class _CountAugmentation(Augmentation):
             cells = where.div(n_genes, rounding_mode="floor")
         scale = library / context.target_sum
         counts = flat.index_select(0, where).expm1_().mul_(scale.index_select(0, cells)).round_()
-        new = self._resample(counts, cells, n_cells, rng)
+        new = drawn_from_values(
+            lambda of_all, their_cells, n: self._resample(of_all, their_cells, n, rng),
+            counts,
+            cells,
+            n_cells,
+        )
         before, after = (library.new_zeros(n_cells).index_add_(0, cells, c) for c in (counts, new))
         # The sum of all counts changes as that of the genes that are left here does, be these all
         # genes or, after a mask, some of them. Without counts there is nothing to divide.

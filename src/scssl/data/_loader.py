@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from scssl.data.keys import (
     COUNTS,
     INDICES,
     LIBRARY,
+    PLACES,
     SEQUENCE,
     TARGET,
     X,
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
     from scssl.data.matrix import RowSource
     from scssl.data.plans import BatchPlan
 
-_OWN_KEYS = (X, LIBRARY, INDICES, SEQUENCE, TARGET)
+_OWN_KEYS = (X, LIBRARY, INDICES, PLACES, SEQUENCE, TARGET)
 
 # glibc maps blocks above a threshold anew each time, and the page faults cost three times as much
 # as reading a batch. Freeing one large block, never touched, raises the threshold of the process.
@@ -80,8 +82,7 @@ class CellLoader:
     partners
         Which other cells to give with every cell. They are drawn anew in every epoch in which the plan
         gives other batches, and are the same in every epoch otherwise; they depend on the seed of the plan,
-        the epoch, the process and the number of the batch alone. Partners need not be among the cells of
-        the plan.
+        the epoch and the number of the batch alone. Partners need not be among the cells of the plan.
     partner_obs
         Names of the arrays of `obs` that batches have of the partners too.
     normalize
@@ -208,11 +209,16 @@ class CellLoader:
 
     def _wanted(self, epoch: int, first: int) -> Iterator[_Wanted]:
         plan = self.plan
-        for number, (rows, extra) in enumerate(plan.batches(epoch, first), start=first):
-            partners: dict[str, np.ndarray] = {}
-            if self.partners is not None:
-                drawn = self.partners.draw(rows, plan.generator("partners", number, epoch))
-                partners = {partner_key(*key): found for key, found in drawn.items()}
+        if self.partners is None:
+            for rows, extra in plan.batches(epoch, first):
+                yield _Wanted(rows, extra, {})
+            return
+        both = zip(islice(plan.draw(epoch), first, None), plan.batches(epoch, first), strict=True)
+        for number, ((every, _), (rows, extra)) in enumerate(both, first):
+            # For the cells of all processes, of which each reads those of its own.
+            drawn = self.partners.draw(every, plan.generator("partners", number, epoch))
+            own = extra.get(PLACES, slice(None))
+            partners = {partner_key(*key): found[own] for key, found in drawn.items()}
             yield _Wanted(rows, extra, partners)
 
     def _read(self, batches: list[_Wanted]) -> Iterator[dict[str, torch.Tensor]]:

@@ -14,6 +14,8 @@ INDICES = "indices"
 #: Counts at the places of the values of :data:`X`, float32, ``(n_stored,)``.
 COUNTS = "counts"
 
+#: Place of a cell in the batch of all processes, int64, ``(n, 1)``, ascending; where there are several.
+PLACES = "places"
 #: Number of the sequence that a cell is in, ascending from 0.
 SEQUENCE = "sequence"
 #: 1 where a cell was asked for, 0 where it is only seen by others.

@@ -11,6 +11,5 @@ from ._base import (
     first_layer,
     undecayed_vectors,
 )
-from ._gather import gather
 
 __all__ = ["SSLModule"]

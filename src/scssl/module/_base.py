@@ -250,6 +250,10 @@ class SSLModule(BaseModuleClass):
         """Width of the layer before the output of all genes; 0 where there is none."""
         return 0
 
+    def decoded_in_part(self) -> list[str]:
+        """Names of the parameters of the genes of which a step decodes some only."""
+        return []
+
     def compilable(self) -> tuple[torch.nn.Module, ...]:
         """Parts that :func:`torch.compile` can take."""
         return ()

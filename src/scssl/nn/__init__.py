@@ -29,6 +29,22 @@ from ._graph_layers import Links
 from ._mlp import MLP, SELU, Activation, Dropout, Head, activation, effective_rank
 from ._momentum import MemoryBank, momentum_schedule, update_ema
 from ._multi_encoder import Fusion, ModalityRows, MultiEncoder, MultiView
+from ._processes import (
+    drawn,
+    drawn_from_values,
+    drawn_in_rows,
+    first_entries,
+    gather,
+    gather_sparse,
+    is_shared,
+    mean_of_all,
+    n_of_all,
+    of_first,
+    only,
+    places,
+    sharing,
+    weighed,
+)
 
 __all__ = [
     "MLP",

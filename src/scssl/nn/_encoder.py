@@ -8,7 +8,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from ._gene_layers import GeneEncoder, SparseRows
-from ._mlp import Dropout
+from ._mlp import BatchNorm, Dropout
 from ._mlp import activation as make_activation
 
 
@@ -75,13 +75,13 @@ class BatchNormEncoder(nn.Module):
         layers: list[nn.Module] = []
         for width, following in zip(widths[:-1], widths[1:], strict=True):
             if batch_norm:
-                layers.append(nn.BatchNorm1d(width))
+                layers.append(BatchNorm(width))
             layers.append(make_activation(activation))
             if not batch_norm:
                 layers.append(Dropout(dropout))
             layers.append(nn.Linear(width, following, bias=not batch_norm))
         if batch_norm:
-            layers += [nn.BatchNorm1d(n_latent), Dropout(dropout)]
+            layers += [BatchNorm(n_latent), Dropout(dropout)]
         self.rest = nn.Sequential(*layers)
 
     def forward(self, x: SparseRows | Tensor) -> Tensor:
@@ -173,7 +173,7 @@ class ProjectionHead(nn.Module):
             normalised = last_batch_norm if last else batch_norm
             layers.append(nn.Linear(n_in, n_out, bias=not normalised if bias == "auto" else bias))
             if normalised:
-                layers.append(nn.BatchNorm1d(n_out, affine=last_affine or not last))
+                layers.append(BatchNorm(n_out, affine=last_affine or not last))
             if not last:
                 layers.append(nn.ReLU())
         self.layers = nn.Sequential(*layers)

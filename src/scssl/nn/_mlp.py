@@ -11,6 +11,8 @@ from torch.nn import functional
 
 from scssl._checks import check_choice
 
+from ._processes import drawn, is_shared, n_of_all, total_of_all
+
 
 class _SELU(torch.autograd.Function):
     alpha = 1.6732632423543772848170429916717
@@ -88,15 +90,55 @@ class Dropout(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or self._below == 0:
             return x
+        width = x.shape[1:]
         if x.device.type != "cpu":
-            return functional.dropout(x, self.p)
-        words = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
-        lanes = words.view(torch.int16)[: x.numel()].view(x.shape)
-        kept = (lanes >= self._below - 2**15).to(x.dtype)
+            if not is_shared():
+                return functional.dropout(x, self.p)
+            return x * drawn(lambda n: functional.dropout(x.new_ones(n, *width), self.p), len(x))
+
+        def draw(n_rows: int) -> Tensor:
+            n = n_rows * width.numel()
+            words = torch.empty((n + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
+            return words.view(torch.int16)[:n].view(n_rows, *width)
+
+        kept = (drawn(draw, len(x)) >= self._below - 2**15).to(x.dtype)
         return x * kept.mul_(2**16 / (2**16 - self._below))
 
     def extra_repr(self) -> str:
         return f"p={self.p}"
+
+
+class BatchNorm(nn.BatchNorm1d):
+    """Batch normalisation as :class:`torch.nn.BatchNorm1d`, in training over the cells of all processes."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not (self.training and is_shared()):
+            return super().forward(x)
+        n = n_of_all(len(x))
+        # Sums of squares in double precision: means may be far from zero.
+        wide = x.double()
+        mean, square = total_of_all(torch.stack([wide.sum(0), wide.square().sum(0)])) / n
+        variance = square - mean.square()
+        mean_before, variance_before, n_steps = (
+            self.running_mean,
+            self.running_var,
+            self.num_batches_tracked,
+        )
+        assert mean_before is not None
+        assert variance_before is not None
+        assert n_steps is not None
+        assert self.momentum is not None
+        with torch.no_grad():
+            n_steps.add_(1)
+            mean_before.lerp_(mean.to(mean_before), self.momentum)
+            # As in one process, the estimate without bias.
+            unbiased = variance * (n / max(n - 1, 1))
+            variance_before.lerp_(unbiased.to(variance_before), self.momentum)
+        scale, shift = (variance + self.eps).rsqrt().float(), mean.float()
+        y = (x.float() - shift) * scale
+        if self.affine:
+            y = y * self.weight + self.bias
+        return y.to(x.dtype)
 
 
 class MLP(nn.Module):

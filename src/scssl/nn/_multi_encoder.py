@@ -13,6 +13,7 @@ from scssl._checks import check_choice
 
 from ._encoder import BatchNormEncoder
 from ._gene_layers import SparseRows
+from ._processes import n_of_all, only
 
 Fusion = Literal["add", "mean", "concat", "clip"]
 FUSIONS: tuple[Fusion, ...] = ("concat", "add", "mean", "clip")
@@ -60,9 +61,11 @@ class MultiView:
             The encoder.
         """
         if id(encoder) not in self._embedded:
-            self._embedded[id(encoder)] = {
-                name: encoder.embed_modality(name, part.x) for name, part in self.parts.items()
-            }
+            found = {}
+            for name, part in self.parts.items():
+                with only(part.cells):
+                    found[name] = encoder.embed_modality(name, part.x)
+            self._embedded[id(encoder)] = found
         return self._embedded[id(encoder)]
 
 
@@ -155,7 +158,7 @@ class MultiEncoder(nn.Module):
         encoder = self.encoder_of(name)
         n_cells = x.n_cells if isinstance(x, SparseRows) else len(x)
         # Without cells the encoder is run too, so that all weights have a gradient in every process.
-        few = n_cells < 2 and self.training
+        few = n_of_all(n_cells) < 2 and self.training
         if few:
             encoder.eval()
         z: Tensor = encoder(x)

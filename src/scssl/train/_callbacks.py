@@ -16,7 +16,8 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from scssl._errors import warn
-from scssl.nn import effective_rank, to_device
+from scssl.data.keys import PLACES
+from scssl.nn import effective_rank, gather, sharing, to_device
 
 _MONITORED_CELLS = 2048
 _FEW_CELLS = 100
@@ -94,6 +95,8 @@ class Monitor(Callback):
         rank, spread = self.history.get("effective_rank"), self.history.get("latent_std")
         if not rank or not spread or not pl_module.module.collapse_is_failure:
             return
+        if not trainer.is_global_zero:
+            return
         narrow = self._n_latent > 2 and rank[-1] < 1.5
         if narrow or spread[-1] < pl_module.module.least_spread:
             warn(
@@ -162,7 +165,8 @@ def _monitored_embeddings(trainer: Any, plan: Any) -> torch.Tensor:
     parts: list[torch.Tensor] = []
     for batch in loader:
         moved = {name: to_device(value, plan.device) for name, value in batch.items()}
-        parts.append(plan.module.learnt(moved))
+        with sharing(moved.get(PLACES)):
+            parts.append(gather(plan.module.learnt(moved)))
         if sum(map(len, parts)) >= _MONITORED_CELLS:
             break
     plan.module.train(training)

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import functools
+import os
 import subprocess
 import sys
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
 import torch
+from lightning.fabric.plugins.environments import (
+    ClusterEnvironment,
+    SLURMEnvironment,
+    TorchElasticEnvironment,
+)
+from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from scssl._checks import check_whole
 
 
 def _parsed(devices: Any) -> Any:
@@ -22,9 +32,43 @@ def _parsed(devices: Any) -> Any:
     return numbers if len(parts) > 1 else numbers[0] if numbers else devices
 
 
-def check_devices(devices: Any, accelerator: str) -> None:
+def launched() -> ClusterEnvironment | None:
+    """Where torchrun or srun has started the processes, what they know of each other; else `None`."""
+    if TorchElasticEnvironment.detect():
+        return TorchElasticEnvironment()
+    # Of each of its processes srun says of how many it is one; a batch script knows how many it may start.
+    if "SLURM_STEP_NUM_TASKS" in os.environ and int(os.environ["SLURM_STEP_NUM_TASKS"]) > 1:
+        return SLURMEnvironment(auto_requeue=False)
+    return None
+
+
+def layout(devices: Any, num_nodes: int) -> tuple[Any, int]:
+    """`devices` and `num_nodes` of Lightning's trainer, by who has started the processes."""
+    environment = launched()
+    if environment is None:
+        return 1 if _parsed(devices) == "auto" else devices, num_nodes
+    n = environment.world_size()
+    if isinstance(environment, TorchElasticEnvironment):
+        here = int(os.environ["LOCAL_WORLD_SIZE"])
+    else:
+        here = n // int(os.environ["SLURM_NNODES"])
+    return here, n // here
+
+
+def check_devices(devices: Any, accelerator: str, num_nodes: int = 1) -> None:
     """Refuse devices that are not there; `accelerator` is ``"cpu"`` or a kind of GPU."""
     found, on_cpu = _parsed(devices), accelerator == "cpu"
+    check_whole("num_nodes", num_nodes)
+    if launched() is not None:
+        here, n_nodes = layout(devices, num_nodes)
+        own = here if found == "auto" else len(found) if isinstance(found, (list, tuple)) else found
+        if own not in (here, -1) or num_nodes not in (1, n_nodes):
+            nodes = "" if num_nodes in (1, n_nodes) else ", num_nodes=1"
+            raise ValueError(
+                f"Started were {here} processes on each of {n_nodes} machines, found devices={devices!r} and "
+                f'num_nodes={num_nodes}. To train with those: `devices="auto"{nodes}`.'
+            )
+        return
     if found == "auto":
         return
     several = isinstance(found, (list, tuple))
@@ -41,18 +85,33 @@ def check_devices(devices: Any, accelerator: str) -> None:
     )
 
 
-def n_processes(devices: Any) -> int:
-    """Number of processes that `devices` of Lightning's trainer stand for.
+def n_processes(devices: Any, num_nodes: int = 1) -> int:
+    """Number of processes of all machines, those that were started or that `devices` stand for.
 
     They are a number or, as a text, ``"2"``; -1 for all GPUs; a list of their numbers or, as a text, ``"0,1"``;
-    ``"auto"``, which is one here.
+    ``"auto"``, which is one where nobody has started several.
     """
+    environment = launched()
+    if environment is not None:
+        return environment.world_size()
     devices = _parsed(devices)
     if isinstance(devices, (list, tuple)):
-        return len(devices)
+        return len(devices) * num_nodes
     if not isinstance(devices, int):
-        return 1  # "auto"; the trainer refuses what it does not know.
-    return max(1, torch.cuda.device_count() if devices == -1 else devices)
+        return num_nodes  # "auto"; the trainer refuses what it does not know.
+    return num_nodes * max(1, torch.cuda.device_count() if devices == -1 else devices)
+
+
+def strategy_for(name: str, n: int, environment: ClusterEnvironment) -> Any:
+    """Strategy of Lightning's trainer for `n` processes."""
+    if n < 2:
+        return name
+    # Buffers are the same in all processes: nothing in them is of the own cells alone.
+    return DDPStrategy(
+        cluster_environment=environment,
+        broadcast_buffers=False,
+        find_unused_parameters=name == "ddp_find_unused_parameters_true",
+    )
 
 
 def is_first_process() -> bool:
@@ -60,13 +119,22 @@ def is_first_process() -> bool:
     return getattr(rank_zero_only, "rank", 0) == 0
 
 
-def first_process_has[T](mine: T) -> T:
-    """What the first process has, in all of them."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return mine
-    both = [mine]
-    torch.distributed.broadcast_object_list(both, src=0)
-    return both[0]
+def first_process_has[T](make: Callable[[], T]) -> T:
+    """What the first process makes, in all of them; it alone makes it where the others are there already."""
+    environment = launched()
+    distributed = torch.distributed
+    if not (distributed.is_available() and distributed.is_initialized()):
+        if environment is None or environment.world_size() == 1:
+            return make()
+        # As it will be for training: earlier than Lightning does it.
+        os.environ["MASTER_ADDR"] = environment.main_address
+        os.environ["MASTER_PORT"] = str(environment.main_port)
+        distributed.init_process_group(
+            rank=environment.global_rank(), world_size=environment.world_size()
+        )
+    made = [make() if distributed.get_rank() == 0 else None]
+    distributed.broadcast_object_list(made, src=0)
+    return cast("T", made[0])
 
 
 def choose_accelerator(asked: str) -> str:

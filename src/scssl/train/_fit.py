@@ -13,6 +13,7 @@ from typing import Any
 
 import lightning.pytorch as lightning
 import torch
+from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.pytorch.callbacks import Callback, EarlyStopping
 
 from scssl._errors import BundleError
@@ -33,9 +34,17 @@ from ._callbacks import (
 )
 from ._checkpoint_io import SafeCheckpointIO
 from ._checkpoints import CHECKPOINT_NAME, Checkpoints
-from ._devices import check_precision, choose_accelerator, n_processes
+from ._devices import (
+    check_precision,
+    choose_accelerator,
+    launched,
+    layout,
+    n_processes,
+    strategy_for,
+)
 from ._loggers import Reports, make_logger
 from ._options import FitOptions
+from ._peers import Peers
 from ._plan import SSLTrainingPlan
 
 _LOGGER = logging.getLogger("scssl")
@@ -121,8 +130,8 @@ class _Loaders(lightning.LightningDataModule):
     def _not_empty(loader: CellLoader) -> CellLoader:
         if len(loader) == 0:
             raise ValueError(
-                f"{loader.n_cells} cells are less than a batch of {loader.plan.batch_size} for each of "
-                f"{loader.plan.world_size} processes. Pass a smaller batch_size."
+                f"{loader.n_cells} cells are less than a batch of {loader.plan.batch_size}. Pass a smaller "
+                "batch_size."
             )
         return loader
 
@@ -151,12 +160,14 @@ def fit(
     options
         How.
     """
-    alone = validation is not None and -(-validation.n_cells // n_processes(options.devices)) < 2
-    if alone and module.compares_cells:
+    n = n_processes(options.devices, options.num_nodes)
+    # Refused where it cannot be divided, before there are other processes.
+    training.plan.for_process(0, n)
+    if validation is not None and validation.n_cells < 2 and module.compares_cells:
         # The loss of one cell says nothing, and would make any epoch the best one.
         _LOGGER.warning(
-            "There is no validation: the loss compares cells, and a process has one of those held out. "
-            "To hold out more, pass a smaller train_size."
+            "There is no validation: the loss compares cells, and one is held out. To hold out more, pass "
+            "a smaller train_size."
         )
         validation = None
     if options.checkpoint_dir is not None and options.resume_from is None:
@@ -165,8 +176,9 @@ def fit(
     folder = options.checkpoint_dir
     order, interrupt = EpochOrder(), Interrupt(writes=folder is not None)
     monitor, best = Monitor(options.n_epochs_before), BestWeights()
+    peers = Peers(options.run_dir or folder)
     limit = None if options.max_steps is None else StepLimit(options.max_steps)
-    callbacks: list[Callback] = [order, *([] if limit is None else [limit]), monitor]
+    callbacks: list[Callback] = [peers, order, *([] if limit is None else [limit]), monitor]
     # After those of the user, in which a signal may come.
     callbacks += [*options.callbacks, interrupt]
     if options.logger is not None:
@@ -202,14 +214,17 @@ def fit(
             devices=[torch.cuda.current_device()] if accelerator == "gpu" else []
         ),
     ):
+        devices, num_nodes = layout(options.devices, options.num_nodes)
+        environment = launched() or LightningEnvironment()
         trainer = lightning.Trainer(
             max_epochs=options.max_epochs,
             accelerator=accelerator,
-            devices=1 if options.devices == "auto" else options.devices,
-            strategy=options.strategy,
+            devices=devices,
+            num_nodes=num_nodes,
+            strategy=strategy_for(options.strategy, n, environment),
             precision=precision,
             callbacks=callbacks,
-            plugins=[SafeCheckpointIO()],
+            plugins=[SafeCheckpointIO(), environment] if n < 2 else [SafeCheckpointIO()],
             gradient_clip_val=options.gradient_clip,
             logger=options.logger is not None and make_logger(options.logger, folder),
             # Otherwise Lightning adds a checkpoint of its own, in the working directory.
@@ -223,7 +238,7 @@ def fit(
             benchmark=None,
         )
         try:
-            with interrupt.listening():
+            with interrupt.listening(), peers.named():
                 trainer.fit(
                     plan,
                     datamodule=_Loaders(training, validation, options.max_steps),

@@ -110,7 +110,8 @@ def check_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
             f"`callbacks` must be a list of lightning.pytorch.callbacks.Callback, found {wrong[0]!r}. "
             "Without any: `callbacks=()`."
         )
-    check_devices(given["devices"], choose_accelerator(given["accelerator"]))
+    accelerator = choose_accelerator(given["accelerator"])
+    check_devices(given["devices"], accelerator, given["num_nodes"])
     folder, resume = given["checkpoint_dir"], given["resume_from"]
     every = _check_interval("checkpoint_every", given["checkpoint_every"])
     if every is not None and folder is None and resume is None:
@@ -182,6 +183,7 @@ class FitOptions(TrainOptions):
     seed: int
     accelerator: str = "auto"
     devices: Any = "auto"
+    num_nodes: int = 1
     strategy: str = "auto"
     precision: Any = None
     n_output_genes: int | None = None
@@ -201,9 +203,9 @@ class FitOptions(TrainOptions):
     callbacks: tuple[Callback, ...] = ()
 
 
-def check_distributed(devices: Any, strategy: str, n_output_genes: Any, rng: RNG) -> None:
+def check_distributed(devices: Any, num_nodes: int, strategy: str, rng: RNG) -> None:
     """Refuse what several processes cannot do, if there are several."""
-    if n_processes(devices) < 2:
+    if n_processes(devices, num_nodes) < 2:
         return
     if strategy not in ("auto", "ddp", "ddp_find_unused_parameters_true"):
         raise ValueError(
@@ -212,20 +214,16 @@ def check_distributed(devices: Any, strategy: str, n_output_genes: Any, rng: RNG
         )
     if isinstance(rng, np.random.Generator) or rng is None:
         raise ValueError("With several devices `rng` must be a number: all processes split alike.")
-    if n_output_genes not in ("auto", None):
-        raise ValueError("`n_output_genes` is for one device. With several, pass None.")
 
 
-def resolve_output_genes(
-    asked: Any, n_genes: int, width: int, accelerator: str, devices: Any
-) -> int | None:
+def resolve_output_genes(asked: Any, n_genes: int, width: int, accelerator: str) -> int | None:
     """Number of genes to decode per step, `None` for all; `width` is that of the last layer."""
     if asked is None:
         return None
     if isinstance(asked, str) and asked == "auto":
         on_cpu = accelerator == "cpu" or (accelerator == "auto" and not torch.cuda.is_available())
         worth = n_genes >= 2 * _AUTO_OUTPUT_GENES and n_genes * width >= _AUTO_OUTPUT_WEIGHTS
-        return _AUTO_OUTPUT_GENES if on_cpu and worth and n_processes(devices) < 2 else None
+        return _AUTO_OUTPUT_GENES if on_cpu and worth else None
     if not width:
         raise ValueError(
             f"This model predicts no genes, found n_output_genes={asked!r}. Leave it out: "

@@ -9,9 +9,12 @@ from typing import Any, Literal
 import lightning.pytorch as lightning
 import torch
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 
 from scssl._random import derive_seed
+from scssl.data.keys import PLACES
 from scssl.module import SSLModule
+from scssl.nn import sharing
 
 from ._optim import RowAdamW
 from ._options import FitOptions
@@ -31,7 +34,8 @@ class SSLTrainingPlan(lightning.LightningModule):
     """Optimisation of a module's loss.
 
     All randomness of a step is a function of the seed, the epoch and the number of the step, so
-    that a run that was stopped and resumed draws what the straight run would have drawn.
+    that a run that was stopped and resumed draws what the straight run would have drawn. All
+    processes draw the same.
 
     Parameters
     ----------
@@ -52,7 +56,7 @@ class SSLTrainingPlan(lightning.LightningModule):
         # Counted once it is known among how many processes the cells are divided.
         self.n_steps = 0
         self._sums: dict[str, list[Tensor]] = {"train": [], "validation": []}
-        self._weights: dict[str, int] = {"train": 0, "validation": 0}
+        self._weights: dict[str, list[int]] = {"train": [], "validation": []}
         self._tally: dict[str, Tensor] = {}
 
     def configure_optimizers(self) -> Any:
@@ -88,17 +92,46 @@ class SSLTrainingPlan(lightning.LightningModule):
         return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done))
 
     def on_train_epoch_start(self) -> None:
-        self._sums["train"], self._weights["train"] = [], 0
+        self._sums["train"], self._weights["train"] = [], []
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        rng = self._generator("train", self.current_epoch, batch_idx, self.global_rank)
+        rng = self._generator("train", self.current_epoch, batch_idx, 0)
         # Dropout draws from the global generators; fit() gives the user's state of them back.
-        now = (self.current_epoch, batch_idx, self.global_rank)
+        now = (self.current_epoch, batch_idx, 0)
         torch.manual_seed(derive_seed(self.seed, "dropout", *now))
-        output = self.module.loss(batch, rng=rng, full=False)
+        with sharing(batch.get(PLACES)):
+            output = self.module.loss(batch, rng=rng, full=False)
         self._collect("train", output.loss, output.n_obs_minibatch)
         loss: Tensor = output.loss
         return loss
+
+    def configure_model(self) -> None:
+        if self.trainer.world_size > 1:
+            # It averages whole gradients only.
+            names = [f"module.{name}" for name in self.module.decoded_in_part()]
+            DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(self, names)
+
+    def on_train_start(self) -> None:
+        # Of a checkpoint they are on the CPU.
+        self._sums["train"] = [loss.to(self.device) for loss in self._sums["train"]]
+        for parameter in self._decoded_in_part():
+            torch.distributed.broadcast(parameter.detach(), src=0)
+
+    def on_after_backward(self) -> None:
+        for parameter in self._decoded_in_part():
+            gradient = parameter.grad
+            if gradient is None:
+                continue
+            # All processes decode the same genes.
+            values = gradient._values() if gradient.is_sparse else gradient
+            total = values.contiguous()
+            torch.distributed.all_reduce(total)
+            values.copy_(total.div_(self.trainer.world_size))
+
+    def _decoded_in_part(self) -> list[torch.nn.Parameter]:
+        if self.trainer.world_size == 1:
+            return []
+        return [self.module.get_parameter(name) for name in self.module.decoded_in_part()]
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
@@ -107,26 +140,12 @@ class SSLTrainingPlan(lightning.LightningModule):
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         # The masks of a validation batch are the same in every epoch, or the loss would be noisy.
-        rng = self._generator("validation", batch_idx, self.global_rank)
-        output = self.module.loss(batch, rng=rng, full=True)
+        rng = self._generator("validation", batch_idx, 0)
+        with sharing(batch.get(PLACES)):
+            output = self.module.loss(batch, rng=rng, full=True)
         self._collect("validation", output.loss, output.n_obs_minibatch)
         for name, value in output.extra_metrics.items():
             self._tally[name] = self._tally[name] + value if name in self._tally else value
-
-    def on_validation_start(self) -> None:
-        self._share_buffers()
-
-    def on_train_end(self) -> None:
-        self._share_buffers()
-
-    def _share_buffers(self) -> None:
-        """Give all processes the running statistics of the first.
-
-        Each has those of its own cells since the last step, and all must end with the same model.
-        """
-        if self.trainer.world_size > 1:
-            for buffer in self.module.buffers():
-                torch.distributed.broadcast(buffer, src=0)
 
     def on_validation_epoch_end(self) -> None:
         mean = self.take_mean_loss("validation")
@@ -158,29 +177,29 @@ class SSLTrainingPlan(lightning.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["scssl_run"] = self.run
         if self._sums["train"]:
-            # Within an epoch. Of each process; written are those of the first.
-            mine: Any = self.all_gather(torch.stack(self._sums["train"]))
-            losses = mine.view(self.trainer.world_size, -1)
+            # Within an epoch: of all processes, by however many it goes on.
+            losses = torch.stack(self._sums["train"])
+            mine: Any = self.all_gather(
+                torch.stack([losses, losses.new_tensor(self._weights["train"])])
+            )
+            of_all = mine.view(self.trainer.world_size, 2, -1)
+            losses, n = of_all[:, 0].mean(0), of_all[:, 1].sum(0)
             self._refuse_divergence("train", losses.sum())
-            checkpoint["scssl_losses"] = {"losses": losses, "n": self._weights["train"]}
+            checkpoint["scssl_losses"] = {"losses": losses, "n": n}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         check_same_run(checkpoint.get("scssl_run", {}), self.run)
         if "scssl_losses" in checkpoint:
             found = checkpoint["scssl_losses"]
-            self._sums["train"] = list(found["losses"][self.global_rank])
-            self._weights["train"] = found["n"]
-
-    def on_train_start(self) -> None:
-        # Of a checkpoint they are on the CPU.
-        self._sums["train"] = [loss.to(self.device) for loss in self._sums["train"]]
+            self._sums["train"] = list(found["losses"])
+            self._weights["train"] = [int(n) * (self.global_rank == 0) for n in found["n"]]
 
     def _generator(self, *names: int | str) -> torch.Generator:
         return torch.Generator(self.device).manual_seed(derive_seed(self.seed, *names))
 
     def _collect(self, kind: str, loss: Tensor, n: int) -> None:
-        self._sums[kind].append(loss.detach() * n)
-        self._weights[kind] += n
+        self._sums[kind].append(loss.detach())
+        self._weights[kind].append(n)
 
     def take_mean_loss(self, kind: Literal["train", "validation"]) -> Tensor:
         """Mean over the cells since it was last taken, of all processes.
@@ -190,11 +209,14 @@ class SSLTrainingPlan(lightning.LightningModule):
         FloatingPointError
             If it is not finite.
         """
+        reduce = self.trainer.strategy.reduce
+        losses = torch.stack(self._sums[kind])
+        # The mean over the processes is the loss of the cells of all.
+        n_cells = reduce(losses.new_tensor(self._weights[kind]), reduce_op="sum")
         # On the CPU: some devices have no float64.
-        total = torch.stack(self._sums[kind]).cpu().double().sum()
-        mean = (total / self._weights[kind]).float().to(self.device)
-        mean = self.trainer.strategy.reduce(mean, reduce_op="mean")
-        self._sums[kind], self._weights[kind] = [], 0
+        total = (losses * n_cells).cpu().double().sum() / n_cells.cpu().double().sum()
+        mean = reduce(total.float().to(self.device), reduce_op="mean")
+        self._sums[kind], self._weights[kind] = [], []
         self._refuse_divergence(kind, mean)
         return mean
 

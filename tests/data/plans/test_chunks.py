@@ -37,32 +37,31 @@ FEW = RowSpans([[3, 100], [110, 111], [120, 400]])
 def test_every_row_comes_once(batch_size, n_processes, epoch, chunk_size, n_chunks):
     plan = ChunkPlan(FEW, batch_size, chunk_size=chunk_size, n_chunks=n_chunks)
     own = [drawn(plan.for_process(rank, n_processes), epoch) for rank in range(n_processes)]
-    assert len({tuple(map(len, batches)) for batches in own}) == 1
     assert all(len(batches) == len(plan.for_process(0, n_processes)) for batches in own)
+    assert np.ptp([list(map(len, batches)) for batches in own], axis=0).max() <= 1
     rows = np.sort(np.concatenate([row for batches in own for row in batches]))
-    n_repeats = -len(FEW) % n_processes
-    assert len(rows) == len(FEW) + n_repeats
-    assert np.unique(rows).tolist() == np.asarray(FEW).tolist()
+    assert rows.tolist() == np.asarray(FEW).tolist()
 
 
 def test_processes_share_the_batches_of_one():
     plan = ChunkPlan(SPANS, 256, seed=3)
     whole = drawn(plan, 1)
     for n_processes in (2, 4):
-        parts = ChunkPlan(SPANS, 256 // n_processes, seed=3)
-        own = [drawn(parts.for_process(rank, n_processes), 1) for rank in range(n_processes)]
+        own = [drawn(plan.for_process(rank, n_processes), 1) for rank in range(n_processes)]
         together = [sorted(sum(batches, [])) for batches in zip(*own, strict=True)]
-        n_full = len(SPANS) // 256
-        assert together[:n_full] == [sorted(batch) for batch in whole[:n_full]]
+        assert together == [sorted(batch) for batch in whole]
 
 
-def test_processes_read_runs_of_their_own():
-    plan = ChunkPlan(16 * 256, 512, chunk_size=256, n_chunks=16)
+# Of 1,023 cells the one process has one more than the other, in turns; runs are cut where lanes end.
+@pytest.mark.parametrize(("batch_size", "n_shared"), [(1024, 0), (1023, 30)])
+def test_processes_read_runs_of_their_own(batch_size, n_shared):
+    plan = ChunkPlan(96 * 256, batch_size)
     of = [
         {row // 256 for batch in drawn(plan.for_process(rank, 2)) for row in batch}
         for rank in (0, 1)
     ]
-    assert not of[0] & of[1]
+    assert len(of[0] | of[1]) == 96
+    assert len(of[0] & of[1]) <= n_shared
 
 
 def test_a_place_is_a_function_of_seed_epoch_and_number():

@@ -450,23 +450,18 @@ def test_batches_are_those_of_the_plan():
             np.testing.assert_array_equal(batch[key].squeeze(1), extra[key])
 
 
-@pytest.mark.parametrize("world_size", [2, 3])
-def test_processes_share_the_batches_of_an_epoch(world_size):
+def test_cells_that_see_each_other_are_not_divided_among_processes():
     samples, places = tissue([100, 43])
-    context = CellContext(samples, places, ContextOptions())
-    rows = np.arange(143)
-    alone = [r.tolist() for r, _ in context.training(rows, 20, seed=0).draw(1)]
-    assert len(alone) == 8
-    by_process = []
-    for rank in range(world_size):
-        plan = context.training(rows, 20, seed=0)
-        loader = load(plan.for_process(rank, world_size), 143)
-        loader.set_epoch(1)
-        by_process.append([batch["indices"].tolist() for batch in loader])
-        assert len(by_process[-1]) == len(loader) == -(-8 // world_size)
-    together = list(itertools.chain.from_iterable(zip(*by_process, strict=True)))
-    # The first ones again where they do not divide.
-    assert together == (alone + alone)[: len(together)]
+    context, rows = CellContext(samples, places, ContextOptions()), np.arange(143)
+    plans = (
+        context.training(rows, 20, seed=0),
+        context.validation(rows, 20, seed=0, fill=rows),
+        context.embedding(rows),
+    )
+    for plan in plans:
+        assert len(plan.for_process(0, 1)) == len(plan)
+        with pytest.raises(ValueError, match=r"see each other.* found 2.*`devices=1`"):
+            plan.for_process(0, 2)
 
 
 def test_rare_labels_come_as_often_where_labels_are_balanced():

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-import subprocess
-import sys
 import warnings
-from pathlib import Path
 
 import anndata
 import numpy as np
@@ -620,45 +617,6 @@ def test_the_latent_term_alone_collapses_and_the_monitor_says_so():
     assert float(history["validation_divergence"].iloc[-1, 0]) < 0.1
     first, last = (float(history["latent_std"].iloc[i, 0]) for i in (0, -1))
     assert last < first
-
-
-SCRIPT = """
-import os, sys, warnings
-warnings.simplefilter("ignore")
-sys.path.insert(0, sys.argv[1])
-import numpy as np
-from test_cellplm import SMALL, make
-from scssl.data import Datasets
-from scssl.model import CellPLM
-
-tissue = make(80, seed=2)[:, ::2].copy()
-datasets = Datasets({"cells": make(60, seed=1), "tissue": tissue}, genes="union", obs_keys=["type"])
-CellPLM.setup_datasets(datasets, sample_key="slice", spatial_key="spatial", labels_key="type")
-model = CellPLM(datasets, objective=sys.argv[2], warmup_steps=4, **SMALL)
-model.train(2, batch_size=16, accelerator="cpu", devices=2, strategy="ddp", progress=False)
-np.savez(f"{os.environ.get('LOCAL_RANK', '0')}.npz", z=model.get_latent_representation(),
-         loss=model.history["validation_loss"].to_numpy(), warmup=model.module.warmup.numpy())
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("objective", ["reconstruction", "cross_entropy"])
-def test_two_processes_learn_one_model(objective, tmp_path):
-    script = tmp_path / "train.py"
-    script.write_text(SCRIPT)
-    done = subprocess.run(
-        [sys.executable, str(script), str(Path(__file__).parents[1]), objective],
-        cwd=tmp_path, capture_output=True, text=True, check=False, timeout=600,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-    one, other = (dict(np.load(tmp_path / f"{rank}.npz")) for rank in (0, 1))
-    for key in one:
-        np.testing.assert_array_equal(one[key], other[key], err_msg=key)
-    assert one["z"].shape == (140, 6)
-    assert np.isfinite(one["z"]).all()
-    assert len(one["loss"]) == 2
-    # Steps are counted once, not once for each process.
-    assert 8 <= int(one["warmup"]) <= 12
 
 
 def test_a_second_training_goes_on(trained):

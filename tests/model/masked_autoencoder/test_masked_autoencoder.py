@@ -44,13 +44,12 @@ def test_default_architecture():
 
 def test_part_of_the_genes_is_decoded_where_it_pays():
     resolve = resolve_output_genes
-    assert resolve("auto", 19_331, 512, "cpu", "auto") == 2048
-    assert resolve("auto", 10_000, 256, "cpu", "auto") is None
-    assert resolve("auto", 2000, 512, "cpu", "auto") is None
-    assert resolve("auto", 19_331, 512, "cpu", 2) is None
-    assert resolve("auto", 19_331, 512, "gpu", "auto") is None
-    assert resolve(19_331, 19_331, 512, "cpu", "auto") is None
-    assert resolve(100, 19_331, 512, "cpu", "auto") == 100
+    assert resolve("auto", 19_331, 512, "cpu") == 2048
+    assert resolve("auto", 10_000, 256, "cpu") is None
+    assert resolve("auto", 2000, 512, "cpu") is None
+    assert resolve("auto", 19_331, 512, "gpu") is None
+    assert resolve(19_331, 19_331, 512, "cpu") is None
+    assert resolve(100, 19_331, 512, "cpu") == 100
 
 
 def test_reconstruction_denoises(model):

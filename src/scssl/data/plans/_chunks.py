@@ -60,8 +60,8 @@ class ChunkPlan(_Order):
 
     Runs of `chunk_size` rows come in an order that is drawn for each epoch. So many of them as `n_chunks` are
     read at a time, and their rows shuffled: of a shuffled source such batches are as random as those of a
-    :class:`ShuffledPlan`. What is drawn is a function of the seed, the epoch, the number of the window and the
-    cells of a batch of all processes together. Processes read runs of their own.
+    :class:`ShuffledPlan`. What is drawn is a function of the seed, the epoch and the number of the window.
+    Processes read runs of their own.
 
     Parameters
     ----------
@@ -102,23 +102,24 @@ class ChunkPlan(_Order):
         return islice(self._batches(epoch), self.n_batches)
 
     def _batches(self, epoch: int) -> Iterator[Planned]:
-        n_processes = self.world_size
-        step = self.batch_size * n_processes
-        first: np.ndarray | None = None
+        size = self.batch_size
         for window in self._windows(epoch):
-            first = window if first is None else first
-            for start in range(0, len(window), step):
-                cells = window[start : start + step]
-                # The first cells are repeated where they do not divide.
-                cells = np.concatenate([cells, np.resize(first, -len(cells) % n_processes)])
-                for rank in range(n_processes):
-                    yield cells[rank::n_processes], {}
+            for start in range(0, len(window), size):
+                yield window[start : start + size], {}
+
+    def part(self, number: int, n_rows: int) -> np.ndarray:
+        # Counted from the start of the window, by which the same runs are always of the same process.
+        start = number % self._batches_per_window * self.batch_size
+        return np.arange((self.rank - start) % self.world_size, n_rows, self.world_size)
+
+    @property
+    def _batches_per_window(self) -> int:
+        return max(1, self.chunk_size * self.n_chunks // self.batch_size)
 
     @property
     def _window(self) -> int:
         """Rows that are shuffled together: those of whole batches."""
-        step = self.batch_size * self.world_size
-        return step * max(1, self.chunk_size * self.n_chunks // step)
+        return self.batch_size * self._batches_per_window
 
     def _windows(self, epoch: int) -> Iterator[np.ndarray]:
         """Rows in the order of the epoch, as many at a time as are shuffled together."""

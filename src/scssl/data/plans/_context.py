@@ -328,6 +328,8 @@ class CellContext:
 class _Whole(BatchPlan):
     """Whole sequences, those in which there is a cell that is asked for."""
 
+    divisible = False
+
     def __init__(self, context: CellContext, rows: np.ndarray) -> None:
         super().__init__(rows, 1, varies=False)
         self.context = context
@@ -355,6 +357,8 @@ class _Part:
 
 class _Parts(BatchPlan):
     """Parts of samples, several small ones in a batch."""
+
+    divisible = False
 
     def __init__(
         self,

@@ -5,13 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from copy import copy
-from itertools import cycle, islice
+from itertools import islice
 from typing import Any, Self
 
 import numpy as np
 
 from scssl._checks import check_integers
 from scssl._random import derive_generator
+from scssl.data.keys import PLACES
 
 #: Rows of a batch, and what it has for each of them besides, or of the links between them.
 Planned = tuple[np.ndarray, Mapping[str, np.ndarray]]
@@ -91,7 +92,7 @@ class BatchPlan(ABC):
     rows
         Row numbers of the cells that an epoch is about, or their number, for the first so many.
     batch_size
-        Cells of a batch of one process, as far as the plan keeps to a number.
+        Cells of a batch, as far as the plan keeps to a number; of all processes together.
     seed
         Seed of what is drawn.
     varies
@@ -126,12 +127,16 @@ class BatchPlan(ABC):
     ...     def draw(self, epoch):
     ...         for first in range(self.n_batches):
     ...             yield self.rows[first : first + self.batch_size], {}
-    >>> plan = Windows(5, 3, varies=False).for_process(1, 2)
+    >>> plan = Windows(5, 3, varies=False)
     >>> len(plan), [rows.tolist() for rows, _ in plan.batches(epoch=0)]
-    (2, [[1, 2, 3], [0, 1, 2]])
+    (3, [[0, 1, 2], [1, 2, 3], [2, 3, 4]])
+    >>> [rows.tolist() for rows, _ in plan.for_process(0, 2).batches(epoch=0)]
+    [[0, 2], [1, 3], [2, 4]]
     """
 
     rank, world_size = 0, 1
+    #: Whether the cells of a batch can be divided among processes: not so where some see others.
+    divisible = True
 
     def __init__(
         self,
@@ -150,13 +155,13 @@ class BatchPlan(ABC):
     @property
     @abstractmethod
     def n_batches(self) -> int:
-        """Number of batches of an epoch, of all processes together."""
+        """Number of batches of an epoch, the same for all processes."""
 
     @abstractmethod
     def draw(self, epoch: int) -> Iterator[Planned]:
         """Rows of each batch, and arrays of one entry for each of them that it has besides.
 
-        Batch ``i`` is for process ``i % world_size``.
+        Of all processes together.
 
         Parameters
         ----------
@@ -170,7 +175,10 @@ class BatchPlan(ABC):
         return False
 
     def for_process(self, rank: int, world_size: int) -> Self:
-        """The same plan with the batches of one process: as many for each, the first ones repeated.
+        """The same plan with the part that one process has of each batch.
+
+        The parts of a batch differ by one cell at most. That of the last batch may have no cell, where there are
+        more processes than cells.
 
         Parameters
         ----------
@@ -180,20 +188,37 @@ class BatchPlan(ABC):
         Raises
         ------
         ValueError
-            If there is no such process.
+            If there is no such process, or the cells of a batch cannot be divided.
         """
         check_integers(world_size=(world_size, 1))
         if not 0 <= rank < world_size:
             raise ValueError(f"`rank` must be in [0, {world_size}), found {rank}.")
+        if world_size > 1 and not self.divisible:
+            raise ValueError(
+                "Cells of a batch see each other, so that it cannot be divided among processes; found "
+                f"{world_size}. Train in one: `devices=1`."
+            )
         own = copy(self)
         own.rank, own.world_size = rank, world_size
         return own
 
     def __len__(self) -> int:
-        return -(-self.n_batches // self.world_size)
+        return self.n_batches
+
+    def part(self, number: int, n_rows: int) -> np.ndarray:
+        """Places of the rows of this process among those of a batch, ascending.
+
+        Parameters
+        ----------
+        number
+            Number of the batch in its epoch.
+        n_rows
+            Rows of all processes.
+        """
+        return np.arange(self.rank, n_rows, self.world_size)
 
     def batches(self, epoch: int, first: int = 0) -> Iterator[Planned]:
-        """Batches of this process.
+        """Batches of this process, of several with ``scssl.data.keys.PLACES``.
 
         Parameters
         ----------
@@ -202,11 +227,13 @@ class BatchPlan(ABC):
         first
             Number of the first one, for a run that goes on within an epoch.
         """
-        drawn = self.draw(epoch)
         # All processes draw all batches: of rows only, and nobody has to tell anybody.
-        every = drawn if self.world_size == 1 else cycle(drawn)
-        start, stop = (n * self.world_size + self.rank for n in (first, len(self)))
-        return islice(every, start, stop, self.world_size)
+        for number, (rows, extra) in enumerate(islice(self.draw(epoch), first, None), first):
+            if self.world_size == 1:
+                yield rows, extra
+                continue
+            own = self.part(number, len(rows))
+            yield rows[own], {**{name: of[own] for name, of in extra.items()}, PLACES: own}
 
     def generator(self, name: str, number: int, epoch: int) -> np.random.Generator:
         """Randomness of what is drawn for one batch, whatever was drawn for those before it.
@@ -216,12 +243,12 @@ class BatchPlan(ABC):
         name
             What it is for.
         number
-            Number of the batch in its epoch, of this process.
+            Number of the batch in its epoch.
         epoch
             Number of the epoch.
         """
         when = [epoch] if self.varies else []
-        return derive_generator(self.seed, name, self.rank, number, *when)
+        return derive_generator(self.seed, name, 0, number, *when)
 
 
 def _row_numbers(rows: Any) -> np.ndarray:
@@ -235,39 +262,25 @@ def _row_numbers(rows: Any) -> np.ndarray:
 
 
 class _Order(BatchPlan):
-    """Cells in an order of the epoch, cut into batches.
-
-    Processes take turns with the cells and not with the batches, so that theirs are of the same sizes.
-    """
+    """Cells in an order of the epoch, cut into batches."""
 
     @abstractmethod
     def order(self, epoch: int) -> np.ndarray:
         """Rows in the order of an epoch."""
 
     @property
-    def _n_own(self) -> int:
-        """Cells of each process."""
-        n, n_processes = len(self.rows), self.world_size
-        return n // n_processes if self.drop_last else -(-n // n_processes)
-
-    @property
     def n_batches(self) -> int:
-        n, size = self._n_own, self.batch_size
-        return self.world_size * (n // size if self.drop_last else -(-n // size))
+        n, size = len(self.rows), self.batch_size
+        return n // size if self.drop_last else -(-n // size)
 
     @property
     def has_lone_cell(self) -> bool:
-        return -(-len(self.rows) // self.world_size) % self.batch_size == 1
+        return len(self.rows) % self.batch_size == 1
 
     def draw(self, epoch: int) -> Iterator[Planned]:
-        n_processes = self.world_size
-        # The first cells are repeated where they do not divide.
-        order = np.resize(self.order(epoch), self._n_own * n_processes)
-        step = self.batch_size * n_processes
-        for number in range(self.n_batches // n_processes):
-            cells = order[number * step : (number + 1) * step]
-            for rank in range(n_processes):
-                yield cells[rank::n_processes], {}
+        order, size = self.order(epoch), self.batch_size
+        for first in range(0, self.n_batches * size, size):
+            yield order[first : first + size], {}
 
 
 class SequentialPlan(_Order):

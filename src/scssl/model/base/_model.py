@@ -74,6 +74,7 @@ from scssl.train import (
     fit,
     history_frames,
     history_lists,
+    n_processes,
     pass_on,
     resolve_output_genes,
 )
@@ -841,6 +842,7 @@ class SSLModel(BaseModelClass, metaclass=Face):
         max_steps: int | None = None,
         accelerator: str = "auto",
         devices: int | list[int] | str = "auto",
+        num_nodes: int = 1,
         strategy: str = "auto",
         precision: str | None = None,
         compile: bool = False,
@@ -867,7 +869,7 @@ class SSLModel(BaseModelClass, metaclass=Face):
         max_epochs
             Passes over the training cells at most; by default from the number of cells.
         batch_size
-            Cells per step; by default from the number of cells.
+            Cells per step, of each process; by default from the number of cells.
         lr, weight_decay
             Learning rate and weight decay of AdamW; defaults by model.
         lr_schedule
@@ -903,9 +905,13 @@ class SSLModel(BaseModelClass, metaclass=Face):
         accelerator
             ``"cpu"``, ``"gpu"``, or ``"auto"`` for a GPU where there is one.
         devices
-            Number or list of devices; one by default.
+            Number or list of devices, each of which a process trains on. ``"auto"``: those of the processes
+            that torchrun or srun has started, or one.
+        num_nodes
+            Number of machines, where neither has started the processes.
         strategy
-            Of Lightning's trainer, such as ``"ddp"``.
+            Of Lightning's trainer; of several processes ``"ddp"``, whatever they are, gives what one with
+            the batches of all gives.
         precision
             `None` for float32, ``"bf16-mixed"`` for bfloat16 products.
         compile
@@ -957,7 +963,7 @@ class SSLModel(BaseModelClass, metaclass=Face):
     def _train_once(self, arguments: Mapping[str, Any]) -> FitResult:
         """One round of training; arguments of :meth:`train`, and where it is resumed from."""
         data = self._training_data()
-        rng, devices = arguments["rng"], arguments["devices"]
+        rng, devices, num_nodes = (arguments[name] for name in ("rng", "devices", "num_nodes"))
         seed = as_seed(rng)
         if self._learns_all_genes and data.alignment is not None and data.alignment.n_missing:
             raise ValueError(
@@ -965,7 +971,8 @@ class SSLModel(BaseModelClass, metaclass=Face):
                 "learnt as zeros. Train on data that has them, or build a new model on this data. "
                 f"{data.alignment.report()}"
             )
-        check_distributed(devices, arguments["strategy"], arguments["n_output_genes"], rng)
+        check_distributed(devices, num_nodes, arguments["strategy"], rng)
+        n = n_processes(devices, num_nodes)
         hold_out, balance, separate = (
             arguments[name] for name in ("hold_out", "balance_key", "separate_key")
         )
@@ -977,18 +984,19 @@ class SSLModel(BaseModelClass, metaclass=Face):
             data, arguments["train_size"], derive_seed(seed, "split")
         )
         chosen = TrainOptions.chosen(self._train_defaults(len(rows)), arguments)
+        # A batch is that of all processes.
+        size = chosen.batch_size * n
         # Batches of equal size, or up to half of a small data set would be left out of each epoch.
         # Where others fill a batch it stays as large: of a few labelled cells it would have no others.
         if not data.fills_context or data.context is None:
-            n_batches = -(-len(rows) // chosen.batch_size)
-            chosen = replace(chosen, batch_size=-(-len(rows) // n_batches))
-        size = chosen.batch_size
+            n_batches = -(-len(rows) // size)
+            size = -(-len(rows) // n_batches)
+            chosen = replace(chosen, batch_size=-(-size // n))
         n_output = resolve_output_genes(
             arguments["n_output_genes"],
             len(self.genes),
             self.module.output_width,
             arguments["accelerator"],
-            devices,
         )
         # Validation cells are no partners, or training would see them.
         data.restrict_partners(rows)
@@ -1003,13 +1011,14 @@ class SSLModel(BaseModelClass, metaclass=Face):
             "genes": self.genes.hash,
             "train_size": train_size,
             "precision": arguments["precision"],
-            "devices": str(devices),
             "n_output_genes": n_output,
             "hold_out": hold_out,
             "balance_key": balance,
             "separate_key": separate,
             "model": f"{type(self).__name__}({self._config()})",
+            # By however many processes.
             **chosen.identity(),
+            "batch_size": size,
             **self._before_training(
                 data, rows, chosen, resumed=arguments["resume_from"] is not None
             ),
@@ -1034,6 +1043,7 @@ class SSLModel(BaseModelClass, metaclass=Face):
             },
             seed=seed,
             devices=devices,
+            num_nodes=num_nodes,
             n_output_genes=n_output,
             fresh=not self.is_trained_,
             checkpoint_dir=folder,

@@ -38,6 +38,7 @@ from scssl.model.base import (
     trained_classes,
 )
 from scssl.module import SSLModule, asked_for, blockwise
+from scssl.nn import gather, weighed
 from scssl.objective import SUPCON_TEMPERATURE, supcon
 from scssl.train import TrainOptions
 
@@ -90,16 +91,19 @@ class CellTypeClassifierModule(FineTunedModule):
             found = labels * self.n_classes + logits.argmax(1)
             tally = torch.bincount(found, minlength=self.n_classes**2).float()
             return LossOutput(
-                loss=functional.cross_entropy(logits, labels),
+                loss=weighed(functional.cross_entropy(logits, labels), len(labels)),
                 n_obs_minibatch=len(labels),
                 extra_metrics={"confusion": tally},
             )
         contrast = self.objective == "supcon"
         logits = self.head(seen.detach() if contrast else seen).float()
-        loss = functional.cross_entropy(logits, labels, weight=self.class_weights)
+        loss = weighed(
+            functional.cross_entropy(logits, labels, weight=self.class_weights),
+            self.class_weights[labels].sum(),
+        )
         if contrast and not self.backbone_is_frozen:
-            z = seen[:, : self.widths[0]]
-            loss = loss + supcon(z, labels, temperature=self.temperature)
+            z = gather(seen[:, : self.widths[0]])
+            loss = loss + supcon(z, gather(labels), temperature=self.temperature)
         return LossOutput(loss=loss, n_obs_minibatch=len(labels))
 
     def validation_scores(self, tally: Mapping[str, Tensor]) -> dict[str, float]:

@@ -346,7 +346,7 @@ class FineTunedModel(SSLModel):
         **kwargs
             As in :meth:`~scssl.model.SSLModel.train`: ``hold_out``, ``balance_key``, ``separate_key``, ``batch_size``, ``weight_decay``, ``lr_schedule``,
             ``early_stopping``, ``patience``, ``gradient_clip``, ``max_steps``, ``accelerator``, ``devices``,
-            ``strategy``, ``precision``, ``compile``, ``rng``, ``checkpoint_dir``, ``checkpoint_every``,
+            ``num_nodes``, ``strategy``, ``precision``, ``compile``, ``rng``, ``checkpoint_dir``, ``checkpoint_every``,
             ``resume_from``, ``logger``, ``progress``, ``callbacks``.
 
         Raises

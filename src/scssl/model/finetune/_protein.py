@@ -30,6 +30,7 @@ from scssl.model.base import (
     some_of,
 )
 from scssl.module import SSLModule, asked_for, blockwise
+from scssl.nn import mean_of_all
 
 from ._model import FineTunedModel, FineTunedModule, Freeze, HeadKind
 from ._proteins import (
@@ -83,7 +84,9 @@ class ProteinPredictorModule(FineTunedModule):
         target = target.nan_to_num(0.0)
         predicted = self.head(self.features(tensors, evaluate=False)).float()
         target, measured, predicted = asked_for(tensors, target, measured, predicted)
-        error = ((predicted - target).square() * measured).sum() / measured.sum().clamp(min=1)
+        n_measured = mean_of_all(measured.sum().float())
+        error = ((predicted - target).square() * measured).sum()
+        error = error / n_measured.clamp(min=torch.finfo(torch.float32).tiny)
         extra = {}
         if full:
             y, p = target.double(), predicted.double() * measured

@@ -14,8 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from scssl.model.base import Positive, Share, Widths, register_model
-from scssl.module import gather
-from scssl.nn import MemoryBank
+from scssl.nn import MemoryBank, gather
 from scssl.objective import barlow_twins, dcl, dino, info_nce, negative_cosine, nt_xent, vicreg
 
 from ._model import JointEmbedding
@@ -117,10 +116,10 @@ class MoCo(JointEmbedding):
 
         def compare(self, one: Any, two: Any, *, learn: bool) -> Tensor:
             assert self.projector is not None
-            query, key = self.projector(self.encoder(one)), self.target(two)
+            query, key = gather(self.projector(self.encoder(one))), gather(self.target(two))
             loss = info_nce(query, key, self.queue.values, temperature=self.temperature)
             if learn:
-                self.queue.enqueue(gather(key))
+                self.queue.enqueue(key)
             return loss
 
 
@@ -155,8 +154,10 @@ class BYOL(JointEmbedding):
             self._add_target(momentum)
 
         def compare(self, one: Any, two: Any, *, learn: bool) -> Tensor:
-            predicted = [self.predictor(z) for z in self.projections(one, two, gathered=False)]
-            return _crossed(negative_cosine, predicted, [self.target(one), self.target(two)])
+            z = self.projections(one, two, gathered=False)
+            predicted = [gather(self.predictor(projected)) for projected in z]
+            targets = [gather(self.target(view)) for view in (one, two)]
+            return _crossed(negative_cosine, predicted, targets)
 
 
 @register_model
@@ -195,8 +196,9 @@ class SimSiam(JointEmbedding):
 
         def compare(self, one: Any, two: Any, *, learn: bool) -> Tensor:
             z = self.projections(one, two, gathered=False)
-            predicted = [self.predictor(projected) for projected in z]
-            return _crossed(negative_cosine, predicted, [projected.detach() for projected in z])
+            predicted = [gather(self.predictor(projected)) for projected in z]
+            fixed = [gather(projected.detach()) for projected in z]
+            return _crossed(negative_cosine, predicted, fixed)
 
 
 @register_model
@@ -284,6 +286,7 @@ class BarlowTwins(JointEmbedding):
     class _Network(JointEmbeddingModule):
         def _add_heads(self, *, redundancy: Positive = 5e-3) -> None:
             self._add_projector(256, 256, 256)
+            self._fix_shift()
             self.redundancy = redundancy
 
         def compare(self, one: Any, two: Any, *, learn: bool) -> Tensor:
@@ -321,6 +324,7 @@ class VICReg(JointEmbedding):
             covariance: Positive = 1.0,
         ) -> None:
             self._add_projector(256, 256)
+            self._fix_shift()
             self.weights = {
                 "invariance": invariance,
                 "variance": variance,
@@ -384,15 +388,15 @@ class DINO(JointEmbedding):
             self._add_target(momentum)
 
         def compare(self, one: Any, two: Any, *, learn: bool) -> Tensor:
-            student = self.projections(one, two, gathered=False)
-            teacher = [self.target(one), self.target(two)]
+            student = self.projections(one, two)
+            teacher = [gather(self.target(view)) for view in (one, two)]
 
             def assign(s: Tensor, t: Tensor) -> Tensor:
                 return dino(s, t, self.center, **self.temperatures)
 
             loss = _crossed(assign, student, teacher)
             if learn:
-                mean = gather(torch.cat(teacher)).mean(0)
+                mean = torch.cat(teacher).mean(0)
                 # In mixed precision scores are of another type than what is remembered.
                 self.center.lerp_(mean.to(self.center), 1 - self.center_momentum)
             return loss

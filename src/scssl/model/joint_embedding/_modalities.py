@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from scssl.augment import Augmentation, ViewContext, Walk, choose_cells, take
-from scssl.nn import ModalityRows, MultiEncoder, MultiView, SparseRows
+from scssl.nn import ModalityRows, MultiEncoder, MultiView, SparseRows, gather, only
 from scssl.objective import clip_loss
 
 # Both as in CLIP.
@@ -64,9 +64,11 @@ class ModalitySplit:
         for i, name in enumerate(self.names):
             for context, view in zip(contexts, parts, strict=True):
                 cells, rows = view[name].cells, view[name].x
-                if len(cells):
-                    own_context = self._context(context, i, cells)
-                    view[name] = ModalityRows(augmentations[name](rows, rng, own_context), cells)
+                with only(cells) as n_cells:
+                    if n_cells:
+                        own_context = self._context(context, i, cells)
+                        changed = augmentations[name](rows, rng, own_context)
+                        view[name] = ModalityRows(changed, cells)
         return MultiView(parts[0], x.n_cells), MultiView(parts[1], x.n_cells)
 
     def _leader(self, augmentations: Mapping[str, Augmentation]) -> str | None:
@@ -89,7 +91,8 @@ class ModalitySplit:
 
         That modality itself is left to its augmentation.
         """
-        found = augmentation.stand_ins(len(leading), leading.device, context)
+        with only(leading):
+            found = augmentation.stand_ins(len(leading), leading.device, context)
         if not found:
             return
         places = []
@@ -132,7 +135,7 @@ class ModalityContrast(nn.Module):
     """Contrast of the modalities of a cell with those of others :cite:p:`Radford2021`.
 
     Every modality has a linear layer of its own. Only cells that have both modalities of a pair take part; of
-    several pairs the mean is taken. In training on several devices each contrasts its own cells.
+    several pairs the mean is taken.
     """
 
     def __init__(self, names: tuple[str, ...], n_latent: int) -> None:
@@ -154,12 +157,13 @@ class ModalityContrast(nn.Module):
             both = [
                 torch.isin(view.parts[a].cells, view.parts[b].cells) for a, b in (pair, pair[::-1])
             ]
-            if int(both[0].sum()) < 2:
-                continue
-            z = [
-                self.heads[name](embedded[name][kept])
-                for name, kept in zip(pair, both, strict=True)
-            ]
+            with only(view.parts[pair[0]].cells[both[0]]) as n_cells:
+                if n_cells < 2:
+                    continue
+                z = [
+                    gather(self.heads[name](embedded[name][kept]))
+                    for name, kept in zip(pair, both, strict=True)
+                ]
             losses.append(clip_loss(z[0], z[1], self.log_scale))
         # Also what takes no part here needs a gradient, or other processes would wait for it.
         weights = [weight.sum() for weight in self.parameters()]

@@ -13,14 +13,16 @@ from torch import Tensor, nn
 
 from scssl.augment import Augmentation, ViewContext, two_views
 from scssl.data.keys import PRESENT, partner_key, partner_obs_key, walk_of_key
-from scssl.module import SSLModule, blockwise, embedded, gather, undecayed_vectors
+from scssl.module import SSLModule, blockwise, embedded, undecayed_vectors
 from scssl.nn import (
     BatchNormEncoder,
     Fusion,
     MultiEncoder,
     ProjectionHead,
     SparseRows,
+    gather,
     momentum_schedule,
+    n_of_all,
     update_ema,
 )
 
@@ -135,6 +137,21 @@ class JointEmbeddingModule(SSLModule):
     def _add_predictor(self, hidden_dims: Sequence[int]) -> None:
         """Add what predicts a projection from another, with hidden layers of these widths."""
         self.predictor = ProjectionHead([self.projected_width, *hidden_dims, self.projected_width])
+        if hidden_dims:
+            # The batch norm of the predictor takes it away.
+            self._fix_shift()
+
+    def _fix_shift(self) -> None:
+        """Leave the shift of the projections at zero, where the objective is the same for any.
+
+        What is left of its gradient is rounding noise, which Adam would blow up to full steps: they would be
+        others with another number of threads or processes.
+        """
+        assert isinstance(self.projector, ProjectionHead)
+        shift = self.projector.layers[-1].bias
+        if isinstance(shift, nn.Parameter):
+            nn.init.zeros_(shift)
+            shift.requires_grad_(False)
 
     @abstractmethod
     def compare(self, one: Any, two: Any, *, learn: bool) -> Tensor:
@@ -171,7 +188,7 @@ class JointEmbeddingModule(SSLModule):
                 "scssl.model.CellTypeClassifier.from_ssl_model."
             )
         x, rng = self._rows(tensors), self._generator(rng)
-        if x.n_cells < 2:
+        if n_of_all(x.n_cells) < 2:
             # One cell has nothing to be told apart from, so it does not count. Training drops such
             # a batch; where it does not, processes wait for a gradient of every weight.
             trained = [p.sum() for p in self.parameters() if p.requires_grad]

@@ -22,6 +22,8 @@ from scssl.nn import (
     GeneSampler,
     LinearPath,
     SparseRows,
+    mean_of_all,
+    of_first,
     take_rows,
 )
 from scssl.nn import activation as make_activation
@@ -161,6 +163,12 @@ class MaskedAutoencoderModule(SSLModule):
     def output_width(self) -> int:
         return self.gene_decoder.in_features if self.decodes else 0
 
+    def decoded_in_part(self) -> list[str]:
+        if self.sampler is None:
+            return []
+        layers = ("gene_decoder.", "zero_decoder.", "log_dispersion")
+        return [name for name, _ in self.named_parameters() if name.startswith(layers)]
+
     @property
     def encodes_covariates(self) -> bool:
         return self.covariate_encoder is not None
@@ -251,7 +259,7 @@ class MaskedAutoencoderModule(SSLModule):
                 values,
                 hidden.loss_weight,
                 hidden.zero_weight,
-                hidden.normalizer(x),
+                mean_of_all(hidden.normalizer(x)),
             )
         else:
             genes, target = self._sampled(x, values, hidden, rng)
@@ -282,7 +290,7 @@ class MaskedAutoencoderModule(SSLModule):
     ) -> tuple[Tensor, _Target]:
         """Genes to decode, and an unbiased estimate of the target on all genes."""
         assert self.sampler is not None
-        genes, count = self.sampler.draw(rng)
+        genes, count = map(of_first, self.sampler.draw(rng))
         position = self._position
         position[genes] = torch.arange(len(genes), device=genes.device)
         column = position.index_select(0, x.columns)
@@ -298,7 +306,7 @@ class MaskedAutoencoderModule(SSLModule):
             hidden.loss_weight.index_select(0, where) * count.index_select(0, column),
             zero_weight * count,
             # The weight of all genes, drawn or not: it makes the estimate unbiased.
-            hidden.normalizer(x),
+            mean_of_all(hidden.normalizer(x)),
         )
 
     def _compare(

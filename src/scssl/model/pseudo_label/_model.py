@@ -186,7 +186,7 @@ class PseudoLabel(StartsFromEncoder, DatasetsMixin, StoresMixin):
         return PseudoLabelModule(len(genes), PseudoLabelOptions(**arguments))
 
     def _rounds(self, arguments: Mapping[str, Any]) -> Generator[dict[str, Any]]:
-        several = (arguments[name] for name in ("devices", "strategy", "n_output_genes", "rng"))
+        several = (arguments[name] for name in ("devices", "num_nodes", "strategy", "rng"))
         check_distributed(*several)
         seed = as_seed(arguments["rng"])
         engine = resolve_engine(self._options.kmeans)
@@ -255,7 +255,22 @@ class PseudoLabel(StartsFromEncoder, DatasetsMixin, StoresMixin):
     def _start(
         self, number: int, done: list[dict[str, Any]], *, seed: int, engine: str
     ) -> RoundStart:
-        """Cluster the cells of every data set."""
+        """Cluster the cells of every data set; of several processes the first does."""
+        self._clusters, agreed = first_process_has(
+            lambda: self._cluster(number, seed=seed, engine=engine)
+        )
+        return RoundStart(
+            number,
+            copied(self.module.state_dict()),
+            self._clusters,
+            agreed,
+            bool(self.is_trained_),
+            list(done),
+            history_lists(self.history_),
+        )
+
+    def _cluster(self, number: int, *, seed: int, engine: str) -> tuple[np.ndarray, float | None]:
+        """Clusters of all cells, and how well they agree with those before."""
         data = self._open()
         before = self._clusters if number else None
         codes = self._dataset_codes()
@@ -269,18 +284,7 @@ class PseudoLabel(StartsFromEncoder, DatasetsMixin, StoresMixin):
                 found[rows, p] = kmeans(x, k, seed=own, engine=engine)
                 if before is not None:
                     agreements.append(agreement(before[rows, p], found[rows, p]))
-        # On GPUs the processes may embed a little differently, and number clusters in another way.
-        found, agreements = first_process_has((found, agreements))
-        self._clusters = found
-        return RoundStart(
-            number,
-            copied(self.module.state_dict()),
-            found,
-            float(np.mean(agreements)) if agreements else None,
-            bool(self.is_trained_),
-            list(done),
-            history_lists(self.history_),
-        )
+        return found, float(np.mean(agreements)) if agreements else None
 
     def _to_cluster(self, data: CellReader, rows: np.ndarray, seed: int) -> np.ndarray:
         """What is clustered: principal components before there are embeddings."""

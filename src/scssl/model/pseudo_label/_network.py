@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from scssl.augment import Mask, ViewContext
 from scssl.data.keys import CLUSTERS, DATASET
 from scssl.module import SSLModule, embedded, undecayed_vectors
-from scssl.nn import BatchNormEncoder
+from scssl.nn import BatchNormEncoder, is_shared, mean_of_all
 from scssl.objective import partition_cross_entropy
 
 from ._options import PseudoLabelOptions
@@ -72,6 +72,8 @@ class PseudoLabelModule(SSLModule):
             z = z.sigmoid() if self.options.head_activation == "sigmoid" else z.relu()
         dataset, clusters = tensors[DATASET].squeeze(-1), tensors[CLUSTERS]
         losses, hits = [], z.new_zeros(())
+        # Cells of each data set in the processes on average: a mean is of those of all.
+        n_cells = mean_of_all(dataset.bincount(minlength=len(self.heads)).float())
         # Of each data set: sum of the losses of its cells, and their number.
         tally = torch.zeros(2, len(self.heads), device=z.device)
         # Of one data set nothing has to be asked of a device.
@@ -82,19 +84,18 @@ class PseudoLabelModule(SSLModule):
             logits = self.heads[code](z.index_select(0, own))
             labels = clusters.index_select(0, own)
             sizes = self.n_clusters[code]
-            losses.append(
-                partition_cross_entropy(logits, labels, sizes, weighted=self.options.weighted)
-            )
+            loss = partition_cross_entropy(logits, labels, sizes, weighted=self.options.weighted)
+            losses.append(loss * (len(own) / n_cells[code]) if is_shared() else loss)
             if full:
-                tally[:, code] = torch.stack(
-                    [losses[-1].detach() * len(own), hits.new_tensor(len(own))]
-                )
+                tally[:, code] = torch.stack([loss.detach() * len(own), hits.new_tensor(len(own))])
                 for p, part in enumerate(logits.split(sizes, dim=1)):
                     hits = hits + (part.argmax(1) == labels[:, p]).sum() / len(sizes)
-        total = self._over_data_sets(torch.stack(losses))
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
+        if is_shared():
             # Every process waits for a gradient of every head.
-            total = total + sum(head(z[:0]).sum() for head in self.heads)
+            total = sum(head(z[:0]).sum() for head in self.heads) + sum(losses)
+            total = total / int((n_cells > 0).sum()) if self.options.weighted else total
+        else:
+            total = self._over_data_sets(torch.stack(losses))
         metrics = {"hits": hits, "losses": tally[0], "cells": tally[1]} if full else {}
         return LossOutput(loss=total, n_obs_minibatch=len(z), extra_metrics=metrics)
 

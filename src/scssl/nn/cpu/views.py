@@ -1,7 +1,7 @@
 """Compiled CPU kernels of views: each draws and applies in one pass over the batch.
 
-Every decision is a hash of the seed and of the place in the batch (SplitMix64, by a counter), so results
-do not depend on the number of threads.
+Every decision is a hash of the seed and of the place in the batch of all processes (SplitMix64, by a counter), so
+results do not depend on the number of threads or processes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scssl.nn import SparseRows
+from scssl.nn import SparseRows, first_entries, places
 
 from .rows import in_threads
 
@@ -113,7 +113,7 @@ def _row_key(seed, row, width):  # pragma: no cover
 
 @numba.njit(nogil=True, cache=True)
 def _noise_sparse(
-    start, stop, pointers, columns, values, applied, seed, bound, scale, clip, out
+    start, stop, pointers, columns, values, applied, cells, seed, bound, scale, clip, out
 ):  # pragma: no cover
     n_genes = out.shape[1]
     bits, chosen = np.empty(n_genes, np.uint64), np.empty(n_genes, np.int32)
@@ -123,21 +123,23 @@ def _noise_sparse(
         for k in range(pointers[i], pointers[i + 1]):
             row[columns[k]] = values[k]
         if applied[i]:
-            _add_noise(row, _row_key(seed, i, n_genes), bound, scale, clip, bits, chosen)
+            _add_noise(row, _row_key(seed, cells[i], n_genes), bound, scale, clip, bits, chosen)
 
 
 @numba.njit(nogil=True, cache=True)
-def _noise_dense(start, stop, x, applied, seed, bound, scale, clip, out):  # pragma: no cover
+def _noise_dense(start, stop, x, applied, cells, seed, bound, scale, clip, out):  # pragma: no cover
     n_genes = out.shape[1]
     bits, chosen = np.empty(n_genes, np.uint64), np.empty(n_genes, np.int32)
     for i in range(start, stop):
         out[i] = x[i]
         if applied[i]:
-            _add_noise(out[i], _row_key(seed, i, n_genes), bound, scale, clip, bits, chosen)
+            _add_noise(out[i], _row_key(seed, cells[i], n_genes), bound, scale, clip, bits, chosen)
 
 
 @numba.njit(nogil=True, cache=True)
-def _swap_dense(start, stop, x, applied, gene_at, centre, seed, bound, out):  # pragma: no cover
+def _swap_dense(
+    start, stop, x, applied, cells, gene_at, centre, seed, bound, out
+):  # pragma: no cover
     n_genes = x.shape[1]
     half = (n_genes + 1) // 2
     bits, chosen = np.empty((half + 3) // 4, np.uint64), np.empty(half, np.int32)
@@ -147,7 +149,7 @@ def _swap_dense(start, stop, x, applied, gene_at, centre, seed, bound, out):  # 
         new[:] = row
         if not applied[i]:
             continue
-        _fill(bits, _row_key(seed, i, n_genes))
+        _fill(bits, _row_key(seed, cells[i], n_genes))
         n = 0
         for step in range(half):
             chosen[n] = step
@@ -164,7 +166,9 @@ def _swap_dense(start, stop, x, applied, gene_at, centre, seed, bound, out):  # 
 
 
 @numba.njit(nogil=True, cache=True)
-def _exchange_dense(start, stop, x, other, partner, applied, seed, bound, out):  # pragma: no cover
+def _exchange_dense(
+    start, stop, x, other, partner, applied, cells, seed, bound, out
+):  # pragma: no cover
     n_genes = x.shape[1]
     bits = np.empty((n_genes + 3) // 4, np.uint64)
     coins = bits.view(np.uint16)
@@ -173,7 +177,7 @@ def _exchange_dense(start, stop, x, other, partner, applied, seed, bound, out): 
         if not applied[i]:
             new[:] = row
             continue
-        _fill(bits, _row_key(seed, i, n_genes))
+        _fill(bits, _row_key(seed, cells[i], n_genes))
         donor = other[partner[i]]
         for j in range(n_genes):
             theirs, own = donor[j], row[j]
@@ -182,7 +186,17 @@ def _exchange_dense(start, stop, x, other, partner, applied, seed, bound, out): 
 
 @numba.njit(nogil=True, cache=True)
 def _mask_sparse(
-    pointers, columns, values, applied, seed, bound, divisor, out_pointers, out_columns, out_values
+    pointers,
+    columns,
+    values,
+    applied,
+    first,
+    seed,
+    bound,
+    divisor,
+    out_pointers,
+    out_columns,
+    out_values,
 ):  # pragma: no cover
     n = 0
     for i in range(len(pointers) - 1):
@@ -197,7 +211,8 @@ def _mask_sparse(
         bits = np.uint64(0)
         for k in range(start, stop):
             if (k - start) % 4 == 0:
-                bits = _hash(np.uint64(seed) + np.uint64(k) * _GOLDEN)
+                among_all = np.uint64(first[i] + k - start)
+                bits = _hash(np.uint64(seed) + among_all * _GOLDEN)
             # Written in any case: what is hidden is written over by what comes next.
             out_columns[n] = columns[k]
             out_values[n] = values[k] / divisor
@@ -227,7 +242,8 @@ def mask(
     """Hide entries of the ``applied`` cells with probability ``rate``, and divide what is left of these."""
     arrays = [t.numpy() for t in (x.pointers, x.columns, x.values.contiguous())]
     out = [np.empty_like(a) for a in arrays]
-    drawn = (applied.numpy(), _seed(rng), _bound(rate), np.float32(divisor))
+    first = first_entries(x.pointers).numpy()
+    drawn = (applied.numpy(), first, _seed(rng), _bound(rate), np.float32(divisor))
     n = _mask_sparse(*arrays, *drawn, *out)
     pointers, columns, values = (torch.from_numpy(a) for a in out)
     return SparseRows(pointers, columns[:n], values[:n], x.n_genes)
@@ -242,7 +258,8 @@ def noise(
     rng: torch.Generator,
 ) -> Tensor:
     """Dense matrix with noise on a share of the genes of the ``applied`` cells, raised to 0 with ``clip``."""
-    drawn = (applied.numpy(), _seed(rng), _bound(rate), np.float32(scale), clip)
+    cells = places(len(applied), applied.device).numpy()
+    drawn = (applied.numpy(), cells, _seed(rng), _bound(rate), np.float32(scale), clip)
     if isinstance(x, SparseRows):
         out = x.values.new_empty(x.n_cells, x.n_genes)
         arrays = (t.contiguous().numpy() for t in (x.pointers, x.columns, x.values))
@@ -263,7 +280,8 @@ def swap(
     """
     x = x.contiguous()
     out = torch.empty_like(x)
-    arrays = (t.numpy() for t in (x, applied, gene_at, centre))
+    cells = places(len(x), x.device)
+    arrays = (t.numpy() for t in (x, applied, cells, gene_at, centre))
     _by_rows(_swap_dense, len(x), *arrays, _seed(rng), _bound(rate), out.numpy())
     return out
 
@@ -274,6 +292,7 @@ def exchange(
     """Entries of ``partner`` cells in ``other`` in place of the own ones, with probability ``rate``."""
     x, other = x.contiguous(), other.contiguous()
     out = torch.empty_like(x)
-    arrays = (t.numpy() for t in (x, other, partner, applied))
+    cells = places(len(x), x.device)
+    arrays = (t.numpy() for t in (x, other, partner, applied, cells))
     _by_rows(_exchange_dense, len(x), *arrays, _seed(rng), _bound(rate), out.numpy())
     return out
