@@ -109,7 +109,7 @@ def test_penalty_and_minimum_are_those_of_scikit_learn(n_genes, n_labels, is_wei
     if n_labels > 2:
         y[(y == 0) & (np.arange(96) > np.flatnonzero(y == 0)[0])] = 1
     x = rng.normal(size=(96, n_genes)) * rng.gamma(1, 1, n_genes)
-    x[np.arange(96), y] += 1.5
+    x[np.arange(96), y] += 4
     weights = np.linspace(0.5, 2, n_labels) if is_weighted else None
 
     def make(strength):
