@@ -109,7 +109,7 @@ def test_penalty_and_minimum_are_those_of_scikit_learn(n_genes, n_labels, is_wei
     if n_labels > 2:
         y[(y == 0) & (np.arange(96) > np.flatnonzero(y == 0)[0])] = 1
     x = rng.normal(size=(96, n_genes)) * rng.gamma(1, 1, n_genes)
-    x[np.arange(96), y] += 4
+    x[np.arange(96), y] += 1.5
     weights = np.linspace(0.5, 2, n_labels) if is_weighted else None
 
     def make(strength):
@@ -124,7 +124,9 @@ def test_penalty_and_minimum_are_those_of_scikit_learn(n_genes, n_labels, is_wei
         sum((make(one).fit(x[a], y[a]).predict(x[b]) == y[b]).sum() for a, b in parts)
         for one in (0.01, 0.1, 1.0, 10.0)
     ]
-    assert strength == (0.01, 0.1, 1.0, 10.0)[int(np.argmax(right))] and len(set(right)) > 1
+    # To the tolerance at which penalties are compared, a cell may be called otherwise.
+    assert right[(0.01, 0.1, 1.0, 10.0).index(strength)] >= max(right) - 1
+    assert min(right) < max(right) - 1
     expected, scores = make(strength).fit(x, y), x @ coefficients.T + intercepts
     probabilities = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
     np.testing.assert_allclose(probabilities, expected.predict_proba(x), atol=1e-3)
