@@ -335,6 +335,9 @@ def test_a_killed_study_goes_on(adata, tmp_path, monkeypatch):
     pd.testing.assert_frame_equal(found[VALUES], whole[VALUES])
     written = read_results(tmp_path / "out")
     assert sorted(written["value"]) == sorted(whole["value"])
+    files = (tmp_path / "out" / "rows").iterdir()
+    for row in (row for file in files for row in json.loads(file.read_text())["rows"]):
+        assert 0 < row["overhead_seconds"] < 5 and row["scoring_seconds"] > 0
     again.clear()
     scssl.tl.benchmark(*asked, **KEYS, seeds=2, out=tmp_path / "out")
     assert not again, "what is there is not run again"

@@ -15,7 +15,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 import scssl
 from scssl._errors import ScsslWarning
-from scssl._linear import rank_in_class
+from scssl._linear import chosen_logistic, rank_in_class
 from scssl._random import derive_generator
 from scssl.tl._probes import _permuted
 from scssl.tl._protocol import make_protocol
@@ -98,6 +98,38 @@ def test_linear_probe_equals_scikit_learn():
     assert row["inverse_penalty"] == best
     final = LogisticRegression(C=best, max_iter=1000).fit(x, y)
     check_scores(row, labels[test], final.predict((values[test] - center) / factor))
+
+
+@pytest.mark.parametrize("is_weighted", [False, True])
+@pytest.mark.parametrize(("n_genes", "n_labels"), [(5, 2), (5, 4), (200, 2), (200, 4)])
+def test_penalty_and_minimum_are_those_of_scikit_learn(n_genes, n_labels, is_weighted):
+    """Of more cells than features and of fewer; one label has a single cell, which a fold is without."""
+    rng = np.random.default_rng(n_genes)
+    y = np.r_[rng.integers(0, n_labels, 90), [n_labels - 1] * 6]
+    if n_labels > 2:
+        y[(y == 0) & (np.arange(96) > np.flatnonzero(y == 0)[0])] = 1
+    x = rng.normal(size=(96, n_genes)) * rng.gamma(1, 1, n_genes)
+    x[np.arange(96), y] += 1.5
+    weights = np.linspace(0.5, 2, n_labels) if is_weighted else None
+
+    def make(strength):
+        options = {"class_weight": dict(enumerate(weights))} if is_weighted else {}
+        return LogisticRegression(C=strength, max_iter=100_000, tol=1e-8, **options)
+
+    strength, coefficients, intercepts = chosen_logistic(x, y, 3, weights)
+    folds = min(5, np.sort(np.bincount(y))[-2])
+    fold = rank_in_class(y, derive_generator(3, "folds")) % folds
+    parts = [(fold != i, fold == i) for i in range(folds)]
+    right = [
+        sum((make(one).fit(x[a], y[a]).predict(x[b]) == y[b]).sum() for a, b in parts)
+        for one in (0.01, 0.1, 1.0, 10.0)
+    ]
+    # To the tolerance at which penalties are compared, a cell may be called otherwise.
+    assert right[(0.01, 0.1, 1.0, 10.0).index(strength)] >= max(right) - 1
+    assert min(right) < max(right) - 1
+    expected, scores = make(strength).fit(x, y), x @ coefficients.T + intercepts
+    probabilities = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(probabilities, expected.predict_proba(x), atol=1e-3)
 
 
 def check_scores(row, known, predicted):

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from scssl._linear import (
-    choose_strength,
+    chosen_logistic,
     held_out_distances,
     ranked_by,
     scaling,
@@ -79,7 +79,8 @@ def fit(
 ) -> Fitted:
     """Train a classifier on the training cells of a protocol.
 
-    With ``C="chosen"`` the penalty is the one with the best accuracy in cross-validation within them.
+    With ``C="chosen"`` the penalty of a logistic regression is the one with the best accuracy in
+    cross-validation within them.
     """
     options = {**_OPTIONS[classifier], **options}
     y = protocol.codes[protocol.train]
@@ -93,10 +94,15 @@ def fit(
     x = scale(values[protocol.train])
     state = derive_seed(seed, "classifier") % 2**32
     if options.get("C") == "chosen":
-        options["C"] = choose_strength(
-            lambda strength: _make(classifier, {**options, "C": strength}, 0), x, y, seed
-        )
-    estimator, converged = trained(_make(classifier, options, state), x, y)
+        options["C"], weight, bias = chosen_logistic(x, y, seed)
+        estimator = _make(classifier, {**options, "warm_start": True}, state)
+        # From its minimum scikit-learn takes no step: it says whether it is one.
+        if len(bias) == 2:
+            weight, bias = weight[1:] - weight[:1], bias[1:] - bias[:1]
+        estimator.coef_, estimator.intercept_ = weight, bias
+    else:
+        estimator = _make(classifier, options, state)
+    estimator, converged = trained(estimator, x, y)
     fitted = Fitted(estimator, scale, options, _PROBABILITIES.get(classifier, "softmax"), converged)
     if classifier == "svm":
         held_out = held_out_distances(lambda: _make(classifier, options, state), x, y, seed)

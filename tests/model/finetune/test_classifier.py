@@ -14,7 +14,7 @@ from sklearn.linear_model import LogisticRegression
 
 import scssl
 from scssl._errors import BundleError, GeneMismatchError, ScsslWarning
-from scssl._linear import choose_strength, held_out_distances, temperature_of
+from scssl._linear import chosen_logistic, held_out_distances, temperature_of
 from scssl.hub import read_bundle, write_bundle
 from scssl.objective import SUPCON_TEMPERATURE
 
@@ -336,7 +336,7 @@ def test_starts_as_the_linear_probe(source, adata, key):
     def make(strength):
         return LogisticRegression(C=strength, max_iter=10_000)
 
-    strength = choose_strength(make, z, y, 0)
+    strength = chosen_logistic(z, y, 0)[0]
     fitted = make(strength).fit(z, y)
     scores, truth = held_out_distances(lambda: make(strength), z, y, 0)
     logits = fitted.decision_function(z)

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from scssl._checks import LABELLED, check_choice, check_number, likely_column, table_of
 from scssl._io import as_path
-from scssl._linear import choose_strength, held_out_distances, temperature_of, trained
+from scssl._linear import chosen_logistic, held_out_distances, temperature_of
 from scssl._random import RNG
 from scssl.data.keys import LABELS
 from scssl.model.base import (
@@ -518,11 +518,9 @@ class CellTypeClassifier(FineTunedModel):
         def make(strength: float) -> LogisticRegression:
             return LogisticRegression(C=strength, max_iter=10_000, class_weight=weights)
 
-        strength = choose_strength(make, x, codes, _SEED)
-        fitted, _ = trained(make(strength), x, codes)
-        weight, bias = fitted.coef_, fitted.intercept_
-        if len(found) == 2:
-            weight, bias = np.stack([-weight[0], weight[0]]) / 2, np.stack([-bias[0], bias[0]]) / 2
+        strength, weight, bias = chosen_logistic(
+            x, codes, _SEED, self.module.class_weights[found].numpy()
+        )
         full = np.zeros((len(self.classes), x.shape[1]))
         offset = np.full(len(self.classes), bias.min())
         full[found], offset[found] = weight, bias

@@ -6,6 +6,7 @@ import functools
 import hashlib
 import json
 import logging
+import time
 import traceback
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -570,7 +571,7 @@ def _numbered(i: int, cells: Cells, job: Job) -> tuple[int, list[dict[str, Any]]
 
 def run(cells: Cells, job: Job) -> list[dict[str, Any]]:
     """Rows of one job. Only what stops the program stops it."""
-    cost = Cost()
+    cost, scoring, start = Cost(), Cost(), time.perf_counter()
     scored: list[dict[str, Any]] = []
     fitted, error, final = None, "", False
     with warnings.catch_warnings(), _quiet(), own_randomness():
@@ -580,8 +581,9 @@ def run(cells: Cells, job: Job) -> list[dict[str, Any]]:
             fitted = _fit(cells, job, cost)
         except Exception as problem:  # noqa: BLE001 - a row says what it was
             error, final = _text(problem), isinstance(problem, NotPossible)
-        for task in job.tasks:
-            scored += _score(task, job, fitted, error, final)
+        with scoring.measured():
+            for task in job.tasks:
+                scored += _score(task, job, fitted, error, final)
     about = {
         "data": cells.name,
         "method": job.spec.name,
@@ -600,7 +602,11 @@ def run(cells: Cells, job: Job) -> list[dict[str, Any]]:
         "hardware": json.dumps(hardware()),
         "data_hash": cells.hash,
         "split_hash": job.split.hash,
+        # Of the run, whatever its rows: in the file of the fit, not in the table.
+        "scoring_seconds": round(scoring.seconds, 3),
     }
+    whole = time.perf_counter() - start
+    about["overhead_seconds"] = round(whole - cost.seconds - scoring.seconds, 3)
     return [{**about, **row} for row in scored]
 
 
