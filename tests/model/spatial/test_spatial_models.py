@@ -52,7 +52,8 @@ def dense_graph(places, sections, k):
 
 def lognorm(adata):
     x = adata.X.toarray().astype(np.float64)
-    return torch.from_numpy(np.log1p(1e4 * x / x.sum(1, keepdims=True)))
+    sums = x.sum(1, keepdims=True)
+    return torch.from_numpy(np.log1p(np.median(sums) * x / sums))
 
 
 def dense_stagate(weights, x, graph, rows, target, order):

@@ -485,6 +485,7 @@ class MaskedAutoencoder(StoresMixin):
                 category_key(key): len(setup.categories[key]) for key in setup.covariate_keys()
             },
             n_continuous=len(setup.continuous_keys),
+            target_sum=setup.target_sum or 1e4,
         )
 
     @classmethod
@@ -541,8 +542,8 @@ class MaskedAutoencoder(StoresMixin):
     ) -> np.ndarray:
         """Reconstruct expression from the embedding: a denoised profile of each cell.
 
-        With ``loss="nb"`` or ``"zinb"`` it is the log1p of expected counts per 10,000 (without the
-        additional zeros), with ``"bce"`` the probability that a gene is detected.
+        With ``loss="nb"`` or ``"zinb"`` it is the log1p of expected counts per `target_sum` of the
+        setup (without the additional zeros), with ``"bce"`` the probability that a gene is detected.
 
         Parameters
         ----------

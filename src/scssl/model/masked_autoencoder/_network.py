@@ -37,8 +37,6 @@ Loss = Literal["mse", "nb", "zinb", "bce"]
 _OUTPUT_SCALE = 0.1
 # Logit of additional zeros to start from: few, since the counts explain most of them.
 _ZERO_LOGIT = -2.0
-# Normalised expression is log1p of counts per this many.
-_TARGET_SUM = 1e4
 
 
 @dataclass(frozen=True)
@@ -81,12 +79,13 @@ class MaskedAutoencoderModule(SSLModule):
         n_categories: Mapping[str, int],
         n_continuous: int,
         n_components: int = 0,
+        target_sum: float = 1e4,
     ) -> None:
         super().__init__()
         self.n_genes, self.masking, self.mask_signal = n_genes, masking, mask_signal
         self.objective, self.output_activation, self.decodes = loss, output_activation, decoder
         self.n_categories = dict(n_categories)
-        self.n_continuous = n_continuous
+        self.n_continuous, self.target_sum = n_continuous, target_sum
         first, *rest = hidden_dims
         mlp: dict[str, Any] = {"activation": activation, "dropout": dropout}
         self.gene_encoder = GeneEncoder(n_genes, first)
@@ -210,7 +209,7 @@ class MaskedAutoencoderModule(SSLModule):
     ) -> dict[str, Tensor]:
         """Reconstructed expression of embedded cells, ``(n_cells, n_genes)``; of these genes, or of all.
 
-        With the losses on counts it is the log1p of expected counts per 10,000, with ``"bce"`` the probability that a
+        With the losses on counts it is the log1p of expected counts per `target_sum`, with ``"bce"`` the probability that a
         gene is detected. The batch tells the covariates.
         """
         if not self.decodes:
@@ -234,7 +233,7 @@ class MaskedAutoencoderModule(SSLModule):
 
     def _expression(self, output: Tensor) -> Tensor:
         if self.objective in ("nb", "zinb"):
-            return (output.exp() * _TARGET_SUM).log1p()
+            return (output.exp() * self.target_sum).log1p()
         if self.objective == "bce" or self.output_activation == "sigmoid":
             return output.sigmoid()
         return output

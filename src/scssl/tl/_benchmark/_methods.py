@@ -6,7 +6,7 @@ import importlib
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -20,7 +20,7 @@ from scssl._checks import (
     some,
 )
 from scssl.data import normalize_rows, open_rows
-from scssl.data.matrix import fitted_pca
+from scssl.data.matrix import PANEL_GENES, fitted_pca, usual_target_sum
 from scssl.tl._common import absent
 from scssl.tl._fuse import side_by_side, spreads
 
@@ -55,6 +55,8 @@ class Setting:
     """Whether the cells it is fitted to are all there are, so that no others have to be embedded."""
     has_new_batches: bool = False
     """Whether cells of batches that it is not fitted to will have to be embedded."""
+    target_sum: float = 1e4
+    """Sum of a cell before the logarithm, of counts; what models take by default."""
 
 
 class Method(ABC):
@@ -112,7 +114,16 @@ def _matrix(cells: AnnData, setting: Setting) -> Any:
 
 def _normalised(cells: AnnData, setting: Setting) -> sparse.csr_matrix:
     rows = open_rows(_matrix(cells, setting)).read(np.arange(cells.n_obs))
-    return normalize_rows(rows, input_kind=setting.kind)[0]  # type: ignore[arg-type]
+    kind: Any = setting.kind
+    return normalize_rows(rows, input_kind=kind, target_sum=setting.target_sum)[0]
+
+
+def target_of(cells: AnnData, layer: str | None, kind: str) -> float:
+    """What models normalise the counts of these cells to by default, and baselines with them."""
+    if kind != "counts" or cells.n_vars > PANEL_GENES:
+        return 1e4
+    sums = np.ravel((cells.X if layer is None else cells.layers[layer]).sum(axis=1))
+    return usual_target_sum(cells.n_vars, float(np.median(sums)))
 
 
 def _counts(cells: AnnData, setting: Setting, name: str) -> sparse.csr_matrix:
@@ -411,7 +422,7 @@ class ScVI(_OfScvi):
         self.model.train(**self._fit_options())
 
     def reconstruct(self, cells: AnnData, genes: np.ndarray) -> np.ndarray:
-        """Expected share of each gene, as counts per 10,000 of the cell, log1p."""
+        """Expected share of each gene, as counts of a cell with the common sum, log1p."""
         own = self._as_scvi(cells)
         model = self._model_for(own)
         places = _places(self.genes, genes)
@@ -422,7 +433,9 @@ class ScVI(_OfScvi):
         share = model.get_normalized_expression(own, n_samples=25, return_numpy=True)
         share = np.asarray(share)[:, places]
         whole = _counts(cells, self.setting, "ScVI").sum(axis=1)
-        per_cell = 1e4 * np.asarray(own.X.sum(axis=1) / np.maximum(whole, 1)).reshape(-1, 1)
+        per_cell = self.setting.target_sum * np.asarray(
+            own.X.sum(axis=1) / np.maximum(whole, 1)
+        ).reshape(-1, 1)
         return np.log1p(share * per_cell)
 
 
@@ -556,7 +569,8 @@ class CellTypist(Method):
         from sklearn.multiclass import OneVsRestClassifier
         from sklearn.preprocessing import StandardScaler
 
-        self.setting = setting
+        # What CellTypist asks for.
+        self.setting = setting = replace(setting, target_sum=1e4)
         labels = cells.obs[KNOWN].astype(str).to_numpy()
         labelled = labels != UNKNOWN
         x = _normalised(cells[labelled], setting)

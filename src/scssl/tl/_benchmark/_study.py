@@ -43,6 +43,7 @@ from ._methods import (
     Setting,
     Spec,
     read_methods,
+    target_of,
 )
 from ._tasks import TASKS, Fitted, without_labels
 
@@ -643,6 +644,7 @@ def _fit(cells: Cells, job: Job, cost: Cost) -> Fitted:
     split, n = job.split, cells.adata.n_obs
     rows = np.arange(n) if job.transductive else split.train
     batches = cells.batch_names
+    own = without_labels(cells, rows)
     setting = Setting(
         layer=cells.layer,
         kind=cells.kind,
@@ -651,8 +653,8 @@ def _fit(cells: Cells, job: Job, cost: Cost) -> Fitted:
         modality_key=cells.modality_key,
         is_all=len(rows) == n,
         has_new_batches=batches is not None and not set(batches[split.test]) <= set(batches[rows]),
+        target_sum=target_of(own, cells.layer, cells.kind),
     )
-    own = without_labels(cells, rows)
     budget = job.budgets[0] if method.uses_labels else None
     if method.uses_labels:
         own.obs[KNOWN] = _known(cells, split, rows, budget)

@@ -294,14 +294,16 @@ def _rows(measured: Any, rows: np.ndarray, names: Any) -> Any:
 
 def reconstruction(fitted: Fitted) -> Iterator[tuple[str, Found]]:
     """Log-normalised expression of held-out cells, over the genes that vary most among the others."""
-    from ._methods import Setting, _normalised, variable_genes
+    from ._methods import Setting, _normalised, target_of, variable_genes
 
     cells = fitted.cells
-    setting = Setting(cells.layer, cells.kind, None, fitted.seed)
     # Those that a method that takes as many was given.
     n = cells.adata.n_obs
     rows = np.arange(n) if fitted.transductive else fitted.split.train
-    x = _normalised(fitted.cells_of(rows), setting)
+    known = fitted.cells_of(rows)
+    target_sum = target_of(known, cells.layer, cells.kind)
+    setting = Setting(cells.layer, cells.kind, None, fitted.seed, target_sum=target_sum)
+    x = _normalised(known, setting)
     batches = None if fitted.batches is None else fitted.batches[rows]
     genes = variable_genes(x, batches, min(_SCORED_GENES, x.shape[1]))
     test = fitted.cells_of(fitted.split.test)
