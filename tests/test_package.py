@@ -208,8 +208,9 @@ def test_what_is_imported_is_declared():
     extras = [one for extra in project["optional-dependencies"].values() for one in extra]
     declared = {re.split(r"[^\w-]", one)[0] for one in [*project["dependencies"], *extras]}
     packages = packages_distributions()
-    # k-means by faiss is used where it is installed; the packages of two are concord-sc and tangram-sc.
-    known = {"scssl", "faiss", "concord", "tangram", *sys.stdlib_module_names}
+    # k-means by faiss is used where it is installed, and dask is where a matrix is an array of it; the packages
+    # of two are concord-sc and tangram-sc.
+    known = {"scssl", "faiss", "dask", "concord", "tangram", *sys.stdlib_module_names}
     imported = {name.split(".")[0] for path in SOURCE.rglob("*.py") for name in imports(path)}
     for module in imported - known:
         found = packages.get(module, [module.replace("_", "-")])

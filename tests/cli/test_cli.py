@@ -268,10 +268,10 @@ def test_the_first_lines_of_the_help_work(file, tmp_path, monkeypatch):
 def test_another_model(file, tmp_path, capsys):
     out = str(tmp_path / "model")
     views = ["--model", "VICReg", "--augmentation", "mask", "gene_swap"]
-    assert main(["train", file, "--out", out, *views, *SMALL]) == 0
+    assert main(["train", file, "--out", out, *views, *SMALL, "--target-sum", "1e4"]) == 0
     adata = ad.read_h5ad(file)
     Model = scssl.model.VICReg
-    Model.setup_anndata(adata)
+    Model.setup_anndata(adata, target_sum=1e4)
     model = Model(adata, augmentation=["mask", "gene_swap"], hidden_dims=[16], n_latent=4)
     model.train(max_epochs=2, progress=False)
     np.testing.assert_array_equal(

@@ -73,6 +73,6 @@ def test_what_is_hidden_stays_stored_as_zeros_and_counts_for_nothing():
 
 
 def test_batches_of_a_step_are_copied_in_that_way(batch):
-    moved = _Loaders(None, None).transfer_batch_to_device(batch, META, 0)
+    moved = _Loaders(None, None, None).transfer_batch_to_device(batch, META, 0)
     assert isinstance(moved["X"], SparseRows)
     assert moved["X"].values.device == META

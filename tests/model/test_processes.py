@@ -140,7 +140,7 @@ def test_torchrun_and_a_process_that_is_killed(tmp_path):
     (said,) = said_by([killed])
     assert killed.returncode != 0
     assert "Process 1 of 2 (counted from 0) has ended" in said
-    assert 'To go on with the run: `resume_from="killed"`' in said
+    assert "The run is to be resumed from killed." in said
     again = torchrun(tmp_path, "killed", "-1", "b")
     (said,) = said_by([again])
     assert again.returncode == 0, said[-3000:]

@@ -75,12 +75,13 @@ def test_covariates_and_resuming(store, tmp_path):
     z = loaded.get_latent_representation()
     assert z.shape == (330, 13)
     assert (z == model.get_latent_representation(store)).all()
-    again = scssl.model.MaskedAutoencoder(store, **arguments_of(scssl.model.MaskedAutoencoder))
+    small = arguments_of(scssl.model.MaskedAutoencoder)
+    again = scssl.model.MaskedAutoencoder(store, **small)
     part = {**TRAIN, "lr_schedule": "constant"}
     again.train(**{**part, "max_epochs": 1}, checkpoint_dir=tmp_path / "run")
-    again = scssl.model.MaskedAutoencoder(store, hidden_dims=(32,), n_latent=8)
+    again = scssl.model.MaskedAutoencoder(store, **small)
     again.train(**part, resume_from=tmp_path / "run")
-    straight = scssl.model.MaskedAutoencoder(store, hidden_dims=(32,), n_latent=8)
+    straight = scssl.model.MaskedAutoencoder(store, **small)
     straight.train(**part)
     assert same_weights(again, straight)
 

@@ -68,9 +68,6 @@ class Checkpoints(Checkpoint):
         self._written = time.monotonic()
         if asked > 1 and trainer.is_global_zero:
             _LOGGER.info(
-                "Written as a signal asked for it: the state after %s, in %s. To go on from there: "
-                "`resume_from=%r`",
-                after,
-                self.path,
-                str(self.folder),
+                f"Written as a signal asked for it: the state after {after}, in {self.path}. To go on from there: "
+                f"`resume_from={str(self.folder)!r}`"
             )

@@ -69,7 +69,7 @@ class Peers(Callback):
         )
         if self._to_resume is None:
             return f"{ended} To be able to resume a run, give `train` a `checkpoint_dir`."
-        return f'{ended} To go on with the run: `resume_from="{self._to_resume}"`.'
+        return f"{ended} The run is to be resumed from {self._to_resume}."
 
     def _live(self) -> None:
         store, beats, silent = self._store(), 0, 0.0

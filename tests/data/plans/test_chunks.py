@@ -55,7 +55,7 @@ def test_processes_share_the_batches_of_one():
 # Of 1,023 cells the one process has one more than the other, in turns; runs are cut where lanes end.
 @pytest.mark.parametrize(("batch_size", "n_shared"), [(1024, 0), (1023, 30)])
 def test_processes_read_runs_of_their_own(batch_size, n_shared):
-    plan = ChunkPlan(96 * 256, batch_size)
+    plan = ChunkPlan(96 * 256, batch_size, chunk_size=256)
     of = [
         {row // 256 for batch in drawn(plan.for_process(rank, 2)) for row in batch}
         for rank in (0, 1)
@@ -118,14 +118,14 @@ def test_groups_are_read_in_runs(size):
     assert np.bincount(groups[together]).tolist() == [4000, 4000]
     large = together[groups[together] == 0]
     assert len(np.unique(large)) == 4000
-    assert len(np.unique(large // 256)) <= 4000 / (256 * np.mean(groups == 0)) + 2
+    assert len(np.unique(large // 128)) <= 4000 / (128 * np.mean(groups == 0)) + 2
     times = np.bincount(together[groups[together] == 1], minlength=n)[groups == 1]
     assert np.ptp(times) <= 1
 
 
 def test_processes_read_pieces_of_a_group_of_their_own():
     groups = np.arange(16_384) % 2
-    plan = BalancedChunkPlan(16_384, 512, groups)
+    plan = BalancedChunkPlan(16_384, 512, groups, chunk_size=256)
     rows = [np.concatenate(drawn(plan.for_process(rank, 2))[:8]) for rank in (0, 1)]
     of = [set(own[groups[own] == 1] // 64) for own in rows]
     # But for those in which one of the lanes ends.

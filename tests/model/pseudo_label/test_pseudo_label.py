@@ -251,7 +251,7 @@ def test_several_anndata(genes, tmp_path):
         adata.write_h5ad(tmp_path / f"{name}.h5ad")
         files[name] = anndata.read_h5ad(tmp_path / f"{name}.h5ad", backed="r")
     on_disk = Datasets(files, genes, obs_keys=["cell_type"])
-    PseudoLabel.setup_datasets(on_disk, labels_key="cell_type", input="counts")
+    PseudoLabel.setup_datasets(on_disk, **same_sum)
     backed = PseudoLabel(on_disk, **SMALL, n_rounds=2)
     backed.train(**TRAIN)
     np.testing.assert_array_equal(backed.get_latent_representation(), z)

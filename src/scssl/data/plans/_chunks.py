@@ -233,7 +233,7 @@ class BalancedChunkPlan(ChunkPlan):
         *,
         seed: int = 0,
         drop_last: bool = False,
-        chunk_size: int = 256,
+        chunk_size: int = 128,
         n_chunks: int = 32,
     ) -> None:
         super().__init__(
@@ -291,7 +291,7 @@ class OneGroupChunkPlan(BatchPlan):
         *,
         seed: int = 0,
         drop_last: bool = False,
-        chunk_size: int = 256,
+        chunk_size: int = 128,
         n_chunks: int = 32,
     ) -> None:
         super().__init__(rows, batch_size, seed=seed, drop_last=drop_last)
