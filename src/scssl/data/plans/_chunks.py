@@ -204,7 +204,7 @@ class _Stream:
 
 
 class BalancedChunkPlan(ChunkPlan):
-    """Cells of a source that is read in runs, of each group as many in every batch, as of a :class:`BalancedPlan`.
+    """Cells of a source that is read in runs, of each group as many in every batch, as of a :class:`scssl.data.BalancedPlan`.
 
     Any stretch of as many rows as there are groups has one of each, from the beginning of what is shuffled
     together on. Rows of a group come from runs of neighbours, of large groups each once before one comes again.
@@ -264,7 +264,7 @@ class BalancedChunkPlan(ChunkPlan):
 
 
 class OneGroupChunkPlan(BatchPlan):
-    """Shuffled batches of a source that is read in runs, all cells of each from one group, as of a :class:`OneGroupPlan`.
+    """Shuffled batches of a source that is read in runs, all cells of each from one group, as of a :class:`scssl.data.OneGroupPlan`.
 
     Every cell comes once in an epoch. The last batch of a group has what is left of it, or with
     `drop_last` is left out.

@@ -135,7 +135,7 @@ class BatchPlan(ABC):
     """
 
     rank, world_size = 0, 1
-    #: Whether the cells of a batch can be divided among processes: not so where some see others.
+    #: Whether the cells of a batch can be divided among processes, which they cannot where some see others.
     divisible = True
 
     def __init__(
