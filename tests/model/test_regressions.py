@@ -365,8 +365,11 @@ if __name__ == "__main__":
     a, b, alone = (np.load(tmp_path / f"{name}.npz") for name in ("rank0", "rank1", "alone"))
     for key in ("z", "loss", "split", "n_steps", "done", "last_lr"):
         np.testing.assert_array_equal(a[key], b[key])
-    for key in ("z", "loss"):
-        np.testing.assert_allclose(a[key], alone[key], rtol=1e-3, atol=1e-4)
+    # Batch normalisation behind it takes off what all cells have in common, of which there is no gradient but
+    # rounding; its running means, by which cells are validated, follow a little behind.
+    np.testing.assert_allclose(a["loss"], alone["loss"], rtol=2e-3, atol=1e-4)
+    centred, of_one = (one - one.mean(axis=0) for one in (a["z"], alone["z"]))
+    np.testing.assert_allclose(centred, of_one, rtol=0, atol=1e-5)
     # 122 cells to train on: six batches of 20 or 21 of both, which divide into 10 and 11.
     assert (a["size"], alone["size"]) == (11, 21)
     assert a["n_steps"] == a["done"] == 2 * 6

@@ -115,7 +115,7 @@ class SparseRows:
         return SparseRows(self.pointers, self.columns, values * visible, self.n_genes)
 
     def to(self, device: torch.device) -> SparseRows:
-        """The same on a device, see :func:`to_device`."""
+        """The same on a device, see ``scssl.nn.to_device``."""
         pointers, columns, values = (
             to_device(part, device) for part in (self.pointers, self.columns, self.values)
         )
