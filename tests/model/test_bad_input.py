@@ -129,7 +129,7 @@ def test_fewer_cells_than_a_batch():
     few = make_counts(n_cells=12)
     model = setup(few)
     model.train(max_epochs=2, batch_size=128, progress=False)
-    assert model.get_latent_representation().shape == (12, 8 + 3)
+    assert model.get_latent_representation().shape == (12, 8 + 5)
     assert model.training_["batch_size"] == 11
 
 

@@ -7,6 +7,7 @@ import re
 from typing import get_type_hints
 
 import anndata
+import numpy as np
 import pytest
 
 import scssl
@@ -189,3 +190,20 @@ def test_what_is_embedded_is_looked_at_and_no_more(scanned):
     with pytest.raises(ValueError, match="0.5 in cell 'cell5'"):
         model.get_latent_representation(indices=[1, 5])
     assert scanned == [150, 150, 2, 2]
+
+
+@pytest.mark.parametrize("n_genes", [40, 1200])
+def test_a_panel_is_normalised_to_the_median_of_its_cells(n_genes):
+    """Over the genes to learn from."""
+    rng = np.random.default_rng(0)
+    counts = rng.poisson(2.0, (60, n_genes)).astype(np.float32)
+    adata = anndata.AnnData(counts)
+    expected = np.median(counts.sum(axis=1)) if n_genes == 40 else 1e4
+    scssl.model.MaskedAutoencoder.setup_anndata(adata)
+    model = scssl.model.MaskedAutoencoder(adata, hidden_dims=(4,), n_latent=2)
+    assert model.setup.target_sum == expected
+    wide = anndata.AnnData(np.hstack([counts, np.full((60, 1500), 9.0, dtype=np.float32)]))
+    both = scssl.data.Datasets({"panel": adata, "wide": wide})
+    scssl.model.PseudoLabel.setup_datasets(both, input="counts")
+    together = scssl.model.PseudoLabel(both, hidden_dims=(4,), n_latent=2)
+    assert together.setup.target_sum == expected

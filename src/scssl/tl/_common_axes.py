@@ -38,7 +38,8 @@ def common_axes(x: Any, input_kind: InputKind, is_query: np.ndarray, seed: int) 
     source = open_rows(x)
     parts = [source.read(rows) for rows in drawn]
     sums = np.concatenate([row_sums(part) for part in parts])
-    scale = usual_target_sum(source.shape[1], float(np.median(sums)))
+    typical = float(np.median(sums[sums > 0])) if sums.any() else 0.0
+    scale = usual_target_sum(source.shape[1], typical)
     parts = [normalize_rows(one, input_kind=input_kind, target_sum=scale)[0] for one in parts]
     spread = sum(_variances(part) for part in parts)
     genes = np.sort(np.argsort(-spread, kind="stable")[:_N_GENES])

@@ -24,6 +24,7 @@ def embed(
     adata: AnnData,
     model: SSLModel | str | Path | None = None,
     *,
+    layer: str | None = None,
     key_added: str = "X_ssl",
     batch_size: int | None = None,
     min_overlap: float = 0.5,
@@ -52,6 +53,8 @@ def embed(
     model
         A model, the folder it was saved in, or its name on the Hugging Face Hub, ``"owner/name"``;
         a folder goes first. By default one is trained.
+    layer
+        Layer to train on without a model, ``adata.X`` by default; a model reads what it was trained on.
     key_added
         Where the results go in `adata.obsm` and `adata.uns`.
     batch_size
@@ -122,6 +125,10 @@ def embed(
         check_adata(adata)
     check_destination(adata, key_added, copy=copy)
     cells, report = adata, None
+    if model is not None and layer is not None:
+        raise ValueError(
+            "`layer` is for `adata` without a model, which knows its own: leave it out."
+        )
     if model is None:
         asked = {"revision": revision, "token": token, "orthologs": orthologs}
         for name, value in asked.items():
@@ -133,7 +140,7 @@ def embed(
                 "Without a model one modality is embedded, and `adata` is a MuData. Embed that one, here "
                 f"{name!r}: `scssl.tl.embed(mdata[{name!r}])`."
             )
-        cells = of_variable_genes(adata, None, None)
+        cells = of_variable_genes(adata, layer, None)
         plan = plan_for(AUTO, adata.n_obs, 1)
         model = plan.trained(cells, None, as_seed(rng), max_epochs=None, progress=progress)
     if isinstance(model, (str, Path)):

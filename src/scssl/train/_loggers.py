@@ -75,7 +75,9 @@ class Reports(Callback):
     ) -> None:
         # Of every step it would have to be waited for.
         if trainer.global_step % trainer.log_every_n_steps == 0:
-            self._tell(trainer, {"train_loss_step": float(outputs["loss"])})
+            # That of the batch is the mean over processes.
+            loss = trainer.strategy.reduce(outputs["loss"].detach(), reduce_op="mean")
+            self._tell(trainer, {"train_loss_step": float(loss)})
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         if not _interrupted(trainer):

@@ -151,7 +151,7 @@ def _check_hold_out(given: Any, train_size: Any) -> dict[str, list[str]] | None:
             "out: `train_size=None`"
         )
     return {
-        str(key): [str(name) for name in ([names] if isinstance(names, str) else names)]
+        str(key): [str(name) for name in ([names] if np.ndim(names) == 0 else names)]
         for key, names in given.items()
     }
 

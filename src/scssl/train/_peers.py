@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any
 
@@ -16,6 +16,8 @@ from lightning.pytorch.callbacks import Callback
 
 # Seconds between two signs of life, between two looks for those of others, and without any of one that is dead.
 _BEAT, _LOOK, _SILENT = 0.5, 5.0, 30.0
+# What a process says last that has come to its end.
+_DONE = "done"
 _LOGGER = logging.getLogger("scssl")
 
 
@@ -30,6 +32,7 @@ class Peers(Callback):
         self._to_resume = to_resume
         self._rank, self._size = 0, 1
         self._over = threading.Event()
+        self._beats: threading.Thread | None = None
         self._children: list[Any] = []
         self._seen: dict[int, bytes] = {}
 
@@ -40,7 +43,8 @@ class Peers(Callback):
         self._children = getattr(trainer.strategy.launcher, "procs", [])
         self._store().set(self._key(self._rank), "0")
         trainer.strategy.barrier()
-        threading.Thread(target=self._live, daemon=True).start()
+        self._beats = threading.Thread(target=self._live, daemon=True)
+        self._beats.start()
 
     @contextmanager
     def named(self) -> Iterator[None]:
@@ -52,6 +56,14 @@ class Peers(Callback):
             if not dead:
                 raise
             raise RuntimeError(self._message(dead)) from error
+        else:
+            if self._size > 1:
+                # Whoever is done is silent and alive.
+                self._over.set()
+                if self._beats is not None:
+                    self._beats.join()
+                with suppress(RuntimeError):
+                    self._store().set(self._key(self._rank), _DONE)
         finally:
             self._over.set()
 
@@ -109,7 +121,7 @@ class Peers(Callback):
         """Processes without a sign of life since the last look."""
         peers = [rank for rank in range(self._size) if rank != self._rank]
         found = dict(zip(peers, store.multi_get([self._key(rank) for rank in peers]), strict=True))
-        silent = [rank for rank in peers if self._seen.get(rank) == found[rank]]
+        silent = [r for r in peers if self._seen.get(r) == found[r] and found[r] != _DONE.encode()]
         self._seen = found
         return silent
 

@@ -68,10 +68,24 @@ def test_others_start_from_it(learnt, tmp_path):
     assert contrastive.n_latent == 8
 
 
-def test_there_are_no_more_than_a_quarter_of_the_cells():
+@pytest.mark.parametrize("train", [{}, {"train_size": 0.3}])
+def test_beyond_a_quarter_of_the_cells_they_are_zero(train):
     adata = make_counts(40)
     MaskedAutoencoder.setup_anndata(adata)
-    assert MaskedAutoencoder(adata, n_components=50).n_latent == 64 + 10
+    model = MaskedAutoencoder(adata, hidden_dims=(8,), n_latent=4, n_components=50)
+    model.train(**TRAIN, **train)
+    z = model.get_latent_representation()
+    n = len(model.train_indices_) // 4
+    assert z.shape == (40, 54)
+    assert (z[:, 4 : 4 + n].std(axis=0) > 0).all()
+    assert (z[:, 4 + n :] == 0).all()
+    few = make_counts(12, seed=1)
+    adapted = MaskedAutoencoder.from_ssl_model(model, few)
+    np.testing.assert_array_equal(
+        adapted.get_latent_representation(), model.get_latent_representation(few)
+    )
+    with pytest.raises(ValueError, match="linear_path"):
+        MaskedAutoencoder.from_ssl_model(model, few, n_components=5)
     with pytest.raises(ValueError, match="n_components"):
         MaskedAutoencoder(adata, n_components=-1)
 

@@ -266,8 +266,8 @@ class BalancedChunkPlan(ChunkPlan):
 class OneGroupChunkPlan(BatchPlan):
     """Shuffled batches of a source that is read in runs, all cells of each from one group, as of a :class:`scssl.data.OneGroupPlan`.
 
-    Every cell comes once in an epoch. The last batch of a group has what is left of it, or with
-    `drop_last` is left out.
+    Every cell comes once in an epoch. The last batch of a group has what is left of it; with `drop_last` one cell
+    that is left alone is left out, and not more, or small groups would never be seen.
 
     Parameters
     ----------
@@ -304,7 +304,7 @@ class OneGroupChunkPlan(BatchPlan):
         found = []
         for group, n in self._by_group.sizes.items():
             whole, rest = divmod(n, self.batch_size)
-            sizes = [self.batch_size] * whole + ([] if self.drop_last or not rest else [rest])
+            sizes = [self.batch_size] * whole + ([rest] if rest > self.drop_last else [])
             found += [(group, size) for size in sizes]
         return np.array(found, dtype=np.int64).reshape(-1, 2)
 

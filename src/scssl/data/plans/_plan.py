@@ -400,8 +400,8 @@ class BalancedPlan(_Grouped, _Order):
 class OneGroupPlan(_Grouped):
     """Shuffled batches, all cells of each from one group: of one data set, or of one donor.
 
-    Every cell comes once in an epoch. The last batch of a group has what is left of it, or with
-    `drop_last` is left out.
+    Every cell comes once in an epoch. The last batch of a group has what is left of it; with `drop_last` one cell
+    that is left alone is left out, and not more, or small groups would never be seen.
 
     Parameters
     ----------
@@ -425,8 +425,8 @@ class OneGroupPlan(_Grouped):
 
     @property
     def n_batches(self) -> int:
-        sizes = self._sizes if self.drop_last else self._sizes + self.batch_size - 1
-        return int((sizes // self.batch_size).sum())
+        whole, rest = np.divmod(self._sizes, self.batch_size)
+        return int((whole + (rest > self.drop_last)).sum())
 
     @property
     def has_lone_cell(self) -> bool:
@@ -438,7 +438,7 @@ class OneGroupPlan(_Grouped):
         batches = []
         for group in np.unique(self.groups):
             own = self.rows[shuffled[self.groups[shuffled] == group]]
-            n = len(own) // size * size if self.drop_last else len(own)
+            n = len(own) - (self.drop_last and len(own) % size == 1)
             batches += [own[first : first + size] for first in range(0, n, size)]
         for number in rng.permutation(len(batches)):
             yield batches[number], {}

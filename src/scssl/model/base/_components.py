@@ -26,10 +26,12 @@ def some_of(rows: Any) -> np.ndarray:
     return rows[places]
 
 
-def principal_axes(data: CellReader, rows: Any, n: int) -> tuple[Tensor, Tensor]:
+def principal_axes(
+    data: CellReader, rows: Any, n: int, *, most: int | None = None
+) -> tuple[Tensor, Tensor]:
     """Weights of the leading components of normalised expression, ``(n_genes, n)``, and mean of each gene.
 
-    Both are zero for cells that are all equal.
+    Of fewer cells or genes, and beyond `most`, the last are zero; all are for cells that are all equal.
     """
     parts = []
     for batch in data.loader(some_of(rows), 2048):
@@ -37,8 +39,11 @@ def principal_axes(data: CellReader, rows: Any, n: int) -> tuple[Tensor, Tensor]
         arrays = (x.values().numpy(), x.col_indices().numpy(), x.crow_indices().numpy())
         parts.append(sparse.csr_matrix(arrays, shape=tuple(x.shape)))
     cells = sparse.vstack(parts).astype(np.float64)
-    pca = fitted_pca(cells, n, 0)
-    if pca is None:
-        return torch.zeros(cells.shape[1], n), torch.zeros(cells.shape[1])
     # In single precision only at the end: the mean is a sum over all genes.
-    return torch.from_numpy(np.ascontiguousarray(pca.components_.T)), torch.from_numpy(pca.mean_)
+    weight = np.zeros((cells.shape[1], n))
+    k = min(n, *(size - 1 for size in cells.shape), n if most is None else most)
+    pca = fitted_pca(cells, k, 0) if k > 0 else None
+    if pca is None:
+        return torch.from_numpy(weight), torch.zeros(cells.shape[1], dtype=torch.float64)
+    weight[:, :k] = pca.components_.T
+    return torch.from_numpy(weight), torch.from_numpy(pca.mean_)

@@ -20,7 +20,7 @@ from scssl.data import (
     check_scale,
     open_rows,
 )
-from scssl.data.matrix import usual_target_sum
+from scssl.data.matrix import PANEL_GENES, row_sums, usual_target_sum
 
 from ._model import SETUP, SSLModel
 from ._setup import CellReader, DataSetup, categories_of, inspect
@@ -29,6 +29,8 @@ from ._setup_method import SetupArgument, setup_method
 _DATASET = "dataset"
 # Share of the genes below which a data set is warned of.
 _FEW_GENES = 0.1
+# Cells of each that tell how much is counted in one.
+_SOME_CELLS = 2000
 
 
 class DatasetsMixin(SSLModel):
@@ -141,8 +143,7 @@ class DatasetsMixin(SSLModel):
         kind = next(iter(kinds))
         target_sum = given["target_sum"]
         if target_sum == "auto":
-            sums = [stats.median_sum for _, stats, _ in found_in.values()]
-            typical = float(np.median(sums)) if kind == "counts" else 0
+            typical = _typical_sum(datasets, found_in) if kind == "counts" else 0
             target_sum = usual_target_sum(len(datasets.genes), typical)
         categories = {_DATASET: [name for name, _ in datasets.items()]}
         if labels_key is not None:
@@ -234,6 +235,20 @@ def read_datasets(
         for name, adata in datasets.items()
     }
     return _stacked(datasets, setup, genes, found, min_overlap)
+
+
+def _typical_sum(datasets: Datasets, found: Mapping[str, Any]) -> float:
+    """Median over data sets of the median sum of a cell over the genes to learn from, of some cells of each."""
+    medians = []
+    for name, adata in datasets.items():
+        if len(datasets.genes) > PANEL_GENES:
+            return 0.0
+        alignment = datasets.genes.align(adata.var_names, min_overlap=0.0)
+        rows = np.unique(np.linspace(0, adata.n_obs - 1, _SOME_CELLS).astype(np.int64))
+        own = SelectedRows(open_rows(found[name][0]), rows, alignment)
+        sums = row_sums(own.read(np.arange(len(rows))))
+        medians += [float(np.median(sums[sums > 0]))] if sums.any() else []
+    return float(np.median(medians)) if medians else 0.0
 
 
 def _stacked(

@@ -799,6 +799,11 @@ class SSLModel(BaseModelClass, metaclass=Face):
             raise ValueError(f"Training needs at least 3 cells, `adata` has {len(cells)}.")
         if data.held_out is not None:
             held_out = data.held_out[cells]
+            if held_out.all() or not held_out.any():
+                what = "all" if held_out.all() else "none"
+                raise ValueError(
+                    f"`hold_out` is {what} of the {len(cells):,} cells that can be learned from. Name other categories."
+                )
             return cells[~held_out], cells[held_out], float(np.mean(~held_out))
         key = self.setup.labels_key
         labels = None if key is None else get_column(data.adata, key).iloc[cells]
@@ -1081,7 +1086,7 @@ class SSLModel(BaseModelClass, metaclass=Face):
             "train_size": train_size,
             "n_cells": len(rows) + len(held_out),
             "epochs": self._n_epochs(),
-            "steps": result.n_steps,
+            "steps": result.n_steps + int(self.training_.get("steps", 0)),
             "best_epoch": result.best_epoch + result.n_epochs_before,
             "best_loss": result.best_loss,
             "stopped_by": result.stopped_by,

@@ -69,8 +69,8 @@ class MaskedAutoencoder(StoresMixin):
         Principal components of normalised expression that the embedding has beside that, after it; both parts
         are scaled to the same total variance in the training cells, as by :func:`scssl.tl.fuse`. None by default,
         as published; 50 did best on the mean of our comparisons within one batch (kNN macro-F1 .819, without .796,
-        components alone .786). No more than a quarter of the cells. They are taken from the cells of the first
-        training, 20,000 at most, and saved with the model.
+        components alone .786). They are taken from the cells of the first training, 20,000 at most, and saved with
+        the model. Beyond a quarter of these cells, and beyond the genes, they are zero.
     dropout
         Share of hidden units dropped in training.
     activation
@@ -182,9 +182,7 @@ class MaskedAutoencoder(StoresMixin):
         self._arguments = {
             "hidden_dims": hidden,
             "n_latent": check_whole("n_latent", n_latent),
-            "n_components": min(
-                check_whole("n_components", n_components, 0), n_cells // 4, n_genes - 1
-            ),
+            "n_components": check_whole("n_components", n_components, 0),
             "dropout": check_number("dropout", dropout, "[0, 1)"),
             "activation": activation,
             "masking": None if mask is None else mask.config(),
@@ -449,7 +447,8 @@ class MaskedAutoencoder(StoresMixin):
     ) -> dict[str, Any]:
         path = self.module.linear_path
         if path is not None and not path.is_set:
-            path.start_at(*principal_axes(data, rows, self._arguments["n_components"]))
+            n = self._arguments["n_components"]
+            path.start_at(*principal_axes(data, rows, n, most=len(rows) // 4))
         return super()._before_training(data, rows, chosen, resumed=resumed)
 
     def _after_training(self, data: CellReader, rows: Any, held_out: Any) -> dict[str, Any]:

@@ -61,6 +61,8 @@ def take_weights(
                 continue
             if layer in module.warm_layers:
                 setattr(module, f"warm_{layer}", torch.from_numpy(rows >= 0))
+            if tensor.shape[1:] != weights[name].shape[1:]:
+                raise _other_shape(name, tensor, weights[name])
             if layer in ("gene_encoder", "linear_path"):
                 # A gene that the other model did not know says nothing yet, and learns to.
                 tensor.zero_()

@@ -84,6 +84,10 @@ class PseudoLabelModule(SSLModule):
             logits = self.heads[code](z.index_select(0, own))
             labels = clusters.index_select(0, own)
             sizes = self.n_clusters[code]
+            if not len(own):
+                # Of a batch with fewer cells than processes.
+                losses.append(logits.sum())
+                continue
             loss = partition_cross_entropy(logits, labels, sizes, weighted=self.options.weighted)
             losses.append(loss * (len(own) / n_cells[code]) if is_shared() else loss)
             if full:

@@ -123,7 +123,8 @@ def target_of(cells: AnnData, layer: str | None, kind: str) -> float:
     if kind != "counts" or cells.n_vars > PANEL_GENES:
         return 1e4
     sums = np.ravel((cells.X if layer is None else cells.layers[layer]).sum(axis=1))
-    return usual_target_sum(cells.n_vars, float(np.median(sums)))
+    sums = sums[sums > 0]
+    return usual_target_sum(cells.n_vars, float(np.median(sums)) if len(sums) else 0.0)
 
 
 def _counts(cells: AnnData, setting: Setting, name: str) -> sparse.csr_matrix:
