@@ -202,6 +202,18 @@ def test_imports_are_seen(tmp_path: Path):
     assert imported_by(path, tmp_path) == {"model", "pl", "tl", "hub", "cli", "nn", "train"}
 
 
+def test_no_data_are_in_the_tree():
+    """Neither those of the tests that use them, nor what an example leaves behind."""
+    git = ["git", "-C", str(ROOT), "ls-files"]
+    listed = subprocess.run(git, capture_output=True, text=True, check=False)
+    if listed.returncode:
+        pytest.skip("this is no checkout")
+    ends = (".h5ad", ".h5mu", ".h5", ".zarr", ".ckpt", ".partial")
+    parts = {part for name in listed.stdout.splitlines() for part in name.split("/")}
+    assert "pyproject.toml" in parts
+    assert not [part for part in parts if part.endswith(ends)]
+
+
 def test_what_is_imported_is_declared():
     """Packages that only come along with others may go with them."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

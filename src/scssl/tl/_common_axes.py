@@ -8,7 +8,7 @@ import numpy as np
 
 from scssl._random import derive_generator
 from scssl.data import normalize_rows, open_rows
-from scssl.data.matrix import row_sums, usual_target_sum
+from scssl.data.matrix import row_sums, typical_sum, usual_target_sum
 
 if TYPE_CHECKING:
     from scssl.data.matrix import InputKind
@@ -38,8 +38,7 @@ def common_axes(x: Any, input_kind: InputKind, is_query: np.ndarray, seed: int) 
     source = open_rows(x)
     parts = [source.read(rows) for rows in drawn]
     sums = np.concatenate([row_sums(part) for part in parts])
-    typical = float(np.median(sums[sums > 0])) if sums.any() else 0.0
-    scale = usual_target_sum(source.shape[1], typical)
+    scale = usual_target_sum(source.shape[1], typical_sum(sums))
     parts = [normalize_rows(one, input_kind=input_kind, target_sum=scale)[0] for one in parts]
     spread = sum(_variances(part) for part in parts)
     genes = np.sort(np.argsort(-spread, kind="stable")[:_N_GENES])

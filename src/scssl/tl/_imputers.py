@@ -15,7 +15,7 @@ from scipy import sparse
 from scssl._checks import check_choice, check_whole, either
 from scssl._neighbors import EXACT_PAIRS, Index
 from scssl._random import derive_seed
-from scssl.data.matrix import fitted_pca, normalize_rows, row_sums
+from scssl.data.matrix import fitted_pca, normalize_rows, row_sums, typical_sum
 
 from ._common import absent, check_neighbors, own_randomness
 
@@ -89,8 +89,7 @@ class Task:
         """The sum itself; by default the median of the query."""
         if self.target_sum is not None:
             return self.target_sum
-        sums = row_sums(self.new)
-        return float(np.median(sums[sums > 0])) if sums.any() else 1.0
+        return typical_sum(row_sums(self.new)) or 1.0
 
     def logged(self, values: sparse.csr_matrix, of: sparse.csr_matrix) -> sparse.csr_matrix:
         """log1p of values of cells, scaled to the common sum of what both have `of` them."""

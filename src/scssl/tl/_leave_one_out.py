@@ -503,7 +503,7 @@ class _Arms:
             resolve_input,
             scan_matrix,
         )
-        from scssl.data.matrix import fitted_pca, row_sums, usual_target_sum
+        from scssl.data.matrix import fitted_pca, row_sums, typical_sum, usual_target_sum
 
         matrix = adata.X if self.layer is None else adata.layers[self.layer]
         kind = self.input
@@ -513,9 +513,7 @@ class _Arms:
             kind = resolve_input(scan_matrix(matrix), raw_hint=hint).kind
         rows = np.concatenate([protocol.pool, protocol.test])
         x, n_pool = open_rows(matrix).read(rows), len(protocol.pool)
-        sums = row_sums(x[:n_pool])
-        typical = float(np.median(sums[sums > 0])) if sums.any() else 0.0
-        scale = usual_target_sum(x.shape[1], typical)
+        scale = usual_target_sum(x.shape[1], typical_sum(row_sums(x[:n_pool])))
         normalize_rows(x, input_kind=kind, target_sum=scale)
         n_pcs = min(_N_PCS, n_pool - 1, x.shape[1] - 1)
         pca = fitted_pca(x[:n_pool], n_pcs, seed % 2**32)

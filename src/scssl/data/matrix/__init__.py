@@ -36,6 +36,7 @@ from ._rows import (
     remap_columns,
     row_sums,
     rows_of,
+    typical_sum,
     usual_target_sum,
 )
 from ._scale import Scale

@@ -20,7 +20,7 @@ from scssl.data import (
     check_scale,
     open_rows,
 )
-from scssl.data.matrix import PANEL_GENES, row_sums, usual_target_sum
+from scssl.data.matrix import PANEL_GENES, row_sums, typical_sum, usual_target_sum
 
 from ._model import SETUP, SSLModel
 from ._setup import CellReader, DataSetup, categories_of, inspect
@@ -239,16 +239,15 @@ def read_datasets(
 
 def _typical_sum(datasets: Datasets, found: Mapping[str, Any]) -> float:
     """Median over data sets of the median sum of a cell over the genes to learn from, of some cells of each."""
+    if len(datasets.genes) > PANEL_GENES:
+        return 0.0
     medians = []
     for name, adata in datasets.items():
-        if len(datasets.genes) > PANEL_GENES:
-            return 0.0
         alignment = datasets.genes.align(adata.var_names, min_overlap=0.0)
         rows = np.unique(np.linspace(0, adata.n_obs - 1, _SOME_CELLS).astype(np.int64))
         own = SelectedRows(open_rows(found[name][0]), rows, alignment)
-        sums = row_sums(own.read(np.arange(len(rows))))
-        medians += [float(np.median(sums[sums > 0]))] if sums.any() else []
-    return float(np.median(medians)) if medians else 0.0
+        medians.append(typical_sum(row_sums(own.read(np.arange(len(rows))))))
+    return typical_sum(np.array(medians))
 
 
 def _stacked(

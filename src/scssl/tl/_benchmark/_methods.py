@@ -20,7 +20,7 @@ from scssl._checks import (
     some,
 )
 from scssl.data import normalize_rows, open_rows
-from scssl.data.matrix import PANEL_GENES, fitted_pca, usual_target_sum
+from scssl.data.matrix import PANEL_GENES, fitted_pca, typical_sum, usual_target_sum
 from scssl.tl._common import absent
 from scssl.tl._fuse import side_by_side, spreads
 
@@ -123,8 +123,7 @@ def target_of(cells: AnnData, layer: str | None, kind: str) -> float:
     if kind != "counts" or cells.n_vars > PANEL_GENES:
         return 1e4
     sums = np.ravel((cells.X if layer is None else cells.layers[layer]).sum(axis=1))
-    sums = sums[sums > 0]
-    return usual_target_sum(cells.n_vars, float(np.median(sums)) if len(sums) else 0.0)
+    return usual_target_sum(cells.n_vars, typical_sum(sums))
 
 
 def _counts(cells: AnnData, setting: Setting, name: str) -> sparse.csr_matrix:
