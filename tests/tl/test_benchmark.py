@@ -94,6 +94,39 @@ def test_scores_are_those_of_the_probes(adata):
         assert table["few_labels", "2", "macro_f1", seed] == few["macro_f1"]
 
 
+def test_what_is_recommended_is_what_the_functions_do(adata):
+    own, about = adata.copy(), {"label_key": "cell_type", "seeds": 1, "progress": False}
+    scssl.tl.integrate(own, "batch", key_added="X_moved")
+    batches = {"batch_key": "batch", "transductive": True}
+    found = scssl.tl.benchmark(own, ["recommended", "X_moved"], "embedding", **about, **batches)
+    table = found.pivot_table("value", "metric", "method")
+    assert len(table) == 4 and (table["recommended"] == table["X_moved"]).all()
+    held_out = scssl.tl.benchmark(own, "recommended", "embedding", **KEYS, seeds=1)
+    assert held_out["error"].str.contains("only the cells that are moved").all()
+
+    few = own[:120].copy()
+    found = scssl.tl.benchmark(few, "recommended", "embedding", **about, transductive=True)
+    scssl.tl.embed(few, key_added="X_one")
+    given = scssl.tl.benchmark(few, "X_one", "embedding", **about)
+    assert found["value"].tolist() == given["value"].tolist()
+
+
+def test_annotate_is_what_the_function_does(adata):
+    found = scssl.tl.benchmark(adata, ["annotate", "PCA"], "annotation", **KEYS, seeds=1, folds=1)
+    assert not found["error"].any()
+    table = found.set_index(["method", "metric"])["value"]
+    own = found[found["method"] == "annotate"]
+    assert own["transductive"].all() and (own["cpu_seconds"] > 0).all()
+    is_new = (adata.obs["batch"] == own["fold"].iloc[0]).to_numpy()
+    query = adata[is_new].copy()
+    scssl.tl.annotate(adata[~is_new].copy(), query, "cell_type", batch_key="batch")
+    scores = scssl.tl.score_labels(query, "cell_type", "ssl_label").iloc[0]
+    assert table["annotate", "macro_f1"] == pytest.approx(scores["macro_f1"], abs=1e-12)
+    for method in ("annotate", "PCA"):
+        shares = table[method][["unseen_found", "known_lost"]]
+        assert shares.between(0, 1).all() and shares["unseen_found"] > shares["known_lost"]
+
+
 def test_two_modalities(adata):
     """Components and proteins, each with a total variance of 1 among the cells that were fitted."""
     own = adata.copy()

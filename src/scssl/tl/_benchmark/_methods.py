@@ -89,9 +89,16 @@ class Method(ABC):
     def embed(self, cells: AnnData) -> np.ndarray:
         """Embedding of cells, those learned from or others."""
 
+    def meet(self, cells: AnnData) -> None:  # noqa: B027 - most have nothing to do
+        """Be given the cells that it will be asked about, without labels, where it learns from them too."""
+
     def predict(self, cells: AnnData) -> pd.DataFrame:
         """Probability of each label that was learned, for methods that label cells themselves."""
         raise NotImplementedError
+
+    def novelty(self, cells: AnnData) -> np.ndarray | None:
+        """Share of known cells that are less unusual than each of these, if it says that of the cells it labels."""
+        return None
 
     def reconstruct(self, cells: AnnData, genes: np.ndarray) -> np.ndarray:
         """Log-normalised expression of `genes`, column numbers, as the method sees it."""
@@ -599,6 +606,99 @@ class CellTypist(Method):
         return pd.DataFrame(found, index=cells.obs_names, columns=self.model.classes_)
 
 
+class Recommended(Method):
+    """What :func:`scssl.tl.embed` without a model and, of batches, :func:`scssl.tl.integrate` take."""
+
+    summary = "what tl.embed and, of batches, tl.integrate take by themselves"
+    seconds_per_kcell = 8.0
+
+    def fit(self, cells: AnnData, setting: Setting) -> None:
+        """Choose by what is known of the cells, and train."""
+        from scssl.tl._integrate import embedded_by
+        from scssl.tl._recommended import AUTO, MNN, plan_for
+
+        self.setting, key = setting, setting.batch_key
+        n_batches = 1 if key is None else cells.obs[key].nunique()
+        plan, own = plan_for(AUTO, cells.n_obs, n_batches), self._own(cells)
+        fit: Any = {"max_epochs": None, "progress": False}
+        if plan.method != MNN:
+            self.model = plan.trained(own, key if n_batches > 1 else None, setting.seed, **fit)
+            return
+        if not setting.is_all:
+            raise NotPossible(
+                "Batches of so few cells are brought together by moving their components, which embeds only "
+                "the cells that are moved; it is compared where all are fitted to (transductive)."
+            )
+        assert key is not None
+        self.moved = embedded_by(plan, own, key, setting.seed, **fit)
+        self.names = cells.obs_names
+
+    def _own(self, cells: AnnData) -> AnnData:
+        from scssl.tl._recommended import of_variable_genes
+
+        return of_variable_genes(cells, self.setting.layer, self.setting.batch_key)
+
+    def embed(self, cells: AnnData) -> np.ndarray:
+        """By the model, or rows of the cells that were moved."""
+        if hasattr(self, "moved"):
+            return np.asarray(self.moved[self.names.get_indexer(cells.obs_names)])
+        return np.asarray(self.model.get_latent_representation(self._own(cells)))
+
+
+class Annotate(Method):
+    """What :func:`scssl.tl.annotate` does without a model: one is trained on both, without labels."""
+
+    summary = "tl.annotate, which trains on reference and query"
+    uses_labels = True
+    labels_cells = True
+    embeds = False
+    seconds_per_kcell = 8.0
+
+    def fit(self, cells: AnnData, setting: Setting) -> None:
+        """Keep the labelled cells; without a query there is nothing to learn."""
+        is_known = (cells.obs[KNOWN].astype(str) != UNKNOWN).to_numpy()
+        self.setting, self.rest = setting, cells[~is_known]
+        self.reference = cells[is_known].copy()
+
+    def meet(self, cells: AnnData) -> None:
+        """Label these cells, and those of the training part without a label."""
+        import anndata
+
+        from scssl.tl._annotate import annotate
+
+        new = self.rest[~self.rest.obs_names.isin(cells.obs_names)]
+        query = anndata.concat([cells, new]) if new.n_obs else cells
+        setting = self.setting
+        annotate(
+            self.reference,
+            query,
+            KNOWN,
+            batch_key=setting.batch_key,
+            layer=setting.layer,
+            rng=setting.seed,
+        )
+        self.adapted, self.found = True, query.obs
+
+    def embed(self, cells: AnnData) -> np.ndarray:
+        """Not offered."""
+        raise NotPossible("annotate labels cells; what it embeds them by is `recommended`.")
+
+    def predict(self, cells: AnnData) -> pd.DataFrame:
+        """Its confidence in the label of each cell; what the other labels share is not told."""
+        import pandas as pd
+
+        found = self.found.loc[cells.obs_names]
+        labels = pd.get_dummies(found["ssl_label"].astype(str), dtype=float)
+        # So that a label without any confidence is still the one that was given.
+        confidence = np.maximum(found["ssl_label_confidence"].to_numpy(), np.finfo(float).tiny)
+        return labels * confidence[:, None]
+
+    def novelty(self, cells: AnnData) -> np.ndarray:
+        """As :func:`scssl.tl.label_transfer` writes it."""
+        found: np.ndarray = self.found.loc[cells.obs_names, "ssl_label_novelty"].to_numpy()
+        return found
+
+
 class Given(Method):
     """An embedding that is in ``obsm``. What it was fitted to is not known: it counts as transductive."""
 
@@ -783,6 +883,8 @@ BASELINES: dict[str, type[Method]] = {
     "JointEmbeddingSCVI": JointEmbeddingSCVI,
     "CONCORD": Concord,
     "CellTypist": CellTypist,
+    "recommended": Recommended,
+    "annotate": Annotate,
 }
 UNTRAINED = "untrained"
 

@@ -49,6 +49,8 @@ METRICS = {
         Metric("macro_auprc", "macro AUPRC", LABELS),
         Metric("ece", "calibration error", CONFIDENCE, higher_is_better=False),
         Metric("unseen_auroc", "AUROC of unseen type", CONFIDENCE),
+        Metric("unseen_found", "unseen type found", CONFIDENCE),
+        Metric("known_lost", "known cells called unknown", CONFIDENCE, higher_is_better=False),
         Metric("ari", "ARI", CLUSTERS),
         Metric("nmi", "NMI", CLUSTERS),
         Metric("leiden_ari", "Leiden ARI", CLUSTERS),

@@ -216,7 +216,9 @@ def benchmark(
     - ``"untrained"``: the encoder of :class:`~scssl.model.MaskedAutoencoder` before training;
     - ``"scVI"``, ``"scANVI"``, ``"JointEmbeddingSCVI"``, of scvi-tools, with the advice of its tutorials;
     - ``"CellTypist"``: logistic regression on all genes as celltypist trains it;
-    - ``"Harmony"`` and ``"CONCORD"``, where their packages are installed.
+    - ``"Harmony"`` and ``"CONCORD"``, where their packages are installed;
+    - ``"recommended"``: what :func:`embed` without a model and, of batches, :func:`integrate` take;
+      ``"annotate"``: the labels of :func:`annotate`, which trains on reference and query (transductive).
 
     Each is given the same cells and what its own users give it: models of scssl their defaults and all
     genes, the others 2,000 variable genes, chosen on the training part; scVI is told the batch and
@@ -231,7 +233,8 @@ def benchmark(
     - ``"embedding"``: macro-F1 and accuracy of 15 nearest neighbours and of a linear probe;
     - ``"few_labels"``: the same with 1, 5, 20 and all labels a class, the same cells for all;
     - ``"annotation"``: each batch is left out in turn and labelled: macro-F1, calibration error, and
-      the AUROC with which cells of a type that was left out of the reference are told from others;
+      the AUROC with which cells of a type that was left out of the reference are told from others, and
+      the share of these, and of known cells, that are more novel than 95 % of the reference;
     - ``"mapping"``: each batch is left out in turn and embedded by a model that never saw it: labels of
       the nearest cells of the reference, and ``mixing`` with cells of the same label;
     - ``"integration"``: scib-metrics :cite:p:`Luecken2022` of all cells, unscaled;
@@ -663,6 +666,7 @@ def _fit(cells: Cells, job: Job, cost: Cost) -> Fitted:
         method.fit(own, setting)
         if method.embeds:
             fitted.values = _embedded(cells, method, [rows, np.setdiff1d(split.test, rows)])
+        method.meet(without_labels(cells, split.test))
     return fitted
 
 

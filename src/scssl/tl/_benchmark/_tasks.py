@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 N_NEIGHBORS = 15
 _N_CLUSTERINGS = 3
 _SCORED_GENES = 2000
+# What may be called unknown of cells like those of the reference: the default of label transfer.
+_FALSE_UNKNOWN = 0.05
 # Name of an embedding, of labels and of batches in the small AnnData that are handed to other tools.
 _REP, _LABEL, _BATCH = "X", "label", "batch"
 
@@ -170,9 +172,11 @@ def _unseen(fitted: Fitted) -> Found:
     is_new = labels == fitted.split.unseen
     is_scored = is_new | np.isin(labels.astype(str), protocol.names.astype(str))
     rows, is_new = fitted.split.test[is_scored], is_new[is_scored]
+    novelty: np.ndarray | None
     if fitted.method.labels_cells:
-        table = fitted.method.predict(fitted.cells_of(rows))
-        uncertain = 1 - table.to_numpy().max(axis=1)
+        asked = fitted.cells_of(rows)
+        novelty = fitted.method.novelty(asked)
+        uncertain = 1 - fitted.method.predict(asked).to_numpy().max(axis=1)
     else:
         values = fitted.embedding()
         known = np.ascontiguousarray(values[protocol.train], dtype=np.float32)
@@ -184,8 +188,15 @@ def _unseen(fitted: Fitted) -> Found:
             exact=True,
             seed=fitted.seed,
         )
-        uncertain = reference.transfer(np.ascontiguousarray(values[rows], dtype=np.float32))[2]
-    return {"unseen_auroc": float(roc_auc_score(is_new, uncertain))}
+        novelty = reference.transfer(np.ascontiguousarray(values[rows], dtype=np.float32))[2]
+    if novelty is None:
+        return {"unseen_auroc": float(roc_auc_score(is_new, uncertain))}
+    is_called = novelty >= 1 - _FALSE_UNKNOWN
+    return {
+        "unseen_auroc": float(roc_auc_score(is_new, novelty)),
+        "unseen_found": float(is_called[is_new].mean()),
+        "known_lost": float(is_called[~is_new].mean()),
+    }
 
 
 def mapping(fitted: Fitted) -> Iterator[tuple[str, Found]]:
