@@ -69,6 +69,11 @@ def reference_of_others():
     return names, 'scssl.tl.fuse(query, ["X_pca", "X_ssl"], reference=reference)'
 
 
+@case(CHAPTER, "Cells are to be smoothed with more neighbours than there are cells")
+def more_neighbours_than_cells():
+    return {"adata": cells()[:9].copy()}, 'scssl.tl.smooth(adata, "X_ssl")'
+
+
 @case(CHAPTER, "A classifier does not converge")
 def classifier_does_not_converge():
     adata = cells()

@@ -17,7 +17,13 @@ from sklearn.decomposition import PCA
 
 import scssl
 from scssl.tl._benchmark import _methods, _study, read_results
-from scssl.tl._benchmark._cells import Cells, block_splits, group_splits, without_a_type
+from scssl.tl._benchmark._cells import (
+    Cells,
+    block_splits,
+    cell_splits,
+    group_splits,
+    without_a_type,
+)
 from scssl.tl._benchmark._methods import KNOWN, UNKNOWN, Method
 
 VALUES = ["data", "task", "method", "fold", "seed", "n_labels", "metric", "value", "split_hash"]
@@ -125,6 +131,32 @@ def test_annotate_is_what_the_function_does(adata):
     for method in ("annotate", "PCA"):
         shares = table[method][["unseen_found", "known_lost"]]
         assert shares.between(0, 1).all() and shares["unseen_found"] > shares["known_lost"]
+
+
+def test_smoothing_knows_nothing_of_the_test_cells(adata, cells, monkeypatch):
+    """As by the function, with the training part for a reference."""
+
+    class Seen(Spy):
+        uses_labels = labels_cells = False
+
+    monkeypatch.setitem(_methods.BASELINES, "seen", Seen)
+    about = {"label_key": "cell_type", "seeds": 1, "progress": False, "n_labels": 2}
+    given = {"smoothed": {"method": "seen", "smoothing": 8}}
+    found = scssl.tl.benchmark(adata, given, "few_labels", **about)
+    split = next(cell_splits(cells, [0], 0.2))
+    train, test = adata[split.train].copy(), adata[split.test].copy()
+    scssl.tl.smooth(test, "X_given", reference=train, n_neighbors=8)
+    scssl.tl.smooth(train, "X_given", n_neighbors=8)
+    own = adata.copy()
+    own.obsm["X_smooth"] = np.zeros((own.n_obs, 10), np.float32)
+    own.obsm["X_smooth"][split.train] = train.obsm["X_smooth"]
+    own.obsm["X_smooth"][split.test] = test.obsm["X_smooth"]
+    same = scssl.tl.benchmark(own, ["X_smooth", "X_given"], "few_labels", **about)
+    assert found["split_hash"].iloc[0] == split.hash
+    values = same.groupby("method")["value"].apply(list)
+    assert found["value"].tolist() == values["X_smooth"] != values["X_given"]
+    with pytest.raises(ValueError, match="leave `smoothing` out"):
+        scssl.tl.benchmark(adata, {"CellTypist": {"smoothing": 8}}, **about)
 
 
 def test_two_modalities(adata):

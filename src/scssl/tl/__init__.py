@@ -26,6 +26,7 @@ from ._modality import modality_scores, predict_modality
 from ._probes import knn_probe, knn_score, linear_probe
 from ._reconstruction import reconstruction_metrics
 from ._score_labels import score_labels
+from ._smooth import smooth
 from ._spatial_domains import n_domains, spatial_domains
 
 __all__ = [
@@ -51,5 +52,6 @@ __all__ = [
     "predict_modality",
     "reconstruction_metrics",
     "score_labels",
+    "smooth",
     "spatial_domains",
 ]

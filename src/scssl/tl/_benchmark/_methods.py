@@ -77,6 +77,8 @@ class Method(ABC):
     with_modality: bool = False
     """Whether the second modality of a cell is part of what it embeds."""
     embeds: bool = True
+    smoothing: int = 0
+    """Nearest cells of the training part that the embedding of a cell is averaged with."""
     labels_cells: bool = False
     seconds_per_kcell: float = 1.0
     """Measured on one core with the defaults, for estimates of time."""
@@ -902,16 +904,25 @@ class Spec:
 
     def make(self) -> Method:
         """The method; an error if it has no such argument."""
+        arguments = dict(self.arguments)
+        smoothing = check_whole("smoothing", arguments.pop("smoothing", 0), 0)
+        method = self._made(arguments)
+        if smoothing:
+            if not method.embeds:
+                raise ValueError(f"{self.method} has no embedding: leave `smoothing` out.")
+            method.smoothing = smoothing
+        return method
+
+    def _made(self, arguments: dict[str, Any]) -> Method:
         if self.is_given:
-            return Given(self.method, **self.arguments)
+            return Given(self.method, **arguments)
         if self.method in BASELINES:
             kind = BASELINES[self.method]
             known = inspect.signature(kind).parameters
-            for name, value in self.arguments.items():
+            for name, value in arguments.items():
                 if name not in known and "arguments" not in known:
-                    raise TypeError(no_argument(self.method, name, value, list(known)))
-            return kind(**self.arguments)
-        arguments = dict(self.arguments)
+                    raise TypeError(no_argument(self.method, name, value, [*known, "smoothing"]))
+            return kind(**arguments)
         if self.method != UNTRAINED:
             return Registered(self.method, **arguments)
         return Registered(arguments.pop("model", "MaskedAutoencoder"), untrained=True, **arguments)

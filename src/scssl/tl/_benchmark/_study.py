@@ -22,6 +22,7 @@ from scssl._errors import warn
 from scssl._io import as_path, check_place, parse_json, replace_file
 from scssl._settings import settings
 from scssl.tl._common import own_randomness
+from scssl.tl._smooth import smoothed
 
 from ._cells import (
     Cells,
@@ -83,6 +84,7 @@ _SCORING = (
     "tl/_estimators.py",
     "tl/_fuse.py",
     "tl/_protocol.py",
+    "tl/_smooth.py",
 )
 
 
@@ -226,7 +228,8 @@ def benchmark(
     told apart by name for ``setup_anndata``, the model and its ``train``; ``"sweep"`` in it makes one
     method of each combination of values. ``with_modality=True`` adds ``obsm[modality_key]`` of the same
     cells to what PCA and the joint-embedding models embed, ``with_components=50`` puts as many principal
-    components beside the embedding of a model, as :func:`fuse` does.
+    components beside the embedding of a model, as :func:`fuse` does, and ``smoothing=15`` averages any
+    embedding with the nearest cells of the training part, as :func:`smooth` does.
 
     *Tasks*
 
@@ -665,7 +668,10 @@ def _fit(cells: Cells, job: Job, cost: Cost) -> Fitted:
     with cost.measured():
         method.fit(own, setting)
         if method.embeds:
-            fitted.values = _embedded(cells, method, [rows, np.setdiff1d(split.test, rows)])
+            rest = np.setdiff1d(split.test, rows)
+            fitted.values = _embedded(cells, method, [rows, rest])
+            if method.smoothing:
+                _smooth(fitted.values, rows, rest, method.smoothing, split.seed)
         method.meet(without_labels(cells, split.test))
     return fitted
 
@@ -683,6 +689,18 @@ def _embedded(cells: Cells, method: Method, parts: Sequence[np.ndarray]) -> np.n
             values[part] = found
     assert values is not None
     return values
+
+
+def _smooth(
+    values: np.ndarray, rows: np.ndarray, rest: np.ndarray, n_neighbors: int, seed: int
+) -> None:
+    """Average with the nearest of the cells that were fitted, which know nothing of the others."""
+    n_neighbors = min(n_neighbors, len(rows) - 1)
+    known = np.ascontiguousarray(values[rows], dtype=np.float32)
+    if len(rest):
+        new = np.ascontiguousarray(values[rest], dtype=np.float32)
+        values[rest] = smoothed(known, new, n_neighbors=n_neighbors, seed=seed)
+    values[rows] = smoothed(known, n_neighbors=n_neighbors, seed=seed)
 
 
 def _known(cells: Cells, split: Split, rows: np.ndarray, budget: int | None) -> np.ndarray:
