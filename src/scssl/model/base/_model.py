@@ -825,7 +825,10 @@ class SSLModel(BaseModelClass, metaclass=Face):
 
     @abstractmethod
     def _train_defaults(self, n_cells: int) -> dict[str, Any]:
-        """Arguments of :meth:`train` where the user leaves them open."""
+        """Arguments of :meth:`train` where the user leaves them open: ``max_epochs``, ``batch_size``, ``lr``.
+
+        And those for which :class:`scssl.train.TrainOptions` has other values than the model.
+        """
 
     @explained
     def train(

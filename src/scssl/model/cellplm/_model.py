@@ -307,9 +307,6 @@ class CellPLM(DatasetsMixin):
             "max_epochs": int(np.clip(round(250_000 / max(n_cells, 1)), 20, 100)),
             "batch_size": 256 if n_cells < 20_000 else 1024,
             "lr": 5e-4 if self._options.n_hidden >= _WIDE else lr,
-            "weight_decay": 1e-2,
-            "lr_schedule": "cosine",
-            "patience": 20,
         }
 
     @torch.inference_mode()

@@ -479,7 +479,6 @@ class CellTypeClassifier(FineTunedModel):
             "max_epochs": 1 if self._is_start_alone else max_epochs,
             "batch_size": batch_size,
             "lr": 1e-3,
-            "weight_decay": 1e-2,
             "lr_schedule": "constant",
             "patience": 15,
         }

@@ -471,7 +471,6 @@ class ProteinPredictor(FineTunedModel):
             else int(np.clip(4000 // -(-n_cells // batch_size), 20, 200)),
             "batch_size": batch_size,
             "lr": 1e-3 if n_cells < 2000 else 3e-4,
-            "weight_decay": 1e-2,
             "lr_schedule": "constant",
             "patience": 15,
         }

@@ -481,9 +481,6 @@ class JointEmbedding(StartsFromEncoder, StoresMixin):
             "max_epochs": int(np.clip(epochs, 20, 100)),
             "batch_size": self._few_cells_batch if few else 256,
             "lr": 2e-3 if few else 1e-3,
-            "weight_decay": 1e-2,
-            "lr_schedule": "cosine",
-            "patience": 20,
             "early_stopping": self._Network.loss_ranks_epochs,
         }
 

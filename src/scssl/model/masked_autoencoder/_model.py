@@ -517,9 +517,6 @@ class MaskedAutoencoder(StoresMixin):
             "max_epochs": int(np.clip(epochs, 15 if few else 10, 100)),
             "batch_size": 256 if few else 1024,
             "lr": 2e-3 if few else 1e-3,
-            "weight_decay": 1e-2,
-            "lr_schedule": "cosine",
-            "patience": 20,
             **({} if preset is None else PRESETS[preset].train),
         }
 

@@ -407,8 +407,6 @@ class PseudoLabel(StartsFromEncoder, DatasetsMixin, StoresMixin):
             "max_epochs": int(np.clip(round(40_000 / max(n_cells, 1)), 5, 20)),
             "batch_size": 128 if few else max(256, 16 * len(self._dataset_names())),
             "lr": 1e-3,
-            "weight_decay": 1e-2,
-            "lr_schedule": "cosine",
             "patience": 5,
         }
 
