@@ -75,18 +75,12 @@ class DenoisingAutoencoder(StartsFromEncoder, SSLModel):
 
     Parameters
     ----------
-    adata
-        Data that were set up with :meth:`setup_anndata`.
-    registry
-        Setup of a model that is loaded without data; not for users.
     hidden_dims, n_latent, activation, dropout, batch_norm
         Of the encoder, as in :class:`scssl.model.JointEmbedding`.
     noise
         Share of the values that are taken out in training, 0.5.
     decoder
         Whether there is a decoder. A model without one embeds and can be fine-tuned, no more.
-    rng
-        Seed of the initial weights.
     """
 
     # What of the setup it has no use for, and why.

@@ -91,6 +91,7 @@ from ._folder import (
     without_genes,
 )
 from ._managers import WeakManager, forget_with
+from ._options import documented
 from ._registry import get_model_class, list_models
 from ._setup import (
     CellReader,
@@ -135,6 +136,15 @@ class SSLModel(BaseModelClass, metaclass=Face):
 
     Subclasses build ``module`` and say in :meth:`_train_defaults` how they are trained where
     the user leaves it open. Everything else is shared.
+
+    Parameters
+    ----------
+    adata
+        Data that were set up with :meth:`setup_anndata`.
+    registry
+        Setup of a model that is loaded without data; not for users.
+    rng
+        Seed of the initial weights.
     """
 
     module: SSLModule
@@ -166,6 +176,7 @@ class SSLModel(BaseModelClass, metaclass=Face):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        cls.__doc__ = documented(cls.__doc__, SSLModel.__doc__)
         for name in EXPLAINED:
             if name in vars(cls):
                 setattr(cls, name, explained(vars(cls)[name]))

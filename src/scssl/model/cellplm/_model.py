@@ -83,8 +83,6 @@ class CellPLM(DatasetsMixin):
     ----------
     adata
         Data that were set up with :meth:`setup_anndata` or :meth:`setup_datasets`.
-    registry
-        Setup of a model that is loaded without data; not for users.
     n_hidden
         Width of a token, 128 by default; a multiple of 4 and of `n_heads`.
     n_layers
@@ -150,8 +148,6 @@ class CellPLM(DatasetsMixin):
         Whether there is a decoder. A model without one embeds and can be fine-tuned, no more.
     preset
         ``"cellplm"``: sizes and training of :cite:p:`Wen2024`. Arguments that are given replace its own.
-    rng
-        Seed of the initial weights.
 
     Examples
     --------

@@ -55,10 +55,6 @@ class MaskedAutoencoder(StoresMixin):
 
     Parameters
     ----------
-    adata
-        Data that were set up with :meth:`setup_anndata`.
-    registry
-        Setup of a model that is loaded without data; not for users.
     hidden_dims
         Widths of the encoder's hidden layers; the decoder mirrors them. By default (256, 128) for
         up to 5,000 genes or fewer than 20,000 cells, and (512, 512, 256, 256), as in
@@ -118,8 +114,6 @@ class MaskedAutoencoder(StoresMixin):
     preset
         Name of the published recipe whose training defaults :meth:`train` takes; set by
         :meth:`from_preset`.
-    rng
-        Seed of the initial weights.
 
     Examples
     --------
