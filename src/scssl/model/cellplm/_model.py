@@ -569,14 +569,8 @@ class CellPLM(DatasetsMixin):
             Layer with the counts, ``adata.X`` by default.
         sha256
             Digest that the checkpoint must have.
-        revision
-            Branch, tag or commit of the repository; the newest of the main branch by default.
-        adata
-            Data to attach to the model, as in :meth:`load`.
-        device
-            Where to put the weights.
-        token
-            Access token, for private repositories; that of ``hf auth login`` by default.
+        revision, adata, device, token
+            As in :meth:`SSLModel.from_pretrained`.
         **kwargs
             Arguments of the model that the weights leave open: ``context``, ``context_size`` and ``halo``
             (which cells see each other), and those of training.
