@@ -256,6 +256,15 @@ def test_train_and_embed_equal_the_python_api(file, tmp_path, capsys):
     assert [f.name for f in (tmp_path / "new").iterdir()] == ["embedded.h5ad"]
 
 
+def test_embed_without_a_model_equals_the_python_api(file, tmp_path, capsys):
+    out = str(tmp_path / "embedded.h5ad")
+    assert main(["embed", file, "--out", out, "--rng", "2", "--no-progress"]) == 0
+    assert '60 cells, 114 dimensions in .obsm["X_ssl"]' in capsys.readouterr().out
+    adata = ad.read_h5ad(file)
+    scssl.tl.embed(adata, rng=2)
+    np.testing.assert_array_equal(ad.read_h5ad(out).obsm["X_ssl"], adata.obsm["X_ssl"])
+
+
 def test_the_first_lines_of_the_help_work(file, tmp_path, monkeypatch):
     train, embed = re.findall(r"^  scssl ((?:train|embed) .*)$", DESCRIPTION, re.MULTILINE)
     (key,) = re.findall(r'use_rep="(\w+)"', DESCRIPTION)

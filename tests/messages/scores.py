@@ -30,6 +30,24 @@ def one_modality_without_a_model():
     return {"mdata": mdata()}, "scssl.tl.embed(mdata)"
 
 
+def scaled(how):
+    adata = cells()
+    adata.layers["counts"] = adata.X.copy()
+    adata.var["highly_variable"] = [True] * 25 + [False] * 5
+    adata.X = (adata.X - adata.X.mean(0)) / adata.X.std(0)
+    return {"adata": adata}, how
+
+
+@case(CHAPTER, "Scaled values are embedded without a model")
+def scaled_without_a_model():
+    return scaled("scssl.tl.embed(adata)")
+
+
+@case(CHAPTER, "Scaled values are integrated")
+def scaled_integrated():
+    return scaled('scssl.tl.integrate(adata, "batch")')
+
+
 @case(CHAPTER, "Cells are named by names that are not unique")
 def names_of_cells_twice():
     adata = cells()

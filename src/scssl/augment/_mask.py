@@ -327,6 +327,9 @@ class _ProgramMasking(Masking):
             )
         self.programs, self.per = programs, check_choice("per", per, ("cell", "batch"))
 
+    def target_genes(self) -> Tensor:
+        return self.programs.genes.unique()
+
     def _drawn(self, x: SparseRows, draw: Callable[[int], Tensor]) -> Tensor:
         """Of each cell, or one for all; `draw` takes how many."""
         if x.n_genes != self.programs.n_genes:
@@ -436,9 +439,6 @@ class GeneProgramMask(_ProgramMasking):
             low = torch.where(enough, low, middle)
         return self.programs.cover(rank < high)
 
-    def target_genes(self) -> Tensor:
-        return self.programs.genes.unique()
-
     def config(self) -> dict[str, object]:
         return self._config("gene_program", rate=self.rate, rate_of=self.rate_of)
 
@@ -515,9 +515,6 @@ class GPToGPMask(_ProgramMasking):
             counted, unseen = inside, ~inside
         # What is visible is no thinned copy of the cell, so there is nothing to scale up.
         return self._hidden(x, unseen, counted, 0.0, indicator=indicator)
-
-    def target_genes(self) -> Tensor:
-        return self.programs.genes.unique()
 
     def config(self) -> dict[str, object]:
         return self._config("gp_to_gp", hide_fraction=self.hide_fraction, mode=self.mode)

@@ -138,7 +138,7 @@ def build_store(file: str | Path, *files: str | Path, out: str | Path, **options
 def embed(
     file: str | Path,
     *,
-    model: str,
+    model: str | None = None,
     out: str | Path,
     overwrite: bool = False,
     backed: bool | None = None,
@@ -146,14 +146,15 @@ def embed(
 ) -> None:
     """Embed the cells of an .h5ad file or a Zarr store with a trained model.
 
-    Genes are matched by name; how many were found is written to .uns beside the embedding.
+    Without --model one is trained on these cells and not kept. Genes are matched by name; how many were found is
+    written to .uns beside the embedding.
 
     Parameters
     ----------
     file
         Cells to embed.
     model
-        Folder that `scssl train` wrote, or a model on the Hugging Face Hub (owner/name).
+        Folder that `scssl train` wrote, or a model on the Hugging Face Hub (owner/name); by default one is trained.
     out
         File to write, .h5ad or .zarr: the cells with their embedding.
     overwrite
@@ -746,9 +747,10 @@ COMMANDS = {
     ),
     "embed": Command(
         embed,
-        "embed cells with a trained model",
-        "FILE.h5ad --model MODEL --out FILE.h5ad [options]",
+        "embed cells with a model",
+        "FILE.h5ad --out FILE.h5ad [--model MODEL] [options]",
         """\
+  scssl embed cells.h5ad --out embedded.h5ad                        # trains a model on these cells
   scssl embed cells.h5ad --model my_model --out embedded.h5ad
   scssl embed cells.h5ad --model owner/name --out embedded.h5ad     # from the Hugging Face Hub
 """,

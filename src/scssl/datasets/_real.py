@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import warnings
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ._files import Deposit
@@ -53,6 +55,55 @@ _MERFISH = Deposit(
 )
 
 
+_LOCAL = """Parameters
+----------
+path
+    ``{file}.h5ad`` or a folder that has it; by default ``scssl.settings.data_dir``. Nothing is
+    downloaded: no public deposit of these cells has a checksum that could be compared."""
+_DOWNLOADED = """Parameters
+----------
+path
+    ``{file}.h5ad`` or a folder that has it. By default it is looked for in
+    ``scssl.settings.data_dir``, then downloaded once and checked (`pip install "scssl[datasets]"`)."""
+_RAISES = """Raises
+------
+FileNotFoundError
+    If the file is not there; the message says where the data come from."""
+_DOWNLOADED_RAISES = """Raises
+------
+FileNotFoundError
+    If `path` names no file.
+ConnectionError
+    If it cannot be downloaded; the message says where to put the file.
+ValueError
+    If what is downloaded has another checksum."""
+_EXAMPLE = """
+
+Examples
+--------
+>>> import scssl
+>>> adata = scssl.datasets.{name}()  # doctest: +SKIP
+"""
+
+
+def _documented[F: Callable[..., AnnData]](
+    file: str, *, downloaded: bool = False
+) -> Callable[[F], F]:
+    """Say where a docstring has ``{path}`` and ``{raises}`` what all data sets take and raise."""
+
+    def write(function: F) -> F:
+        path = (_DOWNLOADED if downloaded else _LOCAL).replace("{file}", file)
+        raises = _DOWNLOADED_RAISES if downloaded else _RAISES
+        example = _EXAMPLE.replace("{name}", function.__name__)
+        text = inspect.getdoc(function) or ""
+        text = text.replace("{path}", path).replace("{raises}", raises + example)
+        function.__doc__ = text
+        return function
+
+    return write
+
+
+@_documented("pbmc3k", downloaded=True)
 def pbmc3k(path: str | os.PathLike[str] | None = None) -> AnnData:
     """2,638 blood cells of one donor (10x Genomics), with the types of a tutorial.
 
@@ -60,11 +111,7 @@ def pbmc3k(path: str | os.PathLike[str] | None = None) -> AnnData:
     clusters of their tutorial, for the cells that have one and the genes that three cells express. The
     labels are clusters of the same expression, so that scores of an embedding against them flatter it.
 
-    Parameters
-    ----------
-    path
-        ``pbmc3k.h5ad`` or a folder that has it. By default it is looked for in
-        ``scssl.settings.data_dir``, then downloaded once and checked (`pip install "scssl[datasets]"`).
+    {path}
 
     Returns
     -------
@@ -72,19 +119,7 @@ def pbmc3k(path: str | os.PathLike[str] | None = None) -> AnnData:
         2,638 cells × about 13,700 genes, counts in ``X``, ``obs["cell_type"]``: eight names of scanpy's
         tutorial, or the nine of Seurat's in the file of the folder.
 
-    Raises
-    ------
-    FileNotFoundError
-        If `path` names no file.
-    ConnectionError
-        If it cannot be downloaded; the message says where to put the file.
-    ValueError
-        If what is downloaded has another checksum.
-
-    Examples
-    --------
-    >>> import scssl
-    >>> adata = scssl.datasets.pbmc3k()  # doctest: +SKIP
+    {raises}
     """
     return _PBMC3K.read(path, _pbmc3k)
 
@@ -100,17 +135,14 @@ def _pbmc3k(counts: str, clusters: str) -> AnnData:
     return cells
 
 
+@_documented("pbmc_cite_2batch_400", downloaded=True)
 def pbmc_cite(path: str | os.PathLike[str] | None = None) -> AnnData:
     """Blood cells with RNA and surface proteins (CITE-seq, 10x Genomics), without labels.
 
     Source: 10x Genomics, CC BY 4.0. In the folder are 200 cells of each of two runs, as they are among the
     test data of scvi-tools. Downloaded are all 5,247 cells of one run, with 32 antibodies.
 
-    Parameters
-    ----------
-    path
-        ``pbmc_cite_2batch_400.h5ad`` or a folder that has it. By default it is looked for in
-        ``scssl.settings.data_dir``, then downloaded once and checked (`pip install "scssl[datasets]"`).
+    {path}
 
     Returns
     -------
@@ -118,19 +150,7 @@ def pbmc_cite(path: str | os.PathLike[str] | None = None) -> AnnData:
         400 cells × 15,792 genes, or 5,247 × 33,538: counts in ``X``, counts of proteins in
         ``obsm["protein"]``, and ``obs["batch"]``.
 
-    Raises
-    ------
-    FileNotFoundError
-        If `path` names no file.
-    ConnectionError
-        If it cannot be downloaded; the message says where to put the file.
-    ValueError
-        If what is downloaded has another checksum.
-
-    Examples
-    --------
-    >>> import scssl
-    >>> adata = scssl.datasets.pbmc_cite()  # doctest: +SKIP
+    {raises}
     """
     cells = _PBMC_CITE.read(path, _pbmc_cite)
     # What the antibodies are called that 10x sells.
@@ -157,6 +177,7 @@ def _pbmc_cite(file: str) -> AnnData:
     return cells
 
 
+@_documented("merfish_hypothalamus_3slices", downloaded=True)
 def merfish_hypothalamus(path: str | os.PathLike[str] | None = None) -> AnnData:
     """Slices of the hypothalamus of mice with the places of the cells (MERFISH, Moffitt et al. 2018).
 
@@ -164,11 +185,7 @@ def merfish_hypothalamus(path: str | os.PathLike[str] | None = None) -> AnnData:
     of the cells of each. Downloaded are the 73,655 cells of twelve slices as squidpy has them
     :cite:p:`Palla2022`; the genes that are blank controls are left out.
 
-    Parameters
-    ----------
-    path
-        ``merfish_hypothalamus_3slices.h5ad`` or a folder that has it. By default it is looked for in
-        ``scssl.settings.data_dir``, then downloaded once and checked (`pip install "scssl[datasets]"`).
+    {path}
 
     Returns
     -------
@@ -176,19 +193,7 @@ def merfish_hypothalamus(path: str | os.PathLike[str] | None = None) -> AnnData:
         Cells × genes; values that were normalised by the authors, not counts, in ``X``. Places in
         ``obsm["spatial"]``, slices in ``obs["batch"]``, types in ``obs["cell_type"]``.
 
-    Raises
-    ------
-    FileNotFoundError
-        If `path` names no file.
-    ConnectionError
-        If it cannot be downloaded; the message says where to put the file.
-    ValueError
-        If what is downloaded has another checksum.
-
-    Examples
-    --------
-    >>> import scssl
-    >>> adata = scssl.datasets.merfish_hypothalamus()  # doctest: +SKIP
+    {raises}
     """
     return _MERFISH.read(path, _merfish)
 
@@ -204,6 +209,7 @@ def _merfish(file: str) -> AnnData:
     return cells
 
 
+@_documented("kang_ifnb")
 def kang_ifnb(path: str | os.PathLike[str] | None = None) -> AnnData:
     """Blood cells of two donors, with and without interferon (Kang et al. 2018).
 
@@ -211,11 +217,7 @@ def kang_ifnb(path: str | os.PathLike[str] | None = None) -> AnnData:
     biology, so an embedding that mixes the samples completely has lost it. The file is that of the examples of the
     R package muscat. Licence: that of the deposit.
 
-    Parameters
-    ----------
-    path
-        ``kang_ifnb.h5ad`` or a folder that has it; by default ``scssl.settings.data_dir``. Nothing is
-        downloaded: no public deposit of these cells has a checksum that could be compared.
+    {path}
 
     Returns
     -------
@@ -223,19 +225,12 @@ def kang_ifnb(path: str | os.PathLike[str] | None = None) -> AnnData:
         1,556 cells × 1,267 genes, counts in ``X``; ``obs`` has ``cell_type``, ``batch``, ``donor`` and
         ``condition``.
 
-    Raises
-    ------
-    FileNotFoundError
-        If the file is not there; the message says where the data come from.
-
-    Examples
-    --------
-    >>> import scssl
-    >>> adata = scssl.datasets.kang_ifnb()  # doctest: +SKIP
+    {raises}
     """
     return Deposit("kang_ifnb", "Kang et al. 2018, GEO GSE96583", f"{_GEO}GSE96583").read(path)
 
 
+@_documented("scmixology_5batch")
 def scmixology(path: str | os.PathLike[str] | None = None) -> AnnData:
     """Five cancer cell lines measured five times (Tian et al. 2019).
 
@@ -243,26 +238,14 @@ def scmixology(path: str | os.PathLike[str] | None = None) -> AnnData:
     its genotype, not from its expression, and batches are runs of CEL-seq2 and Drop-seq: what integration is to do is
     known here. Licence: that of the deposit.
 
-    Parameters
-    ----------
-    path
-        ``scmixology_5batch.h5ad`` or a folder that has it; by default ``scssl.settings.data_dir``. Nothing is
-        downloaded: no public deposit of these cells has a checksum that could be compared.
+    {path}
 
     Returns
     -------
     anndata.AnnData
         1,021 cells × 11,533 genes (Ensembl ids), counts in ``X``; ``obs`` has ``cell_type`` and ``batch``.
 
-    Raises
-    ------
-    FileNotFoundError
-        If the file is not there; the message says where the data come from.
-
-    Examples
-    --------
-    >>> import scssl
-    >>> adata = scssl.datasets.scmixology()  # doctest: +SKIP
+    {raises}
     """
     return Deposit(
         "scmixology_5batch",
@@ -271,38 +254,28 @@ def scmixology(path: str | os.PathLike[str] | None = None) -> AnnData:
     ).read(path)
 
 
+@_documented("baron_human_mouse_328")
 def baron_pancreas(path: str | os.PathLike[str] | None = None) -> AnnData:
     """Pancreas cells of humans and mice (Baron et al. 2016), for work across species.
 
     Source: GEO GSE84133. 328 cells of six donors, with the genes that both species have under one symbol. Licence: that of
     the deposit.
 
-    Parameters
-    ----------
-    path
-        ``baron_human_mouse_328.h5ad`` or a folder that has it; by default ``scssl.settings.data_dir``. Nothing is
-        downloaded: no public deposit of these cells has a checksum that could be compared.
+    {path}
 
     Returns
     -------
     anndata.AnnData
         328 cells × 12,474 genes, counts in ``X``; ``obs`` has ``cell_type``, ``batch`` and ``species``.
 
-    Raises
-    ------
-    FileNotFoundError
-        If the file is not there; the message says where the data come from.
-
-    Examples
-    --------
-    >>> import scssl
-    >>> adata = scssl.datasets.baron_pancreas()  # doctest: +SKIP
+    {raises}
     """
     return Deposit(
         "baron_human_mouse_328", "Baron et al. 2016, GEO GSE84133", f"{_GEO}GSE84133"
     ).read(path)
 
 
+@_documented("cbmc_cite")
 def cbmc_cite(path: str | os.PathLike[str] | None = None) -> AnnData:
     """Cord blood cells with RNA and ten surface proteins (Stoeckius et al. 2017).
 
@@ -310,11 +283,7 @@ def cbmc_cite(path: str | os.PathLike[str] | None = None) -> AnnData:
     proteins that are normalised (centred log ratios). 607 of the cells are of a mouse line that was added. Licence: that
     of the deposit.
 
-    Parameters
-    ----------
-    path
-        ``cbmc_cite.h5ad`` or a folder that has it; by default ``scssl.settings.data_dir``. Nothing is
-        downloaded: no public deposit of these cells has a checksum that could be compared.
+    {path}
 
     Returns
     -------
@@ -322,31 +291,20 @@ def cbmc_cite(path: str | os.PathLike[str] | None = None) -> AnnData:
         8,617 cells × 2,000 genes, counts in ``X``, ``obsm["protein"]``; ``obs`` has ``cell_type``
         and ``cluster``, which is finer.
 
-    Raises
-    ------
-    FileNotFoundError
-        If the file is not there; the message says where the data come from.
-
-    Examples
-    --------
-    >>> import scssl
-    >>> adata = scssl.datasets.cbmc_cite()  # doctest: +SKIP
+    {raises}
     """
     return Deposit("cbmc_cite", "Stoeckius et al. 2017, GEO GSE100866", f"{_GEO}GSE100866").read(
         path
     )
 
 
+@_documented("starmap_mpfc_3slices")
 def starmap_cortex(path: str | os.PathLike[str] | None = None) -> AnnData:
     """Three slices of the prefrontal cortex of mice with their layers (STARmap, Wang et al. 2018).
 
     Source: the repository zhengli09/BASS-Analysis, whose authors drew the layers by hand, by marker genes. No licence is stated.
 
-    Parameters
-    ----------
-    path
-        ``starmap_mpfc_3slices.h5ad`` or a folder that has it; by default ``scssl.settings.data_dir``. Nothing is
-        downloaded: no public deposit of these cells has a checksum that could be compared.
+    {path}
 
     Returns
     -------
@@ -354,15 +312,7 @@ def starmap_cortex(path: str | os.PathLike[str] | None = None) -> AnnData:
         3,190 cells × 166 genes, counts in ``X``, ``obsm["spatial"]``; ``obs`` has ``cell_type``, ``region`` (the layers)
         and ``batch`` (the slices).
 
-    Raises
-    ------
-    FileNotFoundError
-        If the file is not there; the message says where the data come from.
-
-    Examples
-    --------
-    >>> import scssl
-    >>> adata = scssl.datasets.starmap_cortex()  # doctest: +SKIP
+    {raises}
     """
     return Deposit(
         "starmap_mpfc_3slices",
@@ -371,49 +321,35 @@ def starmap_cortex(path: str | os.PathLike[str] | None = None) -> AnnData:
     ).read(path)
 
 
+@_documented("osmfish_ss_cortex")
 def osmfish_cortex(path: str | os.PathLike[str] | None = None) -> AnnData:
     """A slice of the somatosensory cortex of a mouse with its regions (osmFISH, Codeluppi et al. 2018).
 
     Source: linnarssonlab.org/osmFISH. Cells that the published table lists twice are left out.
     Licence: that of the deposit.
 
-    Parameters
-    ----------
-    path
-        ``osmfish_ss_cortex.h5ad`` or a folder that has it; by default ``scssl.settings.data_dir``. Nothing is
-        downloaded: no public deposit of these cells has a checksum that could be compared.
+    {path}
 
     Returns
     -------
     anndata.AnnData
         4,358 cells × 33 genes, counts in ``X``, ``obsm["spatial"]``; ``obs`` has ``cell_type`` and ``region``.
 
-    Raises
-    ------
-    FileNotFoundError
-        If the file is not there; the message says where the data come from.
-
-    Examples
-    --------
-    >>> import scssl
-    >>> adata = scssl.datasets.osmfish_cortex()  # doctest: +SKIP
+    {raises}
     """
     return Deposit(
         "osmfish_ss_cortex", "Codeluppi et al. 2018, osmFISH", "http://linnarssonlab.org/osmFISH/"
     ).read(path)
 
 
+@_documented("her2st_8sections")
 def breast_tumours(path: str | os.PathLike[str] | None = None) -> AnnData:
     """Sections of the breast tumours of eight patients with regions drawn by a pathologist (Andersson et al. 2021).
 
     Source: Zenodo 3957257. Section, patient and batch are the same here, so what differs between them is biology too.
     Licence: that of the deposit.
 
-    Parameters
-    ----------
-    path
-        ``her2st_8sections.h5ad`` or a folder that has it; by default ``scssl.settings.data_dir``. Nothing is
-        downloaded: no public deposit of these cells has a checksum that could be compared.
+    {path}
 
     Returns
     -------
@@ -421,15 +357,7 @@ def breast_tumours(path: str | os.PathLike[str] | None = None) -> AnnData:
         3,157 spots × 14,580 genes, counts in ``X``, ``obsm["spatial"]``; ``obs`` has ``region``, ``cell_type`` (the same)
         and ``batch``.
 
-    Raises
-    ------
-    FileNotFoundError
-        If the file is not there; the message says where the data come from.
-
-    Examples
-    --------
-    >>> import scssl
-    >>> adata = scssl.datasets.breast_tumours()  # doctest: +SKIP
+    {raises}
     """
     return Deposit(
         "her2st_8sections",
@@ -438,16 +366,13 @@ def breast_tumours(path: str | os.PathLike[str] | None = None) -> AnnData:
     ).read(path)
 
 
+@_documented("st_olfactory_bulb")
 def olfactory_bulb(path: str | os.PathLike[str] | None = None) -> AnnData:
     """The olfactory bulb of a mouse in 260 spots with its layers (Ståhl et al. 2016).
 
     Source: doi:10.1126/science.aaf2403; spots and layers as in the R package MERINGUE. Licence: that of the deposit.
 
-    Parameters
-    ----------
-    path
-        ``st_olfactory_bulb.h5ad`` or a folder that has it; by default ``scssl.settings.data_dir``. Nothing is
-        downloaded: no public deposit of these cells has a checksum that could be compared.
+    {path}
 
     Returns
     -------
@@ -455,15 +380,7 @@ def olfactory_bulb(path: str | os.PathLike[str] | None = None) -> AnnData:
         260 spots × 14,217 genes, counts in ``X``, ``obsm["spatial"]``; ``obs`` has
         ``region`` (the layers) and ``cell_type`` (the same).
 
-    Raises
-    ------
-    FileNotFoundError
-        If the file is not there; the message says where the data come from.
-
-    Examples
-    --------
-    >>> import scssl
-    >>> adata = scssl.datasets.olfactory_bulb()  # doctest: +SKIP
+    {raises}
     """
     return Deposit(
         "st_olfactory_bulb",

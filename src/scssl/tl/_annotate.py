@@ -16,13 +16,12 @@ from scssl._checks import (
     check_key,
     check_whole,
     get_labels,
-    get_matrix,
 )
 from scssl._errors import warn
 from scssl._random import RNG, as_seed, derive_seed
-from scssl.data import GeneVocabulary, find_counts, resolve_input, scan_matrix
+from scssl.data import GeneVocabulary
 
-from ._common import to_be_written
+from ._common import to_be_written, values_of
 from ._common_axes import FEW_COMMON, common_axes
 from ._embed import embed
 from ._fuse import side_by_side, spreads
@@ -256,8 +255,7 @@ def _trained(
     import pandas as pd
 
     reference, query = pair.values()
-    matrices = [get_matrix(adata, layer, name) for name, adata in pair.items()]
-    kind = _check_same_kind(pair, matrices, layer)
+    matrices, kind = _of_one_kind(pair, layer)
     found = GeneVocabulary(reference.var_names).align(
         query.var_names, min_overlap=min_overlap, var=query.var, name="query"
     )
@@ -270,7 +268,7 @@ def _trained(
     rows = np.flatnonzero(chosen)
     parts = (
         sparse.csr_matrix(matrix[:, columns])
-        for (matrix, _), columns in zip(matrices, (rows, place[rows]), strict=True)
+        for matrix, columns in zip(matrices, (rows, place[rows]), strict=True)
     )
     names = np.concatenate(batches)
     if len(set(names)) < 2:
@@ -304,22 +302,13 @@ def _warn_of_strangers(share: float) -> None:
         )
 
 
-def _check_same_kind(
-    pair: Mapping[str, AnnData], matrices: list[tuple[Any, str]], layer: str | None
-) -> InputKind:
-    """What the values of both are."""
-    kinds: dict[str, InputKind] = {}
-    for (name, adata), (matrix, where) in zip(pair.items(), matrices, strict=True):
-        if matrix is None:
-            ways = " or ".join(f"`layer={one!r}`" for one in adata.layers if one is not None)
-            raise ValueError(f"{where} is empty. Take another matrix: {ways or 'there is none'}.")
-        kinds[name] = resolve_input(
-            scan_matrix(matrix, where=where),
-            input_name=None,
-            raw_hint=find_counts(adata, layer=layer, name=name),
-            obs_names=adata.obs_names,
-            var_names=adata.var_names,
-        ).kind
+def _of_one_kind(pair: Mapping[str, AnnData], layer: str | None) -> tuple[list[Any], InputKind]:
+    """The matrices of both, and what their values are."""
+    matrices, kinds = [], {}
+    for name, adata in pair.items():
+        matrix, decision = values_of(adata, layer, name)
+        matrices.append(matrix)
+        kinds[name] = decision.kind
     if len(set(kinds.values())) > 1:
         raw = next(name for name, kind in kinds.items() if kind == "counts")
         other = next(name for name in kinds if name != raw)
@@ -329,7 +318,7 @@ def _check_same_kind(
             f"the counts as the others are, to 10,000 for instance: `import scanpy as sc; "
             f"sc.pp.normalize_total({raw}, target_sum=1e4{of_layer}); sc.pp.log1p({raw}{of_layer})`."
         )
-    return kinds["query"]
+    return matrices, kinds["query"]
 
 
 def _summary(

@@ -10,11 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from scssl._checks import get_matrix
 from scssl._errors import MissingKeyError
+from scssl.data import find_counts, resolve_input, scan_matrix
 
 if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
+
+    from scssl.data.matrix import InputDecision
 
 # What `tl.embed` writes of a model, and what differs where it differs.
 _MODEL = {"vocabulary_hash": "genes", "encoder_hash": "weights"}
@@ -39,6 +43,24 @@ def check_same_model(
             f"`scssl.tl.embed(reference, model, key_added={use_rep!r})` and "
             f"`scssl.tl.embed(query, model, key_added={use_rep!r})`."
         )
+
+
+def values_of(adata: AnnData, layer: str | None, name: str = "adata") -> tuple[Any, InputDecision]:
+    """The matrix in ``X`` or a layer and what it holds, or an error that says where there is one to use."""
+    matrix, where = get_matrix(adata, layer, name)
+    if matrix is None:
+        ways = " or ".join(f"`layer={one!r}`" for one in adata.layers if one is not None)
+        raise ValueError(f"{where} is empty. Take another matrix: {ways or 'there is none'}.")
+    stats = scan_matrix(matrix, where=where)
+    decision = resolve_input(
+        stats,
+        input_name=None,
+        raw_hint=find_counts(adata, layer=layer, name=name, logarithms=stats.n_negative > 0),
+        obs_names=adata.obs_names,
+        var_names=adata.var_names,
+        name=name,
+    )
+    return matrix, decision
 
 
 def list_of_keys(given: Any, argument: str = "use_rep") -> list[str]:

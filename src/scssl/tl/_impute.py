@@ -17,13 +17,13 @@ from scssl._checks import (
     check_destination,
     check_number,
     check_whole,
-    get_matrix,
     some,
 )
 from scssl._errors import GeneMismatchError, MissingKeyError, warn
 from scssl._random import RNG, as_seed, derive_generator, derive_seed
-from scssl.data import GeneVocabulary, find_counts, resolve_input, scan_matrix
+from scssl.data import GeneVocabulary
 
+from ._common import values_of
 from ._imputers import METHODS, Options, Task
 from ._modality import score_features
 
@@ -449,18 +449,7 @@ def _linear(
     adata: AnnData, columns: Any, layer: str | None, name: str
 ) -> tuple[sparse.csr_matrix, bool]:
     """Some genes of cells in what is proportional to counts, and whether that is counts."""
-    matrix, where = get_matrix(adata, layer, name)
-    if matrix is None:
-        ways = " or ".join(f"`layer={one!r}`" for one in adata.layers if one is not None)
-        raise ValueError(f"{where} is empty. Take another matrix: {ways or 'there is none'}.")
-    decision = resolve_input(
-        scan_matrix(matrix, where=where),
-        input_name=None,
-        raw_hint=find_counts(adata, layer=layer, name=name),
-        obs_names=adata.obs_names,
-        var_names=adata.var_names,
-        name=name,
-    )
+    matrix, decision = values_of(adata, layer, name)
     values = sparse.csr_matrix(matrix[:, columns], dtype=np.float32, copy=True)
     if decision.kind != "counts":
         values.data = decision.scale.undo(values.data)

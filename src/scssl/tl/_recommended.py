@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scssl._checks import close_to, get_matrix, some
+from scssl._checks import close_to, some
+from scssl._errors import ScsslWarning
+
+from ._common import values_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -102,10 +106,10 @@ def of_variable_genes(adata: AnnData, layer: str | None, batch_key: str | None) 
     """The cells, with what is needed of them; the matrix itself where all genes are used."""
     import anndata
 
-    matrix, where = get_matrix(adata, layer)
-    if matrix is None:
-        ways = " or ".join(f"`layer={one!r}`" for one in adata.layers if one is not None)
-        raise ValueError(f"{where} is empty. Take another matrix: {ways or 'there is none'}.")
+    with warnings.catch_warnings():
+        # The doubts come again when the cells are set up, without the other matrices.
+        warnings.simplefilter("ignore", ScsslWarning)
+        matrix, _ = values_of(adata, layer)
     var = adata.var[[]]
     if "highly_variable" in adata.var:
         chosen = adata.var["highly_variable"].to_numpy(dtype=bool, na_value=False)

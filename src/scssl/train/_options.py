@@ -38,9 +38,9 @@ class TrainOptions:
     max_epochs: int
     batch_size: int
     lr: float
-    weight_decay: float
-    lr_schedule: Schedule
-    patience: int
+    weight_decay: float = 1e-2
+    lr_schedule: Schedule = "cosine"
+    patience: int = 20
     early_stopping: bool = True
     gradient_clip: float | None = None
     max_steps: int | None = None

@@ -18,6 +18,7 @@ from ._options import (
     Share,
     Widths,
     checked,
+    documented,
     list_options,
     option,
     takes,

@@ -91,6 +91,7 @@ from ._folder import (
     without_genes,
 )
 from ._managers import WeakManager, forget_with
+from ._options import documented
 from ._registry import get_model_class, list_models
 from ._setup import (
     CellReader,
@@ -135,6 +136,15 @@ class SSLModel(BaseModelClass, metaclass=Face):
 
     Subclasses build ``module`` and say in :meth:`_train_defaults` how they are trained where
     the user leaves it open. Everything else is shared.
+
+    Parameters
+    ----------
+    adata
+        Data that were set up with :meth:`setup_anndata`.
+    registry
+        Setup of a model that is loaded without data; not for users.
+    rng
+        Seed of the initial weights.
     """
 
     module: SSLModule
@@ -166,6 +176,7 @@ class SSLModel(BaseModelClass, metaclass=Face):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        cls.__doc__ = documented(cls.__doc__, SSLModel.__doc__)
         for name in EXPLAINED:
             if name in vars(cls):
                 setattr(cls, name, explained(vars(cls)[name]))
@@ -825,7 +836,10 @@ class SSLModel(BaseModelClass, metaclass=Face):
 
     @abstractmethod
     def _train_defaults(self, n_cells: int) -> dict[str, Any]:
-        """Arguments of :meth:`train` where the user leaves them open."""
+        """Arguments of :meth:`train` where the user leaves them open: ``max_epochs``, ``batch_size``, ``lr``.
+
+        And those for which :class:`scssl.train.TrainOptions` has other values than the model.
+        """
 
     @explained
     def train(

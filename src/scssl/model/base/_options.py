@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields
 from inspect import Parameter
@@ -118,3 +119,27 @@ def list_options(init: Any, named: Iterable[Parameter], base: Any = None) -> Any
     init.__signature__ = signature.replace(parameters=parameters)
     init.__annotations__ = {p.name: p.annotation for p in parameters[1:]} | {"return": None}
     return init
+
+
+def documented(own: str | None, common: str | None) -> str | None:
+    """Docstring of a class with the entries of arguments that it leaves to that of its base."""
+    if own is None or common is None:
+        return own
+    before, mine, after = _entries(own)
+    theirs = {k: text for k, text in _entries(common)[1].items() if not k.startswith("*")}
+    found = theirs | mine
+    first = [name for name in ("adata", "registry") if name in found]
+    order = [*first, *mine, *theirs]
+    # What is handed on comes last: sorting keeps the order of all else.
+    order = sorted(dict.fromkeys(order), key=lambda name: name.startswith("*"))
+    entries = "\n".join(found[name] for name in order)
+    return f"{before.rstrip()}\n\nParameters\n----------\n{entries}\n\n{after}"
+
+
+def _entries(doc: str) -> tuple[str, dict[str, str], str]:
+    """What stands before the parameters of a docstring, the entry of each, and what stands after them."""
+    before, _, rest = inspect.cleandoc(doc).partition("Parameters\n----------\n")
+    following = re.search(r"^\w+\n-{3,}$", rest, re.MULTILINE)
+    end = following.start() if following else len(rest)
+    entries = re.findall(r"^\S.*(?:\n+[ ]+\S.*)*", rest[:end], re.MULTILINE)
+    return before, {entry.partition("\n")[0]: entry for entry in entries}, rest[end:]

@@ -83,8 +83,6 @@ class CellPLM(DatasetsMixin):
     ----------
     adata
         Data that were set up with :meth:`setup_anndata` or :meth:`setup_datasets`.
-    registry
-        Setup of a model that is loaded without data; not for users.
     n_hidden
         Width of a token, 128 by default; a multiple of 4 and of `n_heads`.
     n_layers
@@ -150,8 +148,6 @@ class CellPLM(DatasetsMixin):
         Whether there is a decoder. A model without one embeds and can be fine-tuned, no more.
     preset
         ``"cellplm"``: sizes and training of :cite:p:`Wen2024`. Arguments that are given replace its own.
-    rng
-        Seed of the initial weights.
 
     Examples
     --------
@@ -307,9 +303,6 @@ class CellPLM(DatasetsMixin):
             "max_epochs": int(np.clip(round(250_000 / max(n_cells, 1)), 20, 100)),
             "batch_size": 256 if n_cells < 20_000 else 1024,
             "lr": 5e-4 if self._options.n_hidden >= _WIDE else lr,
-            "weight_decay": 1e-2,
-            "lr_schedule": "cosine",
-            "patience": 20,
         }
 
     @torch.inference_mode()
@@ -576,14 +569,8 @@ class CellPLM(DatasetsMixin):
             Layer with the counts, ``adata.X`` by default.
         sha256
             Digest that the checkpoint must have.
-        revision
-            Branch, tag or commit of the repository; the newest of the main branch by default.
-        adata
-            Data to attach to the model, as in :meth:`load`.
-        device
-            Where to put the weights.
-        token
-            Access token, for private repositories; that of ``hf auth login`` by default.
+        revision, adata, device, token
+            As in :meth:`SSLModel.from_pretrained`.
         **kwargs
             Arguments of the model that the weights leave open: ``context``, ``context_size`` and ``halo``
             (which cells see each other), and those of training.

@@ -144,10 +144,6 @@ class CellTypeClassifier(FineTunedModel):
 
     Parameters
     ----------
-    adata
-        Data that were set up with :meth:`setup_anndata`.
-    registry
-        Setup of a model that is loaded without data; not for users.
     backbone
         Name of the model class whose encoder is used, one of :func:`list_models`.
     backbone_arguments
@@ -172,8 +168,6 @@ class CellTypeClassifier(FineTunedModel):
     class_weight
         `None`; ``"balanced"``: every class weighs as much in training as any other; or weights by
         class, 1 for those left out. Validation is never weighted.
-    rng
-        Seed of the initial weights.
     **kwargs
         Further arguments of the backbone.
 
@@ -479,7 +473,6 @@ class CellTypeClassifier(FineTunedModel):
             "max_epochs": 1 if self._is_start_alone else max_epochs,
             "batch_size": batch_size,
             "lr": 1e-3,
-            "weight_decay": 1e-2,
             "lr_schedule": "constant",
             "patience": 15,
         }

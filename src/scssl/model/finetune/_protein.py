@@ -125,10 +125,6 @@ class ProteinPredictor(FineTunedModel):
 
     Parameters
     ----------
-    adata
-        Data that were set up with :meth:`setup_anndata`.
-    registry
-        Setup of a model that is loaded without data; not for users.
     backbone
         Name of the model class whose encoder is used, one of :func:`list_models`.
     backbone_arguments
@@ -152,8 +148,6 @@ class ProteinPredictor(FineTunedModel):
     head_start
         ``"ridge"``: the linear part starts as a ridge regression, with a penalty for each protein
         chosen on the training cells. ``"random"``: it does not.
-    rng
-        Seed of the initial weights.
     **kwargs
         Further arguments of the backbone.
 
@@ -471,7 +465,6 @@ class ProteinPredictor(FineTunedModel):
             else int(np.clip(4000 // -(-n_cells // batch_size), 20, 200)),
             "batch_size": batch_size,
             "lr": 1e-3 if n_cells < 2000 else 3e-4,
-            "weight_decay": 1e-2,
             "lr_schedule": "constant",
             "patience": 15,
         }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import logging
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -35,6 +34,7 @@ from scssl.model.base import (
     StoresMixin,
     checked,
     copied,
+    documented,
     explained,
     list_options,
 )
@@ -75,8 +75,6 @@ class JointEmbedding(StartsFromEncoder, StoresMixin):
     ----------
     adata
         Data that were set up with :meth:`setup_anndata` or, as a MuData, with :meth:`setup_mudata`.
-    registry
-        Setup of a model that is loaded without data; not for users.
     hidden_dims
         Widths of the encoder's hidden layers; (128,) as in :cite:p:`Ovcharenko2025`.
     n_latent
@@ -106,8 +104,6 @@ class JointEmbedding(StartsFromEncoder, StoresMixin):
         modalities of a cell with those of other cells :cite:p:`Radford2021` in addition.
     projector_dims
         Widths of the projector's layers; by default those of the method.
-    rng
-        Seed of the initial weights.
     **options
         Of the method, whose class lists them.
 
@@ -139,8 +135,16 @@ class JointEmbedding(StartsFromEncoder, StoresMixin):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Let the constructor and the docstring of a method list all that it takes."""
+        cls.__doc__ = documented(cls.__doc__, JointEmbedding.__doc__)
+        if (
+            cls.__module__.startswith("scssl.")
+            and cls.__doc__
+            and "Examples\n---" not in cls.__doc__
+        ):
+            # Every method of the package is used as that of the example.
+            example = str(JointEmbedding.__doc__).partition("Examples\n---")
+            cls.__doc__ += "".join(example[1:]).replace("SimCLR", cls.__name__)
         super().__init_subclass__(**kwargs)
-        cls.__doc__ = documented(cls, JointEmbedding)
         if "_Network" in vars(cls) and "__init__" not in vars(cls):
             own = options_of(cls._Network._add_heads, bounds=False)
 
@@ -481,9 +485,6 @@ class JointEmbedding(StartsFromEncoder, StoresMixin):
             "max_epochs": int(np.clip(epochs, 20, 100)),
             "batch_size": self._few_cells_batch if few else 256,
             "lr": 2e-3 if few else 1e-3,
-            "weight_decay": 1e-2,
-            "lr_schedule": "cosine",
-            "patience": 20,
             "early_stopping": self._Network.loss_ranks_epochs,
         }
 
@@ -738,27 +739,3 @@ def options_of(function: Callable[..., Any], *, bounds: bool = True) -> dict[str
         for name, one in inspect.signature(function).parameters.items()
         if one.kind is one.KEYWORD_ONLY
     }
-
-
-def documented(cls: type, base: type) -> str | None:
-    """Docstring of a method with what it leaves to its base: entries of arguments, and the example."""
-    own, common = cls.__doc__, base.__doc__
-    if own is None or common is None:
-        return own
-    before, mine, after = _entries(own)
-    _, theirs, example = _entries(common)
-    if cls.__module__.startswith("scssl."):
-        # Every method of the package is used as that of the example.
-        after = after or example.replace("SimCLR", cls.__name__)
-    listed = {name: text for name, text in theirs.items() if name in ("adata", "registry")}
-    listed |= mine | {k: v for k, v in theirs.items() if k not in mine and not k.startswith("*")}
-    return f"{before}Parameters\n----------\n{'\n'.join(listed.values())}\n\n{after}"
-
-
-def _entries(doc: str) -> tuple[str, dict[str, str], str]:
-    """What stands before the parameters of a docstring, the entry of each, and what stands after them."""
-    before, _, rest = inspect.cleandoc(doc).partition("Parameters\n----------\n")
-    following = re.search(r"^\w+\n-{3,}$", rest, re.MULTILINE)
-    end = following.start() if following else len(rest)
-    entries = re.findall(r"^\S.*(?:\n+[ ]+\S.*)*", rest[:end], re.MULTILINE)
-    return before, {entry.partition("\n")[0]: entry for entry in entries}, rest[end:]

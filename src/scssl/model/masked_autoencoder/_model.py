@@ -55,10 +55,6 @@ class MaskedAutoencoder(StoresMixin):
 
     Parameters
     ----------
-    adata
-        Data that were set up with :meth:`setup_anndata`.
-    registry
-        Setup of a model that is loaded without data; not for users.
     hidden_dims
         Widths of the encoder's hidden layers; the decoder mirrors them. By default (256, 128) for
         up to 5,000 genes or fewer than 20,000 cells, and (512, 512, 256, 256), as in
@@ -118,8 +114,6 @@ class MaskedAutoencoder(StoresMixin):
     preset
         Name of the published recipe whose training defaults :meth:`train` takes; set by
         :meth:`from_preset`.
-    rng
-        Seed of the initial weights.
 
     Examples
     --------
@@ -296,14 +290,8 @@ class MaskedAutoencoder(StoresMixin):
             Layer with the counts of the data to embed, ``adata.X`` by default.
         sha256
             Digest that the checkpoint must have.
-        revision
-            Branch, tag or commit of the repository; the newest of the main branch by default.
-        adata
-            Data to attach to the model, as in :meth:`load`.
-        device
-            Where to put the weights.
-        token
-            Access token, for private repositories; that of ``hf auth login`` by default.
+        revision, adata, device, token
+            As in :meth:`SSLModel.from_pretrained`.
 
         Raises
         ------
@@ -517,9 +505,6 @@ class MaskedAutoencoder(StoresMixin):
             "max_epochs": int(np.clip(epochs, 15 if few else 10, 100)),
             "batch_size": 256 if few else 1024,
             "lr": 2e-3 if few else 1e-3,
-            "weight_decay": 1e-2,
-            "lr_schedule": "cosine",
-            "patience": 20,
             **({} if preset is None else PRESETS[preset].train),
         }
 

@@ -70,8 +70,6 @@ class PseudoLabel(StartsFromEncoder, DatasetsMixin, StoresMixin):
     ----------
     adata
         Data that were set up with :meth:`setup_anndata` or :meth:`setup_datasets`.
-    registry
-        Setup of a model that is loaded without data; not for users.
     hidden_dims
         Widths of the encoder's hidden layers; (128,) by default, none for one linear layer.
     n_latent
@@ -110,8 +108,6 @@ class PseudoLabel(StartsFromEncoder, DatasetsMixin, StoresMixin):
         30th of the cells: its memory and time grow with the data, unless `batch_size` is given to
         :meth:`train`. The logits are not squashed before the cross-entropy as in the published code.
         Arguments that are given replace its own.
-    rng
-        Seed of the initial weights.
 
     Notes
     -----
@@ -407,8 +403,6 @@ class PseudoLabel(StartsFromEncoder, DatasetsMixin, StoresMixin):
             "max_epochs": int(np.clip(round(40_000 / max(n_cells, 1)), 5, 20)),
             "batch_size": 128 if few else max(256, 16 * len(self._dataset_names())),
             "lr": 1e-3,
-            "weight_decay": 1e-2,
-            "lr_schedule": "cosine",
             "patience": 5,
         }
 

@@ -242,10 +242,6 @@ class STAGATE(_SpatialModel):
 
     Parameters
     ----------
-    adata
-        Data that were set up with :meth:`setup_anndata`.
-    registry
-        Setup of a model that is loaded without data; not for users.
     n_hidden
         Width of the layer on the genes, 512 as in :cite:p:`Dong2022`.
     n_latent
@@ -255,8 +251,6 @@ class STAGATE(_SpatialModel):
         :cite:p:`Dong2022` choose the radius.
     radius
         Largest distance of neighbours, in the unit of the places, instead of their number.
-    rng
-        Seed of the initial weights.
 
     Notes
     -----
@@ -306,10 +300,6 @@ class GraphST(_SpatialModel):
 
     Parameters
     ----------
-    adata
-        Data that were set up with :meth:`setup_anndata`.
-    registry
-        Setup of a model that is loaded without data; not for users.
     n_latent
         Width of the embedding, 64 as in :cite:p:`Long2023`.
     n_neighbors
@@ -322,8 +312,6 @@ class GraphST(_SpatialModel):
         Weight of the contrast, 1 as in :cite:p:`Long2023`.
     decoder
         Whether there is a decoder. A model without one embeds and can be fine-tuned, no more.
-    rng
-        Seed of the initial weights.
 
     Notes
     -----
