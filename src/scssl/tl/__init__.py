@@ -27,6 +27,7 @@ from ._probes import knn_probe, knn_score, linear_probe
 from ._reconstruction import reconstruction_metrics
 from ._score_labels import score_labels
 from ._spatial_domains import n_domains, spatial_domains
+from ._transfer import transfer_benchmark
 
 __all__ = [
     "annotate",
@@ -52,4 +53,5 @@ __all__ = [
     "reconstruction_metrics",
     "score_labels",
     "spatial_domains",
+    "transfer_benchmark",
 ]
