@@ -15,6 +15,7 @@ from scipy.spatial import cKDTree
 
 import scssl
 from scssl._errors import ScsslWarning
+from scssl.tl._benchmark import _declared
 from scssl.tl._benchmark._cells import Cells, block_splits
 from scssl.tl._benchmark._methods import Transfer
 
@@ -185,12 +186,17 @@ def test_what_was_declared(adata, model, results):
     assert not study()["error"].any()
     with pytest.raises(ValueError, match=f"hash '{row['data_hash']}', and 'abc' is declared"):
         study(data_hash="abc")
-    with pytest.raises(ValueError, match="3 classes .* and 3 are declared: without 'd', with 'c'"):
+    with pytest.raises(
+        ValueError, match="3 classes .* and 3 .* \\(missing: 'd'; not declared: 'c'\\)"
+    ):
         study(classes=["a", "b", "d"])
     with pytest.raises(ValueError, match="no method"):
         study(trainable_weights={"probe": 27})
     with pytest.raises(ValueError, match="genes_matched"):
         study(genes=40)
+    for wrong in ({"classes": "abc"}, {"trainable_weights": 27}):
+        with pytest.raises(TypeError, match="must have"):
+            study(**wrong)
     with pytest.raises(TypeError, match="must be a dict"):
         scssl.tl.transfer_benchmark(adata, model, "cell_type", declared=["abc"], **about)
     swapped = adata.copy()
@@ -240,13 +246,23 @@ def test_few_genes_are_told(adata, model):
     assert found["error"].str.contains("10 of").all()
 
 
-@pytest.mark.parametrize("arguments", [{}, {"trainable": "head"}])
-def test_a_method_of_any_study(adata, model, tmp_path, arguments):
+@pytest.mark.parametrize(
+    ("text", "given", "same"),
+    [
+        ("0012345678901234", 12345678901234, True),
+        ("12345678901e0034", 12345678901e34, True),
+        ("0012345678901234", 12345678901235, False),
+        ("abcdef", 12.0, False),
+    ],
+)
+def test_a_hash_that_a_file_gives_as_a_number(text, given, same):
+    assert _declared._is(text, given) is same
+
+
+def test_a_method_of_any_study(adata):
     """As a study in a file names it, which has no other place for a model than its folder."""
     with pytest.raises(ValueError, match="`model`"):
-        scssl.tl.benchmark(
-            adata, {"mine": {"method": "transfer", **arguments}}, label_key="cell_type"
-        )
+        scssl.tl.benchmark(adata, {"mine": {"method": "transfer"}}, label_key="cell_type")
     with pytest.raises(ValueError, match="trainable"):
         Transfer(trainable=0)
     assert scssl.tl.takes_argument("transfer", "model")
@@ -261,8 +277,9 @@ def test_a_method_of_any_study(adata, model, tmp_path, arguments):
     kind=st.sampled_from(["uniform", "clumps", "grid", "line"]),
     scale=st.sampled_from([1e-3, 1.0, 1e5]),
     n_sections=st.integers(1, 2),
+    lone=st.booleans(),
 )
-def test_no_neighbour_of_a_held_out_cell_is_learned_from(seed, n, kind, scale, n_sections):
+def test_no_neighbour_of_a_held_out_cell_is_learned_from(seed, n, kind, scale, n_sections, lone):
     rng = np.random.default_rng(seed)
     places = rng.random((n, 2))
     if kind == "clumps":
@@ -274,6 +291,8 @@ def test_no_neighbour_of_a_held_out_cell_is_learned_from(seed, n, kind, scale, n
     adata = ad.AnnData(sparse.csr_matrix(rng.poisson(2, (n, 3)), dtype=np.float32))
     adata.obsm["spatial"] = scale * places
     sections = rng.integers(0, n_sections, n)
+    if lone:
+        sections[0] = n_sections
     adata.obs["section"] = sections.astype(str)
     about = {"layer": None, "modality_key": None, "spatial_key": "spatial", "min_cells": 2}
     own = Cells(adata, "data", None, None, split_key="section", **about)
@@ -284,7 +303,7 @@ def test_no_neighbour_of_a_held_out_cell_is_learned_from(seed, n, kind, scale, n
         return
     is_train, is_test = (np.isin(np.arange(n), rows) for rows in (split.train, split.test))
     assert not (is_train & is_test).any() and is_train.any() and is_test.any()
-    for section in range(n_sections):
+    for section in range(n_sections + 1):
         rows = np.flatnonzero(sections == section)
         train, test = is_train[rows], is_test[rows]
         if not (train.any() and test.any()):

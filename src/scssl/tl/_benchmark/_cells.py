@@ -265,7 +265,8 @@ def block_splits(cells: Cells, seeds: Sequence[int]) -> Iterator[Split]:
             is_test[rows] = held_out
             if not held_out.any():
                 continue
-            distance, near = cKDTree(here).query(here, k=min(_N_NEAR + 1, len(rows)))
+            nearest = np.arange(1, min(_N_NEAR + 1, len(rows)) + 1)
+            distance, near = cKDTree(here).query(here, k=nearest)
             margin = 2 * float(np.median(distance[:, -1]))
             across = cKDTree(here[held_out]).query(here)[0] <= margin
             across |= held_out[near].any(axis=1)

@@ -21,7 +21,7 @@ _KEYS = ("data_hash", "classes", "genes_matched", "trainable_weights")
 class Declared:
     """Hash and classes of the data, genes that a pretrained encoder finds, weights that methods train."""
 
-    data_hash: str | None = None
+    data_hash: str | float | None = None
     classes: tuple[str, ...] | None = None
     genes_matched: int | None = None
     trainable_weights: Mapping[str, int] = field(default_factory=dict)
@@ -38,13 +38,18 @@ class Declared:
         for key, value in given.items():
             if key not in _KEYS:
                 raise ValueError(no_argument("`declared`", str(key), value, _KEYS))
-        weights = dict(given.get("trainable_weights") or {})
+        weights, classes = given.get("trainable_weights") or {}, given.get("classes")
+        if not isinstance(weights, Mapping):
+            raise TypeError(
+                f"`declared` must have numbers by method as trainable_weights, found {weights!r}."
+            )
+        if classes is not None and not isinstance(classes, (list, tuple, set)):
+            raise TypeError(f"`declared` must have a list of names as classes, found {classes!r}.")
         absent = [name for name in weights if name not in methods]
         if absent:
             raise ValueError(
                 f"`declared` has weights of {absent[0]!r}, which is no method; there are {some(methods, 20)}."
             )
-        classes = given.get("classes")
         return cls(
             given.get("data_hash"),
             None if classes is None else tuple(sorted(map(str, classes))),
@@ -60,11 +65,11 @@ class Declared:
                 absent, more = set(self.classes) - set(found), set(found) - set(self.classes)
                 raise ValueError(
                     f"{cells.name!r} has {len(found)} classes of {cells.min_cells} cells or more in adata.obs"
-                    f"[{cells.label_key!r}], and {len(self.classes)} are declared: without "
-                    f"{some(sorted(absent)) or 'none of these'}, with {some(sorted(more)) or 'no other'}. If "
+                    f"[{cells.label_key!r}], and {len(self.classes)} are declared (missing: "
+                    f"{some(sorted(absent)) or 'none'}; not declared: {some(sorted(more)) or 'none'}). If "
                     f'the study is of these data: `declared["classes"] = {list(found)}`'
                 )
-        if self.data_hash is not None and cells.hash != self.data_hash:
+        if self.data_hash is not None and not _is(cells.hash, self.data_hash):
             raise ValueError(
                 f"{cells.name!r} has the hash {cells.hash!r}, and {self.data_hash!r} is declared: values, "
                 "genes, names or labels are others. If the study is of these data: "
@@ -88,3 +93,13 @@ class Declared:
                 f"Refused: it trains {method.trainable_weights or 0:,} weights, and {weights:,} are declared "
                 f"of {name!r}."
             )
+
+
+def _is(found: str, declared: str | float) -> bool:
+    """Whether a hash is the one declared, which a file of a study gives as a number where it can be read as one."""
+    if isinstance(declared, str):
+        return found == declared
+    try:
+        return float(found) == float(declared)
+    except ValueError:
+        return False
