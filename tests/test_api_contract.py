@@ -78,6 +78,12 @@ CALLS = {
         "progress": False,
     },
     "tl.benchmark_summary": {"baseline": "a"},
+    "tl.transfer_benchmark": {
+        "arms": "zero-shot",
+        "min_cells": 2,
+        "seeds": 1,
+        "progress": False,
+    },
     "tl.impute": {"method": "pca_knn", "keep_measured": False, "n_neighbors": 5},
     "tl.impute_curve": {"methods": ["pca_knn"], "dropped": [0, 0.5], "n_neighbors": 5},
     "tl.n_domains": {"candidates": [2, 3], "n_repeats": 2},
@@ -144,7 +150,11 @@ FIRST = {name: next(iter(parameters(name))) for name in FUNCTIONS}
 TABLES = [name for name in FUNCTIONS if FUNCTIONS[name].__annotations__["return"] == "pd.DataFrame"]
 # What a function returns instead of changing the AnnData it is given: a measure.
 # What fits methods anew for hours writes to a folder, and not to the cells.
-MEASURES = [name for name in TABLES if FIRST[name] == "adata" and name != "tl.benchmark"]
+MEASURES = [
+    name
+    for name in TABLES
+    if FIRST[name] == "adata" and name not in ("tl.benchmark", "tl.transfer_benchmark")
+]
 
 
 def arguments(name):

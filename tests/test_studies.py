@@ -36,7 +36,12 @@ def test_a_study_can_be_run(path, cells, monkeypatch):
     monkeypatch.setattr(scssl.settings, "_data_dir", folder)
     monkeypatch.setattr(Study, "_path", lambda self, file: folder / file)
     monkeypatch.setattr(Study, "read", lambda self, name: (adata, self.asked(name)))
-    study = Study(path)
+    words = []
+    if "method: transfer" in path.read_text():
+        scssl.model.MaskedAutoencoder.setup_anndata(adata)
+        scssl.model.MaskedAutoencoder(adata).save(folder / "model")
+        words.append(f"method.model={folder / 'model'}")
+    study = Study(path, words)
     for name in study.data:
         _, arguments = study.read(name)
         plan = scssl.tl.benchmark(adata, **arguments, dry_run=True)

@@ -103,3 +103,29 @@ def package_missing():
         'without("harmonypy", scssl.tl.benchmark, adata, "Harmony", "embedding", label_key="type", '
         'batch_key="batch", seeds=1, progress=False)'
     )
+
+
+_STUDY = (
+    'scssl.tl.benchmark(adata, "X_ssl", "embedding", label_key="type", declared=declared, seeds=1, '
+    "dry_run=True)"
+)
+
+
+@case(CHAPTER, "The data of a study are not those that were declared")
+def other_data():
+    return {"adata": cells(), "declared": {"data_hash": "0123456789abcdef"}}, _STUDY
+
+
+@case(CHAPTER, "The classes of a study are not those that were declared")
+def other_classes():
+    return {"adata": cells(), "declared": {"classes": ["B", "T"]}}, _STUDY
+
+
+@case(CHAPTER, "Blocks of tissue leave no cell to learn from")
+def one_place():
+    adata = cells()
+    adata.obsm["spatial"] = adata.X[:, :2] * 0
+    return {"adata": adata}, (
+        'scssl.tl.benchmark(adata, "X_ssl", "embedding", label_key="type", split="block", seeds=1, '
+        "dry_run=True)"
+    )

@@ -329,6 +329,17 @@ def test_untrained_warns(build, adata):
         model.get_latent_representation()
 
 
+def test_untrained_has_new_weights(trained, adata):
+    new = trained.untrained(1)
+    assert not new.is_trained_ and new.genes == trained.genes and new.setup == trained.setup
+    assert new.n_trainable == trained.n_trainable > 0
+    assert new.encoder_hash == trained.untrained(1).encoder_hash
+    assert len({model.encoder_hash for model in (new, trained, trained.untrained(2))}) == 3
+    with pytest.warns(ScsslWarning, match="not trained"):
+        z = new.get_latent_representation(adata)
+    assert z.shape == (adata.n_obs, trained.n_latent)
+
+
 def test_save_and_load(trained, adata, tmp_path):
     trained.save(tmp_path / "model")
     assert sorted(p.name for p in (tmp_path / "model").iterdir()) == [

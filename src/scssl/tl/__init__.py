@@ -28,6 +28,7 @@ from ._reconstruction import reconstruction_metrics
 from ._score_labels import score_labels
 from ._smooth import smooth
 from ._spatial_domains import n_domains, spatial_domains
+from ._transfer import transfer_benchmark
 
 __all__ = [
     "annotate",
@@ -54,4 +55,5 @@ __all__ = [
     "score_labels",
     "smooth",
     "spatial_domains",
+    "transfer_benchmark",
 ]

@@ -514,3 +514,18 @@ def test_bad_learning_rate(adata):
 def test_nothing_is_contrasted_in_a_frozen_encoder(source, adata, freeze):
     with pytest.raises(ValueError, match=r'pass `freeze="none"` or `loss="ce"`'):
         MODEL.from_ssl_model(source, adata, "cell_type", loss="supcon", freeze=freeze)
+
+
+def test_a_random_head_is_plain_fine_tuning(source, adata):
+    """What was trained is kept, whatever held-out cells say, and of nothing else differs from scratch."""
+    kwargs = {"n_components": 0, "unit_length": False, "head_start": "random"}
+    models = [MODEL.from_ssl_model(source, adata, "cell_type", **kwargs)]
+    with pytest.warns(ScsslWarning, match="from scratch"):
+        models.append(MODEL.from_ssl_model(source.untrained(1), adata, "cell_type", **kwargs))
+    weights = [model.module.head.state_dict() for model in models]
+    for name, value in weights[0].items():
+        np.testing.assert_array_equal(value, weights[1][name])
+    assert models[0].n_trainable == models[1].n_trainable
+    for model in models:
+        model.train(max_epochs=1, lr=1e-6, backbone_lr=1e-6, progress=False)
+        assert model.training_["head"] == "fine-tuned"

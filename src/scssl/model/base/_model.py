@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import platform
 import tempfile
@@ -480,6 +481,38 @@ class SSLModel(BaseModelClass, metaclass=Face):
     def _from_config(cls, registry: dict[str, Any], config: Mapping[str, Any]) -> Self:
         """Model without data from what :meth:`_config` gave."""
         return cls(registry=registry, **config)
+
+    def untrained(self, rng: RNG = 0) -> Self:
+        """Return the same model with new weights: what it was, or could have been, before training.
+
+        It has the arguments, the genes and the normalisation of this one and no data: what pretraining is
+        worth is the difference between models that start from the two.
+
+        Parameters
+        ----------
+        rng
+            Seed of the weights.
+
+        Examples
+        --------
+        >>> import scssl
+        >>> adata = scssl.datasets.pbmc68k_reduced()
+        >>> scssl.model.MaskedAutoencoder.setup_anndata(adata)
+        >>> model = scssl.model.MaskedAutoencoder(adata)
+        >>> model.train(max_epochs=1, progress=False)
+        >>> model.untrained(rng=1).is_trained_
+        False
+        """
+        new = self._from_config(copy.deepcopy(self.registry_), self._saved_config())
+        new.genes = self.genes
+        new._start_module(rng, **new._config())
+        new.module.to(self.module.device).eval()
+        return new
+
+    @property
+    def n_trainable(self) -> int:
+        """Number of weights that training changes."""
+        return sum(p.numel() for p in self.module.parameters() if p.requires_grad)
 
     # --- reading and embedding cells -----------------------------------------------------------
 

@@ -51,6 +51,7 @@ _FEW_PER_CLASS = 30
 # Of the folds in which the penalty and the temperature of the start are chosen.
 _SEED = 0
 Loss = Literal["ce", "supcon"]
+HeadStart = Literal["logistic", "random"]
 ClassWeight = Literal["balanced"] | Mapping[str, float] | None
 
 
@@ -168,6 +169,10 @@ class CellTypeClassifier(FineTunedModel):
     class_weight
         `None`; ``"balanced"``: every class weighs as much in training as any other; or weights by
         class, 1 for those left out. Validation is never weighted.
+    head_start
+        ``"logistic"``: the head starts as a logistic regression, as told above. ``"random"``: it has new
+        weights, and what training has changed is kept whatever held-out labels say, which is fine-tuning as
+        it is usually done.
     **kwargs
         Further arguments of the backbone.
 
@@ -219,6 +224,7 @@ class CellTypeClassifier(FineTunedModel):
         loss: Loss = "ce",
         supcon_temperature: float = SUPCON_TEMPERATURE,
         class_weight: ClassWeight = None,
+        head_start: HeadStart = "logistic",
         min_overlap: float = 0.5,
         rng: RNG = 0,
         **kwargs: Any,
@@ -227,6 +233,7 @@ class CellTypeClassifier(FineTunedModel):
         self.classes = trained_classes(self.setup, self.registry_[SETUP].get(_UNLABELED))
         check_choice("head", head, get_args(HeadKind))
         check_choice("loss", loss, get_args(Loss))
+        check_choice("head_start", head_start, get_args(HeadStart))
         n_cells = None if adata is None else adata.n_obs
         n_components = self._n_components(n_components, n_cells, backbone)
         arguments = {
@@ -239,6 +246,7 @@ class CellTypeClassifier(FineTunedModel):
                 "supcon_temperature", supcon_temperature, "(0, inf)"
             ),
             "class_weight": checked_weights(class_weight, self.classes),
+            "head_start": head_start,
             "min_overlap": float(min_overlap),
         }
         summary = (
@@ -284,6 +292,7 @@ class CellTypeClassifier(FineTunedModel):
         loss: Loss = "ce",
         supcon_temperature: float = SUPCON_TEMPERATURE,
         class_weight: ClassWeight = None,
+        head_start: HeadStart = "logistic",
         min_overlap: float = 0.5,
         new_genes: NewGenes = "ignore",
         rng: RNG = 0,
@@ -302,7 +311,7 @@ class CellTypeClassifier(FineTunedModel):
             Cells with labels; they are set up here.
         labels_key, unlabeled_category
             As in :meth:`setup_anndata`. By default the labels are those that `model` was set up with.
-        n_components, unit_length, freeze, head, loss, supcon_temperature, class_weight, rng
+        n_components, unit_length, freeze, head, loss, supcon_temperature, class_weight, head_start, rng
             As in the class.
         min_overlap
             Share of the model's genes that `adata` must have.
@@ -340,6 +349,7 @@ class CellTypeClassifier(FineTunedModel):
             loss=loss,
             supcon_temperature=supcon_temperature,
             class_weight=class_weight,
+            head_start=head_start,
             min_overlap=min_overlap,
             rng=rng,
         )
@@ -494,6 +504,7 @@ class CellTypeClassifier(FineTunedModel):
         # Expression is known of all cells, labels are of some.
         self._start_features(data, np.arange(data.n_cells))
         informed = self._source.pretrained or self.module.components is not None
+        informed &= self._arguments["head_start"] == "logistic"
         if informed:
             self._fit_head(data, rows)
         return informed

@@ -290,6 +290,11 @@ class FineTunedModel(SSLModel):
             pretrained=self._source.pretrained or self.is_trained_,
         )
 
+    def untrained(self, rng: RNG = 0) -> Self:
+        new = super().untrained(rng)
+        new._source = replace(new._source, pretrained=False)
+        return new
+
     @property
     def _has_learnt(self) -> bool:
         return self.is_trained_ or self._source.pretrained

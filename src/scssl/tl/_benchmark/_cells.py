@@ -17,6 +17,8 @@ from scssl._random import derive_generator
 from scssl.data import find_counts, open_rows, refuse_features, resolve_input, scan_matrix
 from scssl.tl._protocol import Protocol, make_protocol
 
+from ._declared import Declared
+
 if TYPE_CHECKING:
     from anndata import AnnData
 
@@ -24,6 +26,8 @@ _LOGGER = logging.getLogger("scssl")
 _HASHED_ROWS = 4096
 # Blocks along each axis of a section, of which one in so many is held out.
 _BLOCKS, _HELD_OUT_BLOCKS = 5, 5
+# Neighbours of a cell, none of which is learned from where it is held out.
+_N_NEAR = 6
 
 
 @dataclass
@@ -39,6 +43,7 @@ class Cells:
     spatial_key: str
     split_key: str | None
     min_cells: int
+    declared: Declared = field(default_factory=Declared)
     kind: str = field(init=False)
     labels: Any = field(init=False, default=None)
     """Names of the labels as a column; missing for cells that are not scored."""
@@ -87,6 +92,7 @@ class Cells:
                 f"adata.obsm has no {self.modality_key!r}; it has {list(adata.obsm) or 'nothing'}."
             )
         self.hash = self._hash(matrix, where)
+        self.declared.check_data(self)
 
     def _hash(self, matrix: Any, where: str) -> str:
         """The same for the same values, genes and columns, in any storage."""
@@ -226,7 +232,8 @@ def _can_be_scored(cells: Cells, inside: np.ndarray) -> bool:
 def block_splits(cells: Cells, seeds: Sequence[int]) -> Iterator[Split]:
     """Blocks of tissue: a fifth of a grid of 5 x 5 a section; no cell is learned from near one that is held out.
 
-    The margin is twice the median distance of a cell to its sixth neighbour.
+    The margin is twice the median distance of a cell to its sixth neighbour, and where cells are sparse all that
+    are among the six neighbours of one that is held out, or have it among theirs.
     """
     from scipy.spatial import cKDTree
 
@@ -256,13 +263,23 @@ def block_splits(cells: Cells, seeds: Sequence[int]) -> Iterator[Split]:
             order = derive_generator(seed, "blocks", str(section)).permutation(_BLOCKS**2)
             held_out = np.isin(block, order[: _BLOCKS**2 // _HELD_OUT_BLOCKS])
             is_test[rows] = held_out
-            tree, k = cKDTree(here), min(7, len(rows))
-            margin = 2 * float(np.median(tree.query(here, k=k)[0][:, -1]))
-            if held_out.any():
-                distance = cKDTree(here[held_out]).query(here)[0]
-                is_near[rows] = (distance <= margin) & ~held_out
+            if not held_out.any():
+                continue
+            nearest = np.arange(1, min(_N_NEAR + 1, len(rows)) + 1)
+            distance, near = cKDTree(here).query(here, k=nearest)
+            margin = 2 * float(np.median(distance[:, -1]))
+            across = cKDTree(here[held_out]).query(here)[0] <= margin
+            across |= held_out[near].any(axis=1)
+            across[near[held_out]] = True
+            is_near[rows] = across & ~held_out
         test = is_test if cells.labels is None else is_test & cells.labels.notna().to_numpy()
-        yield Split("block", "", seed, np.flatnonzero(~is_test & ~is_near), np.flatnonzero(test))
+        train = ~is_test & ~is_near
+        if not (train.any() and test.any()):
+            raise ValueError(
+                f"Of {len(places):,} cells blocks of tissue and the margin around them leave {train.sum():,} to "
+                f'learn from and {test.sum():,} to test on. Hold out cells or groups: `split="cell"`.'
+            )
+        yield Split("block", "", seed, np.flatnonzero(train), np.flatnonzero(test))
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:

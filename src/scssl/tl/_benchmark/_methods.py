@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
 from scssl._checks import (
+    check_choice,
     check_number,
     check_whole,
     close_to,
@@ -28,6 +31,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
     from scipy import sparse
+
+    from scssl.model import SSLModel
 
 # Column of the labels that a method may learn from, and what stands for none there: no user's names.
 KNOWN = "_scssl_known_label"
@@ -82,6 +87,20 @@ class Method(ABC):
     labels_cells: bool = False
     seconds_per_kcell: float = 1.0
     """Measured on one core with the defaults, for estimates of time."""
+    of_scssl: ClassVar[bool] = False
+    """Whether it runs models of scssl, so that their code is part of what a value depends on."""
+    genes_matched: int | None = None
+    """Genes of what it starts from that the data have."""
+
+    @property
+    def source(self) -> str:
+        """Digest of what it starts from, if not from nothing: part of what a value depends on."""
+        return ""
+
+    @property
+    def trainable_weights(self) -> int | None:
+        """Weights that were trained; `None` where that is not how it learns."""
+        return None
 
     @abstractmethod
     def fit(self, cells: AnnData, setting: Setting) -> None:
@@ -378,6 +397,11 @@ class _OfScvi(_OnVariableGenes):
             own.obs[KNOWN] = cells.obs[KNOWN].astype(str).to_numpy() if known else UNKNOWN
         return own
 
+    @property
+    def trainable_weights(self) -> int:
+        """Those of encoder and decoder."""
+        return sum(p.numel() for p in self.model.module.parameters() if p.requires_grad)
+
     def _keys(self) -> dict[str, Any]:
         return {"batch_key": None if self.setting.batch_key is None else "batch"}
 
@@ -612,6 +636,7 @@ class Recommended(Method):
     """What :func:`scssl.tl.embed` without a model and, of batches, :func:`scssl.tl.integrate` take."""
 
     summary = "what tl.embed and, of batches, tl.integrate take by themselves"
+    of_scssl = True
     seconds_per_kcell = 8.0
 
     def fit(self, cells: AnnData, setting: Setting) -> None:
@@ -651,6 +676,7 @@ class Annotate(Method):
     """What :func:`scssl.tl.annotate` does without a model: one is trained on both, without labels."""
 
     summary = "tl.annotate, which trains on reference and query"
+    of_scssl = True
     uses_labels = True
     labels_cells = True
     embeds = False
@@ -722,6 +748,7 @@ class Registered(Method):
     """A model of scssl, with its own defaults."""
 
     model: Any
+    of_scssl = True
     seconds_per_kcell = 6.0
 
     def __init__(
@@ -757,6 +784,11 @@ class Registered(Method):
             self.first = Registered(first)
         name = "setup_mudata" if with_modality else "setup_anndata"
         self.setup, self.make, self.train_options = _routed(self.model_class, name, arguments)
+
+    @property
+    def trainable_weights(self) -> int:
+        """Those of the whole model."""
+        return 0 if self.untrained else int(self.model.n_trainable)
 
     def fit(self, cells: AnnData, setting: Setting) -> None:
         """Set up, make and train the model."""
@@ -875,7 +907,174 @@ def _routed(
     return routes  # type: ignore[return-value]
 
 
-#: Methods that are not models of scssl, by the name that is typed.
+@dataclass(frozen=True)
+class Saved:
+    """A model in a folder that is not the user's, called by what it is."""
+
+    folder: str
+    name: str
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def saved_model(model: SSLModel | str | Path, folder: Path) -> tuple[str | Saved, int]:
+    """What :class:`Transfer` is told of a model, which is written to `folder` where it is none yet; its width."""
+    from scssl.model.base import backbone_of, resolve
+
+    found = resolve(model)
+    # Which warns of one that is not trained.
+    width = backbone_of(found).n_latent
+    if isinstance(model, (str, Path)):
+        return str(model), width
+    found.save(folder)
+    return Saved(str(folder), f"{type(found).__name__} {found.encoder_hash}"), width
+
+
+@functools.lru_cache(maxsize=4)
+def _read_model(place: str, _changed: int) -> Any:
+    from scssl.model import SSLModel
+
+    return SSLModel.from_pretrained(place)
+
+
+class Transfer(Method):
+    """An encoder that was trained on other cells: as it is, or trained further, in part or as a whole.
+
+    Arms of a study differ in what is `trainable` and whether `weights` are those of pretraining: dropout,
+    schedule, stopping and the start of the head are the same.
+    """
+
+    summary = "an encoder that was trained on other cells"
+    of_scssl = True
+    # Not the classifier's own defaults: these differ by whether the encoder was pretrained, and so would the arms.
+    _MAKE: ClassVar[dict[str, Any]] = {
+        "n_components": 0,
+        "unit_length": False,
+        "head_start": "random",
+    }
+    _TRAIN: ClassVar[dict[str, Any]] = {"max_epochs": 100, "lr": 1e-3}
+    _OWN = ("model", "adata", "labels_key", "unlabeled_category", "freeze", "min_overlap", "rng")
+
+    def __init__(
+        self,
+        *,
+        model: str | Path | Saved | None = None,
+        trainable: Literal["none", "head", "all"] | int = "none",
+        weights: Literal["pretrained", "new"] = "pretrained",
+        min_overlap: float = 0.5,
+        **arguments: Any,
+    ) -> None:
+        from scssl.model import CellTypeClassifier
+        from scssl.model.base import known_arguments
+
+        if not isinstance(trainable, int) or isinstance(trainable, bool):
+            check_choice("trainable", trainable, ("none", "head", "all"))
+        elif trainable < 1:
+            raise ValueError(f"`trainable` must be 1 layer or more, or 'head', found {trainable}.")
+        self.trainable = trainable
+        self.weights = check_choice("weights", weights, ("pretrained", "new"))
+        self.min_overlap = check_number("min_overlap", min_overlap, "[0, 1]")
+        self.uses_labels = self.labels_cells = trainable != "none"
+        self.seconds_per_kcell = 6.0 if self.uses_labels else 0.2
+        makes = inspect.signature(CellTypeClassifier.from_ssl_model).parameters.keys() - {
+            *self._OWN
+        }
+        trains = set(known_arguments(CellTypeClassifier, "train", {})) - {"rng", "progress"}
+        for name, value in arguments.items():
+            if name not in makes | trains:
+                known = sorted({"model", "trainable", "weights", "min_overlap", *makes, *trains})
+                raise TypeError(no_argument("transfer", name, value, known))
+        self.make = self._MAKE | {k: v for k, v in arguments.items() if k in makes}
+        self.train_options = self._TRAIN | {k: v for k, v in arguments.items() if k in trains}
+        # A pretrained encoder would have a tenth of it.
+        self.train_options.setdefault("backbone_lr", self.train_options["lr"])
+        self.place = model
+
+    @property
+    def pretrained(self) -> Any:
+        """The model to start from."""
+        if self.place is None:
+            raise ValueError(
+                "transfer starts from a model: give `model`, its folder or its name on the Hugging Face Hub."
+            )
+        place = self.place.folder if isinstance(self.place, Saved) else str(self.place)
+        config = Path(place).expanduser() / "config.json"
+        # A folder that was written anew is read anew.
+        return _read_model(place, config.stat().st_mtime_ns if config.exists() else 0)
+
+    @property
+    def source(self) -> str:
+        """Digest of the encoder and its genes."""
+        return f"{self.pretrained.encoder_hash} {self.pretrained.genes.hash}"
+
+    @property
+    def trainable_weights(self) -> int:
+        """Those of the layers that are trained and of the head."""
+        return int(self.model.n_trainable) if self.uses_labels else 0
+
+    def fit(self, cells: AnnData, setting: Setting) -> None:
+        """Take the encoder, or one like it with new weights, and train what is to be trained."""
+        from scssl.model import CellTypeClassifier
+
+        self.setting, model = setting, self.pretrained
+        self.layer = model.setup.layer
+        self.genes_matched = len(model.align(cells).matched)
+        self.model = model if self.weights == "pretrained" else model.untrained(setting.seed)
+        if not self.uses_labels:
+            return
+        own = self._own(cells)
+        labels = own.obs[KNOWN].astype(object)
+        own.obs[KNOWN] = labels.where(labels != UNKNOWN, None).astype("category")
+        self.model = CellTypeClassifier.from_ssl_model(
+            self.model,
+            own,
+            KNOWN,
+            freeze=self._frozen(),
+            min_overlap=self.min_overlap,
+            rng=setting.seed,
+            **self.make,
+        )
+        self.model.train(rng=setting.seed, progress=False, **self.train_options)
+        if self.model.training_["stopped_by"] == "interrupt":
+            raise KeyboardInterrupt
+
+    def _frozen(self) -> Literal["none", "encoder"] | int:
+        """What the classifier calls the layers that are not trained."""
+        if self.trainable == "all":
+            return "none"
+        if self.trainable == "head":
+            return "encoder"
+        n_layers, last = len(self.pretrained.module.encoder_parts()), int(self.trainable)
+        if last > n_layers:
+            raise NotPossible(
+                f"The encoder has {n_layers} layers, and the last {last} are to be trained."
+            )
+        return n_layers - last
+
+    def _own(self, cells: AnnData) -> AnnData:
+        """Cells with the matrix where the model reads it."""
+        if self.layer != self.setting.layer:
+            matrix = _matrix(cells, self.setting)
+            if self.layer is None:
+                cells.X = matrix
+            else:
+                cells.layers[self.layer] = matrix
+        return cells
+
+    def embed(self, cells: AnnData) -> np.ndarray:
+        """Embedding by the encoder as it then is."""
+        own = self._own(cells)
+        return np.asarray(self.model.get_latent_representation(own, min_overlap=self.min_overlap))
+
+    def predict(self, cells: AnnData) -> pd.DataFrame:
+        """Probabilities of the head."""
+        own = self._own(cells)
+        found: pd.DataFrame = self.model.predict(own, soft=True, min_overlap=self.min_overlap)
+        return found
+
+
+#: Methods that are not models of scssl by name, by the name that is typed.
 BASELINES: dict[str, type[Method]] = {
     "genes": Genes,
     "PCA": PCA,
@@ -887,6 +1086,7 @@ BASELINES: dict[str, type[Method]] = {
     "CellTypist": CellTypist,
     "recommended": Recommended,
     "annotate": Annotate,
+    "transfer": Transfer,
 }
 UNTRAINED = "untrained"
 

@@ -34,8 +34,8 @@ from ._cells import (
     without_a_type,
 )
 from ._costs import Cost, hardware, versions
+from ._declared import Declared
 from ._methods import (
-    BASELINES,
     KNOWN,
     UNKNOWN,
     Given,
@@ -71,6 +71,7 @@ COLUMNS = [
     ),
     *("n_test", "seconds", "cpu_seconds", "memory_gb", "transductive", "error"),
     *("version", "versions", "hardware", "data_hash", "split_hash"),
+    *("classes", "genes_matched", "trainable_weights"),
 ]
 # Raised when rows mean something else than before, so that old ones are not taken for new ones.
 _FORMAT = 1
@@ -109,6 +110,8 @@ class Job:
             "data": [cells.name, cells.hash, cells.kind, cells.layer],
             "keys": [cells.label_key, cells.batch_key, cells.split_key, cells.min_cells],
             "read": cells.hash_of(self._read(cells)),
+            "source": method.source,
+            "declared": cells.declared.of(self.spec.name),
             "method": [self.spec.name, self.spec.method, self.spec.arguments],
             "split": [self.split.kind, self.split.fold, self.split.seed, self.split.unseen],
             "rows": self.split.hash,
@@ -121,7 +124,7 @@ class Job:
     def _rooms(self, cells: Cells) -> list[str]:
         """Code that the values depend on: that of the tasks and, for a model of scssl, that of models."""
         rooms = [*_SCORING]
-        if not self.spec.is_given and self.spec.method not in BASELINES:
+        if self.spec.make().of_scssl:
             rooms += _MODELS
         if self.split.kind == "group":
             rooms.append("tl/_label_transfer.py")
@@ -203,6 +206,7 @@ def benchmark(
     folds: int | None = None,
     min_cells: int = 10,
     transductive: bool = False,
+    declared: Mapping[str, Any] | None = None,
     seeds: int | Sequence[int] = 5,
     n_jobs: int | None = None,
     out: str | Path | None = None,
@@ -220,7 +224,8 @@ def benchmark(
     - ``"CellTypist"``: logistic regression on all genes as celltypist trains it;
     - ``"Harmony"`` and ``"CONCORD"``, where their packages are installed;
     - ``"recommended"``: what :func:`embed` without a model and, of batches, :func:`integrate` take;
-      ``"annotate"``: the labels of :func:`annotate`, which trains on reference and query (transductive).
+      ``"annotate"``: the labels of :func:`annotate`, which trains on reference and query (transductive);
+    - ``"transfer"``: an encoder that was trained on other cells, see :func:`transfer_benchmark`.
 
     Each is given the same cells and what its own users give it: models of scssl their defaults and all
     genes, the others 2,000 variable genes, chosen on the training part; scVI is told the batch and
@@ -291,6 +296,11 @@ def benchmark(
         Labels of fewer cells are not scored.
     transductive
         Fit to all cells, test cells included (never to their labels), and say so in the table.
+    declared
+        What the study is of: ``data_hash``; ``classes``, the names of the labels; ``genes_matched`` of a
+        pretrained encoder; ``trainable_weights`` by method. Other data are refused before anything runs, and a
+        fit with other genes or weights is a row without a value whose error says what was found. Weights are
+        compared where all classes are learned. The rows of a first run have the numbers to declare.
     seeds
         Number of seeds, or the seeds themselves. Of one seed, splits are those of
         :func:`linear_probe` with ``rng=seed``, where all labels have `min_cells`.
@@ -312,7 +322,9 @@ def benchmark(
         One row a value: ``data``, ``task``, ``method``, ``arguments``, ``split``, ``fold`` (what was left
         out), ``seed``, ``n_labels``, ``metric``, ``value``; ``seconds``, ``cpu_seconds`` and
         ``memory_gb`` of fitting and embedding; ``transductive``, ``error``; versions, hardware, and
-        hashes of the data and of the split. For :func:`benchmark_summary` and :func:`scssl.pl.benchmark`.
+        hashes of the data and of the split; ``classes`` (how many can be learned), ``genes_matched`` (genes
+        of the data that the method reads, of a pretrained encoder those that it knows) and
+        ``trainable_weights`` (NaN of methods that train none). For :func:`benchmark_summary` and :func:`scssl.pl.benchmark`.
 
     Raises
     ------
@@ -350,6 +362,7 @@ def benchmark(
         folds=folds,
         min_cells=min_cells,
         transductive=transductive,
+        declared=declared,
         seeds=seeds,
         name=name,
     )
@@ -402,9 +415,13 @@ def plan(
     if not budgets or len(set(budgets)) < len(budgets):
         raise ValueError(f"`n_labels` must be numbers, each once; found {listed}.")
     chosen = _seeds(seeds)
+    specs = read_methods(methods, list(getattr(adata, "obsm", ())))
+    for spec in specs:
+        # A model that is not there is told before anything runs.
+        spec.make().source  # noqa: B018
+    about["declared"] = Declared.read(about["declared"], [spec.name for spec in specs])
     cells = Cells(adata, **about)
     names = _tasks(tasks, cells)
-    specs = read_methods(methods, list(adata.obsm))
     held_out = [name for name in names if TASKS[name].split == "held out"]
     grouped = [name for name in names if TASKS[name].split == "group"]
     splits: list[tuple[Split, tuple[str, ...]]] = []
@@ -609,6 +626,8 @@ def run(cells: Cells, job: Job) -> list[dict[str, Any]]:
         "hardware": json.dumps(hardware()),
         "data_hash": cells.hash,
         "split_hash": job.split.hash,
+        "classes": _n_classes(cells, job.split),
+        **_of_fit(cells, fitted),
         # Of the run, whatever its rows: in the file of the fit, not in the table.
         "scoring_seconds": round(scoring.seconds, 3),
     }
@@ -667,6 +686,8 @@ def _fit(cells: Cells, job: Job, cost: Cost) -> Fitted:
     fitted = Fitted(cells, split, method, job.transductive, None)
     with cost.measured():
         method.fit(own, setting)
+        learns_all = cells.labels is None or _n_classes(cells, split) == cells.labels.nunique()
+        cells.declared.check_fit(job.spec.name, method, learns_all=learns_all)
         if method.embeds:
             rest = np.setdiff1d(split.test, rows)
             fitted.values = _embedded(cells, method, [rows, rest])
@@ -674,6 +695,21 @@ def _fit(cells: Cells, job: Job, cost: Cost) -> Fitted:
                 _smooth(fitted.values, rows, rest, method.smoothing, split.seed)
         method.meet(without_labels(cells, split.test))
     return fitted
+
+
+def _n_classes(cells: Cells, split: Split) -> int | None:
+    """Labels that can be learned."""
+    return None if cells.labels is None else int(cells.labels.iloc[split.train].nunique())
+
+
+def _of_fit(cells: Cells, fitted: Fitted | None) -> dict[str, int | None]:
+    if fitted is None:
+        return {}
+    method, n_genes = fitted.method, cells.adata.n_vars
+    return {
+        "genes_matched": n_genes if method.genes_matched is None else method.genes_matched,
+        "trainable_weights": method.trainable_weights,
+    }
 
 
 def _embedded(cells: Cells, method: Method, parts: Sequence[np.ndarray]) -> np.ndarray:
