@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from scssl._checks import (
 )
 from scssl._errors import warn
 from scssl._random import RNG, as_seed, derive_seed
-from scssl.data import GeneVocabulary, find_counts, resolve_input, scan_matrix
+from scssl.data import GeneVocabulary, check_scale, find_counts, resolve_input, scan_matrix
 
 from ._common import to_be_written
 from ._common_axes import FEW_COMMON, common_axes
@@ -33,6 +34,7 @@ from ._recommended import AUTO, plan_for
 if TYPE_CHECKING:
     from anndata import AnnData
 
+    from scssl.data import InputDecision
     from scssl.data.matrix import InputKind
     from scssl.model import SSLModel
 
@@ -259,7 +261,7 @@ def _trained(
     matrices = [get_matrix(adata, layer, name) for name, adata in pair.items()]
     kind = _check_same_kind(pair, matrices, layer)
     found = GeneVocabulary(reference.var_names).align(
-        query.var_names, min_overlap=min_overlap, var=query.var, name="query"
+        query.var_names, min_overlap=min_overlap, var=query.var, name="query", of="reference"
     )
     place = np.full(reference.n_vars, -1)
     place[found.columns[found.columns >= 0]] = np.flatnonzero(found.columns >= 0)
@@ -286,8 +288,8 @@ def _trained(
     is_query = np.arange(cells.n_obs) >= reference.n_obs
     _warn_of_strangers(common_axes(cells.X, kind, is_query, seed))
     # Before a model is trained, which may leave its own settings in the cells.
-    linear = components(cells, _N_PCS, seed)
-    embedding = embedded_by(plan, cells, _BATCH, seed, **fit)
+    linear = components(cells, _N_PCS, kind, seed)
+    embedding = embedded_by(plan, cells, _BATCH, kind, seed, **fit)
     both = side_by_side([linear, embedding], spreads([linear, embedding]))
     first, second = np.split(both, [reference.n_obs])
     return plan.method, np.split(embedding, [reference.n_obs]), (first, second)
@@ -308,18 +310,20 @@ def _check_same_kind(
     pair: Mapping[str, AnnData], matrices: list[tuple[Any, str]], layer: str | None
 ) -> InputKind:
     """What the values of both are."""
-    kinds: dict[str, InputKind] = {}
+    found: dict[str, InputDecision] = {}
     for (name, adata), (matrix, where) in zip(pair.items(), matrices, strict=True):
         if matrix is None:
             ways = " or ".join(f"`layer={one!r}`" for one in adata.layers if one is not None)
             raise ValueError(f"{where} is empty. Take another matrix: {ways or 'there is none'}.")
-        kinds[name] = resolve_input(
+        found[name] = resolve_input(
             scan_matrix(matrix, where=where),
             input_name=None,
             raw_hint=find_counts(adata, layer=layer, name=name),
             obs_names=adata.obs_names,
             var_names=adata.var_names,
-        ).kind
+            name=name,
+        )
+    kinds = {name: one.kind for name, one in found.items()}
     if len(set(kinds.values())) > 1:
         raw = next(name for name, kind in kinds.items() if kind == "counts")
         other = next(name for name in kinds if name != raw)
@@ -329,6 +333,11 @@ def _check_same_kind(
             f"the counts as the others are, to 10,000 for instance: `import scanpy as sc; "
             f"sc.pp.normalize_total({raw}, target_sum=1e4{of_layer}); sc.pp.log1p({raw}{of_layer})`."
         )
+    if kinds["query"] != "counts":
+        # Not the same genes: levels say nothing.
+        known, new = (replace(one.scale, level=0.0) for one in found.values())
+        (_, theirs), (matrix, where) = matrices
+        check_scale(new, known, matrix, where=where, whose=f"{theirs} holds", name="query")
     return kinds["query"]
 
 

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scssl._checks import close_to, get_matrix, some
+from scssl.data import find_counts, resolve_input, scan_matrix
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
+    from scssl.data.matrix import InputKind
     from scssl.model import SSLModel
 
 _LOGGER = logging.getLogger("scssl")
@@ -47,6 +49,7 @@ class Plan:
         self,
         cells: AnnData,
         batch_key: str | None,
+        kind: InputKind,
         seed: int,
         *,
         max_epochs: int | None,
@@ -58,7 +61,8 @@ class Plan:
 
         model_class: Any = get_model_class(self.method)
         told = batch_key is not None and "batch_key" in model_class._setup_takes
-        model_class.setup_anndata(cells, **({"batch_key": batch_key} if told else {}))
+        # What is to be said of the values was said of the user's own.
+        model_class.setup_anndata(cells, input=kind, **({"batch_key": batch_key} if told else {}))
         arguments: dict[str, Any] = {}
         if batch_key is None:
             arguments = {"n_components": _N_COMPONENTS}
@@ -98,8 +102,10 @@ def plan_for(method: str, n_cells: int, n_batches: int) -> Plan:
     return Plan(method, "as asked for")
 
 
-def of_variable_genes(adata: AnnData, layer: str | None, batch_key: str | None) -> AnnData:
-    """The cells, with what is needed of them; the matrix itself where all genes are used."""
+def of_variable_genes(
+    adata: AnnData, layer: str | None, batch_key: str | None
+) -> tuple[AnnData, InputKind]:
+    """The cells with what is needed of them, the matrix itself where all genes are used, and its kind."""
     import anndata
 
     matrix, where = get_matrix(adata, layer)
@@ -114,5 +120,12 @@ def of_variable_genes(adata: AnnData, layer: str | None, batch_key: str | None) 
                 'adata.var["highly_variable"] selects no gene: `del adata.var["highly_variable"]`.'
             )
         matrix, var = matrix[:, np.flatnonzero(chosen)], var[chosen]
+    kind = resolve_input(
+        scan_matrix(matrix, where=where),
+        input_name=None,
+        raw_hint=find_counts(adata, layer=layer),
+        obs_names=adata.obs_names,
+        var_names=var.index,
+    ).kind
     keys = [] if batch_key is None else [batch_key]
-    return anndata.AnnData(matrix, obs=adata.obs[keys].copy(), var=var)
+    return anndata.AnnData(matrix, obs=adata.obs[keys].copy(), var=var), kind

@@ -189,12 +189,13 @@ def _make(
         return False
     rna = next((one for one in setup.modalities if one.kind == "rna"), None)
     layer = setup.layer if rna is None else rna.layer
+    options: Any = {"method": method, "layer": layer, "input": setup.input_kind or "auto"}
     of_layer = "" if layer is None else f", layer={layer!r}"
     _LOGGER.info(
         f"{place.name}.obsp has no {GRAPH_KEYS[method]!r}, which is made for this model, as by "
         f"`scssl.pp.cross_batch_neighbors({place.name}, {key!r}{of_layer}, method={method!r})`."
     )
-    found = batch_graphs(place.data, key, GRAPH_KEYS[method], method=method, layer=layer)
+    found = batch_graphs(place.data, key, GRAPH_KEYS[method], **options)
     made.update(found.graphs)
     return name in made
 
