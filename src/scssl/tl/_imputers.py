@@ -156,13 +156,13 @@ def _embeddings(task: Task) -> tuple[np.ndarray, np.ndarray]:
         # Cells may well have none of the genes that a fold leaves, and `adata` is nothing of the user's.
         warnings.filterwarnings("ignore", ".* cells have no value in", ScsslWarning)
         MaskedAutoencoder.setup_anndata(cells, input=kind, target_sum=task.scale)
-    trained = MaskedAutoencoder(cells, mask_rate=_MASK_RATE, rng=task.seed)
-    trained.train(
-        _MAX_EPOCHS if options.max_epochs is None else options.max_epochs,
-        progress=options.progress,
-        rng=task.seed,
-    )
-    one, other = np.split(trained.get_latent_representation(), [known.shape[0]])
+        trained = MaskedAutoencoder(cells, mask_rate=_MASK_RATE, rng=task.seed)
+        trained.train(
+            _MAX_EPOCHS if options.max_epochs is None else options.max_epochs,
+            progress=options.progress,
+            rng=task.seed,
+        )
+        one, other = np.split(trained.get_latent_representation(), [known.shape[0]])
     return one, other
 
 
