@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import warnings
 from pathlib import Path
@@ -111,6 +112,30 @@ def test_a_tutorial_is_downloaded_and_says_where_its_cells_are_from(name):
     assert f"{{nb-download}}`the notebook <{name}.ipynb>`" in text
     # Cells that come with scanpy are real everywhere; others are simulated where there is no folder.
     assert "pbmc68k_reduced()" in text or 'print(adata.uns["source"])' in text
+
+
+def _imported(code):
+    tree = ast.walk(ast.parse(code))
+    aliases = [
+        one for node in tree if isinstance(node, ast.Import | ast.ImportFrom) for one in node.names
+    ]
+    return {(one.asname or one.name).split(".")[0] for one in aliases}
+
+
+@pytest.mark.parametrize(
+    "path", [one for one in PAGES if "{code-cell}" in one.read_text()], ids=lambda path: path.stem
+)
+def test_what_is_shown_does_not_need_an_import_that_is_not(path):
+    hidden, shown, used = set(), set(), set()
+    for options, code in re.findall(
+        r"^```{code-cell}[^\n]*\n((?::[^\n]*\n)*)(.*?)^```", path.read_text(), re.M | re.S
+    ):
+        if "remove-cell" in options:
+            hidden |= _imported(code)
+        else:
+            shown |= _imported(code)
+            used |= {one.id for one in ast.walk(ast.parse(code)) if isinstance(one, ast.Name)}
+    assert not used & hidden - shown
 
 
 # --- the code of the how-to pages, of the landing page and of the readme -----------------------

@@ -1,4 +1,4 @@
-"""The page "Troubleshooting" of the docs: what is said, and what to type then.
+"""The page "Troubleshooting" of the docs: what is said, with what to type then.
 
 ``python -m tests.messages._page`` writes it.
 """
@@ -20,8 +20,9 @@ _HEAD = """<!-- Made by `python -m tests.messages._page` from the cases of tests
 # Troubleshooting
 
 What scssl says when something is wrong with the data or a call, by what it is about. Every message on this page
-was raised by the code above it, and what it says to type was typed on that data and mended it: they are
-tests. Find yours with the search of the browser; names of columns, layers and cells will be others.
+was raised by the code above it, and what it says to type, in backticks, was typed on that data and mended it: they
+are tests. Find yours with the search of the browser, by words between the names: columns, layers and cells will be
+others. What to type is in the message that you have, with your names.
 """
 
 
@@ -42,16 +43,10 @@ def page(said: list[tuple[Case, str, list[Outcome]]]) -> str:
         parts.append(f"## {chapter}\n")
         for case, code, outcomes in cases:
             first = next(one for one in outcomes if told_in(one.message))
-            lines = told_in(first.message)
-            ways = "\n".join(lines) if case.ways == "all" else "\n# or\n".join(lines)
-            typed = [
-                "bash" if any(map(is_command, texts)) else "python" for texts in ([code], lines)
-            ]
             parts += [
                 f"### {case.title}\n",
-                f"```{typed[0]}\n{code}\n```\n",
+                f"```{'bash' if is_command(code) else 'python'}\n{code}\n```\n",
                 f"```text\n{first.category}: {first.message}\n```\n",
-                f"What to type:\n\n```{typed[1]}\n{ways}\n```\n",
             ]
     return _plain("\n".join(parts))
 

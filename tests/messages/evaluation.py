@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 
 from . import case
 from ._data import cells, model
@@ -81,6 +82,42 @@ def counts_and_logarithms():
     reference, query = cells(90), cells(seed=1)
     query.X = np.log1p(1e4 * query.X / query.X.sum(axis=1, keepdims=True))
     return {"reference": reference, "query": query}, 'scssl.tl.annotate(reference, query, "type")'
+
+
+@case(CHAPTER, "One data set holds logarithms of another base")
+def two_bases():
+    reference, query = cells(90), cells(seed=1)
+    for adata, log in ((reference, np.log1p), (query, lambda values: np.log2(1 + values))):
+        adata.X = log(1e4 * adata.X / adata.X.sum(axis=1, keepdims=True))
+    return {"reference": reference, "query": query}, 'scssl.tl.annotate(reference, query, "type")'
+
+
+def to_annotate(function):
+    """A query whose genes have other names, and a table of both."""
+    reference, query = cells(90), cells(seed=1)
+    query.var_names = names = [function(name) for name in reference.var_names]
+    table = pd.DataFrame({"mouse": names, "human": reference.var_names})
+    names = {"reference": reference, "query": query, "TABLE": table}
+    return names, 'scssl.tl.annotate(reference, query, "type")'
+
+
+@case(CHAPTER, "Cells to annotate are of a mouse, those of the reference human")
+def query_of_a_mouse():
+    return to_annotate(str.capitalize)
+
+
+@case(CHAPTER, "Cells to annotate have Ensembl ids, those of the reference symbols")
+def query_with_ids():
+    names, code = to_annotate(lambda name: f"ENSG{int(name[4:]):011}")
+    names["reference"].var_names = symbols = [f"CD{i}A" for i in range(30)]
+    table = names["TABLE"].rename(columns={"mouse": "synonym", "human": "symbol"})
+    return {**names, "TABLE": table.assign(symbol=symbols)}, code
+
+
+@case(CHAPTER, "Cells to annotate have a part of the genes of the reference")
+def query_of_a_panel():
+    names, code = to_annotate(str)
+    return {**names, "query": names["query"][:, :14].copy()}, code
 
 
 @case(CHAPTER, "Mixing is scored without labels")

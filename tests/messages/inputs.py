@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import anndata
 import numpy as np
+import pandas as pd
 
 import scssl
 
@@ -150,7 +151,10 @@ def renamed(function, **columns):
 
 @case(CHAPTER, "Half of the genes are in lower case")
 def genes_in_lower_case():
-    return renamed(str.lower)
+    names, code = renamed(str.lower)
+    genes = names["adata"].var_names
+    table = pd.DataFrame({"mouse": genes, "human": genes.str.upper()})
+    return {**names, "TABLE": table[table["mouse"] != table["human"]]}, code
 
 
 @case(CHAPTER, "Genes begin with the name of the genome")

@@ -255,13 +255,6 @@ def other_coordinates():
     return {"adata": adata}, 'scssl.model.CellPLM.setup_anndata(adata, spatial_key="spatial")'
 
 
-@case(CHAPTER, "Coordinates are three")
-def three_coordinates():
-    adata = cells()
-    adata.obsm["spatial"] = np.random.default_rng(0).random((60, 3))
-    return {"adata": adata}, 'scssl.model.CellPLM.setup_anndata(adata, spatial_key="spatial")'
-
-
 @case(CHAPTER, "There is no column of samples")
 def no_samples():
     code = 'scssl.model.CellPLM.setup_anndata(adata, sample_key="slice")'

@@ -33,6 +33,19 @@ def test_label_transfer_draws_what_was_called_how_sure_and_how_novel(cells):
             np.testing.assert_allclose(drawn.get_array()[order], expected)
 
 
+def test_unknown_cells_are_grey_unless_colours_were_chosen(cells):
+    reference, query = cells[:80].copy(), cells[80:].copy()
+    scssl.tl.label_transfer(reference, query, "cell_type", use_rep="X_two", unknown_label="new")
+    names = query.obs["ssl_label_call"].cat.categories
+    scssl.pl.label_transfer(query, panels="call", show=False)
+    colors = dict(zip(names, query.uns["ssl_label_call_colors"], strict=True))
+    assert colors["new"] == "#d3d3d3"
+    assert len(set(colors.values())) == len(names) == 4
+    query.uns["ssl_label_call_colors"] = chosen = ["#000000", "#111111", "#222222", "#333333"]
+    scssl.pl.label_transfer(query, panels="call", show=False)
+    assert list(query.uns["ssl_label_call_colors"]) == chosen
+
+
 def test_label_transfer_needs_one(cells):
     with pytest.raises(KeyError, match="has no transfer of labels"):
         scssl.pl.label_transfer(cells)

@@ -135,7 +135,7 @@ def test_too_many_unknown_and_none_are_warned_of():
     reference = make(150, ["B", "T"], seed=1)
     query = make(80, ["B", "T"], seed=2, run=1)
     with pytest.warns(
-        ScsslWarning, match="are called unknown. Unless .* the bar is too low"
+        ScsslWarning, match="are called unknown. Unless .* the query as a whole differs"
     ) as said:
         scssl.tl.annotate(reference, query, "kind", max_false_unknown=0.7)
     line = told(said)

@@ -208,6 +208,14 @@ def test_curve(query, reference):
         scssl.tl.impute_curve(query, reference, methods=["pca_knn"], dropped=[0.95])
 
 
+def test_cells_without_the_shared_genes_are_not_told_of_as_of_another_object(query, reference):
+    empty = query.copy()
+    empty.X = sparse.csr_matrix(query.X.toarray() * (np.arange(60) > 1)[:, None])
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", ".*have no value in adata.X", ScsslWarning)
+        IMPUTE(empty, reference, ["GENE30"], method="ssl_knn", max_epochs=1, n_folds=2)
+
+
 def test_bad_input(query, reference, monkeypatch):
     with pytest.raises(KeyError, match=r"1 of `genes` are not in `reference`: 'X'.*`genes=\['G"):
         IMPUTE(query, reference, ["GENE30", "X"], **QUICK)
@@ -215,6 +223,11 @@ def test_bad_input(query, reference, monkeypatch):
         IMPUTE(query, reference, "GENE30", **QUICK)
     with pytest.raises(GeneMismatchError, match="share 2 genes"):
         IMPUTE(query[:, :2].copy(), reference, **QUICK)
+    few = (
+        r"Only 3 of the 26 genes of `query` \(11.5%\) are in `reference`(.|\n)*`min_overlap=0.115`"
+    )
+    with pytest.raises(GeneMismatchError, match=few):
+        IMPUTE(query, reference[:, [1, 2, 3, 30]].copy(), **QUICK)
     with pytest.raises(ValueError, match="n_neighbors=500 is more than the 150 cells"):
         IMPUTE(query, reference, **{**QUICK, "n_neighbors": 500})
     with pytest.raises(ValueError, match="`model=None`"):

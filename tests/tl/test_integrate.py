@@ -84,6 +84,20 @@ def test_any_model_can_be_named_and_variable_genes_are_used():
         scssl.tl.integrate(adata, "run")
 
 
+@pytest.mark.parametrize("method", ["MNN", "VICReg"])
+def test_what_values_are_is_doubted_once_and_under_the_name_of_the_user(method):
+    adata = scssl.datasets.simulated(120, 30, n_batches=2)
+    shares = adata.X.toarray() / adata.X.sum(axis=1)
+    adata.layers["log2"] = np.log2(1 + 1e4 * np.asarray(shares))
+    with pytest.warns(scssl.ScsslWarning, match="logarithms of base 2") as told:
+        scssl.tl.integrate(adata, "batch", method=method, layer="log2", max_epochs=1)
+    told = [str(one.message) for one in told if "base 2" in str(one.message)]
+    assert len(told) == 1
+    assert told[0].startswith('adata.layers["log2"] holds')
+    # It takes no such argument.
+    assert "input=" not in told[0]
+
+
 def test_what_cannot_be_integrated_is_refused():
     adata = make(60)
     with pytest.raises(ValueError, match="Did you mean `method='SimCLR'`"):

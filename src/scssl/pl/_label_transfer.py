@@ -11,7 +11,7 @@ from scssl._errors import MissingKeyError
 from scssl._random import RNG
 
 from ._embedding import embedding
-from ._figure import figure, finish, legend_width, make_panels
+from ._figure import category_colors, figure, finish, legend_width, make_panels
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 # Light where a cell is as usual or sure as can be, so that what is to be looked at stands out.
 _SCALES = {"confidence": "viridis", "novelty": "magma_r"}
+# Light grey, as scanpy has cells without a value.
+_UNKNOWN = "#d3d3d3"
 
 
 @figure
@@ -38,7 +40,7 @@ def label_transfer(
     """Draw labels that were transferred, how sure each is and how unusual its cell.
 
     Three panels on the embedding that the labels were transferred in: the labels, with the cells that
-    were called unknown; the confidence that the label is right; and the novelty, the share of the
+    were called unknown in grey; the confidence that the label is right; and the novelty, the share of the
     reference that is less unusual than the cell.
 
     Parameters
@@ -89,6 +91,12 @@ def label_transfer(
         )
     rep = written["params"]["use_rep"] if use_rep is None else use_rep
     call = get_column(adata, f"{pred_key}_call", "pred_key")
+    if f"{pred_key}_call_colors" not in adata.uns:
+        names = list(call.astype("category").cat.categories)
+        known = category_colors(adata, f"{pred_key}_call", names) | dict.fromkeys(
+            set(names) - set(written["labels"]), _UNKNOWN
+        )
+        adata.uns[f"{pred_key}_call_colors"] = [known[name] for name in names]
     ends = [panels] if isinstance(panels, str) else list(panels)
     for end in ends:
         check_choice("panels", end, ("call", *_SCALES))

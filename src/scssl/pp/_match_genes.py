@@ -324,15 +324,17 @@ def _notes(
 
 
 def _warn_of_few(vocabulary: GeneVocabulary, query: pd.Index, n_found: int) -> None:
-    from scssl.data.genes import detect_id_type, mismatch_hint
+    from scssl.data.genes import called, detect_id_type, mismatch_hint
 
     if n_found >= _FEW_FOUND * min(len(vocabulary), len(query)):
         return
     id_types = (vocabulary.id_type, detect_id_type(query.to_numpy()))
-    hint = mismatch_hint(vocabulary.names, query.to_numpy(), n_found, id_types=id_types)
+    hint = mismatch_hint(
+        vocabulary.names, query.to_numpy(), n_found, id_types=id_types, to_allow=None
+    )
     warn(
         f"Only {n_found:,} of the {len(query):,} genes of the data are among the "
         f"{len(vocabulary):,} of the reference.\n"
         f"  genes of the reference: {some(vocabulary.names)}\n"
-        f"  genes of the data:      {some(query)}\n{hint}"
+        f"  genes of the data:      {some(query)}\n{called(hint, 'adata', 'reference')}"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +17,11 @@ from scssl._checks import (
     check_key,
     check_whole,
     get_labels,
+    get_matrix,
 )
 from scssl._errors import warn
 from scssl._random import RNG, as_seed, derive_seed
-from scssl.data import GeneVocabulary
+from scssl.data import GeneVocabulary, check_scale
 
 from ._common import to_be_written, values_of
 from ._common_axes import FEW_COMMON, common_axes
@@ -257,7 +259,7 @@ def _trained(
     reference, query = pair.values()
     matrices, kind = _of_one_kind(pair, layer)
     found = GeneVocabulary(reference.var_names).align(
-        query.var_names, min_overlap=min_overlap, var=query.var, name="query"
+        query.var_names, min_overlap=min_overlap, var=query.var, name="query", of="reference"
     )
     place = np.full(reference.n_vars, -1)
     place[found.columns[found.columns >= 0]] = np.flatnonzero(found.columns >= 0)
@@ -284,8 +286,8 @@ def _trained(
     is_query = np.arange(cells.n_obs) >= reference.n_obs
     _warn_of_strangers(common_axes(cells.X, kind, is_query, seed))
     # Before a model is trained, which may leave its own settings in the cells.
-    linear = components(cells, _N_PCS, seed)
-    embedding = embedded_by(plan, cells, _BATCH, seed, **fit)
+    linear = components(cells, _N_PCS, kind, seed)
+    embedding = embedded_by(plan, cells, _BATCH, kind, seed, **fit)
     both = side_by_side([linear, embedding], spreads([linear, embedding]))
     first, second = np.split(both, [reference.n_obs])
     return plan.method, np.split(embedding, [reference.n_obs]), (first, second)
@@ -304,11 +306,11 @@ def _warn_of_strangers(share: float) -> None:
 
 def _of_one_kind(pair: Mapping[str, AnnData], layer: str | None) -> tuple[list[Any], InputKind]:
     """The matrices of both, and what their values are."""
-    matrices, kinds = [], {}
+    matrices, found = [], {}
     for name, adata in pair.items():
-        matrix, decision = values_of(adata, layer, name)
+        matrix, found[name] = values_of(adata, layer, name)
         matrices.append(matrix)
-        kinds[name] = decision.kind
+    kinds = {name: one.kind for name, one in found.items()}
     if len(set(kinds.values())) > 1:
         raw = next(name for name, kind in kinds.items() if kind == "counts")
         other = next(name for name in kinds if name != raw)
@@ -318,6 +320,11 @@ def _of_one_kind(pair: Mapping[str, AnnData], layer: str | None) -> tuple[list[A
             f"the counts as the others are, to 10,000 for instance: `import scanpy as sc; "
             f"sc.pp.normalize_total({raw}, target_sum=1e4{of_layer}); sc.pp.log1p({raw}{of_layer})`."
         )
+    if kinds["query"] != "counts":
+        # Not the same genes: levels say nothing.
+        known, new = (replace(one.scale, level=0.0) for one in found.values())
+        theirs, where = (get_matrix(adata, layer, name)[1] for name, adata in pair.items())
+        check_scale(new, known, matrices[1], where=where, whose=f"{theirs} holds", name="query")
     return matrices, kinds["query"]
 
 

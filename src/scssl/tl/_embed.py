@@ -140,9 +140,9 @@ def embed(
                 "Without a model one modality is embedded, and `adata` is a MuData. Embed that one, here "
                 f"{name!r}: `scssl.tl.embed(mdata[{name!r}])`."
             )
-        cells = of_variable_genes(adata, layer, None)
+        cells, kind = of_variable_genes(adata, layer, None)
         plan = plan_for(AUTO, adata.n_obs, 1)
-        model = plan.trained(cells, None, as_seed(rng), max_epochs=None, progress=progress)
+        model = plan.trained(cells, None, kind, as_seed(rng), max_epochs=None, progress=progress)
     if isinstance(model, (str, Path)):
         from scssl.model import SSLModel
 

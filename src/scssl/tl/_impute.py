@@ -388,7 +388,7 @@ class _Pair:
             check_adata(adata, name, matrix=True)
         names = reference.var_names.to_numpy(dtype=object)
         found = GeneVocabulary(query.var_names).align(
-            names, min_overlap=min_overlap, var=reference.var, name="reference"
+            names, min_overlap=min_overlap, var=reference.var, name="reference", of="query"
         )
         shared = np.flatnonzero(found.columns >= 0)
         shared = shared[np.argsort(found.columns[shared])]

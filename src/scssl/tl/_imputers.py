@@ -13,6 +13,7 @@ import numpy as np
 from scipy import sparse
 
 from scssl._checks import check_choice, check_whole, either
+from scssl._errors import ScsslWarning
 from scssl._neighbors import EXACT_PAIRS, Index
 from scssl._random import derive_seed
 from scssl.data.matrix import fitted_pca, normalize_rows, row_sums, typical_sum
@@ -151,14 +152,17 @@ def _embeddings(task: Task) -> tuple[np.ndarray, np.ndarray]:
         return one, other
     cells = _cells(sparse.vstack([known, new], format="csr"), task.names)
     kind: Any = "counts" if task.counts else "lognorm"
-    MaskedAutoencoder.setup_anndata(cells, input=kind, target_sum=task.scale)
-    trained = MaskedAutoencoder(cells, mask_rate=_MASK_RATE, rng=task.seed)
-    trained.train(
-        _MAX_EPOCHS if options.max_epochs is None else options.max_epochs,
-        progress=options.progress,
-        rng=task.seed,
-    )
-    one, other = np.split(trained.get_latent_representation(), [known.shape[0]])
+    with warnings.catch_warnings():
+        # Cells may well have none of the genes that a fold leaves, and `adata` is nothing of the user's.
+        warnings.filterwarnings("ignore", ".* cells have no value in", ScsslWarning)
+        MaskedAutoencoder.setup_anndata(cells, input=kind, target_sum=task.scale)
+        trained = MaskedAutoencoder(cells, mask_rate=_MASK_RATE, rng=task.seed)
+        trained.train(
+            _MAX_EPOCHS if options.max_epochs is None else options.max_epochs,
+            progress=options.progress,
+            rng=task.seed,
+        )
+        one, other = np.split(trained.get_latent_representation(), [known.shape[0]])
     return one, other
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from scssl._checks import check_adata, check_destination, check_whole
 from scssl._random import RNG, as_seed, derive_seed
-from scssl.data import find_counts, open_rows, resolve_input, scan_matrix
+from scssl.data import open_rows, scan_matrix
 from scssl.data.graphs import BatchSearch, batch_pairs, batches_of, mutual
 from scssl.data.matrix import pca, usual_target_sum
 
@@ -17,6 +17,8 @@ from ._recommended import AUTO, MNN, Plan, of_variable_genes, plan_for
 
 if TYPE_CHECKING:
     from anndata import AnnData
+
+    from scssl.data.matrix import InputKind
 
 _N_PCS = 20
 _N_NEIGHBORS = 5
@@ -104,8 +106,10 @@ def integrate(
     codes, names = batches_of(adata, batch_key)
     seed = as_seed(rng)
     plan = plan_for(method, len(codes), len(names))
-    cells = of_variable_genes(adata, layer, batch_key)
-    embedding = embedded_by(plan, cells, batch_key, seed, max_epochs=max_epochs, progress=progress)
+    cells, kind = of_variable_genes(adata, layer, batch_key)
+    embedding = embedded_by(
+        plan, cells, batch_key, kind, seed, max_epochs=max_epochs, progress=progress
+    )
     adata = to_be_written(adata, copy=copy)
     adata.obsm[key_added] = embedding
     adata.uns[key_added] = {
@@ -126,6 +130,7 @@ def embedded_by(
     plan: Plan,
     cells: AnnData,
     batch_key: str,
+    kind: InputKind,
     seed: int,
     *,
     max_epochs: int | None,
@@ -134,32 +139,29 @@ def embedded_by(
     """Embedding of cells, of which everything but ``X`` may be set up and changed."""
     if plan.method == MNN:
         plan.say()
-        return _corrected(cells, batches_of(cells, batch_key)[0], seed)
-    model = plan.trained(cells, batch_key, seed, max_epochs=max_epochs, progress=progress)
+        return _corrected(cells, batches_of(cells, batch_key)[0], kind, seed)
+    model = plan.trained(cells, batch_key, kind, seed, max_epochs=max_epochs, progress=progress)
     embedding: np.ndarray = model.get_latent_representation()
     return embedding
 
 
-def _corrected(cells: AnnData, codes: np.ndarray, seed: int) -> np.ndarray:
+def _corrected(cells: AnnData, codes: np.ndarray, kind: InputKind, seed: int) -> np.ndarray:
     """Leading principal components, the batches moved together."""
-    values = components(cells, _N_PCS, seed)
+    values = components(cells, _N_PCS, kind, seed)
     search = BatchSearch(values, codes, cosine=True, exact=True, seed=seed)
     pairs = batch_pairs(search.n_batches, None, seed)
     return moved_together(values, codes, mutual(search, pairs, _N_NEIGHBORS, None))
 
 
-def components(cells: AnnData, n_pcs: int, seed: int) -> np.ndarray:
+def components(cells: AnnData, n_pcs: int, kind: InputKind, seed: int) -> np.ndarray:
     """Leading principal components of ``X``, counts or log-normalised."""
-    hint = find_counts(cells, layer=None)
-    stats = scan_matrix(cells.X)
-    kind = resolve_input(stats, input_name=None, raw_hint=hint).kind
     return pca(
         open_rows(cells.X),
         input_kind=kind,
         columns=None,
         n_pcs=n_pcs,
         seed=derive_seed(seed, "pca"),
-        target_sum=usual_target_sum(cells.n_vars, stats.median_sum),
+        target_sum=usual_target_sum(cells.n_vars, scan_matrix(cells.X).median_sum),
     )
 
 

@@ -399,7 +399,11 @@ def _warn_of_unknown(
         else:
             # Rounded down: what is on the edge is to be known.
             bar = np.floor(1e3 * (1 - np.quantile(novelty, 1 - _MANY_UNKNOWN))) / 1e3
-            mend = f"the bar is too low for this batch. To call fewer unknown: `max_false_unknown={bar:g}`"
+            mend = (
+                "the query as a whole differs from it, by technology for instance, and being unusual says "
+                f"little of types. To call no more than the {_MANY_UNKNOWN:.0%} that are most unusual unknown: "
+                f"`max_false_unknown={bar:g}`"
+            )
         warn(
             f"{found} ({unknown.mean():.0%}) are called unknown. Unless so many are of types that the "
             f"reference lacks, {mend}."

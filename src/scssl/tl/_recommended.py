@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from scssl._checks import close_to, some
-from scssl._errors import ScsslWarning
 
 from ._common import values_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
+    from scssl.data.matrix import InputKind
     from scssl.model import SSLModel
 
 _LOGGER = logging.getLogger("scssl")
@@ -51,6 +50,7 @@ class Plan:
         self,
         cells: AnnData,
         batch_key: str | None,
+        kind: InputKind,
         seed: int,
         *,
         max_epochs: int | None,
@@ -62,7 +62,8 @@ class Plan:
 
         model_class: Any = get_model_class(self.method)
         told = batch_key is not None and "batch_key" in model_class._setup_takes
-        model_class.setup_anndata(cells, **({"batch_key": batch_key} if told else {}))
+        # What is to be said of the values was said of the user's own.
+        model_class.setup_anndata(cells, input=kind, **({"batch_key": batch_key} if told else {}))
         arguments: dict[str, Any] = {}
         if batch_key is None:
             arguments = {"n_components": _N_COMPONENTS}
@@ -102,14 +103,13 @@ def plan_for(method: str, n_cells: int, n_batches: int) -> Plan:
     return Plan(method, "as asked for")
 
 
-def of_variable_genes(adata: AnnData, layer: str | None, batch_key: str | None) -> AnnData:
-    """The cells, with what is needed of them; the matrix itself where all genes are used."""
+def of_variable_genes(
+    adata: AnnData, layer: str | None, batch_key: str | None
+) -> tuple[AnnData, InputKind]:
+    """The cells with what is needed of them, the matrix itself where all genes are used, and its kind."""
     import anndata
 
-    with warnings.catch_warnings():
-        # The doubts come again when the cells are set up, without the other matrices.
-        warnings.simplefilter("ignore", ScsslWarning)
-        matrix, _ = values_of(adata, layer)
+    matrix, decision = values_of(adata, layer)
     var = adata.var[[]]
     if "highly_variable" in adata.var:
         chosen = adata.var["highly_variable"].to_numpy(dtype=bool, na_value=False)
@@ -119,4 +119,4 @@ def of_variable_genes(adata: AnnData, layer: str | None, batch_key: str | None) 
             )
         matrix, var = matrix[:, np.flatnonzero(chosen)], var[chosen]
     keys = [] if batch_key is None else [batch_key]
-    return anndata.AnnData(matrix, obs=adata.obs[keys].copy(), var=var)
+    return anndata.AnnData(matrix, obs=adata.obs[keys].copy(), var=var), decision.kind

@@ -224,16 +224,17 @@ def test_too_few_genes():
     ("model", "query", "hints"),
     [
         (SYMBOLS, ENSEMBL, ["model knows gene symbols, the data has Ensembl ids", "make that column the names of the genes"]),
-        (ENSEMBL, SYMBOLS, ["model knows Ensembl ids, the data has gene symbols"]),
+        (ENSEMBL, SYMBOLS, ["model knows Ensembl ids, the data has gene symbols", "match_genes(adata, model, synonyms=TABLE)"]),
         (ENSEMBL, ["gene_1", "gene_2"], ["the data has placeholders"]),
         (ENSEMBL, [f"{n}.5" for n in ENSEMBL], ["version suffixes", r'.str.replace(r"\.\d+(_PAR_Y)?$", "", regex=True)']),
         ([f"{n}.2" for n in ENSEMBL], [f"{n}.5" for n in ENSEMBL], ["model carry other version", "model.genes.names"]),
         ([f"{n}.2" for n in ENSEMBL], ENSEMBL, ["model carry other version"]),
-        (SYMBOLS, [n.lower() for n in SYMBOLS], ["differ in case", "another species", "var_names.str.upper()"]),
-        (["Cd3d", "Lyz"], ["CD3D", "LYZ"], ["differ in case", "var_names.str.capitalize()"]),
+        (SYMBOLS, [n.lower() for n in SYMBOLS], ["differ in case", "from_species='mouse', to_species='human'", "var_names.str.upper()"]),
+        (["Cd3d", "Lyz"], ["CD3D", "LYZ"], ["differ in case", "from_species='human'", "var_names.str.capitalize()"]),
         (SYMBOLS, [f" {n}" for n in SYMBOLS], ["white space", "var_names.str.strip()"]),
         (ENSEMBL, ["ENSMUSG00000000001"], ["begin with ENSG in the model and ENSMUSG in the data", "orthologues"]),
-        (SYMBOLS, ["XIST"], ["lower `min_overlap`"]),
+        (SYMBOLS, ["XIST"], ["same species and annotation."]),
+        (SYMBOLS, ["XIST", "CD3D"], ["If they are: `min_overlap=0.166`."]),
     ],
 )  # fmt: skip
 def test_hints(model, query, hints):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 
 import anndata
 import numpy as np
@@ -503,6 +504,17 @@ def test_coverage_of_training_cells_is_said(caplog):
     reached = set(range(max((reach[i] for i in ends), default=0))) - held_out
     share = 100 * len(reached) / 135
     assert f"{share:.1f} % of the 135 cells to train on" in caplog.text
+
+
+def test_cells_without_a_partner_of_another_batch_that_have_one_of_their_own_are_no_news():
+    adata = make_counts()
+    few = sparse.lil_matrix((150, 150))
+    few[0, 1] = few[1, 0] = 1.0
+    own = sparse.diags([np.ones(148), np.ones(148)], [2, -2])
+    adata.obsp["mnn"], adata.obsp["mnn_within"] = few.tocsr(), own.tocsr()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ScsslWarning)
+        make("SimCLR", adata, augmentation="integration").train(**TRAIN)
 
 
 @pytest.mark.parametrize(

@@ -66,20 +66,16 @@ def _replacing(reason: str, pattern: str, mark: str) -> _Fix:
     return _Fix(reason, lambda name: find.sub("", name) if mark in name else name, code)
 
 
-_CASE = "which often means another species ({}): map orthologues then (scssl.pp.map_orthologs); if the species is the same"
+_CASE = (
+    "differ in case, which often means another species (human CD3D, mouse Cd3d): "
+    "`scssl.pp.map_orthologs(adata, TABLE, from_species={!r}, to_species={!r})` with a table of orthologs; "
+    "if the species is the same"
+)
 _FIXES = (
     _replacing("carry version suffixes ('ENSG00000167286.9')", _VERSION.pattern, "."),
     _Fix("differ in white space", str.strip, "str.strip()"),
-    _Fix(
-        f"differ in case, {_CASE.format('human CD3D, mouse Cd3d')}",
-        str.upper,
-        "str.upper()",
-    ),
-    _Fix(
-        f"differ in case, {_CASE.format('mouse Cd3d, human CD3D')}",
-        str.capitalize,
-        "str.capitalize()",
-    ),
+    _Fix(_CASE.format("mouse", "human"), str.upper, "str.upper()"),
+    _Fix(_CASE.format("human", "mouse"), str.capitalize, "str.capitalize()"),
     _replacing(
         "begin with the name of the genome ('GRCh38_CD3D')",
         "^(GRCh3[78]|hg19|hg38|GRCm3[89]|mm10|mm39)_+",
@@ -183,19 +179,38 @@ def warn_of_names(
     var: pd.DataFrame | None = None,
     *,
     name: str = "adata",
+    of: str | None = None,
 ) -> None:
-    """Warn where genes are taken as zero that are in the data under a name that is easily told."""
+    """Warn where genes are missed that are in the data under a name that is easily told."""
     if n_matched in (len(model), len(query)):
         return
     least = max(2, int(np.ceil(_MANY_FOUND * len(model))))
     better = _better_names(model, query, var, least=least)
     if better is None or better.n_matched - n_matched < least:
         return
-    warn(
+    message = (
         f"{n_matched:,} of the {len(model):,} genes of the model are in the data by name, and "
         f"{better.n_matched:,} would be: it seems that {better.reason}: "
-        f"`{better.line}`. Genes that are not found are taken as zero.".replace("adata", name)
+        f"`{better.line}`. Genes that are not found are {'taken as zero' if of is None else 'left out'}."
     )
+    warn(called(message, name, of))
+
+
+def called(message: str, name: str, of: str | None) -> str:
+    """A message about the genes of a model and of data, where it is data `name`, or those of data `of`."""
+    message = message.replace("adata", name)
+    if of is None:
+        return message
+    for what, instead in (
+        ("model.genes.names", f"{of}.var_names"),
+        (f"({name}, model,", f"({name}, {of},"),
+        ("The model", f"`{of}`"),
+        ("the model", f"`{of}`"),
+        ("the data", f"`{name}`"),
+        ("model and data", "both"),
+    ):
+        message = message.replace(what, instead)
+    return message
 
 
 def mismatch_hint(
@@ -205,8 +220,12 @@ def mismatch_hint(
     *,
     id_types: tuple[str, str],
     var: pd.DataFrame | None = None,
+    to_allow: str | None = "min_overlap",
 ) -> str:
-    """Most likely reason why names of data do not match a model, with the line that mends it."""
+    """Most likely reason why names of data do not match a model, with the line that mends it.
+
+    `to_allow` is the argument that allows so few, if there is one.
+    """
     better = _better_names(model, query, var)
     if better is not None and better.n_matched > n_matched:
         return f"It seems that {better.reason}: `{better.line}`"
@@ -217,8 +236,7 @@ def mismatch_hint(
         )
         if "unknown" in id_types:
             return hint
-        return f"{hint}; with a table of both, scssl.pp.match_genes renames them by its `synonyms`"
-
+        return f"{hint}; with a table of both: `scssl.pp.match_genes(adata, model, synonyms=TABLE)`"
     if id_types[0] == "ensembl":
         prefixes = [re.match(r"[A-Za-z]+", str(names[0])) for names in (model, query)]
         found = [prefix.group() for prefix in prefixes if prefix]
@@ -227,10 +245,10 @@ def mismatch_hint(
                 f"The ids begin with {found[0]} in the model and {found[1]} in the data: these are "
                 "different species; map orthologues first, with scssl.pp.map_orthologs"
             )
-    return (
-        "If the data really shares so few genes with the model, lower `min_overlap`; otherwise "
-        "check that model and data are of the same species and annotation."
-    )
+    # Rounded down, so that it is enough.
+    least = np.floor(1e3 * n_matched / len(model)) / 1e3
+    few = "Check that model and data are of the same species and annotation"
+    return f"{few}. If they are: `{to_allow}={least:g}`." if n_matched and to_allow else f"{few}."
 
 
 def _n_common(left: Any, right: Any) -> int:

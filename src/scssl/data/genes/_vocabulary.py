@@ -20,6 +20,7 @@ from ._kinds import (
     IdType,
     as_vocabularies,
     bare_ids,
+    called,
     combine,
     detect_id_type,
     mismatch_hint,
@@ -589,6 +590,7 @@ class GeneVocabulary:
         min_overlap: float = 0.5,
         var: pd.DataFrame | None = None,
         name: str = "adata",
+        of: str | None = None,
     ) -> GeneAlignment:
         """Map the genes of a data set onto this vocabulary, by name.
 
@@ -603,6 +605,8 @@ class GeneVocabulary:
             other names would be found, and messages say which column has them.
         name
             How messages call the data.
+        of
+            How messages call the data that the vocabulary is of, where it is not that of a model.
 
         Returns
         -------
@@ -635,14 +639,15 @@ class GeneVocabulary:
                 names, id_types = self._aliases, (id_types[1], id_types[1])
             hint = mismatch_hint(
                 names, query.to_numpy(), alignment.n_matched, id_types=id_types, var=var
-            ).replace("adata", name)
-            raise GeneMismatchError(
+            )
+            message = (
                 f"Only {alignment.n_matched:,} of the {len(self):,} genes of the model "
                 f"({alignment.overlap:.1%}) are in the data; min_overlap={min_overlap:g} asks for "
                 f"{min_overlap:.0%}.\n"
                 f"  genes of the model not found: {some(alignment.missing) or 'none'}\n"
                 f"  genes of the data not used:   {some(alignment.extra) or 'none'}\n{hint}"
             )
+            raise GeneMismatchError(called(message, name, of))
         if var is not None and alignment.n_missing:
-            warn_of_names(self._names, query.to_numpy(), alignment.n_matched, var, name=name)
+            warn_of_names(self._names, query.to_numpy(), alignment.n_matched, var, name=name, of=of)
         return alignment

@@ -62,6 +62,7 @@ def batch_graphs(
     method: Method,
     use_rep: str | None = None,
     layer: str | None = None,
+    input: str = "auto",
     n_neighbors: int | None = None,
     n_neighbors_within: int = 10,
     metric: Metric = "cosine",
@@ -73,12 +74,12 @@ def batch_graphs(
 ) -> BatchGraphs:
     """Find the graphs of :func:`scssl.pp.cross_batch_neighbors`, whose arguments and defaults these are.
 
-    `adata` is not changed.
+    `adata` is not changed. `input` is what its values are, where that is known.
     """
     k = _N_NEIGHBORS[method] if n_neighbors is None else n_neighbors
     codes, names = batches_of(adata, batch_key)
     sizes = np.bincount(codes)
-    values, source = _embedding(adata, use_rep, layer, n_pcs, derive_seed(seed, "pca"))
+    values, source = _embedding(adata, use_rep, layer, input, n_pcs, derive_seed(seed, "pca"))
     if metric == "cosine" and not values.any(axis=1).all():
         first = adata.obs_names[int((~values.any(axis=1)).argmax())]
         raise ValueError(
@@ -152,12 +153,12 @@ def batches_of(adata: AnnData, key: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _embedding(
-    adata: AnnData, use_rep: str | None, layer: str | None, n_pcs: int, seed: int
+    adata: AnnData, use_rep: str | None, layer: str | None, input: str, n_pcs: int, seed: int
 ) -> tuple[np.ndarray, str]:
     """Embedding of the cells, and where it is from."""
     name = "X_pca" if use_rep is None and layer is None and "X_pca" in adata.obsm else use_rep
     if name is None:
-        return _components(adata, layer, n_pcs, seed)
+        return _components(adata, layer, input, n_pcs, seed)
     values = get_embedding(
         adata, name, advice="Without use_rep, principal components are computed here."
     )
@@ -166,7 +167,9 @@ def _embedding(
     return values.astype(np.float32), f"adata.obsm[{name!r}]"
 
 
-def _components(adata: AnnData, layer: str | None, n_pcs: int, seed: int) -> tuple[np.ndarray, str]:
+def _components(
+    adata: AnnData, layer: str | None, input: str, n_pcs: int, seed: int
+) -> tuple[np.ndarray, str]:
     matrix, where = get_matrix(adata, layer)
     if matrix is None:
         ways = [f"`layer={name!r}`" for name in adata.layers if name is not None]
@@ -177,6 +180,7 @@ def _components(adata: AnnData, layer: str | None, n_pcs: int, seed: int) -> tup
     stats = scan_matrix(matrix, where=where)
     decision = resolve_input(
         stats,
+        input,
         input_name=None,
         raw_hint=find_counts(adata, layer=layer),
         obs_names=adata.obs_names,

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import sparse
 
-from scssl._checks import BATCHES, likely_column, some
+from scssl._checks import BATCHES, either, likely_column, some
 from scssl._errors import MissingKeyError, warn
 from scssl.augment import Augmentation, Mask, augmentation_from_config
 from scssl.augment import augmentation as make_augmentation
@@ -189,28 +189,34 @@ def _make(
         return False
     rna = next((one for one in setup.modalities if one.kind == "rna"), None)
     layer = setup.layer if rna is None else rna.layer
+    options: Any = {"method": method, "layer": layer, "input": setup.input_kind or "auto"}
     of_layer = "" if layer is None else f", layer={layer!r}"
     _LOGGER.info(
         f"{place.name}.obsp has no {GRAPH_KEYS[method]!r}, which is made for this model, as by "
         f"`scssl.pp.cross_batch_neighbors({place.name}, {key!r}{of_layer}, method={method!r})`."
     )
-    found = batch_graphs(place.data, key, GRAPH_KEYS[method], method=method, layer=layer)
+    found = batch_graphs(place.data, key, GRAPH_KEYS[method], **options)
     made.update(found.graphs)
     return name in made
 
 
 def report_coverage(tables: Mapping[str, NeighborTable], rows: np.ndarray) -> None:
-    """Say how many of the training cells have another one in each graph, and warn if they are few."""
+    """Say how many of the training cells have another one in each graph, and warn if few do in any."""
+    reached = np.zeros(len(rows), dtype=bool)
+    n = max(len(rows), 1)
+    told = "{:.1f} % of the {:,} cells to train on have a neighbour to train on in the graph {}"
     for name, table in tables.items():
-        share = float((table.counts[rows] > 0).mean()) if len(rows) else 0.0
-        found = f"{100 * share:.1f} % of the {len(rows):,} cells to train on have a neighbour to train on"
-        _LOGGER.info("%s in the graph %r.", found, name)
-        if share < _FEW:
-            warn(
-                f"Only {found} in the graph {name!r}: the others are not changed by an augmentation that "
-                "draws from it. Take more neighbours (`n_neighbors`), or add a step that changes "
-                "every cell, such as 'mask', to the augmentation."
-            )
+        has = table.counts[rows] > 0
+        reached |= has
+        _LOGGER.info(f"{told}.".format(100 * has.sum() / n, len(rows), repr(name)))
+    # What has no partner of another batch has one of its own, in the graphs that are made together.
+    if reached.sum() / n < _FEW:
+        found = told.format(100 * reached.sum() / n, len(rows), either(tables))
+        warn(
+            f"Only {found}: the others are not changed by an augmentation that draws from it. Take more "
+            "neighbours (`n_neighbors`), or add a step that changes every cell, such as 'mask', to the "
+            "augmentation."
+        )
 
 
 def _check_edges(

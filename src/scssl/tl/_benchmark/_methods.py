@@ -89,6 +89,8 @@ class Method(ABC):
     """Measured on one core with the defaults, for estimates of time."""
     of_scssl: ClassVar[bool] = False
     """Whether it runs models of scssl, so that their code is part of what a value depends on."""
+    tools: ClassVar[tuple[str, ...]] = ()
+    """Files of ``tl`` that a value depends on as well."""
     genes_matched: int | None = None
     """Genes of what it starts from that the data have."""
 
@@ -637,19 +639,22 @@ class Recommended(Method):
 
     summary = "what tl.embed and, of batches, tl.integrate take by themselves"
     of_scssl = True
+    tools = ("tl/_integrate.py", "tl/_recommended.py")
     seconds_per_kcell = 8.0
 
     def fit(self, cells: AnnData, setting: Setting) -> None:
         """Choose by what is known of the cells, and train."""
         from scssl.tl._integrate import embedded_by
-        from scssl.tl._recommended import AUTO, MNN, plan_for
+        from scssl.tl._recommended import AUTO, MNN, of_variable_genes, plan_for
 
         self.setting, key = setting, setting.batch_key
         n_batches = 1 if key is None else cells.obs[key].nunique()
-        plan, own = plan_for(AUTO, cells.n_obs, n_batches), self._own(cells)
+        plan = plan_for(AUTO, cells.n_obs, n_batches)
+        own, kind = of_variable_genes(cells, setting.layer, key)
         fit: Any = {"max_epochs": None, "progress": False}
         if plan.method != MNN:
-            self.model = plan.trained(own, key if n_batches > 1 else None, setting.seed, **fit)
+            told = key if n_batches > 1 else None
+            self.model = plan.trained(own, told, kind, setting.seed, **fit)
             return
         if not setting.is_all:
             raise NotPossible(
@@ -657,19 +662,17 @@ class Recommended(Method):
                 "the cells that are moved; it is compared where all are fitted to (transductive)."
             )
         assert key is not None
-        self.moved = embedded_by(plan, own, key, setting.seed, **fit)
+        self.moved = embedded_by(plan, own, key, kind, setting.seed, **fit)
         self.names = cells.obs_names
-
-    def _own(self, cells: AnnData) -> AnnData:
-        from scssl.tl._recommended import of_variable_genes
-
-        return of_variable_genes(cells, self.setting.layer, self.setting.batch_key)
 
     def embed(self, cells: AnnData) -> np.ndarray:
         """By the model, or rows of the cells that were moved."""
+        from scssl.tl._recommended import of_variable_genes
+
         if hasattr(self, "moved"):
             return np.asarray(self.moved[self.names.get_indexer(cells.obs_names)])
-        return np.asarray(self.model.get_latent_representation(self._own(cells)))
+        own, _ = of_variable_genes(cells, self.setting.layer, self.setting.batch_key)
+        return np.asarray(self.model.get_latent_representation(own))
 
 
 class Annotate(Method):
@@ -677,6 +680,7 @@ class Annotate(Method):
 
     summary = "tl.annotate, which trains on reference and query"
     of_scssl = True
+    tools = (*Recommended.tools, "tl/_annotate.py", "tl/_label_transfer.py")
     uses_labels = True
     labels_cells = True
     embeds = False

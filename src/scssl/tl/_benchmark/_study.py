@@ -123,8 +123,9 @@ class Job:
 
     def _rooms(self, cells: Cells) -> list[str]:
         """Code that the values depend on: that of the tasks and, for a model of scssl, that of models."""
-        rooms = [*_SCORING]
-        if self.spec.make().of_scssl:
+        method = self.spec.make()
+        rooms = [*_SCORING, *method.tools]
+        if method.of_scssl:
             rooms += _MODELS
         if self.split.kind == "group":
             rooms.append("tl/_label_transfer.py")
