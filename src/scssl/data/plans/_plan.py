@@ -48,12 +48,26 @@ class RowSpans:
 
     def between(self, first: int, last: int) -> np.ndarray:
         """Rows number `first` to `last` of all, the last not included."""
+        return np.asarray(self.part(first, last))
+
+    def part(self, first: int, last: int) -> RowSpans:
+        """The same, as runs."""
         if first >= last:
-            return np.zeros(0, dtype=np.int64)
+            return RowSpans([])
         i, j = np.searchsorted(self._ends, [first, last - 1], side="right")
-        rows = np.concatenate([np.arange(*span) for span in self.spans[i : j + 1]])
-        skipped = first - int(self._ends[i] - (self.spans[i, 1] - self.spans[i, 0]))
-        return rows[skipped : skipped + last - first]
+        spans = self.spans[i : j + 1].copy()
+        spans[0, 0] = spans[0, 1] - (self._ends[i] - first)
+        spans[-1, 1] -= self._ends[j] - last
+        return RowSpans(spans)
+
+    def cut(self, size: int) -> RowSpans:
+        """The same rows in runs of at most `size`."""
+        n_parts = -(-(self.spans[:, 1] - self.spans[:, 0]) // size)
+        number = np.arange(n_parts.sum()) - np.repeat(np.cumsum(n_parts) - n_parts, n_parts)
+        starts = np.repeat(self.spans[:, 0], n_parts) + number * size
+        return RowSpans(
+            np.stack([starts, np.minimum(starts + size, np.repeat(self.spans[:, 1], n_parts))], 1)
+        )
 
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
@@ -75,8 +89,12 @@ class RowSpans:
         return (row for first, last in self.spans.tolist() for row in range(first, last))
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        runs = [np.arange(first, last) for first, last in self.spans]
-        rows = np.concatenate(runs) if runs else np.zeros(0, dtype=np.int64)
+        # Each row is one more than the one before, but where a run begins.
+        rows = np.ones(len(self), dtype=np.int64)
+        if len(rows):
+            rows[0] = self.spans[0, 0]
+            rows[self._ends[:-1]] = self.spans[1:, 0] - self.spans[:-1, 1] + 1
+        rows = np.cumsum(rows)
         return rows if dtype is None else rows.astype(dtype)
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _KNOWN = "0.3"
 # Cells of a compressed piece, the least that is read; and bytes of a file of pieces.
 _CHUNK_CELLS = 64
-_SHARD_BYTES = "256MB"
+_SHARD_BYTES = "16MB"
 #: Cells that are read at once: 32 runs of 128 of a shuffled store are as random as single cells, and a
 #: sixth of the work. Values of twice as many are mapped into memory anew each time, which costs a fifth.
 CELLS_PER_READ = 4096

@@ -36,6 +36,7 @@ from scssl.data import (
     OneGroupPlan,
     PartnerWalks,
     RowSource,
+    RowSpans,
     Scale,
     SequentialPlan,
     ShuffledPlan,
@@ -548,7 +549,7 @@ class CellReader:
         )
 
     def _plan(self, rows: np.ndarray, batch_size: int, role: str, seed: int) -> BatchPlan:
-        context, everything = self.context, np.arange(self.n_cells)
+        context, everything = self.context, RowSpans([(0, self.n_cells)])
         if context is not None:
             if role == "embedding":
                 return context.embedding(rows)
