@@ -227,8 +227,10 @@ class _Kept:
         if self.categories is None:
             return np.full(n_cells, np.nan) if values is None else values.to_numpy(float)
         if values is not None:
-            codes = pd.Index(self.categories).get_indexer(values.astype("string"))
-            return codes.astype(self.dtype)
+            # As text once for each that there is, and not for each cell.
+            number, there = pd.factorize(values)
+            codes = pd.Index(self.categories).get_indexer(there.astype("string"))
+            return np.append(codes, -1)[number].astype(self.dtype)
         code = self.categories.index(one.name) if self.name in _OWN else -1
         return np.full(n_cells, code, self.dtype)
 
@@ -448,7 +450,7 @@ class _Build:
             )
         if any(numeric.values()):
             return _Kept(key, None)
-        names = {name for values in found.values() for name in values.dropna().astype(str).unique()}
+        names = {name for values in found.values() for name in values.dropna().unique().astype(str)}
         old = [] if before is None else before["categories"]
         # Codes that are there already keep their meaning.
         return _Kept(key, [*old, *sorted(names - set(old))])
@@ -606,6 +608,7 @@ class _Build:
                     bucket = self.group.buckets(codes, n_buckets, rng)
                 order = np.argsort(bucket, kind="stable")
                 csr = csr[order]
+                cells = one.cells(start, stop)
                 ends = np.searchsorted(bucket[order], np.arange(n_buckets + 1))
                 sizes = list(self.journal["sizes"])
                 for k, (first, last) in enumerate(zip(ends[:-1], ends[1:], strict=True)):
@@ -614,7 +617,7 @@ class _Build:
                     part = _Part(
                         rows_of(csr, first, last),
                         [values[start:stop][order[first:last]] for values in columns],
-                        one.cells[start:stop][order[first:last]],
+                        cells[order[first:last]],
                     )
                     sizes[k] = part.append(self._bucket(k), sizes[k], self._index_type)
                 self._note(row=stop, sizes=sizes, largest=max(largest, self.journal["largest"]))
@@ -631,8 +634,8 @@ class _Build:
         if usable and (np.rint(values) == values).all():
             return
         stats = scan_matrix(csr, where=one.where)
-        rows = range(start, start + csr.shape[0])
-        names = [f"{one.cells[row]} (row {row:,})" for row in rows]
+        cells = enumerate(one.cells(start, start + csr.shape[0]), start)
+        names = [f"{cell} (row {row:,})" for row, cell in cells]
         try:
             if low < 0 or not np.isfinite(high):
                 resolve_input(stats, "counts", obs_names=names, var_names=one.genes.tolist())

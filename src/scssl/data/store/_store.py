@@ -117,7 +117,8 @@ class Store:
     @cached_property
     def rows(self) -> ShardRows:
         """The counts, as a :class:`RowSource`."""
-        return ShardRows(self.path / CELLS, [shard["name"] for shard in self._manifest["shards"]])
+        sizes = {shard["name"]: shard["n_cells"] for shard in self._manifest["shards"]}
+        return ShardRows(self.path / CELLS, sizes, len(self.genes))
 
     @cached_property
     def digest(self) -> str:
