@@ -551,8 +551,7 @@ class RunContext(CellContext):
         self.options = options
 
     def by_sample(self, rows: Any) -> dict[int, Any]:
-        rows = rows if isinstance(rows, RowSpans) else RowSpans.of(np.unique(rows))
-        spans, run = _common(rows, self.runs)
+        spans, run = _common(_ascending(rows), self.runs)
         order = np.argsort(self.samples[run], kind="stable")
         codes, starts = np.unique(self.samples[run][order], return_index=True)
         own = np.split(spans[order], starts[1:])
@@ -572,8 +571,8 @@ class RunContext(CellContext):
     def learning(self, rows: Any, fill: Any) -> list[_Part]:
         others = {}
         if fill is not None:
-            rest = RowSpans([0, *rows.spans.ravel(), self.runs.max() + 1])
-            others = self.by_sample(RowSpans(_common(rest, fill)[0]))
+            rest = RowSpans([0, *_ascending(rows).spans.ravel(), self.runs.max() + 1])
+            others = self.by_sample(RowSpans(_common(rest, _ascending(fill))[0]))
         own = self.by_sample(rows)
         return [_Part(one, others.get(code, RowSpans([]))) for code, one in own.items()]
 
@@ -605,6 +604,10 @@ class RunContext(CellContext):
                 low, high = np.searchsorted(rows, part.spans).T
                 found += [part] if (high > low).any() else []
         return found
+
+
+def _ascending(rows: Any) -> RowSpans:
+    return rows if isinstance(rows, RowSpans) else RowSpans.of(np.unique(rows))
 
 
 def _common(one: RowSpans, other: RowSpans) -> tuple[np.ndarray, np.ndarray]:

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from scssl._checks import check_integers
+from scssl._checks import check_integers, check_number
 from scssl._random import derive_generator
 from scssl.data.keys import PLACES
 
@@ -357,6 +357,31 @@ def check_groups(groups: Any, rows: Any) -> np.ndarray:
     return groups
 
 
+def weights_of(groups: Any, weights: Mapping[int, float] | None) -> np.ndarray | None:
+    """Weight of each of these groups; `None` where all weigh the same."""
+    if not weights:
+        return None
+    for group, weight in weights.items():
+        check_number(f"weights[{group}]", weight, "(0, inf)")
+    return np.array([float(weights.get(int(group), 1.0)) for group in groups])
+
+
+def group_turns(
+    n_rows: int, n_groups: int, weights: np.ndarray | None, rng: np.random.Generator
+) -> np.ndarray:
+    """Which group the next row is of, for so many rows: each throughout, as often as it weighs."""
+    if weights is None:
+        # The order of the groups is drawn for each cycle, so that every k-th row too is of all groups.
+        cycles = np.tile(np.arange(n_groups), (-(-n_rows // n_groups), 1))
+        return rng.permuted(cycles, axis=1).ravel()[:n_rows]
+    share = weights / weights.sum()
+    n_of_each = np.ceil(n_rows * share).astype(np.int64) + 1
+    # A group is due once in each interval as long as its share is small, at a time that is drawn.
+    due = [(np.arange(n) + rng.random(n)) / p for n, p in zip(n_of_each, share, strict=True)]
+    order = np.argsort(np.concatenate(due), kind="stable")[:n_rows]
+    return np.repeat(np.arange(n_groups), n_of_each)[order]
+
+
 class _Grouped(BatchPlan):
     """Plans that know the group of each cell of the source."""
 
@@ -387,6 +412,8 @@ class BalancedPlan(_Grouped, _Order):
         As of :class:`BatchPlan`.
     groups
         Group of each cell of the source, whole numbers.
+    weights
+        Weight of groups, 1 of those that are not named: a group of weight 2 has twice as many rows.
 
     Examples
     --------
@@ -397,15 +424,26 @@ class BalancedPlan(_Grouped, _Order):
     [[0, 1], [0, 1], [0, 1]]
     """
 
+    def __init__(
+        self,
+        rows: Any,
+        batch_size: int,
+        groups: np.ndarray,
+        *,
+        weights: Mapping[int, float] | None = None,
+        seed: int = 0,
+        drop_last: bool = False,
+    ) -> None:
+        super().__init__(rows, batch_size, groups, seed=seed, drop_last=drop_last)
+        there, self._codes = np.unique(self.groups, return_inverse=True)
+        self._n_groups, self._weights = len(there), weights_of(there, weights)
+
     def order(self, epoch: int) -> np.ndarray:
         rng, rows, n = derive_generator(self.seed, "cells", epoch), self.rows, len(self.rows)
-        _, codes = np.unique(self.groups, return_inverse=True)
-        n_groups = int(codes.max(initial=-1)) + 1
+        codes, n_groups = self._codes, self._n_groups
         if n_groups < 2:
             return rng.permutation(rows)
-        n_cycles = -(-n // n_groups)
-        # The order of the groups is drawn for each cycle, so that every k-th row too is of all groups.
-        turns = rng.permuted(np.tile(np.arange(n_groups), (n_cycles, 1)), axis=1).ravel()[:n]
+        turns = group_turns(n, n_groups, self._weights, rng)
         order = np.empty(n, dtype=rows.dtype)
         for group in range(n_groups):
             own, where = rows[codes == group], np.flatnonzero(turns == group)

@@ -127,8 +127,10 @@ class Input:
             names = obs[obs.attrs.get("_index", "_index")]
             # Text that may be missing has a mask beside it.
             names = names["values"] if "values" in getattr(names, "keys", tuple)() else names
-        names = names.asstr() if getattr(names.dtype, "metadata", None) else names
-        return np.asarray(names[start:stop]).astype(str).astype(object)
+        names = names.asstr() if hasattr(names, "asstr") and names.dtype.kind in "OS" else names
+        values = names[start:stop]
+        # Numbers can be names too.
+        return np.array([str(name) for name in values.tolist()], dtype=object)
 
     def column(self, key: str) -> pd.Series[Any] | None:
         """A column of ``obs``, `None` where there is none."""
