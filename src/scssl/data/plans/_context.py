@@ -247,7 +247,7 @@ class CellContext:
         batch_size: int,
         *,
         seed: int,
-        fill: np.ndarray | None = None,
+        fill: Any = None,
         labels: np.ndarray | None = None,
     ) -> BatchPlan:
         """Batches to learn from: parts of samples, drawn anew in each epoch.
@@ -270,9 +270,7 @@ class CellContext:
         """
         return _Parts(self, rows, batch_size, seed=seed, fill=fill, labels=labels)
 
-    def validation(
-        self, rows: np.ndarray, batch_size: int, *, seed: int, fill: np.ndarray
-    ) -> BatchPlan:
+    def validation(self, rows: np.ndarray, batch_size: int, *, seed: int, fill: Any) -> BatchPlan:
         """Batches to validate on, the same in every epoch.
 
         Parameters
@@ -741,14 +739,12 @@ class GraphContext(CellContext):
         batch_size: int,
         *,
         seed: int,
-        fill: np.ndarray | None = None,
+        fill: Any = None,
         labels: np.ndarray | None = None,
     ) -> BatchPlan:
         return _Subgraphs(self, rows, batch_size, seed=seed, fill=None, labels=labels)
 
-    def validation(
-        self, rows: np.ndarray, batch_size: int, *, seed: int, fill: np.ndarray
-    ) -> BatchPlan:
+    def validation(self, rows: np.ndarray, batch_size: int, *, seed: int, fill: Any) -> BatchPlan:
         return _Subgraphs(self, rows, batch_size, seed=seed, fill=None, varies=False)
 
 

@@ -67,8 +67,8 @@ def setup_method(
         try:
             bound = signature.bind(cls, *args, **kwargs)
         except TypeError as error:
-            names = " and ".join(f"`{one.name}`" for one in first)
-            hint = f"{names} can come by position, all else by name"
+            places = " and ".join(f"`{one.name}`" for one in first)
+            hint = f"{places} can come by position, all else by name"
             raise TypeError(f"{base.__name__}(): {error}; {hint}") from None
         bound.apply_defaults()
         del bound.arguments["cls"]

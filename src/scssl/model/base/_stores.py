@@ -204,8 +204,7 @@ class StoresMixin(DaskMixin):
             # In the order of a store the first are as good as any, but where it is laid out by sample.
             few = asked.part(0, min(len(asked), _MOST_HELD_OUT))
             if data.context is not None:
-                kept = {"train_size": 0.0, "most": _MOST_HELD_OUT}
-                _, few = hold_out(asked.spans, **kept, seed=seed)
+                _, few = hold_out(asked.spans, train_size=0.0, most=_MOST_HELD_OUT, seed=seed)
             return rows, few, len(rows) / data.n_cells
         train_size = self._default_train_size(None) if train_size is None else train_size
         runs = (
