@@ -145,15 +145,16 @@ class ShardRows(RowSource):
 
 def _loader_type() -> Any:
     """The loader of annbatch, which looks at the types of all data sets again each time that one is added."""
-    annbatch = need_annbatch()
+    need_annbatch()
+    from annbatch import Loader
 
-    class Loader(annbatch.Loader):
+    class QuickLoader(Loader):
         @staticmethod
         def _datasets_share_dtype(datasets: Sequence[Any]) -> bool:
             # Here they are remembered; arrays of a group are opened each time.
             return len({(one.dtype, one._indices.dtype) for one in datasets}) < 2
 
-    return Loader
+    return QuickLoader
 
 
 def _asked_type() -> Any:
