@@ -125,7 +125,7 @@ def test_cells_of_a_group_are_next_to_one_another(files, pieces, monkeypatch, tm
     given = {"obs_keys": ["type", "age"], "group_key": "type"}
     for adata in pieces.values():
         assert set(adata.obs["type"]) == {"B", "T"}
-    monkeypatch.setattr(_build, "_SHARD_SHARE", 60)
+    monkeypatch.setattr(_build, "_SHARD_SHARE", 20)
     store = build_store(files, tmp_path / "one", **given, memory="4MB")
     assert (store.group_key, len(store.shards) > 3) == ("type", True)
     check(store, pieces)
