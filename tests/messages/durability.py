@@ -92,6 +92,14 @@ def no_such_logger():
     return _run(), 'model.train(1, progress=False, checkpoint_dir=folder, logger="visdom")'
 
 
+@case(CHAPTER, "A category to weigh is not there")
+def no_such_category_to_weigh():
+    return (
+        _run(),
+        'model.train(1, progress=False, balance_key="batch", balance_weights={"none": 2})',
+    )
+
+
 @case(CHAPTER, "A category to validate on is not there")
 def no_such_category():
     return _run(), 'model.train(1, progress=False, hold_out={"batch": ["none"]})'

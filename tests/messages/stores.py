@@ -150,6 +150,35 @@ def category_of_a_store():
     return names, code
 
 
+@case(CHAPTER, "Cells of a sample lie apart in a store")
+def samples_apart():
+    store = built(obs_keys=["batch"])
+    names = {"store": store, "inputs": {"one": cells()}, "out": nothing("by_sample")}
+    return names, 'scssl.model.CellPLM.setup_store(store, sample_key="batch")'
+
+
+@case(CHAPTER, "A store is laid out by a column, and the model needs random order")
+def laid_out_for_another_model():
+    store = built(obs_keys=["batch"], group_key="batch")
+    names = {"store": store, "inputs": {"one": cells()}, "out": nothing("at_random")}
+    return names, "scssl.model.MaskedAutoencoder.setup_store(store)"
+
+
+@case(CHAPTER, "Cells are added to a store in another layout")
+def added_in_another_layout():
+    out = str(built(obs_keys=["batch"]).path)
+    names = {"more": {"more": cells(seed=1)}, "out": out}
+    return names, 'scssl.data.build_store(more, out, append=True, group_key="batch")'
+
+
+@case(CHAPTER, "Labels are to be learnt from a store")
+def labels_of_a_store():
+    store = built(obs_keys=["type"])
+    scssl.model.CellPLM.setup_store(store, labels_key="type")
+    code = 'scssl.model.CellPLM(store, objective="supcon", n_hidden=8, n_layers=1, n_heads=2)'
+    return {"store": store}, code
+
+
 @case(CHAPTER, "There is no such part of a store")
 def no_such_part():
     store = built()

@@ -79,6 +79,14 @@ def test_as_many_of_each_category(data):
     assert set(np.concatenate(batches)) <= set(model.train_indices_)
 
 
+def test_twice_as_many_of_one_category(data):
+    model, batches = train(data, balance_key="kind", balance_weights={"rare": 3})
+    kind = data[2]["kind"].to_numpy()
+    for rows in batches:
+        assert abs(sum(kind[rows] == "rare") - 0.75 * len(rows)) <= 2
+    assert model.training_["n_cells"] == len(data[2])
+
+
 def test_batches_of_one_category(data):
     model, batches = train(data, separate_key="kind")
     kind = data[2]["kind"].to_numpy()
@@ -124,6 +132,8 @@ def test_it_goes_on_within_an_epoch(data, tmp_path):
         stopped.train(**given, checkpoint_dir=tmp_path, checkpoint_every=2, callbacks=[Ends()])
     resumed.train(**given, resume_from=tmp_path)
     assert same_weights(straight, resumed)
+    with pytest.raises(ValueError, match="its balance_weights is None, of this one {'rare'"):
+        build(data).train(**given, balance_weights={"rare": 2}, resume_from=tmp_path)
     with pytest.raises(ValueError, match="its balance_key is 'kind', of this one 'batch'"):
         build(data).train(**{**given, "balance_key": "batch"}, resume_from=tmp_path)
 
@@ -134,6 +144,18 @@ def test_it_goes_on_within_an_epoch(data, tmp_path):
         ({"balance_key": "kind", "separate_key": "kind"}, ValueError, "give `balance_key` or"),
         ({"balance_key": "age"}, ValueError, "holds numbers, and no categories"),
         ({"separate_key": "donor"}, KeyError, "donor"),
+        ({"balance_weights": {"rare": 2}}, ValueError, "Name it in `balance_key`"),
+        ({"balance_key": "kind", "balance_weights": 2}, TypeError, "must be numbers by category"),
+        (
+            {"balance_key": "kind", "balance_weights": {"rare": -1}},
+            ValueError,
+            "must be a positive number, found -1",
+        ),
+        (
+            {"balance_key": "kind", "balance_weights": {"odd": 2}},
+            ValueError,
+            r"`balance_weights=\{'common': 2.0\}`",
+        ),
         ({"hold_out": "b"}, TypeError, "must be categories by column"),
         ({"hold_out": {"batch": "c"}}, ValueError, r"`hold_out=\{'batch': \['a'\]\}`"),
         ({"hold_out": {"batch": ["a", "b"]}}, ValueError, "is all cells"),

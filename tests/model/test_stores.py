@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 
+import anndata
 import numpy as np
 import pytest
 import torch
@@ -12,6 +13,7 @@ import torch
 import scssl
 from scssl._errors import BundleError
 from scssl.data import Store, build_store, open_rows, read_embedding
+from scssl.data.store import _build
 from scssl.model.base import StoresMixin, _stores
 
 from .conftest import MODELS, arguments_of, make_counts
@@ -166,6 +168,87 @@ def test_a_store_that_changed_is_refused(folder, tmp_path):
     (store.path / next(iter(manifest["shards"][0]["files"]))).unlink()
     with pytest.raises(BundleError, match="is damaged"):
         model.train(**TRAIN)
+
+
+@pytest.fixture(scope="module")
+def by_sample(tmp_path_factory):
+    """Two inputs, whose cells are next to others of their sample in three shards."""
+    inputs = {name: make_counts(120 + 60 * i, seed=i) for i, name in enumerate(("one", "two"))}
+    for i, adata in enumerate(inputs.values()):
+        adata.obs["donor"] = np.random.default_rng(i).choice(["p", "q", "r"], adata.n_obs)
+    out = tmp_path_factory.mktemp("store") / "atlas"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_build, "_SHARD_SHARE", 120)
+        keys = {"obs_keys": ["batch", "donor", "cell_type"], "group_key": "donor"}
+        build_store(inputs, out, **keys, memory="1MB")
+    return out, anndata.concat(inputs, index_unique="-")
+
+
+@pytest.mark.parametrize("options", [{}, {"context": "random", "context_size": 40}])
+def test_cells_see_those_of_their_sample(by_sample, tmp_path, options):
+    store, cls = Store(by_sample[0]), scssl.model.CellPLM
+    in_memory = Store(store.path)
+    in_memory.__dict__["rows"] = open_rows(store.rows.read(np.arange(store.n_cells)))
+    models = []
+    for one in (store, in_memory):
+        cls.setup_store(one, sample_key="donor", batch_key="batch")
+        model = cls(one, **arguments_of(cls), cell_dropout=0.2, **options)
+        model.train(**TRAIN)
+        models.append(model)
+    assert same_weights(*models)
+    assert models[0].history_["train_loss"].equals(models[1].history_["train_loss"])
+    model, donor = models[0], store.column("donor")
+    assert len(store.shards) > 2
+    # Some cells of each sample are held out.
+    held_out = np.asarray(model.validation_indices_)
+    assert set(donor[held_out]) == set(donor)
+    assert sorted([*held_out, *model.train_indices_]) == list(range(store.n_cells))
+    model.embed_store(store, tmp_path)
+    embedded = read_embedding(tmp_path)
+    z = model.get_latent_representation()
+    assert (model.get_latent_representation(indices=[5, 200, 17]) == z[[5, 200, 17]]).all()
+    names = embedded.obs["input"].astype(str) + embedded.obs["row"].astype(str)
+    order = np.argsort([f"{one}{row}" for one, row in store.obs(None, ["input", "row"]).to_numpy()])
+    assert (embedded.obsm["X_ssl"][np.argsort(names)] == z[order]).all()
+    if not options:
+        # Whole samples, in whatever order: rounding.
+        other = model.get_latent_representation(by_sample[1])
+        np.testing.assert_allclose(embedded.obsm["X_ssl"], other, atol=1e-5)
+
+
+def test_samples_are_held_out_and_training_resumes(by_sample, tmp_path):
+    store, cls = Store(by_sample[0]), scssl.model.CellPLM
+    cls.setup_store(store, sample_key="donor")
+    given = {**TRAIN, "lr_schedule": "constant", "hold_out": {"donor": ["q"]}}
+    straight, stopped, resumed = (cls(store, **arguments_of(cls)) for _ in range(3))
+    straight.train(**given)
+    names = store.obs(np.asarray(straight.validation_indices_), ["donor"])["donor"]
+    assert set(names) == {"q"}
+    stopped.train(**given, max_steps=5, checkpoint_dir=tmp_path, checkpoint_every=2)
+    resumed.train(**given, resume_from=tmp_path)
+    assert same_weights(straight, resumed)
+
+
+def test_samples_that_lie_apart_are_refused(store, by_sample):
+    cls = scssl.model.CellPLM
+    with pytest.raises(ValueError, match=r"built by it alone.*group_key='batch'\)`"):
+        cls.setup_store(store, sample_key="batch")
+    with pytest.raises(TypeError, match="spatial_key"):
+        cls.setup_store(store, spatial_key="place")
+    # All cells are one sample, whatever their order is.
+    cls.setup_store(store)
+    model = cls(store, **arguments_of(cls))
+    with pytest.raises(TypeError, match="imputed in cells of an AnnData"):
+        model.is_trained_ = True
+        model.get_imputed_expression()
+    with pytest.raises(AttributeError, match="has no embed_dask. Cells see those"):
+        model.embed_dask(make_counts())
+    grouped = Store(by_sample[0])
+    with pytest.warns(UserWarning, match="next to others of the same 'donor'.*`store = "):
+        scssl.model.MaskedAutoencoder.setup_store(grouped)
+    cls.setup_store(grouped, sample_key="donor", labels_key="cell_type")
+    with pytest.raises(ValueError, match='Pass `objective="reconstruction"`'):
+        cls(grouped, **{**arguments_of(cls), "objective": "supcon"})
 
 
 def test_log_normalised_models_do_not_read_counts(store):

@@ -126,6 +126,7 @@ def check_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
         )
     return {
         **given,
+        "balance_weights": _check_weights(given["balance_weights"], given["balance_key"]),
         "hold_out": _check_hold_out(given["hold_out"], given["train_size"]),
         "checkpoint_every": every,
         "logger": check_logger(given["logger"]),
@@ -134,6 +135,25 @@ def check_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
         if folder is None
         else check_place(folder, "checkpoint_dir", folder=True),
         "resume_from": None if resume is None else as_path(resume, "resume_from"),
+    }
+
+
+def _check_weights(given: Any, balance_key: str | None) -> dict[str, float] | None:
+    """Numbers by category, or an error unless it is such."""
+    if given is None:
+        return None
+    if not isinstance(given, Mapping):
+        raise TypeError(
+            f'`balance_weights` must be numbers by category, such as {{"lung": 2.0}}, found {given!r}.'
+        )
+    if balance_key is None:
+        raise ValueError(
+            f"`balance_weights` {dict(given)!r} are of categories of a column, and none is named. Name it in "
+            "`balance_key`."
+        )
+    return {
+        str(name): check_number(f"balance_weights[{name!r}]", weight, "(0, inf)")
+        for name, weight in given.items()
     }
 
 

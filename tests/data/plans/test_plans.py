@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import sparse
+from scipy import sparse, stats
 
 from scssl.data import (
     BalancedChunkPlan,
@@ -23,6 +23,7 @@ from scssl.data import (
     OneGroupChunkPlan,
     OneGroupPlan,
     PartnerWalks,
+    RunContext,
     SequentialPlan,
     ShuffledPlan,
     open_rows,
@@ -52,6 +53,13 @@ def context_of(n: int, mode="sample") -> CellContext:
     return CellContext(groups_of(n), places, ContextOptions(mode, size=10, halo=3))
 
 
+def runs_of(n: int, mode="sample") -> RunContext:
+    ends = np.unique([0, n // 3, n // 2, n])
+    return RunContext(
+        np.stack([ends[:-1], ends[1:]], 1), np.arange(len(ends) - 1) % 2, ContextOptions(mode, 10)
+    )
+
+
 # Each kind of plan over some cells of `n`, and whether every cell comes in every epoch.
 RUNS = {"chunk_size": 3, "n_chunks": 4}
 KINDS = {
@@ -61,6 +69,16 @@ KINDS = {
     "one_group": (lambda n, rows, **k: OneGroupPlan(rows, groups=groups_of(n), **k), True),
     "balanced_chunks": (
         lambda n, rows, **k: BalancedChunkPlan(rows, groups=groups_of(n), **k, **RUNS),
+        False,
+    ),
+    "weighted": (
+        lambda n, rows, **k: BalancedPlan(rows, groups=groups_of(n), weights={5: 2.5}, **k),
+        False,
+    ),
+    "weighted_chunks": (
+        lambda n, rows, **k: BalancedChunkPlan(
+            rows, groups=groups_of(n), weights={5: 2.5}, **k, **RUNS
+        ),
         False,
     ),
     "one_group_chunks": (
@@ -78,10 +96,19 @@ KINDS = {
         True,
     ),
     "embedding": (lambda n, rows, **k: context_of(n, "tiles").embedding(rows), True),
+    "run_training": (lambda n, rows, **k: runs_of(n).training(rows, **k), True),
+    "run_validation": (
+        lambda n, rows, **k: runs_of(n).validation(rows, fill=np.arange(n), **k),
+        True,
+    ),
+    "run_embedding": (lambda n, rows, **k: runs_of(n, "random").embedding(rows), True),
 }
-FIXED = {"sequential", "validation", "embedding"}
+FIXED = {"sequential", "validation", "embedding", "run_validation", "run_embedding"}
 #: Whose cells see each other: of one process.
-WHOLE = {"training", "filled", "validation", "embedding"}
+WHOLE = {
+    "filled",
+    *(f"{own}{role}" for own in ("", "run_") for role in ("training", "validation", "embedding")),
+}
 kinds = pytest.mark.parametrize("kind", KINDS)
 
 
@@ -247,6 +274,31 @@ class TestBalanced:
         for cells, _ in list(plan.batches(0))[:-1]:
             assert np.bincount(groups[cells]).tolist() == [4, 4, 4]
         assert contents(plan.batches(0)) == contents(plan.batches(0)) != contents(plan.batches(1))
+
+    @balanced
+    def test_weights_are_shares_of_every_batch_and_of_every_process(self, plan):
+        rng = np.random.default_rng(0)
+        groups = rng.choice([0, 1, 2, 3], 30_000, p=[0.7, 0.2, 0.05, 0.05])
+        found = plan(30_000, 512, groups, weights={1: 3.0, 3: 0.25}, seed=1)
+        expected = np.array([1, 3, 1, 0.25]) / 5.25
+        batches = [cells for cells, _ in found.batches(0)]
+        for cells in batches:
+            apart = np.bincount(groups[cells], minlength=4) - expected * len(cells)
+            assert abs(apart).max() <= 2
+        # A process has every other row, and in each group chance decides which.
+        order = groups[np.concatenate(batches)]
+        for own in (order, order[::2], order[1::4]):
+            n_of_each = np.bincount(own, minlength=4)
+            chi_square = np.sum((n_of_each - expected * len(own)) ** 2 / (expected * len(own)))
+            assert chi_square < stats.chi2.ppf(0.999, 3)
+        # All cells of a group come before one comes again.
+        rare = np.bincount(np.concatenate(batches), minlength=30_000)[groups == 2]
+        assert rare.max() - rare.min() <= 1
+
+    @balanced
+    def test_a_weight_is_positive(self, plan):
+        with pytest.raises(ValueError, match=r"`weights\[0\]` must be a positive number, found 0"):
+            plan(6, 2, np.zeros(6, dtype=int), weights={0: 0})
 
 
 @pytest.mark.parametrize("plan", [OneGroupPlan, OneGroupChunkPlan])

@@ -120,6 +120,42 @@ def test_the_same_seed_gives_the_same_bytes_and_another_another_order(files, bui
     assert other.column("row").tolist() != built.column("row").tolist()
 
 
+def test_cells_of_a_group_are_next_to_one_another(files, pieces, monkeypatch, tmp_path):
+    """In random order each, of all inputs, and in the same order when it is built again."""
+    given = {"obs_keys": ["type", "age"], "group_key": "type"}
+    for adata in pieces.values():
+        assert set(adata.obs["type"]) == {"B", "T"}
+    monkeypatch.setattr(_build, "_SHARD_SHARE", 20)
+    store = build_store(files, tmp_path / "one", **given, memory="4MB")
+    assert (store.group_key, len(store.shards) > 3) == ("type", True)
+    check(store, pieces)
+    codes = store.column("type")
+    assert len(np.flatnonzero(np.diff(codes))) == 1
+    source, row = store.column("input"), store.column("row")
+    for code in (0, 1):
+        own = codes == code
+        # The first input has 10 of 17 cells, and its rows come in no order.
+        share = np.array([np.mean(part == 0) for part in np.array_split(source[own], 4)])
+        assert (abs(share - 10 / 17) < 0.1).all()
+        assert (
+            abs(np.corrcoef(row[own][source[own] == 0], np.arange(sum(source[own] == 0)))[0, 1])
+            < 0.15
+        )
+    again = build_store(files, tmp_path / "two", **given, memory="4MB")
+    assert same_files(store.path, again.path)
+    more = build_store({"more": pieces["one"][:50].copy()}, store.path, append=True)
+    assert more.group_key == "type"
+    assert len(np.flatnonzero(np.diff(more.column("type")))) == 3
+    with pytest.raises(ValueError, match="laid out by 'type'.*`group_key=None`"):
+        other = {"other": pieces["two"][:50].copy()}
+        build_store(other, store.path, append=True, group_key="dataset")
+    for key in ("age", "kind"):
+        with pytest.raises(
+            ValueError, match=f"`group_key` must be a column of categories.*{key!r}"
+        ):
+            build_store(files, tmp_path / "three", **{**given, "group_key": key})
+
+
 def test_inputs_of_all_kinds(files, pieces, tmp_path):
     backed = anndata.read_h5ad(files[0], backed="r")
     dense = anndata.AnnData(pieces["two"].X.toarray(), pieces["two"].obs, pieces["two"].var)

@@ -343,16 +343,16 @@ def gatherable(data: np.ndarray) -> tuple[np.ndarray, Callable[[np.ndarray], np.
     return data, lambda moved: moved
 
 
-def row_sums(csr: sparse.csr_matrix) -> np.ndarray:
-    """Sum of the stored values of every row, in the dtype of the values.
+def row_sums(csr: sparse.csr_matrix, dtype: Any = None) -> np.ndarray:
+    """Sum of the stored values of every row, by default in the dtype of the values.
 
     NumPy sums each segment pairwise and by itself, so the bits of a row do not depend on the rows
     around it; counts in float32 are exact up to 2**24.
     """
-    sums = np.zeros(csr.shape[0], dtype=csr.data.dtype)
+    sums = np.zeros(csr.shape[0], dtype=csr.data.dtype if dtype is None else dtype)
     filled = np.flatnonzero(np.diff(csr.indptr))
     if filled.size:
-        sums[filled] = np.add.reduceat(csr.data, csr.indptr[filled])
+        sums[filled] = np.add.reduceat(csr.data, csr.indptr[filled], dtype=dtype)
     return sums
 
 

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from ._chunks import BalancedChunkPlan, ChunkPlan, OneGroupChunkPlan, hold_out
-from ._context import CellContext, ContextOptions, GraphContext
+from ._context import CellContext, ContextOptions, GraphContext, RunContext
 from ._plan import BalancedPlan, BatchPlan, OneGroupPlan, RowSpans, SequentialPlan, ShuffledPlan
 from ._split import train_validation_split

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import count, islice
 from math import gcd
 from typing import Any
@@ -13,7 +13,7 @@ import numpy as np
 from scssl._checks import check_integers
 from scssl._random import derive_generator
 
-from ._plan import BatchPlan, Planned, RowSpans, _Order, check_groups
+from ._plan import BatchPlan, Planned, RowSpans, _Order, check_groups, group_turns, weights_of
 
 # Processes of which each reads runs of its own, where their number divides it.
 _LANES = 16
@@ -215,6 +215,8 @@ class BalancedChunkPlan(ChunkPlan):
         As of :class:`ChunkPlan`.
     groups
         Group of each cell of the source, whole numbers; may be memory-mapped.
+    weights
+        As of :class:`scssl.data.BalancedPlan`.
 
     Examples
     --------
@@ -231,6 +233,7 @@ class BalancedChunkPlan(ChunkPlan):
         batch_size: int,
         groups: Any,
         *,
+        weights: Mapping[int, float] | None = None,
         seed: int = 0,
         drop_last: bool = False,
         chunk_size: int = 128,
@@ -245,6 +248,7 @@ class BalancedChunkPlan(ChunkPlan):
             n_chunks=n_chunks,
         )
         self._by_group = _RowsByGroup(groups, self.rows, chunk_size, seed)
+        self._weights = weights_of(self._by_group.sizes, weights)
 
     def _windows(self, epoch: int) -> Iterator[np.ndarray]:
         streams, size, n = self._by_group.streams(epoch), self._window, len(self.rows)
@@ -252,8 +256,7 @@ class BalancedChunkPlan(ChunkPlan):
         for number, low in enumerate(range(0, n, size)):
             rng = derive_generator(self.seed, "cells", epoch, number)
             length = min(size, n - low)
-            cycles = np.tile(groups, (-(-length // len(groups)), 1))
-            turns = rng.permuted(cycles, axis=1).ravel()[:length]
+            turns = groups[group_turns(length, len(groups), self._weights, rng)]
             rows = np.empty(length, dtype=np.int64)
             for group in np.unique(turns).tolist():
                 where = np.flatnonzero(turns == group)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -14,7 +15,10 @@ from scssl._checks import check_choice, check_number, check_whole
 from scssl._random import derive_generator
 from scssl.data.keys import DEGREE, LINKS, SEQUENCE, TARGET
 
-from ._plan import BatchPlan, Planned
+from ._plan import BatchPlan, Planned, RowSpans
+
+# Neighbours of a source on disk that are read at once.
+_RUN = 128
 
 
 def split_tiles(xy: np.ndarray, size: int) -> list[np.ndarray]:
@@ -220,6 +224,13 @@ class CellContext:
             return np.zeros(len(self.samples), dtype=bool)
         return np.isfinite(self.positions).all(axis=1)
 
+    def learning(self, rows: Any, fill: Any) -> list[_Part]:
+        """Of each sample, which of these cells it has, and which of `fill` besides."""
+        others = {} if fill is None else self.by_sample(np.setdiff1d(fill, rows))
+        return [
+            _Part(own, others.get(code, rows[:0])) for code, own in self.by_sample(rows).items()
+        ]
+
     def embedding(self, rows: np.ndarray) -> BatchPlan:
         """Batches to embed cells: one whole sequence each, whatever cells of it are asked for.
 
@@ -236,7 +247,7 @@ class CellContext:
         batch_size: int,
         *,
         seed: int,
-        fill: np.ndarray | None = None,
+        fill: Any = None,
         labels: np.ndarray | None = None,
     ) -> BatchPlan:
         """Batches to learn from: parts of samples, drawn anew in each epoch.
@@ -259,9 +270,7 @@ class CellContext:
         """
         return _Parts(self, rows, batch_size, seed=seed, fill=fill, labels=labels)
 
-    def validation(
-        self, rows: np.ndarray, batch_size: int, *, seed: int, fill: np.ndarray
-    ) -> BatchPlan:
+    def validation(self, rows: np.ndarray, batch_size: int, *, seed: int, fill: Any) -> BatchPlan:
         """Batches to validate on, the same in every epoch.
 
         Parameters
@@ -348,8 +357,8 @@ class _Whole(BatchPlan):
 
 @dataclass(frozen=True)
 class _Part:
-    targets: np.ndarray
-    others: np.ndarray
+    targets: Any
+    others: Any
 
     def __len__(self) -> int:
         return len(self.targets) + len(self.others)
@@ -378,18 +387,18 @@ class _Parts(BatchPlan):
         self.size = batch_size if whole else min(batch_size, context.options.size)
         self.dropout = context.options.cell_dropout if varies else 0.0
         self._spatial = context.is_spatial()
-        others = {} if fill is None else context.by_sample(np.setdiff1d(fill, rows))
-        samples = [
-            _Part(own, others.get(code, rows[:0])) for code, own in context.by_sample(rows).items()
+        self.samples = [
+            part for sample in context.learning(rows, fill) for part in self._by_place(sample)
         ]
-        self.samples = [part for sample in samples for part in self._by_place(sample)]
         self._n_batches = -(-sum(self._n_cells(sample) for sample in self.samples) // batch_size)
         self._n_batches = min(self._n_batches, sum(map(self._n_parts, self.samples)))
 
     def _by_place(self, sample: _Part) -> list[_Part]:
         """Cells that have a place and those that have none, of a sample that is cut into tiles."""
+        if self.context.options.mode != "tiles":
+            return [sample]
         placed = self._spatial[sample.targets]
-        if self.context.options.mode != "tiles" or placed.all() or not placed.any():
+        if placed.all() or not placed.any():
             return [sample]
         if self._n_parts(sample) == 1:
             return [sample]
@@ -508,6 +517,152 @@ def _joined(parts: list[_Part]) -> Planned:
     return rows, {SEQUENCE: sequence.astype(np.int64), TARGET: target.astype(np.int64)}
 
 
+class RunContext(CellContext):
+    """Samples whose cells are next to one another and in random order, as in a store that is laid out by sample.
+
+    Parts of a sample are runs of neighbours, which are read at once, and nothing is kept for each cell. In other
+    respects it is a :class:`CellContext` without places.
+
+    Parameters
+    ----------
+    runs
+        First and last row of runs that are of one sample each, the last not included; whole numbers of shape
+        ``(n_runs, 2)``, ascending, together all rows.
+    samples
+        Code of the sample of each run; shape ``(n_runs,)``.
+    options
+        Which cells see each other, without tiles.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from scssl.data import ContextOptions, RunContext
+    >>> context = RunContext([[0, 3], [3, 6]], [0, 1], ContextOptions())
+    >>> [rows.tolist() for rows, _ in context.embedding(np.array([1, 4])).draw(0)]
+    [[0, 1, 2], [3, 4, 5]]
+    """
+
+    positions = None
+
+    def __init__(self, runs: Any, samples: Any, options: ContextOptions) -> None:
+        self.runs, self.samples = RowSpans(runs), np.asarray(samples)
+        self.options = options
+
+    def by_sample(self, rows: Any) -> dict[int, Any]:
+        spans, run = _common(_ascending(rows), self.runs)
+        order = np.argsort(self.samples[run], kind="stable")
+        codes, starts = np.unique(self.samples[run][order], return_index=True)
+        own = np.split(spans[order], starts[1:])
+        return {int(code): RowSpans(one) for code, one in zip(codes, own, strict=False)}
+
+    @property
+    def n_samples(self) -> int:
+        return len(np.unique(self.samples))
+
+    def digest(self) -> str:
+        found = np.column_stack([self.runs.spans, self.samples]).astype(np.int64)
+        return hashlib.sha256(found.tobytes()).hexdigest()[:16]
+
+    def is_spatial(self) -> np.ndarray:
+        return np.zeros(0, dtype=bool)
+
+    def learning(self, rows: Any, fill: Any) -> list[_Part]:
+        others = {}
+        if fill is not None:
+            rest = RowSpans([0, *_ascending(rows).spans.ravel(), self.runs.max() + 1])
+            others = self.by_sample(RowSpans(_common(rest, _ascending(fill))[0]))
+        own = self.by_sample(rows)
+        return [_Part(one, others.get(code, RowSpans([]))) for code, one in own.items()]
+
+    def embedding(self, rows: np.ndarray) -> BatchPlan:
+        return _WholeRuns(self, rows)
+
+    def training(
+        self,
+        rows: Any,
+        batch_size: int,
+        *,
+        seed: int,
+        fill: Any = None,
+        labels: np.ndarray | None = None,
+    ) -> BatchPlan:
+        return _RunParts(self, rows, batch_size, seed=seed, fill=fill)
+
+    def validation(self, rows: Any, batch_size: int, *, seed: int, fill: Any) -> BatchPlan:
+        return _RunParts(self, rows, batch_size, seed=seed, fill=fill, varies=False)
+
+    def pieces(self, rows: np.ndarray) -> list[RowSpans]:
+        """The sequences that there are for these cells."""
+        numbers = np.searchsorted(self.runs.spans[:, 0], rows, side="right") - 1
+        found = []
+        for code in np.unique(self.samples[numbers]):
+            whole = RowSpans(self.runs.spans[self.samples == code])
+            n_parts = 1 if self.options.mode == "sample" else -(-len(whole) // self.options.size)
+            for part in _even_parts(whole, n_parts):
+                low, high = np.searchsorted(rows, part.spans).T
+                found += [part] if (high > low).any() else []
+        return found
+
+
+def _ascending(rows: Any) -> RowSpans:
+    return rows if isinstance(rows, RowSpans) else RowSpans.of(np.unique(rows))
+
+
+def _common(one: RowSpans, other: RowSpans) -> tuple[np.ndarray, np.ndarray]:
+    """Runs that are in both, which are ascending, and the number of the run of the other that each is in."""
+    edges = np.unique(np.concatenate([one.spans.ravel(), other.spans.ravel()]))
+    starts, there = edges[:-1], np.ones(max(len(edges) - 1, 0), dtype=bool)
+    for spans in (one.spans, other.spans):
+        begun, ended = (np.searchsorted(ends, starts, side="right") for ends in spans.T)
+        there &= begun > ended
+    # That of `other` came last.
+    return np.column_stack([starts, edges[1:]])[there], begun[there] - 1
+
+
+def _even_parts(rows: RowSpans, n_parts: int) -> Iterator[RowSpans]:
+    """Cut rows into so many parts, which differ by one row at most."""
+    ends = len(rows) * np.arange(n_parts + 1) // n_parts
+    return (rows.part(first, last) for first, last in pairwise(ends.tolist()))
+
+
+class _WholeRuns(BatchPlan):
+    """Whole sequences of cells that are next to one another."""
+
+    divisible = False
+
+    def __init__(self, context: RunContext, rows: np.ndarray) -> None:
+        super().__init__(rows, 1, varies=False)
+        self._pieces = context.pieces(self.rows)
+
+    @property
+    def n_batches(self) -> int:
+        return len(self._pieces)
+
+    def draw(self, epoch: int) -> Iterator[Planned]:
+        for piece in self._pieces:
+            cells = np.asarray(piece)
+            target = np.isin(cells, self.rows, assume_unique=True).astype(np.int64)
+            yield cells, {SEQUENCE: np.zeros(len(cells), dtype=np.int64), TARGET: target}
+
+
+class _RunParts(_Parts):
+    """Parts of samples that are runs of neighbours, which come together with others in each epoch."""
+
+    def _parts(self, sample: _Part, rng: np.random.Generator) -> Iterator[_Part]:
+        own, others = (self._shuffled(rows, rng) for rows in (sample.targets, sample.others))
+        for targets in _even_parts(own, self._n_parts(sample)):
+            n = min(len(others), max(self.size - len(targets), 0))
+            first = int(rng.integers(len(others) - n, endpoint=True))
+            if self.dropout and len(targets) > 2:
+                targets = targets.part(0, max(2, round((1 - self.dropout) * len(targets))))
+            yield _Part(targets, others.part(first, first + n))
+
+    @staticmethod
+    def _shuffled(rows: RowSpans, rng: np.random.Generator) -> RowSpans:
+        spans = rows.cut(_RUN).spans
+        return RowSpans(spans[rng.permutation(len(spans))])
+
+
 class GraphContext(CellContext):
     """Cells that see their neighbours in a graph, and those of these, up to `n_hops` steps.
 
@@ -584,14 +739,12 @@ class GraphContext(CellContext):
         batch_size: int,
         *,
         seed: int,
-        fill: np.ndarray | None = None,
+        fill: Any = None,
         labels: np.ndarray | None = None,
     ) -> BatchPlan:
         return _Subgraphs(self, rows, batch_size, seed=seed, fill=None, labels=labels)
 
-    def validation(
-        self, rows: np.ndarray, batch_size: int, *, seed: int, fill: np.ndarray
-    ) -> BatchPlan:
+    def validation(self, rows: np.ndarray, batch_size: int, *, seed: int, fill: Any) -> BatchPlan:
         return _Subgraphs(self, rows, batch_size, seed=seed, fill=None, varies=False)
 
 

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from scssl._checks import check_integers
+from scssl._checks import check_integers, check_number
 from scssl._random import derive_generator
 from scssl.data.keys import PLACES
 
@@ -48,12 +48,26 @@ class RowSpans:
 
     def between(self, first: int, last: int) -> np.ndarray:
         """Rows number `first` to `last` of all, the last not included."""
+        return np.asarray(self.part(first, last))
+
+    def part(self, first: int, last: int) -> RowSpans:
+        """The same, as runs."""
         if first >= last:
-            return np.zeros(0, dtype=np.int64)
+            return RowSpans([])
         i, j = np.searchsorted(self._ends, [first, last - 1], side="right")
-        rows = np.concatenate([np.arange(*span) for span in self.spans[i : j + 1]])
-        skipped = first - int(self._ends[i] - (self.spans[i, 1] - self.spans[i, 0]))
-        return rows[skipped : skipped + last - first]
+        spans = self.spans[i : j + 1].copy()
+        spans[0, 0] = spans[0, 1] - (self._ends[i] - first)
+        spans[-1, 1] -= self._ends[j] - last
+        return RowSpans(spans)
+
+    def cut(self, size: int) -> RowSpans:
+        """The same rows in runs of at most `size`."""
+        n_parts = -(-(self.spans[:, 1] - self.spans[:, 0]) // size)
+        number = np.arange(n_parts.sum()) - np.repeat(np.cumsum(n_parts) - n_parts, n_parts)
+        starts = np.repeat(self.spans[:, 0], n_parts) + number * size
+        return RowSpans(
+            np.stack([starts, np.minimum(starts + size, np.repeat(self.spans[:, 1], n_parts))], 1)
+        )
 
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
@@ -75,8 +89,12 @@ class RowSpans:
         return (row for first, last in self.spans.tolist() for row in range(first, last))
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        runs = [np.arange(first, last) for first, last in self.spans]
-        rows = np.concatenate(runs) if runs else np.zeros(0, dtype=np.int64)
+        # Each row is one more than the one before, but where a run begins.
+        rows = np.ones(len(self), dtype=np.int64)
+        if len(rows):
+            rows[0] = self.spans[0, 0]
+            rows[self._ends[:-1]] = self.spans[1:, 0] - self.spans[:-1, 1] + 1
+        rows = np.cumsum(rows)
         return rows if dtype is None else rows.astype(dtype)
 
 
@@ -339,6 +357,31 @@ def check_groups(groups: Any, rows: Any) -> np.ndarray:
     return groups
 
 
+def weights_of(groups: Any, weights: Mapping[int, float] | None) -> np.ndarray | None:
+    """Weight of each of these groups; `None` where all weigh the same."""
+    if not weights:
+        return None
+    for group, weight in weights.items():
+        check_number(f"weights[{group}]", weight, "(0, inf)")
+    return np.array([float(weights.get(int(group), 1.0)) for group in groups])
+
+
+def group_turns(
+    n_rows: int, n_groups: int, weights: np.ndarray | None, rng: np.random.Generator
+) -> np.ndarray:
+    """Which group the next row is of, for so many rows: each throughout, as often as it weighs."""
+    if weights is None:
+        # The order of the groups is drawn for each cycle, so that every k-th row too is of all groups.
+        cycles = np.tile(np.arange(n_groups), (-(-n_rows // n_groups), 1))
+        return rng.permuted(cycles, axis=1).ravel()[:n_rows]
+    share = weights / weights.sum()
+    n_of_each = np.ceil(n_rows * share).astype(np.int64) + 1
+    # A group is due once in each interval as long as its share is small, at a time that is drawn.
+    due = [(np.arange(n) + rng.random(n)) / p for n, p in zip(n_of_each, share, strict=True)]
+    order = np.argsort(np.concatenate(due), kind="stable")[:n_rows]
+    return np.repeat(np.arange(n_groups), n_of_each)[order]
+
+
 class _Grouped(BatchPlan):
     """Plans that know the group of each cell of the source."""
 
@@ -369,6 +412,8 @@ class BalancedPlan(_Grouped, _Order):
         As of :class:`BatchPlan`.
     groups
         Group of each cell of the source, whole numbers.
+    weights
+        Weight of groups, 1 of those that are not named: a group of weight 2 has twice as many rows.
 
     Examples
     --------
@@ -379,15 +424,26 @@ class BalancedPlan(_Grouped, _Order):
     [[0, 1], [0, 1], [0, 1]]
     """
 
+    def __init__(
+        self,
+        rows: Any,
+        batch_size: int,
+        groups: np.ndarray,
+        *,
+        weights: Mapping[int, float] | None = None,
+        seed: int = 0,
+        drop_last: bool = False,
+    ) -> None:
+        super().__init__(rows, batch_size, groups, seed=seed, drop_last=drop_last)
+        there, self._codes = np.unique(self.groups, return_inverse=True)
+        self._n_groups, self._weights = len(there), weights_of(there, weights)
+
     def order(self, epoch: int) -> np.ndarray:
         rng, rows, n = derive_generator(self.seed, "cells", epoch), self.rows, len(self.rows)
-        _, codes = np.unique(self.groups, return_inverse=True)
-        n_groups = int(codes.max(initial=-1)) + 1
+        codes, n_groups = self._codes, self._n_groups
         if n_groups < 2:
             return rng.permutation(rows)
-        n_cycles = -(-n // n_groups)
-        # The order of the groups is drawn for each cycle, so that every k-th row too is of all groups.
-        turns = rng.permuted(np.tile(np.arange(n_groups), (n_cycles, 1)), axis=1).ravel()[:n]
+        turns = group_turns(n, n_groups, self._weights, rng)
         order = np.empty(n, dtype=rows.dtype)
         for group in range(n_groups):
             own, where = rows[codes == group], np.flatnonzero(turns == group)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _KNOWN = "0.3"
 # Cells of a compressed piece, the least that is read; and bytes of a file of pieces.
 _CHUNK_CELLS = 64
-_SHARD_BYTES = "256MB"
+_SHARD_BYTES = "16MB"
 #: Cells that are read at once: 32 runs of 128 of a shuffled store are as random as single cells, and a
 #: sixth of the work. Values of twice as many are mapped into memory anew each time, which costs a fifth.
 CELLS_PER_READ = 4096
@@ -86,38 +86,54 @@ def read_codes(shard: Path, column: str) -> np.ndarray:
 
 
 class ShardRows(RowSource):
-    """The cells of all shards, one after another; may be read from several threads, in turn."""
+    """The cells of all shards, one after another; may be read from several threads, in turn.
 
-    def __init__(self, folder: Path, names: Sequence[str]) -> None:
-        annbatch = need_annbatch()
-        from anndata.io import sparse_dataset
+    A shard is opened when a cell of it is asked for: to open the thousands of files of a large store takes seconds.
+    """
 
-        with _zarr() as zarr:
-            root = zarr.open_group(folder, mode="r", use_consolidated=False)
-            shards = [sparse_dataset(root[f"{name}/X"]) for name in names]
-        self._folder, self._asked = folder, _asked_type()()
-        self._loader = annbatch.Loader(batch_sampler=self._asked, preload_to_gpu=False)
-        with warnings.catch_warnings():
-            # Counts of shards that were appended may be of a larger type.
-            warnings.filterwarnings("ignore", "Adding dataset with dtype")
-            self._loader.add_datasets(shards)
+    def __init__(self, folder: Path, sizes: Mapping[str, int], n_genes: int) -> None:
+        self._folder, self._names = folder, list(sizes)
+        self._asked = _asked_type()()
+        self._loader = _loader_type()(batch_sampler=self._asked, preload_to_gpu=False)
         self._lock = threading.Lock()
-        shape = (sum(one.shape[0] for one in shards), shards[0].shape[1])
-        super().__init__(shape, rows_per_read=CELLS_PER_READ)
-        with _zarr():
-            # Arrays are opened at the first read, with the codecs of then.
-            self.read([0])
+        self._ends = np.cumsum(list(sizes.values()))
+        # What is to be added to a row of a shard for its number among the rows of those that are open.
+        self._moved, self._is_open = np.zeros_like(self._ends), np.zeros(len(sizes), dtype=bool)
+        super().__init__((int(self._ends[-1]), n_genes), rows_per_read=CELLS_PER_READ)
 
     @property
     def reads_ahead(self) -> bool:
         return True
 
+    def _open(self, numbers: np.ndarray) -> None:
+        from anndata.io import sparse_dataset
+
+        with _zarr() as zarr, warnings.catch_warnings():
+            # Counts of shards that were appended may be of a larger type.
+            warnings.filterwarnings("ignore", "Adding dataset with dtype")
+            for i in numbers.tolist():
+                group = zarr.open_group(self._folder / self._names[i], mode="r")
+                before = self._loader.n_obs
+                self._loader.add_datasets([sparse_dataset(group["X"])])
+                self._moved[i] = before - (self._ends[i - 1] if i else 0)
+                self._is_open[i] = True
+            # Arrays are opened with the next read, with the codecs of then.
+            self._take(np.array([before]))
+
+    def _take(self, rows: np.ndarray) -> sparse.csr_matrix:
+        self._asked.rows, self._asked.places = np.unique(rows, return_inverse=True)
+        with closing(iter(self._loader)) as batches:
+            return next(batches)["X"]
+
     def _gather(self, rows: np.ndarray) -> sparse.csr_matrix:
         with self._lock:
-            self._asked.rows, self._asked.places = np.unique(rows, return_inverse=True)
+            shard = np.searchsorted(self._ends, rows, side="right")
+            there = np.unique(shard)
             try:
-                block = next(iter(self._loader))["X"]
-            except (OSError, RuntimeError, ValueError) as error:
+                if len(closed := there[~self._is_open[there]]):
+                    self._open(closed)
+                block = self._take(rows + self._moved[shard])
+            except (OSError, RuntimeError, ValueError, KeyError) as error:
                 raise BundleError(
                     f"Cells of {self._folder} cannot be read ({error}): a part of it was altered after it was "
                     "built. scssl.data.Store.check says which."
@@ -125,6 +141,20 @@ class ShardRows(RowSource):
         return canonical_csr(
             block.data, block.indices, block.indptr, block.shape, is_canonical=True
         )
+
+
+def _loader_type() -> Any:
+    """The loader of annbatch, which looks at the types of all data sets again each time that one is added."""
+    need_annbatch()
+    from annbatch import Loader
+
+    class QuickLoader(Loader):
+        @staticmethod
+        def _datasets_share_dtype(datasets: Sequence[Any]) -> bool:
+            # Here they are remembered; arrays of a group are opened each time.
+            return len({(one.dtype, one._indices.dtype) for one in datasets}) < 2
+
+    return QuickLoader
 
 
 def _asked_type() -> Any:

@@ -2,7 +2,8 @@
 
 The first pass reads the inputs in order and appends every cell to a bucket that is drawn for it; the second
 puts the cells of each bucket into an order that is drawn too, and writes it as a shard. All that is drawn is
-a function of the seed and of the place of a cell in the inputs.
+a function of the seed and of the place of a cell in the inputs. Where cells of a group are to be next to one
+another, a bucket is drawn among those of its group.
 """
 
 from __future__ import annotations
@@ -77,6 +78,7 @@ def build_store(
     layer: str | None = None,
     obs_keys: Sequence[str] = (),
     dataset_key: str | None = None,
+    group_key: str | None = None,
     memory: str | int = "1GB",
     append: bool = False,
     rng: RNG = 0,
@@ -107,6 +109,10 @@ def build_store(
     dataset_key
         Column of ``obs`` with the data set of a cell, where an input holds several; by default each input
         is one.
+    group_key
+        One of `obs_keys`, or ``"dataset"`` or ``"input"``, of whose categories the cells are to be next to one
+        another, each in random order: the samples of models whose cells see those of their sample, such as
+        :class:`~scssl.model.CellPLM`. Other models need cells that are all in random order, the default.
     memory
         How much memory to use, in bytes or as a text with a unit. It decides how large shards are.
     append
@@ -148,6 +154,7 @@ def build_store(
         "layer": layer,
         "obs_keys": list(dict.fromkeys([obs_keys] if isinstance(obs_keys, str) else obs_keys)),
         "dataset_key": dataset_key,
+        "group_key": group_key,
         "memory": memory,
         "append": append,
         "rng": as_seed(rng),
@@ -220,10 +227,30 @@ class _Kept:
         if self.categories is None:
             return np.full(n_cells, np.nan) if values is None else values.to_numpy(float)
         if values is not None:
-            codes = pd.Index(self.categories).get_indexer(values.astype("string"))
-            return codes.astype(self.dtype)
+            # As text once for each that there is, and not for each cell.
+            number, there = pd.factorize(values)
+            codes = pd.Index(self.categories).get_indexer(there.astype("string"))
+            return np.append(codes, -1)[number].astype(self.dtype)
         code = self.categories.index(one.name) if self.name in _OWN else -1
         return np.full(n_cells, code, self.dtype)
+
+
+@dataclass(frozen=True)
+class _Groups:
+    """Groups whose cells are to be next to one another in the store."""
+
+    key: str
+    #: Number of the column.
+    column: int
+    #: Share of the cells up to the end of each group; the first is of cells without one.
+    ends: np.ndarray
+
+    def buckets(self, codes: np.ndarray, n_buckets: int, rng: np.random.Generator) -> np.ndarray:
+        """A bucket for each cell: one group after another, in as many as it fills."""
+        code = codes.astype(np.int64) + 1
+        starts = np.concatenate(([0.0], self.ends[:-1]))[code]
+        place = starts + (self.ends[code] - starts) * rng.random(len(code))
+        return np.minimum(place * n_buckets, n_buckets - 1).astype(np.int64)
 
 
 class _Part:
@@ -303,7 +330,7 @@ class _Part:
 
 
 def _statistics(csr: sparse.csr_matrix) -> dict[str, float]:
-    sums = row_sums(csr.astype(np.float64))
+    sums = row_sums(csr, np.float64)
     filled = sums[sums > 0]
     return {
         "stored values": int(csr.nnz),
@@ -349,6 +376,7 @@ class _Build:
                 )
         self.genes = self._vocabulary(genes)
         self.columns = self._columns()
+        self.group = self._group()
         self.alignments = [self._align(one) for one in self.inputs]
         self.plan = self._plan()
         self.journal = self._open_journal() if self.inputs else {}
@@ -422,10 +450,34 @@ class _Build:
             )
         if any(numeric.values()):
             return _Kept(key, None)
-        names = {name for values in found.values() for name in values.dropna().astype(str).unique()}
+        names = {name for values in found.values() for name in values.dropna().unique().astype(str)}
         old = [] if before is None else before["categories"]
         # Codes that are there already keep their meaning.
         return _Kept(key, [*old, *sorted(names - set(old))])
+
+    def _group(self) -> _Groups | None:
+        """The groups whose cells are to be next to one another, and their sizes."""
+        key = self.given["group_key"]
+        if self.base is not None:
+            key, asked = self.base.get("group_key"), key
+            if asked not in (None, key):
+                raise ValueError(
+                    f"The store is laid out by {key!r}, and cells are added to it in the same way; found "
+                    f"{asked!r}. Leave it out: `group_key=None`"
+                )
+        if key is None:
+            return None
+        columns = {column.name: column for column in self.columns if column.categories is not None}
+        if key not in columns:
+            raise ValueError(
+                f"`group_key` must be a column of categories that the store has, one of {some(columns, 20)}; "
+                f"found {key!r}. Add it to `obs_keys`, as text."
+            )
+        column, sizes = columns[key], np.zeros(len(columns[key].categories or ()) + 1)
+        for one in self.inputs:
+            codes = column.of(one, self.given["dataset_key"])
+            sizes += np.bincount(codes.astype(np.int64) + 1, minlength=len(sizes))
+        return _Groups(key, self.columns.index(column), np.cumsum(sizes / max(sizes.sum(), 1)))
 
     def _plan(self) -> dict[str, Any]:
         """All that the result depends on; of the same plan comes the same store."""
@@ -502,8 +554,8 @@ class _Build:
         if not all(isinstance(one.of, Path) for one in self.inputs):
             return ""
         usual: dict[str, Any]
-        usual = {"layer": None, "obs_keys": [], "dataset_key": None, "memory": "1GB"}
-        usual |= {"append": False, "rng": 0}
+        usual = {"layer": None, "obs_keys": [], "dataset_key": None, "group_key": None}
+        usual |= {"memory": "1GB", "append": False, "rng": 0}
         more = "".join(f", {k}={v!r}" for k, v in self.given.items() if v != usual[k])
         inputs = {one.name: str(one.of) for one in self.inputs}
         return f"scssl.data.build_store({inputs!r}, {str(self.out)!r}{more})"
@@ -548,11 +600,15 @@ class _Build:
                 largest = int(csr.data.max(initial=0))
                 csr = alignment.apply(csr)
                 csr.data = csr.data.astype(np.min_scalar_type(largest))
-                bucket = derive_generator(self.seed, "bucket", i, start).integers(
-                    n_buckets, size=stop - start
-                )
+                rng = derive_generator(self.seed, "bucket", i, start)
+                if self.group is None:
+                    bucket = rng.integers(n_buckets, size=stop - start)
+                else:
+                    codes = columns[self.group.column][start:stop]
+                    bucket = self.group.buckets(codes, n_buckets, rng)
                 order = np.argsort(bucket, kind="stable")
                 csr = csr[order]
+                cells = one.cells(start, stop)
                 ends = np.searchsorted(bucket[order], np.arange(n_buckets + 1))
                 sizes = list(self.journal["sizes"])
                 for k, (first, last) in enumerate(zip(ends[:-1], ends[1:], strict=True)):
@@ -561,7 +617,7 @@ class _Build:
                     part = _Part(
                         rows_of(csr, first, last),
                         [values[start:stop][order[first:last]] for values in columns],
-                        one.cells[start:stop][order[first:last]],
+                        cells[order[first:last]],
                     )
                     sizes[k] = part.append(self._bucket(k), sizes[k], self._index_type)
                 self._note(row=stop, sizes=sizes, largest=max(largest, self.journal["largest"]))
@@ -578,8 +634,8 @@ class _Build:
         if usable and (np.rint(values) == values).all():
             return
         stats = scan_matrix(csr, where=one.where)
-        rows = range(start, start + csr.shape[0])
-        names = [f"{one.cells[row]} (row {row:,})" for row in rows]
+        cells = enumerate(one.cells(start, start + csr.shape[0]), start)
+        names = [f"{cell} (row {row:,})" for row, cell in cells]
         try:
             if low < 0 or not np.isfinite(high):
                 resolve_input(stats, "counts", obs_names=names, var_names=one.genes.tolist())
@@ -611,7 +667,10 @@ class _Build:
             n_genes=len(self.genes),
         )
         rng = derive_generator(self.seed, "shard", number_of)
-        part = part.in_order(rng.permutation(len(part.cells)))
+        order = rng.permutation(len(part.cells))
+        if self.group is not None:
+            order = order[np.argsort(part.columns[self.group.column][order], kind="stable")]
+        part = part.in_order(order)
         obs = {
             column.name: values
             if column.categories is None
@@ -686,6 +745,7 @@ class _Build:
             "genes_of_all": {"files": describe_files(place / "genes.npy", into)},
             "inputs": [*base["inputs"], *inputs],
             "shards": shards,
+            "group_key": None if self.group is None else self.group.key,
         }
         finish_collection(into / CELLS)
         write_json(into / MANIFEST, manifest)

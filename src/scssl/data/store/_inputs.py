@@ -116,14 +116,21 @@ class Input:
             return found["id"][:].astype(str).astype(object)[kept]
         return self._index("var").astype(str).to_numpy()
 
-    @cached_property
-    def cells(self) -> np.ndarray:
-        """Names of the cells."""
+    def cells(self, start: int, stop: int) -> np.ndarray:
+        """Names of some cells: as text, those of all may take more memory than all else."""
         if not isinstance(self.of, Path):
-            return self.of.obs_names.astype(str).to_numpy()
+            return self.of.obs_names[start:stop].astype(str).to_numpy()
         if self._is_10x:
-            return self._root["matrix/barcodes"][:].astype(str).astype(object)
-        return self._index("obs").astype(str).to_numpy()
+            names = self._root["matrix/barcodes"]
+        else:
+            obs = self._root["obs"]
+            names = obs[obs.attrs.get("_index", "_index")]
+            # Text that may be missing has a mask beside it.
+            names = names["values"] if "values" in getattr(names, "keys", tuple)() else names
+        names = names.asstr() if hasattr(names, "asstr") and names.dtype.kind in "OS" else names
+        values = names[start:stop]
+        # Numbers can be names too.
+        return np.array([str(name) for name in values.tolist()], dtype=object)
 
     def column(self, key: str) -> pd.Series[Any] | None:
         """A column of ``obs``, `None` where there is none."""
@@ -153,7 +160,7 @@ class Input:
     def close(self) -> None:
         """Let go of the file, and of what was read of it."""
         self._files.close()
-        for name in ("_root", "matrix", "rows", "cells"):
+        for name in ("_root", "matrix", "rows"):
             self.__dict__.pop(name, None)
 
 

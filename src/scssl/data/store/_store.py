@@ -81,6 +81,12 @@ class Store:
         return list(self._manifest["columns"])
 
     @property
+    def group_key(self) -> str | None:
+        """The column of whose categories cells are next to one another, `None` where all are in random order."""
+        found: str | None = self._manifest.get("group_key")
+        return found
+
+    @property
     def inputs(self) -> pd.DataFrame:
         """Cells and genes of each input, and how many of the genes of the store it has."""
         import pandas as pd
@@ -111,7 +117,8 @@ class Store:
     @cached_property
     def rows(self) -> ShardRows:
         """The counts, as a :class:`RowSource`."""
-        return ShardRows(self.path / CELLS, [shard["name"] for shard in self._manifest["shards"]])
+        sizes = {shard["name"]: shard["n_cells"] for shard in self._manifest["shards"]}
+        return ShardRows(self.path / CELLS, sizes, len(self.genes))
 
     @cached_property
     def digest(self) -> str:
@@ -227,5 +234,6 @@ class Store:
     def __repr__(self) -> str:
         return (
             f"Store({self.n_cells:,} cells × {len(self.genes):,} genes from {len(self.inputs)} inputs, "
-            f"{len(self.shards)} shards, columns {some(self.columns, 20)})"
+            f"{len(self.shards)} shards, columns {some(self.columns, 20)}"
+            f"{'' if self.group_key is None else f', by {self.group_key!r}'})"
         )

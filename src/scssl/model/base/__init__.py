@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ._arguments import explained, known_arguments
+from ._arguments import NotOffered, explained, known_arguments
 from ._backbone import Backbone, copied, gene_columns, known_genes
 from ._components import principal_axes, some_of
 from ._datasets import DatasetsMixin
@@ -37,7 +37,7 @@ from ._setup import (
 )
 from ._setup_method import SetupArgument
 from ._start import StartsFromEncoder, backbone_of, resolve
-from ._stores import StoresMixin
+from ._stores import STORE_SAMPLES, StoresMixin
 from ._tissue import (
     GRAPH,
     TISSUE,

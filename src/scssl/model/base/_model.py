@@ -888,6 +888,7 @@ class SSLModel(BaseModelClass, metaclass=Face):
         train_size: float | None = None,
         hold_out: Mapping[str, str | Sequence[str]] | None = None,
         balance_key: str | None = None,
+        balance_weights: Mapping[str, float] | None = None,
         separate_key: str | None = None,
         n_output_genes: int | Literal["auto"] | None = "auto",
         gradient_clip: float | Literal["auto"] | None = "auto",
@@ -941,6 +942,9 @@ class SSLModel(BaseModelClass, metaclass=Face):
         balance_key
             Column of whose categories every batch has as many cells. An epoch has as many cells as
             otherwise: those of rare categories come several times.
+        balance_weights
+            Weight of categories of `balance_key`, such as ``{"lung": 2.0}`` for twice as many cells of it; 1 of
+            those that are not named.
         separate_key
             Column of whose categories every batch has one: its cells are of one data set, for instance.
         n_output_genes
@@ -1031,7 +1035,8 @@ class SSLModel(BaseModelClass, metaclass=Face):
         if hold_out:
             data.hold_out(hold_out)
         if balance is not None or separate is not None:
-            data.batch_by(balance or separate, one_group=balance is None)
+            weights = arguments["balance_weights"]
+            data.batch_by(balance or separate, one_group=balance is None, weights=weights)
         rows, held_out, train_size = self._divided(
             data, arguments["train_size"], derive_seed(seed, "split")
         )
@@ -1066,6 +1071,7 @@ class SSLModel(BaseModelClass, metaclass=Face):
             "n_output_genes": n_output,
             "hold_out": hold_out,
             "balance_key": balance,
+            "balance_weights": arguments["balance_weights"],
             "separate_key": separate,
             "model": f"{type(self).__name__}({self._config()})",
             # By however many processes.

@@ -36,6 +36,7 @@ from scssl.data import (
     OneGroupPlan,
     PartnerWalks,
     RowSource,
+    RowSpans,
     Scale,
     SequentialPlan,
     ShuffledPlan,
@@ -475,6 +476,8 @@ class CellReader:
         self.batched_by: np.ndarray | None = None
         #: Whether they are then of one group each, and not of as many cells of each.
         self.one_group = False
+        #: Weights of the groups, where some are to come more often than others.
+        self.weights: dict[int, float] = {}
         #: Which cells are validated on, boolean, where a user says it.
         self.held_out: np.ndarray | None = None
         #: Which cells see each other, where they do.
@@ -548,7 +551,7 @@ class CellReader:
         )
 
     def _plan(self, rows: np.ndarray, batch_size: int, role: str, seed: int) -> BatchPlan:
-        context, everything = self.context, np.arange(self.n_cells)
+        context, everything = self.context, RowSpans([(0, self.n_cells)])
         if context is not None:
             if role == "embedding":
                 return context.embedding(rows)
@@ -562,19 +565,31 @@ class CellReader:
         groups = self.groups if self.batched_by is None else self.batched_by
         if groups is None:
             return shuffled(rows, batch_size, seed=seed)
-        return (one_group if self.one_group else balanced)(rows, batch_size, groups, seed=seed)
+        if self.one_group:
+            return one_group(rows, batch_size, groups, seed=seed)
+        return balanced(rows, batch_size, groups, weights=self.weights, seed=seed)
 
     #: What batches of training are made by: of all cells, of as many of each group, of one group each.
     _plans: ClassVar[tuple[Any, Any, Any]] = (ShuffledPlan, BalancedPlan, OneGroupPlan)
 
-    def batch_by(self, key: str, *, one_group: bool) -> None:
+    def batch_by(
+        self, key: str, *, one_group: bool, weights: Mapping[str, float] | None = None
+    ) -> None:
         """Let batches in training go by a column, which says more than :attr:`groups`."""
         if self.context is not None:
             raise ValueError(
                 f"Cells see each other in this model, and batches are of whole contexts; found {key!r} to go by. "
                 "Leave `balance_key` and `separate_key` out."
             )
-        self.batched_by, self.one_group = self.groups_of(key)[0], one_group
+        self.batched_by, known = self.groups_of(key)
+        self.one_group, weights = one_group, weights or {}
+        if unknown := [name for name in weights if name not in known]:
+            suggested = {known[0]: 2.0}
+            raise ValueError(
+                f"`balance_weights` names {some(unknown)}, and column {key!r} has {some(known, 20)}. Name some of "
+                f"these, such as `balance_weights={suggested!r}`."
+            )
+        self.weights = {known.index(name): weight for name, weight in weights.items()}
 
     def hold_out(self, categories: Mapping[str, Sequence[str]]) -> None:
         """Validate on all cells of some categories, by column, and on no others."""

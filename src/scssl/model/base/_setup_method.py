@@ -34,11 +34,12 @@ def setup_method(
     does not have, or that mean something else to this model, `refuses` those that the model has no use for.
     """
     hints = get_type_hints(base.__func__)
-    first, layer, *rest = (
+    every = [
         one.replace(annotation=hints.get(name, inspect.Parameter.empty))
         for name, one in inspect.signature(base).parameters.items()
-    )
-    known = {one.name: one for one in rest if one.name not in refuses}
+    ]
+    first = [one for one in every if one.kind is one.POSITIONAL_OR_KEYWORD]
+    known = {one.name: one for one in every if one not in first and one.name not in refuses}
     text = inspect.getdoc(base) or ""
     if "**kwargs" not in text:
         # Nothing but what other models take.
@@ -54,7 +55,7 @@ def setup_method(
             )
             (known if name in known else more)[name] = own
     model = inspect.Parameter("cls", inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    parameters = [model, first, layer, *more.values(), *known.values()]
+    parameters = [model, *first, *more.values(), *known.values()]
     signature = inspect.Signature(parameters, return_annotation=None)
 
     def method(cls: Any, *args: Any, **kwargs: Any) -> None:
@@ -66,7 +67,8 @@ def setup_method(
         try:
             bound = signature.bind(cls, *args, **kwargs)
         except TypeError as error:
-            hint = f"`{first.name}` and `layer` can come by position, all else by name"
+            places = " and ".join(f"`{one.name}`" for one in first)
+            hint = f"{places} can come by position, all else by name"
             raise TypeError(f"{base.__name__}(): {error}; {hint}") from None
         bound.apply_defaults()
         del bound.arguments["cls"]

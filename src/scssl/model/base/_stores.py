@@ -2,34 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 
 from scssl._checks import check_key, check_whole, some
+from scssl._errors import warn
 from scssl._io import check_place
 from scssl.data import (
     BalancedChunkPlan,
     BatchPlan,
     ChunkPlan,
+    ContextOptions,
     OneGroupChunkPlan,
     RowSpans,
+    RunContext,
     Scale,
     hold_out,
 )
-from scssl.data.matrix import usual_target_sum
+from scssl.data.matrix import even_ranges, usual_target_sum
 from scssl.data.store import HANDLE, EmbeddingFolder, Store
 
 from ._dask import DaskMixin
 from ._model import SETUP
 from ._setup import CellReader, DataSetup
+from ._setup_method import SetupArgument, setup_method
 
 # Above, a validation loss is exact enough, and validating takes longer than it tells.
 _MOST_HELD_OUT = 50_000
+#: The argument of :meth:`StoresMixin.setup_store` of models whose cells see those of their sample.
+STORE_SAMPLES = {
+    "sample_key": SetupArgument(
+        "Column of the store with the sample of each cell, by which it was laid out (``group_key`` of "
+        ":func:`scssl.data.build_store`). Without it all cells are one sample.",
+        str | None,
+    )
+}
 
 
 class StoresMixin(DaskMixin):
@@ -39,6 +51,15 @@ class StoresMixin(DaskMixin):
         if isinstance(adata, Store):
             self._collection, adata = adata, adata.handle
         super().__init__(adata, registry)
+
+    #: Arguments of :meth:`setup_store` that not all models take, or that mean something else to this one.
+    _store_takes: ClassVar[Mapping[str, SetupArgument]] = {}
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        base: Any = StoresMixin.setup_store
+        own: Any = setup_method(base, cls._store_takes)
+        cls.setup_store = own  # type: ignore[method-assign]
 
     @property
     def _store(self) -> Store | None:
@@ -59,6 +80,7 @@ class StoresMixin(DaskMixin):
         categorical_covariate_keys: Sequence[str] | None = None,
         continuous_covariate_keys: Sequence[str] | None = None,
         target_sum: float | Literal["auto"] | None = "auto",
+        **kwargs: Any,
     ) -> None:
         """Say where things are in a store; what its values are was found when it was built.
 
@@ -98,9 +120,16 @@ class StoresMixin(DaskMixin):
         >>> model.train()  # doctest: +SKIP
         >>> model.embed_store(store, "embedding")  # doctest: +SKIP
         """
-        given = {k: v for k, v in locals().items() if k not in ("cls", "store")}
+        given = {k: v for k, v in locals().items() if k not in ("cls", "store", "kwargs")}
         _check_store(store)
-        given = cls._checked_setup(store, {"layer": None, "input": "counts", **given})
+        given = cls._checked_setup(store, {"layer": None, "input": "counts", **given, **kwargs})
+        if store.group_key is not None and "sample_key" not in cls._store_takes:
+            columns = [key for key in store.columns if key not in ("dataset", "input", "row")]
+            warn(
+                f"Cells of the store are next to others of the same {store.group_key!r}, and {cls.__name__} "
+                "learns from batches of runs of neighbours: build it in random order. "
+                f"`store = scssl.data.build_store(inputs, out, obs_keys={columns})`"
+            )
         target_sum = given["target_sum"]
         if target_sum == "auto":
             found = store.statistics
@@ -122,16 +151,19 @@ class StoresMixin(DaskMixin):
             categorical,
             continuous,
             {key: store.categories(key) for key in named},
+            sample_key=given.get("sample_key"),
             scale=asdict(Scale("counts", certain=True)),
             continuous_scale={key: _scale(store, key, continuous) for key in continuous},
         )
         for key in told:
             _refuse_missing(store, key, store.column(key) < 0)
+        recorded = cls._also_recorded(store, setup, given)
+        found = _fingerprint(store) | recorded.pop("fingerprint", {})
         manager = cls._manager(**given)
         cls._register_features(manager, store.handle, store.genes.names)
         features = manager.registry["field_registries"]["X"]["summary_stats"]
         features["n_cells"] = store.n_cells
-        manager.registry[SETUP] = {"setup": setup.to_dict(), "fingerprint": _fingerprint(store)}
+        manager.registry[SETUP] = {"setup": setup.to_dict(), "fingerprint": found, **recorded}
         cls.register_manager(manager)
 
     def _read_collection(self, data: Any, *, own: bool, min_overlap: float) -> CellReader | None:
@@ -144,6 +176,7 @@ class StoresMixin(DaskMixin):
         reader = _StoreReader(self.setup, data, None if alignment.is_identity else alignment)
         # Opened anew: what is on disk may be another one by now.
         reader.fingerprint = _fingerprint(Store(data.path))
+        self._also_read(reader, data)
         return reader
 
     def attach(self, adata: Any) -> None:
@@ -168,11 +201,16 @@ class StoresMixin(DaskMixin):
             rows, asked = (
                 RowSpans.of(np.flatnonzero(one)) for one in (~data.held_out, data.held_out)
             )
-            # In the order of a store the first are as good as any.
-            few = RowSpans.of(asked.between(0, min(len(asked), _MOST_HELD_OUT)))
+            # In the order of a store the first are as good as any, but where it is laid out by sample.
+            few = asked.part(0, min(len(asked), _MOST_HELD_OUT))
+            if data.context is not None:
+                _, few = hold_out(asked.spans, train_size=0.0, most=_MOST_HELD_OUT, seed=seed)
             return rows, few, len(rows) / data.n_cells
         train_size = self._default_train_size(None) if train_size is None else train_size
-        parts = hold_out(data.store.shards, train_size=train_size, most=_MOST_HELD_OUT, seed=seed)
+        runs = (
+            data.context.runs.spans if isinstance(data.context, RunContext) else data.store.shards
+        )
+        parts = hold_out(runs, train_size=train_size, most=_MOST_HELD_OUT, seed=seed)
         return *parts, train_size
 
     @torch.inference_mode()
@@ -275,7 +313,7 @@ class _StoreReader(CellReader):
         return np.stack(columns, axis=1).astype(np.float32)
 
     def _plan(self, rows: Any, batch_size: int, role: str, seed: int) -> BatchPlan:
-        rows = rows if role == "training" else np.asarray(rows)
+        rows = rows if role == "training" or self.context is not None else np.asarray(rows)
         return super()._plan(rows, batch_size, role, seed)
 
     _plans = (ChunkPlan, BalancedChunkPlan, OneGroupChunkPlan)
@@ -284,6 +322,29 @@ class _StoreReader(CellReader):
         names, codes = self.store.categories(key), self.store.column(key)
         _refuse_missing(self.store, key, codes < 0)
         return codes, names
+
+
+def samples_of(store: Store, key: str | None, options: ContextOptions) -> RunContext:
+    """Which cells of a store see each other, or an error unless those of a sample are next to one another."""
+    if key is None:
+        return RunContext([(0, store.n_cells)], [0], options)
+    store.categories(key)
+    if key != store.group_key:
+        columns = [one for one in store.columns if one not in ("input", "dataset", "row")]
+        raise ValueError(
+            f"Cells see those of their sample, {key!r}, and these are next to one another in a store that was "
+            f"built by it alone. Build one: `store = scssl.data.build_store(inputs, out, obs_keys={columns}, "
+            f"group_key={key!r})`"
+        )
+    codes = store.column(key)
+    _refuse_missing(store, key, codes < 0)
+    breaks = [
+        start + 1 + np.flatnonzero(np.diff(codes[start : stop + 1]))
+        for start, stop in even_ranges(store.n_cells, 2**20)
+    ]
+    starts = np.concatenate(([0], *breaks)).astype(np.int64)
+    runs = np.column_stack([starts, np.append(starts[1:], store.n_cells)])
+    return RunContext(runs, codes[starts], options)
 
 
 def _check_store(store: Any) -> None:

@@ -11,9 +11,11 @@ from scssl._errors import MissingKeyError, warn
 from scssl._places import coordinates_of, graph_of, sample_codes
 from scssl.data import CellContext, ContextOptions, Datasets, GeneVocabulary, GraphContext
 from scssl.data.graphs import checked_radius, sections_of, spatial_graph
+from scssl.data.store import Store
 
 from ._setup import CellReader, DataSetup
 from ._setup_method import SetupArgument
+from ._stores import samples_of
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -46,7 +48,7 @@ GRAPH = {
 
 
 def record_tissue(
-    data: AnnData | Datasets, setup: DataSetup, *, neighbors: bool = False
+    data: AnnData | Datasets | Store, setup: DataSetup, *, neighbors: bool = False
 ) -> dict[str, Any]:
     """Refuse a sample column, coordinates or a graph that cannot be used; warn of samples that look wrong.
 
@@ -57,7 +59,7 @@ def record_tissue(
     if setup.sample_key is None and setup.spatial_key is None and not neighbors:
         return {}
     context = context_of(data, setup, ContextOptions(n_hops=int(neighbors)))
-    if isinstance(data, Datasets) or setup.sample_key is None:
+    if isinstance(data, Datasets | Store) or setup.sample_key is None:
         return _fingerprint(context, setup)
     if data.n_obs > 20 and context.n_samples > data.n_obs / 2:
         warn(
@@ -67,14 +69,20 @@ def record_tissue(
     return _fingerprint(context, setup)
 
 
-def tell_tissue(reader: CellReader, data: AnnData | Datasets, options: ContextOptions) -> None:
+def tell_tissue(
+    reader: CellReader, data: AnnData | Datasets | Store, options: ContextOptions
+) -> None:
     """Tell a reader of cells which of them see each other."""
     reader.context = context_of(data, reader.setup, options)
     reader.fingerprint |= _fingerprint(reader.context, reader.setup)
 
 
-def context_of(data: AnnData | Datasets, setup: DataSetup, options: ContextOptions) -> CellContext:
+def context_of(
+    data: AnnData | Datasets | Store, setup: DataSetup, options: ContextOptions
+) -> CellContext:
     """Which cells see each other; never those of two data sets."""
+    if isinstance(data, Store):
+        return samples_of(data, setup.sample_key, options)
     if not isinstance(data, Datasets):
         by_place = options.n_hops > 0 and setup.connectivity_key is None
         xy = None
@@ -134,7 +142,7 @@ def _fingerprint(context: CellContext, setup: DataSetup) -> dict[str, Any]:
 
 
 def panels(
-    reader: CellReader, data: AnnData | Datasets, genes: GeneVocabulary
+    reader: CellReader, data: AnnData | Datasets | Store, genes: GeneVocabulary
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Panel of each cell, and the genes that each panel has; `None` where all have all.
 

@@ -19,12 +19,16 @@ from scssl._random import RNG
 from scssl.data import Datasets, GeneVocabulary
 from scssl.data.keys import CONTINUOUS, LABELS, PANEL, TARGET, category_key
 from scssl.data.matrix import PANEL_GENES
+from scssl.data.store import Store
 from scssl.model.base import (
+    STORE_SAMPLES,
     TISSUE,
     CellReader,
     DatasetsMixin,
     DataSetup,
+    NotOffered,
     SetupArgument,
+    StoresMixin,
     as_strings,
     backbone_of,
     check_label_column,
@@ -71,7 +75,7 @@ _TARGET_SUM = SetupArgument(
 
 
 @register_model
-class CellPLM(DatasetsMixin):
+class CellPLM(DatasetsMixin, StoresMixin):
     """Learn embeddings of cells that see the other cells of their tissue :cite:p:`Wen2024`.
 
     Cells are tokens, a sample is a sequence: a linear layer on the genes of a cell, its place where it is
@@ -82,7 +86,7 @@ class CellPLM(DatasetsMixin):
     Parameters
     ----------
     adata
-        Data that were set up with :meth:`setup_anndata` or :meth:`setup_datasets`.
+        Data that were set up with :meth:`setup_anndata`, :meth:`setup_datasets` or :meth:`setup_store`.
     n_hidden
         Width of a token, 128 by default; a multiple of 4 and of `n_heads`.
     n_layers
@@ -183,11 +187,22 @@ class CellPLM(DatasetsMixin):
         ),
         "target_sum": _TARGET_SUM,
     }
+    _store_takes: ClassVar[Mapping[str, SetupArgument]] = {
+        **STORE_SAMPLES,
+        "target_sum": _TARGET_SUM,
+    }
+
+    embed_dask = NotOffered(
+        lambda cls: (
+            "Cells see those of their sample, which may be in other blocks. get_latent_representation reads "
+            "cells that were read lazily too, and embed_store those of a store."
+        )
+    )
 
     @takes(CellPLMOptions)
     def __init__(
         self,
-        adata: AnnData | Datasets | None = None,
+        adata: AnnData | Datasets | Store | None = None,
         registry: dict[str, Any] | None = None,
         *,
         rng: RNG = 0,
@@ -201,6 +216,11 @@ class CellPLM(DatasetsMixin):
                 f"To do as published: {self._setup_again(target_sum=None)}."
             )
         chosen.settle(self.setup, self._setup_again)
+        if chosen.supervised and self._store is not None:
+            raise ValueError(
+                f"objective={chosen.objective!r} learns from labels of an AnnData; of a store a model learns by "
+                'reconstruction. Pass `objective="reconstruction"`.'
+            )
         self._arguments = chosen.to_dict()
         self._start_module(rng)
         self._model_summary_string = (
@@ -213,7 +233,7 @@ class CellPLM(DatasetsMixin):
     @classmethod
     def _checked_setup(cls, data: Any, given: dict[str, Any]) -> dict[str, Any]:
         if given["target_sum"] == "auto":
-            n_genes = len(data.genes) if isinstance(data, Datasets) else data.n_vars
+            n_genes = data.n_vars if isinstance(data, AnnData) else len(data.genes)
             given = {**given, "target_sum": None if n_genes <= PANEL_GENES else 1e4}
         return super()._checked_setup(data, given)
 
@@ -221,7 +241,7 @@ class CellPLM(DatasetsMixin):
     def _also_recorded(
         cls, data: Any, setup: DataSetup, given: Mapping[str, Any]
     ) -> dict[str, Any]:
-        if not isinstance(data, Datasets) and setup.spatial_key and not setup.sample_key:
+        if isinstance(data, AnnData) and setup.spatial_key and not setup.sample_key:
             _warn_of_batches(data, setup.batch_key)
         return {"fingerprint": record_tissue(data, setup)}
 
@@ -356,6 +376,10 @@ class CellPLM(DatasetsMixin):
                 'it is: it cannot tell expression. Impute with a model of objective="reconstruction".'
             )
         columns = gene_columns(self.genes, genes, self.module.device)
+        if isinstance(self._collection if adata is None else adata, Store):
+            raise TypeError(
+                "Expression is imputed in cells of an AnnData, found a store. Read some of its inputs."
+            )
         data = self._read(adata, min_overlap=min_overlap, indices=indices)
         self._tell_batch(data, as_batch)
         for key in self.setup.categorical_keys:

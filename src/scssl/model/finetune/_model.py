@@ -349,8 +349,8 @@ class FineTunedModel(SSLModel):
             Share of the cells to train on; the others are the validation set. By default 0.9, and 1
             where so few cells have a target that none can be spared.
         **kwargs
-            As in :meth:`~scssl.model.SSLModel.train`: ``hold_out``, ``balance_key``, ``separate_key``, ``batch_size``, ``weight_decay``, ``lr_schedule``,
-            ``early_stopping``, ``patience``, ``gradient_clip``, ``max_steps``, ``accelerator``, ``devices``,
+            As in :meth:`~scssl.model.SSLModel.train`: ``hold_out``, ``balance_key``, ``balance_weights``, ``separate_key``, ``batch_size``,
+            ``weight_decay``, ``lr_schedule``, ``early_stopping``, ``patience``, ``gradient_clip``, ``max_steps``, ``accelerator``, ``devices``,
             ``num_nodes``, ``strategy``, ``precision``, ``compile``, ``rng``, ``checkpoint_dir``, ``checkpoint_every``,
             ``resume_from``, ``logger``, ``progress``, ``callbacks``.
 
