@@ -167,6 +167,7 @@ def test_results_are_written_to_the_query_only(pair, tmp_path):
         "exact": True,
         "seed": 0,
     }
+    assert written["novelty"].pop("shift").tolist() == [1, 1]
     assert written["novelty"] == {"threshold": 0.95, "n_held_out": 310}
     query.write_h5ad(tmp_path / "query.h5ad")
     read = ad.read_h5ad(tmp_path / "query.h5ad")

@@ -207,6 +207,40 @@ def test_a_type_that_the_reference_lacks_is_novel_and_unknown():
     assert (called["ssl_label_call"].astype(str) == called["ssl_label"].astype(str)).all()
 
 
+def of_a_reference(reference, values, **about):
+    names, codes = np.unique(reference.obs["label"].astype(str), return_inverse=True)
+    known = np.asarray(reference.obsm["X_ssl"])
+    fitted = Reference(known, codes, len(names), n_neighbors=15, exact=True, seed=0)
+    return fitted.transfer(np.asarray(values, dtype=np.float32), **about)[2], fitted.shift
+
+
+def test_a_batch_that_lies_farther_is_measured_by_its_nearest_quarter():
+    reference, query = make((300, 200, 150), 4.0, seed=1), make((300, 200, 150), 4.0, seed=2)
+    reference = reference[reference.obs["label"] != "type 1"].copy()
+    new = (query.obs["label"] == "type 1").to_numpy()
+    # Another technology: noise of its own in dimensions that it shares.
+    values = query.obsm["X_ssl"] + np.random.default_rng(0).normal(0, 1, query.obsm["X_ssl"].shape)
+    before, none = of_a_reference(reference, values)
+    after, shift = of_a_reference(reference, values, is_new=True)
+    assert (none == 1).all() and (shift > 1.1).all()
+    assert (before[~new] >= 0.95).mean() > 0.3 > 0.12 > (after[~new] >= 0.95).mean()
+    assert (after[new] >= 0.95).mean() > 0.95
+    # One that lies no farther stays as it is, and of few cells nothing is measured.
+    same, shift = of_a_reference(reference, query.obsm["X_ssl"][~new], is_new=True)
+    assert (shift < 1.1).all()
+    np.testing.assert_allclose(
+        same, of_a_reference(reference, query.obsm["X_ssl"][~new])[0], atol=0.1
+    )
+    assert (of_a_reference(reference, values[:19], is_new=True)[1] == 1).all()
+
+
+def test_a_query_of_other_types_does_not_pass_for_a_batch():
+    reference, query = make(shift=4.0, seed=1), make((200, 100), 4.0, seed=2, centers_seed=9)
+    novelty, shift = of_a_reference(reference, query.obsm["X_ssl"], is_new=True)
+    assert (shift == 2).all(), "as much as a batch may"
+    assert (novelty >= 0.95).mean() > 0.9
+
+
 @pytest.mark.parametrize("share", [0.01, 0.05, 0.2])
 def test_share_of_known_cells_called_unknown(share):
     shares = [

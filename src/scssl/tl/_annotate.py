@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from scipy import sparse
@@ -160,13 +160,14 @@ def annotate(
     max_epochs = check_whole("max_epochs", max_epochs, none=True)
     # Before a model is trained, not after.
     get_labels(reference, label_key, name="reference")
-    seed, rep, features = as_seed(rng), key_added, None
+    seed, rep, features, has_common = as_seed(rng), key_added, None, False
     pair = {"reference": reference, "query": query}
     batches = [_batches(adata, batch_key, name) for name, adata in pair.items()]
     if model is None:
         fit = {"max_epochs": max_epochs, "progress": progress}
-        method, embeddings, features = _trained(pair, layer, batches, min_overlap, seed, fit)
-        method = f"{method}, trained on both"
+        trained = _trained(pair, layer, batches, min_overlap, seed, fit)
+        method, embeddings, features = f"{trained.method}, trained on both", *trained[1:3]
+        has_common = trained.has_common
         parts = [
             _light(adata, rep, one) for adata, one in zip(pair.values(), embeddings, strict=True)
         ]
@@ -198,6 +199,7 @@ def annotate(
         rng=derive_seed(seed, "labels"),
         copy=False,
         is_new=not set(batches[1]) <= set(batches[0]),
+        has_common=has_common,
         advice="" if model is None else f"scssl.tl.annotate(reference, query, {label_key!r})",
     )
     query = to_be_written(query, copy=copy)
@@ -244,6 +246,16 @@ def _embedded(
     return light
 
 
+class _Trained(NamedTuple):
+    """Method for both data sets together, the embedding of each, and what their labels are told by."""
+
+    method: str
+    embeddings: list[np.ndarray]
+    features: tuple[np.ndarray, np.ndarray]
+    has_common: bool
+    """Whether they seem to have types in common."""
+
+
 def _trained(
     pair: Mapping[str, AnnData],
     layer: str | None,
@@ -251,8 +263,8 @@ def _trained(
     min_overlap: float,
     seed: int,
     fit: dict[str, Any],
-) -> tuple[str, list[np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """Method for both data sets together, the embedding of each, and what their labels are told by."""
+) -> _Trained:
+    """What both data sets are embedded by together."""
     import anndata
     import pandas as pd
 
@@ -284,17 +296,18 @@ def _trained(
     _LOGGER.info("%s genes are in both.", f"{len(rows):,}")
     plan = plan_for(AUTO, cells.n_obs, len(set(names)))
     is_query = np.arange(cells.n_obs) >= reference.n_obs
-    _warn_of_strangers(common_axes(cells.X, kind, is_query, seed))
+    has_common = _have_common(common_axes(cells.X, kind, is_query, seed))
     # Before a model is trained, which may leave its own settings in the cells.
     linear = components(cells, _N_PCS, kind, seed)
     embedding = embedded_by(plan, cells, _BATCH, kind, seed, **fit)
     both = side_by_side([linear, embedding], spreads([linear, embedding]))
     first, second = np.split(both, [reference.n_obs])
-    return plan.method, np.split(embedding, [reference.n_obs]), (first, second)
+    of_each = np.split(embedding, [reference.n_obs])
+    return _Trained(plan.method, of_each, (first, second), has_common)
 
 
-def _warn_of_strangers(share: float) -> None:
-    """Warn if a query varies in other ways than the reference: brought together they are all the same."""
+def _have_common(share: float) -> bool:
+    """Whether a query varies as the reference does; warns if not: brought together they are all the same."""
     if share < FEW_COMMON:
         warn(
             f"`query` varies along other axes than `reference`: those of the reference explain {share:.0%} of "
@@ -302,6 +315,7 @@ def _warn_of_strangers(share: float) -> None:
             "of types that the reference lacks are brought together with others and get their labels: "
             "look at marker genes before you use these, or take a reference of the same tissue."
         )
+    return share >= FEW_COMMON
 
 
 def _of_one_kind(pair: Mapping[str, AnnData], layer: str | None) -> tuple[list[Any], InputKind]:

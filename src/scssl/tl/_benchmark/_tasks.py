@@ -174,9 +174,9 @@ def _unseen(fitted: Fitted) -> Found:
     rows, is_new = fitted.split.test[is_scored], is_new[is_scored]
     novelty: np.ndarray | None
     if fitted.method.labels_cells:
-        asked = fitted.cells_of(rows)
-        novelty = fitted.method.novelty(asked)
-        uncertain = 1 - fitted.method.predict(asked).to_numpy().max(axis=1)
+        cells = fitted.cells_of(rows)
+        novelty = fitted.method.novelty(cells)
+        uncertain = 1 - fitted.method.predict(cells).to_numpy().max(axis=1)
     else:
         values = fitted.embedding()
         known = np.ascontiguousarray(values[protocol.train], dtype=np.float32)
@@ -188,7 +188,8 @@ def _unseen(fitted: Fitted) -> Found:
             exact=True,
             seed=fitted.seed,
         )
-        novelty = reference.transfer(np.ascontiguousarray(values[rows], dtype=np.float32))[2]
+        asked = np.ascontiguousarray(values[rows], dtype=np.float32)
+        novelty = reference.transfer(asked, is_new=True)[2]
     if novelty is None:
         return {"unseen_auroc": float(roc_auc_score(is_new, uncertain))}
     is_called = novelty >= 1 - _FALSE_UNKNOWN
