@@ -365,7 +365,11 @@ def _values(rows):
     return rows[VALUES].reset_index(drop=True)
 
 
-def test_in_parallel(adata):
+@pytest.mark.parametrize("at_once", [True, False])
+def test_in_parallel(adata, at_once, monkeypatch):
+    """On backends that give results as they come, and on those that give them at the end, such as ray."""
+    backend = type(joblib.Parallel(n_jobs=2)._backend)
+    monkeypatch.setattr(backend, "supports_return_generator", at_once)
     asked = (adata, ["PCA", "X_given"], "embedding")
     one = scssl.tl.benchmark(*asked, **KEYS, seeds=2)
     two = scssl.tl.benchmark(*asked, **KEYS, seeds=2, n_jobs=2)
@@ -384,6 +388,23 @@ def test_on_a_dask_cluster(adata):
         joblib.parallel_config("dask"),
     ):
         two = scssl.tl.benchmark(*asked, **KEYS, seeds=2)
+    pd.testing.assert_frame_equal(_values(one), _values(two))
+
+
+@pytest.mark.slow
+def test_on_ray(adata):
+    ray = pytest.importorskip("ray")
+    from ray.util.joblib import register_ray
+
+    asked = (adata, ["PCA", "X_given"], "embedding")
+    one = scssl.tl.benchmark(*asked, **KEYS, seeds=2)
+    register_ray()
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    try:
+        with joblib.parallel_config("ray", n_jobs=2):
+            two = scssl.tl.benchmark(*asked, **KEYS, seeds=2)
+    finally:
+        ray.shutdown()
     pd.testing.assert_frame_equal(_values(one), _values(two))
 
 
