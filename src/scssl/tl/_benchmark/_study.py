@@ -224,8 +224,9 @@ def benchmark(
     stops early. A dict gives arguments, ``{"SimCLR, cold": {"method": "SimCLR", "temperature": 0.1}}``,
     told apart by name for ``setup_anndata``, the model and its ``train``; ``"sweep"`` in it makes one
     method of each combination of values. ``with_modality=True`` adds ``obsm[modality_key]`` of the same
-    cells to what PCA and the joint-embedding models embed, ``with_components=50`` puts as many principal
-    components beside the embedding of a model, as :func:`fuse` does.
+    cells to what PCA and the joint-embedding models embed (``embed_modality="rna"``: to what such a model learns from, of
+    which the RNA alone is embedded then), ``with_components=50`` puts as many principal components beside the
+    embedding of a model, as :func:`fuse` does.
 
     *Tasks*
 
