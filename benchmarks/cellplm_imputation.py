@@ -4,7 +4,7 @@ For each data set and seed the cells are halved, by slice where there are severa
 the query lacks a fifth of them (folds of the genes: five seeds impute each gene once). Baselines impute a
 query cell by the mean of its 15 nearest reference cells, on principal components or the scVI latent
 space of the shared genes. Scores per gene over the query cells, of log1p of counts scaled to the median: Pearson,
-cosine, RMSE; mean over genes.
+cosine, RMSE; mean over genes. No study of ``scssl benchmark``, where all cells have the same genes.
 
     SCSSL_DATA_DIR=... python benchmarks/cellplm_imputation.py --out imputation.jsonl
 """

@@ -16,7 +16,8 @@ calibrated on the rest of it with `held_out_key`; "..., not held out" is the sam
 
 Alternatives (``--alternatives``): AUROC of other scores, each type left out in turn as above.
 
-Batches: each batch in turn is the query, the others the reference, with and without `batch_key`.
+No study of ``scssl benchmark``: here the embedding is given and the scores of label transfer are what is compared, on
+data without batches. Batches that are left out are task ``annotation`` there.
 
     SCSSL_DATA_DIR=... python benchmarks/label_transfer.py --data pbmc3k mouse_bladder --cache models
 
@@ -225,33 +226,11 @@ def alternatives(adata, embed, labels, seeds: int) -> dict[str, str]:
     return summary(pd.DataFrame(rows).groupby("seed").mean())
 
 
-def batches(adata, values, labels) -> dict[str, object]:
-    """Every batch in turn as the query, cells of types that the others have."""
-    batch = adata.obs["batch"].astype(str).to_numpy()
-    rows = []
-    for name in np.unique(batch):
-        reference = np.flatnonzero(batch != name)
-        query = np.flatnonzero((batch == name) & np.isin(labels, labels[reference]))
-        row = {}
-        for title, key in (("", None), (", batch_key", "batch")):
-            parts = reference, query
-            out, scores = transfer(adata, [values[p] for p in parts], parts, None, 0, batch_key=key)
-            row |= {
-                "accuracy": scores["accuracy"],
-                f"ECE{title}": scores["ece"],
-                f"unknown{title}": (out.obs["ssl_label_call"] == "unknown").mean(),
-            }
-        rows.append(row)
-    frame = pd.DataFrame(rows)
-    return {"batches": len(frame), **{c: f"{frame[c].mean():.3f}" for c in frame}}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", nargs="*", default=["pbmc3k", "mouse_bladder"])
-    parser.add_argument("--batch-data", nargs="*", default=[])
     parser.add_argument("--embeddings", nargs="*", default=["pca", "autoencoder"])
     parser.add_argument("--strict", nargs="*", default=[], choices=list(TITLES))
     parser.add_argument("--alternatives", action="store_true")
@@ -301,15 +280,6 @@ def main() -> None:
     if calibrated:
         print("Calibration", table(calibrated), "Novelty", table(means), sep="\n\n")
         print("\nAUROC and share found, by type", table(by_type), sep="\n\n")
-    rows = []
-    for name in args.batch_data:
-        adata = anndata.read_h5ad(data_dir() / f"{name}.h5ad")
-        labels = adata.obs["cell_type"].astype(str).to_numpy()
-        for kind in args.embeddings:
-            values = Once(name, adata, kind, args.cache).values
-            rows.append({"data": name, "embedding": TITLES[kind], **batches(adata, values, labels)})
-    if rows:
-        print("\nBatches", table(rows), sep="\n\n")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
     SCSSL_DATA_DIR=... scssl benchmark benchmarks/studies/methods.yaml --out results
     python benchmarks/leaderboard.py results
 
-writes `benchmarks/results/methods.csv.gz`, the tables between the marks of `docs/leaderboard.md`, and the figure
+adds to `benchmarks/results/methods.csv.gz`, and writes the tables between the marks of `docs/leaderboard.md`, and the figure
 beside them. Without a folder the page is made anew from the file that is there.
 """
 
@@ -43,18 +43,20 @@ _KEYS = ["task", "metric", "n_labels"]
 
 
 def collect(folder: Path) -> pd.DataFrame:
-    """All values of a folder, with what they were measured by said once."""
-    table = pd.read_csv(folder / "results.csv", keep_default_na=False)
-    about = {
-        "hardware": sorted(table.pop("hardware").unique()),
-        "versions": sorted(table.pop("versions").unique()),
-    }
-    RESULTS.with_suffix("").with_suffix(".json").write_text(
-        json.dumps(
-            {key: [json.loads(one) for one in values] for key, values in about.items()}, indent=1
-        )
-        + "\n"
+    """Values of a folder, in place of committed ones of the same data, task and method, with what they were measured by."""
+    # As texts: what stays has the same bytes.
+    new, old = (
+        pd.read_csv(file, keep_default_na=False, dtype=str)
+        for file in (folder / "results.csv", RESULTS)
     )
+    place = RESULTS.with_suffix("").with_suffix(".json")
+    about = json.loads(place.read_text())
+    for key, known in about.items():
+        found = [json.loads(one) for one in sorted(new.pop(key).unique())]
+        known += [one for one in found if one not in known]
+    place.write_text(json.dumps(about, indent=1) + "\n")
+    again, given = (pd.MultiIndex.from_frame(one[["data", "task", "method"]]) for one in (old, new))
+    table = pd.concat([old[~again.isin(given)], new], ignore_index=True)
     # Of the same table the same bytes.
     table.to_csv(
         RESULTS, index=False, compression={"method": "gzip", "mtime": 0, "compresslevel": 9}
@@ -165,10 +167,10 @@ def sentence(results: pd.DataFrame) -> str:
 
 def parts(results: pd.DataFrame) -> dict[str, str]:
     """What stands between the marks of the page."""
-    n = means(results, SCORES).groupby("method")["data"].nunique()
     few = means(results, SCORES)
+    n = few.groupby("method")["data"].nunique()
     common = set(few["data"])
-    for method in n.index[n >= n.max() - 1]:
+    for method in n.index[n > n.max() / 2]:
         common &= set(few.loc[few["method"] == method, "data"])
     shared = results[results["data"].isin(common)]
     return {

@@ -3,8 +3,8 @@
 Human data sets with symbols, and mouse ones through one-to-one orthologs, with all genes that any of them has.
 ``scssl.tl.leave_one_dataset_out`` pretrains on all but one and compares a classifier that starts from there with
 the same network from new weights and with logistic regression on principal components, on the same cells.
-Rows are appended to ``--out``; what is there is not run again. ``--table`` only prints, with Wilcoxon's signed-rank
-test over data sets; ``--figures DIR`` draws what is in ``--out`` and stops.
+Rows are appended to ``--out``. ``--table`` only prints, with Wilcoxon's signed-rank test over data sets; ``--figures DIR``
+draws what is in ``--out`` and stops. No study of ``scssl benchmark``: there a method sees one data set at a time.
 
     SCSSL_DATA_DIR=... python benchmarks/leave_one_dataset_out.py --out lodo.jsonl
     python benchmarks/leave_one_dataset_out.py --out lodo.jsonl --table --figures docs/_static
@@ -163,9 +163,8 @@ def draw(frame: pd.DataFrame, folder: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--hold-out", nargs="+")
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(5)))
-    parser.add_argument("--arms", nargs="+", default=ARMS, choices=ARMS)
+    parser.add_argument("--hold-out", nargs="+", help="go on with these data sets")
+    parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--out", type=Path, default=Path("leave_one_dataset_out.jsonl"))
     parser.add_argument("--table", action="store_true", help="print what is in --out and stop")
     parser.add_argument(
@@ -175,36 +174,20 @@ def main() -> None:
     logging.getLogger("scssl").setLevel("ERROR")
     warnings.filterwarnings("ignore")
     if not args.table and args.figures is None:
-        run(args)
+        print(machine(), flush=True)
+        scssl.tl.leave_one_dataset_out(
+            load(),
+            LABELS,
+            hold_out=args.hold_out,
+            groups=GROUPS,
+            n_repeats=args.repeats,
+            out=args.out,
+        )
     rows = read(args.out)
     if args.table or args.figures is None:
         show(rows)
     if args.figures is not None:
         draw(rows, args.figures)
-
-
-def run(args: argparse.Namespace) -> None:
-    """Append what is not in the file yet, seed by seed."""
-    print(machine(), flush=True)
-    datasets = load()
-    print(datasets.report().to_string(), flush=True)
-    names = args.hold_out or [n for n, adata in datasets.items() if LABELS in adata.obs]
-    for seed in args.seeds:
-        for name in names:
-            done = read(args.out) if args.out.exists() else pd.DataFrame()
-            have = set()
-            if len(done):
-                have = set(done["arm"][(done["dataset"] == name) & (done["seed"] == seed)])
-            arms = [arm for arm in args.arms if arm not in have]
-            if not arms:
-                continue
-            found = scssl.tl.leave_one_dataset_out(
-                datasets, LABELS, hold_out=name, groups=GROUPS, n_repeats=1, arms=arms, rng=seed
-            )
-            found["seed"] = seed
-            with args.out.open("a") as file:
-                file.write(found.to_json(orient="records", lines=True))
-            print(found.drop(columns="split").round(3).to_string(), flush=True)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,9 @@ over five folds, whose number is also the seed of the model. All rows are given 
 and self-supervised pretraining see the expression of all cells, but no proteins; every regression
 sees the proteins of the training cells alone. Counts are log1p-transformed for all rows.
 
+No study of ``scssl benchmark``: there embeddings are compared, by one ridge regression (``studies/proteins.yaml``);
+here a network is fine-tuned to predict proteins itself.
+
     SCSSL_DATA_DIR=/path/to/data python benchmarks/protein.py [data set ...]
 """
 

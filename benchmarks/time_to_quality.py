@@ -4,7 +4,8 @@ Both train the same layers on the same split with the same batch size, learning 
 decay. After each epoch, off the clock, both are measured in the same way: masked validation loss on
 the same cells with the same dense masks, and 15-NN 5-fold macro-F1 of all cells. The target is what
 the dense loop has at its end; the time of an arm is when it first has reached both, validation loss
-and macro-F1, at once.
+and macro-F1, at once. No study of ``scssl benchmark``: the dense loop is a measure of speed, and no method that anyone
+uses. Quality by epochs is ``studies/training.yaml``.
 
     SCSSL_DATA_DIR=... python benchmarks/time_to_quality.py --data pbmc3k mouse_bladder --seeds 5
 """

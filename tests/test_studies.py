@@ -25,6 +25,7 @@ def cells(tmp_path_factory):
     adata.obs["cell_type"] = pd.Categorical(np.array(list("abc"))[np.arange(90) % 3])
     adata.obs["batch"] = pd.Categorical(np.array(list("xy"))[np.arange(90) % 2])
     adata.obs["species"] = adata.obs["batch"]
+    adata.obs["region"] = adata.obs["cell_type"]
     adata.obsm["protein"] = rng.poisson(3, (90, 4)).astype(float)
     adata.obsm["spatial"] = rng.random((90, 2))
     return adata, folder

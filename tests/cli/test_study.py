@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+import time
+
 import anndata as ad
 import numpy as np
 import pandas as pd
@@ -59,6 +65,47 @@ def test_a_study(adata, study, tmp_path, capsys):
     assert set(x["seed"]) == {0} and x["data_hash"].nunique() == 1
     assert main(["benchmark", str(study), "--out", str(out), "--dry-run"]) == 0
     assert "6 of them done" in capsys.readouterr().out
+
+
+def test_each_data_set_is_read_once(study, tmp_path, monkeypatch):
+    read, known = [], ad.read_h5ad
+    monkeypatch.setattr(
+        ad, "read_h5ad", lambda *args, **kwargs: read.append(1) or known(*args, **kwargs)
+    )
+    assert main(["benchmark", str(study), "seeds=1", "--out", str(tmp_path / "out")]) == 0
+    assert len(read) == 2, "as many as the study has data sets"
+
+
+@pytest.mark.slow
+def test_kill_9_in_the_middle_changes_no_value(study, tmp_path):
+    """Twice, at different moments; fits that were there are not run again."""
+    study.write_text(
+        study.read_text() + "  MaskedAutoencoder: {max_epochs: 8, n_latent: 4, hidden_dims: [8]}\n"
+    )
+    command = [sys.executable, "-c", "import sys; from scssl.cli import main; sys.exit(main())"]
+    command += ["benchmark", str(study), "--out"]
+    rows, kept = tmp_path / "killed" / "rows", {}
+    for n_rows in (2, 5):
+        with (tmp_path / "log").open("w") as log:
+            process = subprocess.Popen([*command, str(rows.parent)], stdout=log, stderr=log)
+        while len(list(rows.glob("*.json"))) < n_rows:
+            assert process.poll() is None, (tmp_path / "log").read_text()
+            time.sleep(0.002)
+        os.kill(process.pid, signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+        written = {file: file.stat().st_mtime_ns for file in rows.glob("*.json")}
+        assert n_rows <= len(written) < 9 and kept.items() <= written.items()
+        kept = written
+    for out in ("killed", "whole"):
+        assert main(["benchmark", str(study), "--out", str(tmp_path / out)]) == 0
+    assert all(file.stat().st_mtime_ns == kept[file] for file in kept)
+    costs = ["seconds", "cpu_seconds", "memory_gb", "hardware"]
+    killed, whole = (
+        pd.read_csv(tmp_path / out / "results.csv").drop(columns=costs)
+        for out in ("killed", "whole")
+    )
+    assert whole["value"].notna().all() and len(list(rows.glob("*.json"))) == 9
+    pd.testing.assert_frame_equal(killed, whole, check_exact=True)
 
 
 def test_keys_are_set_by_words(study):

@@ -193,6 +193,25 @@ def test_two_modalities(adata):
         scssl.tl.benchmark(own, {"PseudoLabel": {"with_modality": True}}, "embedding", **about)
 
 
+def test_rna_embedded_by_a_model_of_both(adata):
+    """What it learned from proteins is in the encoder; those of the cells that are scored are not looked at."""
+    small = {"max_epochs": 1, "n_latent": 4, "hidden_dims": [8], "fusion": "clip"}
+    one = {"method": "SimCLR", "with_modality": True, "embed_modality": "rna", **small}
+    about = {"label_key": "cell_type", "modality_key": "protein", "seeds": 1, "progress": False}
+    found = scssl.tl.benchmark(adata, {"RNA": one}, ["embedding", "modality"], **about)
+    assert not found["error"].any() and set(found["task"]) == {"embedding", "modality"}
+    own, other = adata.copy(), adata.copy()
+    test = _test_rows(adata)
+    own.obsm["protein"][test] = 0
+    again = scssl.tl.benchmark(own, {"RNA": one}, "embedding", **about)
+    assert list(again["value"]) == list(found.loc[found["task"] == "embedding", "value"])
+    other.obsm["protein"][np.setdiff1d(np.arange(len(adata)), test)] = 0
+    other = scssl.tl.benchmark(other, {"RNA": one}, "embedding", **about)
+    assert list(other["value"]) != list(again["value"])
+    with pytest.raises(ValueError, match="with_modality=True"):
+        scssl.tl.benchmark(adata, {"SimCLR": {"embed_modality": "rna"}}, "embedding", **about)
+
+
 def test_components_beside_a_model(adata):
     """As `fuse` puts them side by side, with the scales of the cells that were fitted."""
     about = {"label_key": "cell_type", "seeds": 1, "progress": False}
@@ -430,7 +449,11 @@ def _values(rows):
     return rows[VALUES].reset_index(drop=True)
 
 
-def test_in_parallel(adata):
+@pytest.mark.parametrize("at_once", [True, False])
+def test_in_parallel(adata, at_once, monkeypatch):
+    """On backends that give results as they come, and on those that give them at the end, such as ray."""
+    backend = type(joblib.Parallel(n_jobs=2)._backend)
+    monkeypatch.setattr(backend, "supports_return_generator", at_once)
     asked = (adata, ["PCA", "X_given"], "embedding")
     one = scssl.tl.benchmark(*asked, **KEYS, seeds=2)
     two = scssl.tl.benchmark(*asked, **KEYS, seeds=2, n_jobs=2)
@@ -449,6 +472,23 @@ def test_on_a_dask_cluster(adata):
         joblib.parallel_config("dask"),
     ):
         two = scssl.tl.benchmark(*asked, **KEYS, seeds=2)
+    pd.testing.assert_frame_equal(_values(one), _values(two))
+
+
+@pytest.mark.slow
+def test_on_ray(adata):
+    ray = pytest.importorskip("ray")
+    from ray.util.joblib import register_ray
+
+    asked = (adata, ["PCA", "X_given"], "embedding")
+    one = scssl.tl.benchmark(*asked, **KEYS, seeds=2)
+    register_ray()
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    try:
+        with joblib.parallel_config("ray", n_jobs=2):
+            two = scssl.tl.benchmark(*asked, **KEYS, seeds=2)
+    finally:
+        ray.shutdown()
     pd.testing.assert_frame_equal(_values(one), _values(two))
 
 

@@ -509,8 +509,8 @@ def benchmark(
     """Compare methods on data sets, as a study in a YAML file says.
 
     Its keys are the arguments of scssl.tl.benchmark; under data each data set by name has its file (beside
-    the study or in SCSSL_DATA_DIR), and arguments of its own. Everything is checked before anything runs; a
-    study that was killed goes on when it is typed again.
+    the study or in SCSSL_DATA_DIR), and arguments of its own. Everything is checked before anything runs, so that
+    all data sets are in memory at first, each until it is done; a study that was killed goes on when it is typed again.
 
     Parameters
     ----------
@@ -530,10 +530,12 @@ def benchmark(
     study = Study(file, overrides, read=lambda path: read_cells(path, backed=False))
     from scssl import tl
 
-    plans = []
+    plans, asked = [], []
     for name in study.data:
         adata, arguments = study.read(name)
         plans.append(tl.benchmark(adata, **arguments, out=out, dry_run=True))
+        if not dry_run:
+            asked.append((adata, arguments))
     import pandas as pd
 
     plan = pd.concat(plans, ignore_index=True)
@@ -547,8 +549,8 @@ def benchmark(
     if dry_run:
         return
     tables = []
-    for name in study.data:
-        adata, arguments = study.read(name)
+    while asked:
+        adata, arguments = asked.pop(0)
         tables.append(tl.benchmark(adata, **arguments, out=out, n_jobs=n_jobs))
     results = pd.concat(tables, ignore_index=True)
     names = list(results["method"].unique())

@@ -763,13 +763,19 @@ class Registered(Method):
         n_top_genes: int | None = None,
         with_components: int = 0,
         with_modality: bool = False,
+        embed_modality: Literal["joint", "rna"] = "joint",
         **arguments: Any,
     ) -> None:
         from scssl.model import get_model_class
 
         self.model_class: Any = get_model_class(model)
         self.untrained = untrained
-        self.with_modality = with_modality
+        check_choice("embed_modality", embed_modality, ("joint", "rna"))
+        if embed_modality == "rna" and not with_modality:
+            raise ValueError("`embed_modality='rna'` is of a model of both: `with_modality=True`.")
+        self.learns_both = with_modality
+        # A model that learned from both may embed a cell by its RNA alone.
+        self.with_modality = with_modality and embed_modality == "joint"
         n_comps = check_whole("with_components", with_components, 0)
         self.beside = PCA(n_comps=n_comps) if n_comps else None
         if with_modality and not hasattr(self.model_class, "setup_mudata"):
@@ -825,7 +831,7 @@ class Registered(Method):
 
     def _from_scratch(self, own: AnnData) -> Any:
         setting = self.setting
-        if self.with_modality:
+        if self.learns_both:
             return self._from_both(own)
         setup = {"layer": setting.layer, "input": setting.kind, **self.setup}
         takes = inspect.signature(self.model_class.setup_anndata).parameters
@@ -871,8 +877,10 @@ class Registered(Method):
 
     def _embedded(self, cells: AnnData) -> np.ndarray:
         own = self._own(cells)
-        data = self._as_mudata(own) if self.with_modality else own
-        return np.asarray(self.model.get_latent_representation(data))
+        if not self.learns_both:
+            return np.asarray(self.model.get_latent_representation(own))
+        seen = {} if self.with_modality else {"modality": "rna"}
+        return np.asarray(self.model.get_latent_representation(self._as_mudata(own), **seen))
 
     def predict(self, cells: AnnData) -> pd.DataFrame:
         """Probabilities of a classifier."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import json
 import logging
 import time
@@ -233,9 +234,10 @@ def benchmark(
     stops early. A dict gives arguments, ``{"SimCLR, cold": {"method": "SimCLR", "temperature": 0.1}}``,
     told apart by name for ``setup_anndata``, the model and its ``train``; ``"sweep"`` in it makes one
     method of each combination of values. ``with_modality=True`` adds ``obsm[modality_key]`` of the same
-    cells to what PCA and the joint-embedding models embed, ``with_components=50`` puts as many principal
-    components beside the embedding of a model, as :func:`fuse` does, and ``smoothing=15`` averages any
-    embedding with the nearest cells of the training part, as :func:`smooth` does.
+    cells to what PCA and the joint-embedding models embed (``embed_modality="rna"``: to what such a model learns from, of
+    which the RNA alone is embedded then), ``with_components=50`` puts as many principal components beside the
+    embedding of a model, as :func:`fuse` does, and ``smoothing=15`` averages any embedding with the nearest cells
+    of the training part, as :func:`smooth` does.
 
     *Tasks*
 
@@ -570,24 +572,25 @@ def _run_all(
             "Fits share the seeds of NumPy and PyTorch with all that runs in their process, and threads "
             "are one process: take a backend of joblib with processes, such as loky."
         )
-    numbers = list(jobs)
+    calls = [joblib.delayed(_numbered)(i, cells, job) for i, job in jobs.items()]
     if getattr(backend, "supports_return_generator", False):
-        parallel = joblib.Parallel(n_jobs=n_jobs, return_as="generator_unordered")
-        found = parallel(joblib.delayed(_numbered)(i, cells, jobs[i]) for i in numbers)
+        found = joblib.Parallel(n_jobs=n_jobs, return_as="generator_unordered")(calls)
     else:
-        # Such a backend gives results at the end only: some at a time, so that they can be kept.
-        parts = [numbers[start : start + n] for start in range(0, len(numbers), n)]
-        found = (
-            one
-            for part in parts
-            for one in parallel(joblib.delayed(_numbered)(i, cells, jobs[i]) for i in part)
-        )
+        found = _in_parts(parallel, calls, n)
     bar = tqdm(total=len(jobs), disable=not progress, desc=f"benchmark {cells.name}", unit="fit")
     with bar:
         for i, rows in found:
             bar.set_postfix_str(jobs[i].spec.name, refresh=False)
             bar.update()
             yield i, rows
+
+
+def _in_parts(parallel: Any, calls: Sequence[Any], n: int) -> Iterator[tuple[int, Any]]:
+    """Some at a time, so that they can be kept, where results come at the end of a call only."""
+    # The processes stay: those of ray import all that they need.
+    with parallel:
+        for part in itertools.batched(calls, n):
+            yield from parallel(part)
 
 
 def _numbered(i: int, cells: Cells, job: Job) -> tuple[int, list[dict[str, Any]]]:
