@@ -132,6 +132,13 @@ def places_in_three_dimensions():
     return {"adata": adata}, 'scssl.model.CellPLM.setup_anndata(adata, spatial_key="spatial")'
 
 
+@case(CHAPTER, "An embedding is to be drawn under a name that is not there")
+def embedding_of_another_name():
+    adata = cells()
+    adata.obsm["ssl_label"] = adata.obsm.pop("X_ssl")[:, :2]
+    return {"adata": adata}, "scssl.pl.embedding(adata)"
+
+
 @case(CHAPTER, "A figure is to be saved, and not where")
 def figure_without_a_name():
     adata = cells()

@@ -52,6 +52,16 @@ def test_means_and_intervals_are_those_of_student():
         assert (row["n"], row["n_failed"], row["seconds"]) == (5, 0, 2.0)
 
 
+def test_intervals_end_where_scores_do():
+    """Of two values 12.7 standard errors to each side reach beyond any score; differences may be negative."""
+    two = {"a": [0.1, 0.3], "b": [0.9, 0.95]}
+    found = summary_of(table(two))
+    assert (found.loc["a", "low"], found.loc["b", "high"]) == (0, 1)
+    assert found.loc["b", "difference_low"] < 0
+    free = summary_of(table(two, metric="rmse"))
+    assert free.loc["a", "low"] < -1
+
+
 def test_differences_are_paired():
     found = summary_of(table())
     for method in "bc":
@@ -215,7 +225,7 @@ def test_equal_values_are_tied():
 
 
 def test_values_are_averaged_over_what_is_no_repeat():
-    sets = {"one": 0.0, "two": 0.1, "three": 0.15}
+    sets = {"one": 0.0, "two": 0.04, "three": 0.06}
     results = pd.concat(
         [
             table({m: np.add(v, up * (m == "b")) for m, v in VALUES.items()}, data=data, fold=fold)

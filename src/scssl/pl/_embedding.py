@@ -223,7 +223,9 @@ def _two_dimensions(
     key_added: str | None,
 ) -> str:
     """Entry of `obsm` with the embedding in two dimensions, computed unless it is there."""
-    values = get_embedding(adata, use_rep)
+    others = [key for key in adata.obsm if key != "spatial"]
+    there = f"To draw one that is there: `use_rep={others[0]!r}`." if others else None
+    values = get_embedding(adata, use_rep, advice=there)
     if values.shape[1] == 2:
         return use_rep
     key_added = f"{use_rep}_umap" if key_added is None else key_added

@@ -24,6 +24,7 @@ from scssl._errors import warn
 from scssl._places import graph_of, sample_codes
 from scssl._random import RNG, as_seed, derive_generator, derive_seed
 from scssl._scores import agreement_of
+from scssl._settings import settings
 
 from ._common import to_be_written
 from ._domain_scores import same_domain
@@ -363,13 +364,17 @@ class _Space:
     def numbers(self, candidates: Iterable[int], n_repeats: int, seed: int) -> dict[str, Any]:
         """Agreement of runs for each number of domains, and the number of the largest."""
         import pandas as pd
+        from tqdm.auto import tqdm
 
         rows: Any = slice(None)
         if len(self.values) > _MOST_CELLS:
             generator = derive_generator(seed, "cells")
             rows = np.sort(generator.choice(len(self.values), _MOST_CELLS, replace=False))
         table = []
-        for n in candidates:
+        tried = tqdm(
+            candidates, desc="numbers of domains", unit="number", disable=not settings.progress
+        )
+        for n in tried:
             seeds = [derive_seed(seed, "stability", n, i) for i in range(n_repeats)]
             runs = [self.divide(n, one, 1, rows)[0] for one in seeds]
             pairs = [agreement_of(one, other)["ari"] for one, other in combinations(runs, 2)]

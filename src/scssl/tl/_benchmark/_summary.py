@@ -51,7 +51,8 @@ def benchmark_summary(
     A score is a metric of a task on a data set, with one kind of split and number of labels. Its values
     are those of the folds and seeds. With :math:`n` values of mean :math:`\bar x` and standard deviation
     :math:`s`, the interval of the mean is :math:`\bar x \pm t_{n-1} s / \sqrt n` by Student's t, or that
-    of the means of values drawn again with replacement (percentiles :cite:p:`Efron1979`).
+    of the means of values drawn again with replacement (percentiles :cite:p:`Efron1979`); of scores from 0 to
+    1 it ends there.
 
     Two methods are compared on the folds and seeds that both have: a difference and its interval are
     those of the mean of the differences pair by pair, and the p value is that of the paired t test, or,
@@ -380,6 +381,9 @@ def _score_table(
     for method, own in rows.groupby("method", sort=True):
         known = values[method].dropna().to_numpy()
         low, high = estimate.interval(known)
+        if metric.bounded and len(known) > 1:
+            # As far as scores go: of two values the interval is many times as wide as they are apart.
+            low, high = max(low, min(0.0, known.min())), min(high, 1.0)
         of_baseline = values.get(baseline)
         apart = (
             (values[method] - of_baseline).dropna().to_numpy()
