@@ -105,6 +105,17 @@ def several_versions():
     return names, 'scssl.data.Datasets({"one": adata, "two": other})'
 
 
+@case(CHAPTER, "A model knows symbols, and the data have Ensembl ids")
+def ids_for_a_model_of_symbols():
+    adata, other = cells(), cells(seed=1)
+    adata.var_names = symbols = [f"CD{i}A" for i in range(30)]
+    other.var_names = ids = [f"ENSG{i:011d}" for i in range(30)]
+    scssl.model.MaskedAutoencoder.setup_anndata(adata)
+    table = pd.DataFrame({"synonym": ids, "symbol": symbols})
+    names = {"adata": other, "model": scssl.model.MaskedAutoencoder(adata), "TABLE": table}
+    return names, "model.align(adata)"
+
+
 @case(CHAPTER, "There is no matrix in a modality")
 def no_matrix_of_proteins():
     data = mdata()

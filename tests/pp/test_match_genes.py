@@ -227,5 +227,7 @@ def test_refuses(reference, arguments, error, message):
 
 
 def test_another_kind_of_names_is_said():
-    with pytest.warns(ScsslWarning, match="The model knows gene symbols, the data has Ensembl ids"):
+    with pytest.warns(
+        ScsslWarning, match="`reference` knows gene symbols, `adata` has Ensembl ids"
+    ):
         match(ID, ["CD3D", "LYZ", "MS4A1", "GNLY"])

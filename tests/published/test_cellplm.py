@@ -235,7 +235,7 @@ def test_symbols_are_refused_with_the_line_to_type(read, cells, ids):
     said = str(error.value)
     assert "The model knows Ensembl ids, the data has gene symbols" in said
     assert "a column of adata.var, make that column the names of the genes" in said
-    assert "with a table of both, scssl.pp.match_genes renames them by its `synonyms`" in said
+    assert "`scssl.pp.match_genes(adata, model, synonyms=TABLE)`" in said
     expected = model.get_latent_representation(cells)
     scssl.pp.match_genes(other, model, synonyms=dict(zip(symbols, ids, strict=True)))
     np.testing.assert_array_equal(model.get_latent_representation(other), expected)

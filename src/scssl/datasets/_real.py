@@ -82,7 +82,7 @@ _EXAMPLE = """
 Examples
 --------
 >>> import scssl
->>> adata = scssl.datasets.{name}()  # doctest: +SKIP
+>>> scssl.datasets.{name}()  # doctest: +SKIP
 """
 
 

@@ -240,11 +240,29 @@ def n_domains(
     Parameters
     ----------
     adata
-        Cells with an embedding.
+        As for :func:`spatial_domains`, and so are the following but `candidates` and `n_repeats`.
     candidates
         Numbers of domains to try.
-    use_rep, method, sample_key, center, connectivity_key, n_hops, include_self, n_components, whitening, covariance
-        As for :func:`spatial_domains`.
+    use_rep
+        Entry of `adata.obsm` with the embedding.
+    method
+        ``"neighborhood"`` or ``"mixture"``.
+    sample_key
+        Column of `adata.obs` with the section of each cell.
+    center
+        Subtract the mean of each section from its embeddings.
+    connectivity_key
+        Entry of `adata.obsp` with the neighbours of each cell.
+    n_hops
+        Steps in the graph up to which cells count.
+    include_self
+        Whether a cell counts itself.
+    n_components
+        Principal components of the embedding to use.
+    whitening
+        From 0, components as they are, to 1, all of one variance.
+    covariance
+        ``"tied"``, ``"full"`` or ``"diag"``.
     n_repeats
         Runs for each number, at least two.
     key_added

@@ -772,7 +772,7 @@ class Registered(Method):
         self.untrained = untrained
         check_choice("embed_modality", embed_modality, ("joint", "rna"))
         if embed_modality == "rna" and not with_modality:
-            raise ValueError("`embed_modality='rna'` is of a model of both: `with_modality=True`.")
+            raise ValueError("`embed_modality` is of a model of both: give `with_modality` too.")
         self.learns_both = with_modality
         # A model that learned from both may embed a cell by its RNA alone.
         self.with_modality = with_modality and embed_modality == "joint"

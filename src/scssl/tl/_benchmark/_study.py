@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 
 from scssl import __version__
-from scssl._checks import check_choice, check_number, check_whole
+from scssl._checks import check_adata, check_choice, check_number, check_whole
 from scssl._errors import warn
 from scssl._io import as_path, check_place, parse_json, replace_file
 from scssl._settings import settings
@@ -418,7 +418,8 @@ def plan(
     if not budgets or len(set(budgets)) < len(budgets):
         raise ValueError(f"`n_labels` must be numbers, each once; found {listed}.")
     chosen = _seeds(seeds)
-    specs = read_methods(methods, list(getattr(adata, "obsm", ())))
+    check_adata(adata)
+    specs = read_methods(methods, list(adata.obsm))
     for spec in specs:
         # A model that is not there is told before anything runs.
         spec.make().source  # noqa: B018
