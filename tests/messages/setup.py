@@ -114,7 +114,7 @@ def ids_for_a_model_of_symbols():
     scssl.model.MaskedAutoencoder.setup_anndata(adata)
     table = pd.DataFrame({"synonym": ids, "symbol": symbols})
     names = {"adata": other, "model": scssl.model.MaskedAutoencoder(adata), "TABLE": table}
-    return names, "model.align(adata)"
+    return names, "scssl.tl.embed(adata, model)"
 
 
 @case(CHAPTER, "There is no matrix in a modality")
