@@ -208,7 +208,7 @@ def test_rna_embedded_by_a_model_of_both(adata):
     other.obsm["protein"][np.setdiff1d(np.arange(len(adata)), test)] = 0
     other = scssl.tl.benchmark(other, {"RNA": one}, "embedding", **about)
     assert list(other["value"]) != list(again["value"])
-    with pytest.raises(ValueError, match="with_modality=True"):
+    with pytest.raises(ValueError, match="give `with_modality` too"):
         scssl.tl.benchmark(adata, {"SimCLR": {"embed_modality": "rna"}}, "embedding", **about)
 
 
