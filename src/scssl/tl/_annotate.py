@@ -166,11 +166,10 @@ def annotate(
     if model is None:
         fit = {"max_epochs": max_epochs, "progress": progress}
         trained = _trained(pair, layer, batches, min_overlap, seed, fit)
-        method, embeddings, features = f"{trained.method}, trained on both", *trained[1:3]
+        method, features = f"{trained.method}, trained on both", trained.features
         has_common = trained.has_common
-        parts = [
-            _light(adata, rep, one) for adata, one in zip(pair.values(), embeddings, strict=True)
-        ]
+        both = zip(pair.values(), trained.embeddings, strict=True)
+        parts = [_light(adata, rep, one) for adata, one in both]
     else:
         parts = [_embedded(adata, model, min_overlap, rep) for adata in pair.values()]
         method = str(parts[0].uns[rep]["model"])

@@ -104,11 +104,11 @@ def label_transfer(
     validation, and name them with `held_out_key`. What is new can also be lost by the model itself:
     types that it never saw may be embedded like those it knows.
 
-    *Batches.* A query from another batch looks new as a whole. Where :func:`annotate` trains on
-    both and finds that they vary in the same ways, distances are divided by how much farther the nearest quarter of
-    the query lies than that of the held-out cells, up to twice as far: that quarter must be of known types. With `batch_key`, cells of the reference are
-    held out batch by batch, so that confidence and novelty are those of cells from a batch not seen. How
-    much farther than single cells each batch lies is measured by the median of either distance and divided
+    *Batches.* A query from another batch looks new as a whole. Where :func:`annotate` trains on both and
+    finds that they vary in the same ways, distances are divided by how much farther the nearest quarter of
+    the query lies than that of the held-out cells, up to twice as far: that quarter must be of known types.
+    With `batch_key`, cells of the reference are held out batch by batch, so that confidence and novelty are
+    those of cells from a batch not seen. How much farther than single cells each batch lies is measured by the median of either distance and divided
     out; so is it of the query, but no more than of the batches of the reference. A query that is new as a
     whole can thus not pass for another batch, unless types and batches differ by as much.
 
@@ -170,8 +170,9 @@ def label_transfer(
         ``query.uns[key_added]`` : :class:`dict`
             ``"calibration"`` (the logistic function; expected calibration error
             :cite:p:`Naeini2015`, of the votes and of the confidence, and accuracy of held-out cells;
-            and the bins of the reliability diagram), ``"novelty"`` (the threshold, the cells it is
-            from, and the shift, by which the distances of a query of another batch were divided), ``"labels"`` and ``"params"``.
+            and the bins of the reliability diagram), ``"novelty"`` (the threshold, the cells it is from, and
+            the shift, by which the distances of a query of another batch were divided), ``"labels"`` and
+            ``"params"``.
 
     Raises
     ------
@@ -232,9 +233,10 @@ def transfer_labels(
 ) -> AnnData | None:
     """As :func:`label_transfer`, of a query that is known to be of a new batch (`is_new`).
 
-    Where it is known to have types in common with the reference (`has_common`), that it lies farther as a whole is
-    not taken for novelty.
-    `features` of either are what a regression labels by, instead of the embedding. `advice` is the line that helps where too many cells are unknown, empty if the model is as good as can be.
+    Where it is known to have types in common with the reference (`has_common`), that it lies farther as a
+    whole is not taken for novelty. `features` of either are what a regression labels by, instead of the
+    embedding. `advice` is the line that helps where too many cells are unknown, empty if the model is as good
+    as can be.
     """
     import pandas as pd
 

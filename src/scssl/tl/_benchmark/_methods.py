@@ -82,6 +82,7 @@ class Method(ABC):
     with_modality: bool = False
     """Whether the second modality of a cell is part of what it embeds."""
     embeds: bool = True
+    learns_from_query: ClassVar[bool] = False
     smoothing: int = 0
     """Nearest cells of the training part that the embedding of a cell is averaged with."""
     labels_cells: bool = False
@@ -112,8 +113,9 @@ class Method(ABC):
     def embed(self, cells: AnnData) -> np.ndarray:
         """Embedding of cells, those learned from or others."""
 
-    def meet(self, cells: AnnData) -> None:  # noqa: B027 - most have nothing to do
-        """Be given the cells that it will be asked about, without labels, where it learns from them too."""
+    def meet(self, cells: AnnData) -> None:
+        """Be given the cells that it will be asked about, without labels, for methods that learn from them."""
+        raise NotImplementedError
 
     def predict(self, cells: AnnData) -> pd.DataFrame:
         """Probability of each label that was learned, for methods that label cells themselves."""
@@ -641,6 +643,8 @@ class Recommended(Method):
     of_scssl = True
     tools = ("tl/_integrate.py", "tl/_recommended.py")
     seconds_per_kcell = 8.0
+    moved: np.ndarray | None = None
+    """Embedding of the cells it was fitted to, where there is no model that could embed others."""
 
     def fit(self, cells: AnnData, setting: Setting) -> None:
         """Choose by what is known of the cells, and train."""
@@ -669,7 +673,7 @@ class Recommended(Method):
         """By the model, or rows of the cells that were moved."""
         from scssl.tl._recommended import of_variable_genes
 
-        if hasattr(self, "moved"):
+        if self.moved is not None:
             return np.asarray(self.moved[self.names.get_indexer(cells.obs_names)])
         own, _ = of_variable_genes(cells, self.setting.layer, self.setting.batch_key)
         return np.asarray(self.model.get_latent_representation(own))
@@ -680,10 +684,16 @@ class Annotate(Method):
 
     summary = "tl.annotate, which trains on reference and query"
     of_scssl = True
-    tools = (*Recommended.tools, "tl/_annotate.py", "tl/_label_transfer.py")
+    tools = (
+        *Recommended.tools,
+        "tl/_annotate.py",
+        "tl/_common_axes.py",
+        "tl/_label_transfer.py",
+    )
     uses_labels = True
     labels_cells = True
     embeds = False
+    learns_from_query = True
     seconds_per_kcell = 8.0
 
     def fit(self, cells: AnnData, setting: Setting) -> None:

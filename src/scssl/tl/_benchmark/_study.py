@@ -698,7 +698,8 @@ def _fit(cells: Cells, job: Job, cost: Cost) -> Fitted:
             fitted.values = _embedded(cells, method, [rows, rest])
             if method.smoothing:
                 _smooth(fitted.values, rows, rest, method.smoothing, split.seed)
-        method.meet(without_labels(cells, split.test))
+        if method.learns_from_query:
+            method.meet(without_labels(cells, split.test))
     return fitted
 
 
