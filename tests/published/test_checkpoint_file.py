@@ -215,6 +215,20 @@ def test_a_number_that_claims_to_be_millions(path):
     assert set(Ledger.open(path, "state_dict", n_genes=3).state) == {"a", "b", "c"}
 
 
+def test_an_archive_that_claims_to_be_one_of_several(path):
+    """zipfile raises on it where it is asked whether it is one at all."""
+    torch.save({"a": torch.ones(3)}, path)
+    content = path.read_bytes()
+    end = content.rindex(b"PK\x05\x06")
+    # The record that says of how many files an archive is.
+    several = b"PK\x06\x07" + (1).to_bytes(4, "little") + bytes(8) + (2).to_bytes(4, "little")
+    path.write_bytes(content[:end] + several + content[end:])
+    with pytest.raises(zipfile.BadZipFile):
+        zipfile.is_zipfile(path)
+    with pytest.raises(BundleError, match="is damaged: .*multiple disks"):
+        read_checkpoint(path)
+
+
 @pytest.mark.parametrize("size", [0, 10, 2000])
 def test_truncated(path, size):
     torch.save({"a": torch.ones(1000)}, path)

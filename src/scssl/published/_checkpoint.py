@@ -137,14 +137,15 @@ def _refuse_globals(found: set[str], path: Path) -> None:
 
 def _read_pickle(file: IO[bytes], path: Path, size: int) -> bytes:
     """The pickle in a zip archive of ``torch.save``, if it is that and nothing more."""
-    if not zipfile.is_zipfile(file):
-        file.seek(0)
-        raise BundleError(
-            f"{path} is not a checkpoint of torch: not a zip archive, or a truncated one (it begins "
-            f"with {file.read(8)!r}). A file from before torch 1.6 has to be written anew: "
-            f'`torch.save(torch.load("{path}", weights_only=True), NEW)`'
-        )
     try:
+        # Which raises on its own where an archive ends as one of several files.
+        if not zipfile.is_zipfile(file):
+            file.seek(0)
+            raise BundleError(
+                f"{path} is not a checkpoint of torch: not a zip archive, or a truncated one (it begins "
+                f"with {file.read(8)!r}). A file from before torch 1.6 has to be written anew: "
+                f'`torch.save(torch.load("{path}", weights_only=True), NEW)`'
+            )
         with zipfile.ZipFile(file) as archive:
             entries = archive.infolist()
             _check_entries(entries, path, size)
