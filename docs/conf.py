@@ -5,12 +5,19 @@ from __future__ import annotations
 import builtins
 import os
 import re
+import sys
+import tempfile
 from datetime import datetime
 from importlib.metadata import metadata
+from pathlib import Path
 from typing import Any
 
 from docutils import nodes
 from docutils.utils.math.latex2mathml import tex2mathml
+from sphinx.ext.autosummary.generate import generate_autosummary_docs
+
+sys.path.insert(0, str(Path(__file__).parent))
+import names
 
 # -- Project ---------------------------------------------------------------------------------
 
@@ -42,7 +49,8 @@ copybutton_prompt_is_regexp = True
 
 # -- Markdown and notebooks --------------------------------------------------------------------
 
-myst_enable_extensions = ["amsmath", "colon_fence", "deflist", "dollarmath"]
+myst_enable_extensions = ["amsmath", "colon_fence", "deflist", "dollarmath", "substitution"]
+myst_substitutions = names.substitutions()
 myst_heading_anchors = 3
 # Figures and tables in the pages are made by the version they document.
 nb_execution_mode = "force"
@@ -192,7 +200,18 @@ def _deal_out(app: Any, env: Any, docnames: list[str]) -> None:
         docnames += others[i : i + 1]
 
 
+def _pages_of_methods(app: Any) -> None:
+    """Pages of the models that no file lists: autosummary looks for lists in files as they are."""
+    with tempfile.TemporaryDirectory() as folder:
+        listed = Path(folder) / "methods.rst"
+        listed.write_text(names.autosummary(names.joint_embedding(), toctree=True))
+        generate_autosummary_docs(
+            [str(listed)], output_dir=str(Path(app.srcdir) / "generated"), app=app
+        )
+
+
 def setup(app: Any) -> None:
+    app.connect("builder-inited", _pages_of_methods)
     app.connect("env-before-read-docs", _deal_out)
     app.add_html_math_renderer("mathml", (_math, None), (_math, None))
     app.connect("autodoc-skip-member", _is_inherited_from_upstream)
