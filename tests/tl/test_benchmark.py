@@ -24,7 +24,7 @@ from scssl.tl._benchmark._cells import (
     group_splits,
     without_a_type,
 )
-from scssl.tl._benchmark._methods import KNOWN, UNKNOWN, Method
+from scssl.tl._benchmark._methods import KNOWN, UNKNOWN, Method, Registered, TotalVI
 
 VALUES = ["data", "task", "method", "fold", "seed", "n_labels", "metric", "value", "split_hash"]
 KEYS = {"label_key": "cell_type", "batch_key": "batch", "progress": False}
@@ -210,6 +210,83 @@ def test_rna_embedded_by_a_model_of_both(adata):
     assert list(other["value"]) != list(again["value"])
     with pytest.raises(ValueError, match="give `with_modality` too"):
         scssl.tl.benchmark(adata, {"SimCLR": {"embed_modality": "rna"}}, "embedding", **about)
+
+
+@pytest.mark.parametrize("transductive", [False, True])
+def test_a_predictor_of_proteins_is_scored_by_what_it_predicts(adata, monkeypatch, transductive):
+    """It learns from proteins of the training part alone, also where it is given the cells of the other."""
+    small = {
+        "max_epochs": 2,
+        "ssl_model": None,
+        "n_latent": 4,
+        "hidden_dims": [8],
+        "n_components": 3,
+    }
+    about = {"modality_key": "protein", "label_key": "cell_type", "seeds": 1, "progress": False}
+    about |= {"transductive": transductive}
+    predicted, predict = [], Registered.predict_modality
+    monkeypatch.setattr(
+        Registered,
+        "predict_modality",
+        lambda self, cells: predicted.append(predict(self, cells)) or predicted[-1],
+    )
+    other, test = adata.copy(), _test_rows(adata)
+    other.obsm["protein"][test] = np.random.default_rng(0).normal(size=(len(test), 3))
+    found, _ = (
+        scssl.tl.benchmark(own, {"ProteinPredictor": small}, "modality", **about)
+        for own in (adata, other)
+    )
+    assert np.array_equal(*predicted)
+    expected = np.mean(
+        [
+            np.corrcoef(*pair)[0, 1]
+            for pair in zip(predicted[0].T, adata.obsm["protein"][test].T, strict=True)
+        ]
+    )
+    value = found.set_index("metric")["value"]
+    assert value["pearson"] == pytest.approx(expected, abs=1e-5) and expected > 0.3
+
+
+def test_a_pretrained_predictor_of_proteins(adata):
+    """Pretrained on the training part by default; nothing to learn without a second modality."""
+    small = {"max_epochs": 1, "n_components": 3}
+    about = {"label_key": "cell_type", "seeds": 1, "progress": False}
+    both = {"pretrained": {"method": "ProteinPredictor", **small}}
+    both["scratch"] = {**both["pretrained"], "ssl_model": None}
+    found = scssl.tl.benchmark(adata, both, "modality", modality_key="protein", **about)
+    assert not found["error"].any()
+    table = found.set_index(["method", "metric"])["value"]
+    assert table["pretrained", "pearson"] != table["scratch", "pearson"]
+    alone = scssl.tl.benchmark(adata, both, "embedding", **about)
+    assert alone["error"].str.contains("modality_key").all()
+
+
+def test_totalvi_imputes_proteins_that_it_is_not_given(adata, monkeypatch):
+    own = adata.copy()
+    own.obsm["protein"] = np.rint(np.exp(own.obsm["protein"].clip(0, 4)))
+    about = {"modality_key": "protein", "batch_key": "batch", "seeds": 1, "progress": False}
+    about |= {"label_key": "cell_type"}
+    predicted, predict = [], TotalVI.predict_modality
+    monkeypatch.setattr(
+        TotalVI,
+        "predict_modality",
+        lambda self, cells: predicted.append(predict(self, cells)) or predicted[-1],
+    )
+    few = {"totalVI": {"max_epochs": 2, "early_stopping": False}}
+    found = scssl.tl.benchmark(own, few, ["modality", "embedding"], **about)
+    test = _test_rows(own)
+    assert found.loc[found["task"] == "embedding", "error"].str.contains("has no embedding").all()
+    assert found["transductive"].all()
+    value = found[found["task"] == "modality"].set_index("metric")["value"]
+    error = np.sqrt(
+        np.mean((predicted[0] - np.log1p(own.obsm["protein"][test])) ** 2, axis=0)
+    ).mean()
+    assert value["rmse"] == pytest.approx(error, abs=1e-5)
+    own.obsm["protein"][test] = 1
+    scssl.tl.benchmark(own, few, "modality", **about)
+    assert np.array_equal(*predicted)
+    normalised = scssl.tl.benchmark(adata, few, "modality", **about)["error"]
+    assert normalised.str.contains("needs counts of proteins").all()
 
 
 def test_components_beside_a_model(adata):

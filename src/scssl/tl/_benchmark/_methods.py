@@ -81,6 +81,8 @@ class Method(ABC):
     uses_labels: bool = False
     with_modality: bool = False
     """Whether the second modality of a cell is part of what it embeds."""
+    predicts_modality: bool = False
+    """Whether it learns the second modality of the training part, to predict it itself."""
     embeds: bool = True
     learns_from_query: ClassVar[bool] = False
     smoothing: int = 0
@@ -119,6 +121,10 @@ class Method(ABC):
 
     def predict(self, cells: AnnData) -> pd.DataFrame:
         """Probability of each label that was learned, for methods that label cells themselves."""
+        raise NotImplementedError
+
+    def predict_modality(self, cells: AnnData) -> np.ndarray:
+        """Second modality, counts as log1p, of cells that lack it, for methods that learn it."""
         raise NotImplementedError
 
     def novelty(self, cells: AnnData) -> np.ndarray | None:
@@ -402,7 +408,7 @@ class _OfScvi(_OnVariableGenes):
         return own
 
     @property
-    def trainable_weights(self) -> int:
+    def trainable_weights(self) -> int | None:
         """Those of encoder and decoder."""
         return sum(p.numel() for p in self.model.module.parameters() if p.requires_grad)
 
@@ -530,6 +536,67 @@ class JointEmbeddingSCVI(_OfScvi):
         if "early_stopping" not in inspect.signature(self.model.train).parameters:
             options.pop("early_stopping")
         self.model.train(**options)
+
+
+class TotalVI(_OfScvi):
+    """totalVI :cite:p:`Gayoso2021`, which imputes the proteins of cells that it is trained on without them."""
+
+    summary = "totalVI trained on all cells, imputes the proteins that the test part is not given"
+    predicts_modality = True
+    learns_from_query = True
+    embeds = False
+    seconds_per_kcell = 150.0
+
+    def _known(self) -> list[str]:
+        import scvi
+
+        of = (scvi.model.TOTALVI.__init__, scvi.module.TOTALVAE.__init__)
+        return sorted({name for one in of for name in inspect.signature(one).parameters})
+
+    def fit(self, cells: AnnData, setting: Setting) -> None:
+        """Keep the cells with proteins until the others are there."""
+        self.reference = self._with_proteins(self._prepare(cells, setting), _second(cells, setting))
+
+    @staticmethod
+    def _with_proteins(own: AnnData, values: np.ndarray) -> AnnData:
+        if _normalisation(values) == "none":
+            raise NotPossible("totalVI needs counts of proteins, and these are normalised.")
+        own.obsm["protein"] = values
+        return own
+
+    def meet(self, cells: AnnData) -> None:
+        """Train on both. Proteins that are zero in a whole batch are what scvi-tools takes as not measured."""
+        import anndata
+        import scvi
+
+        query = self._as_scvi(cells)
+        n_proteins = self.reference.obsm["protein"].shape[1]
+        query.obsm["protein"] = np.zeros((query.n_obs, n_proteins), dtype=np.float32)
+        both = anndata.concat([self.reference, query])
+        # A batch of its own for what lacks proteins, whatever batch it is of.
+        batches = both.obs["batch"].to_numpy() if "batch" in both.obs else np.repeat("", both.n_obs)
+        lacks = np.arange(both.n_obs) >= self.reference.n_obs
+        both.obs["batch"] = np.where(lacks, "lacks proteins ", "") + batches.astype(object)
+        scvi.settings.seed = self.setting.seed % 2**32
+        scvi.model.TOTALVI.setup_anndata(both, "protein", batch_key="batch")
+        self.model = scvi.model.TOTALVI(both, **self.arguments)
+        self.model.train(**self._fit_options())
+        measured = sorted(set(both.obs["batch"][~lacks]))
+        scvi.settings.seed = self.setting.seed % 2**32
+        _, found = self.model.get_normalized_expression(
+            both,
+            indices=np.flatnonzero(lacks),
+            transform_batch=measured,
+            n_samples=25,
+            include_protein_background=True,
+            return_numpy=True,
+        )
+        self.found = np.log1p(found)
+        self.adapted, self.asked = True, query.obs_names
+
+    def predict_modality(self, cells: AnnData) -> np.ndarray:
+        """Expected counts, background included, as they would be in the batches with proteins."""
+        return np.asarray(self.found[self.asked.get_indexer(cells.obs_names)])
 
 
 class Concord(_OnVariableGenes):
@@ -791,16 +858,13 @@ class Registered(Method):
         if with_modality and not hasattr(self.model_class, "setup_mudata"):
             raise ValueError(f"{model} embeds one modality: leave `with_modality` out.")
         self.n_top_genes = check_whole("n_top_genes", n_top_genes, none=True)
-        if model == "ProteinPredictor":
-            raise ValueError(
-                "ProteinPredictor starts from a model, and that model is what is compared: name it, and "
-                "task 'modality' regresses proteins on its embedding."
-            )
         self.uses_labels = self.labels_cells = model == "CellTypeClassifier"
+        self.predicts_modality = model == "ProteinPredictor"
         self.seconds_per_kcell = 0.2 if untrained else type(self).seconds_per_kcell
-        # What a classifier starts from: pretrained on the same cells, or nothing.
+        # What fine-tuning starts from: pretrained on the same cells, or nothing.
         self.first: Registered | None = None
-        if self.uses_labels and (first := arguments.pop("ssl_model", "MaskedAutoencoder")):
+        finetunes = self.uses_labels or self.predicts_modality
+        if finetunes and (first := arguments.pop("ssl_model", "MaskedAutoencoder")):
             self.first = Registered(first)
         name = "setup_mudata" if with_modality else "setup_anndata"
         self.setup, self.make, self.train_options = _routed(self.model_class, name, arguments)
@@ -822,10 +886,13 @@ class Registered(Method):
         if self.uses_labels:
             labels = own.obs[KNOWN].astype(object)
             own.obs[KNOWN] = labels.where(labels != UNKNOWN, None).astype("category")
+        if self.predicts_modality and setting.modality_key is None:
+            raise NotPossible("It learns a second modality: `modality_key`.")
         if self.first is not None:
             self.first.fit(own, setting)
             options = {**self.setup, **self.make, "rng": setting.seed}
-            self.model = self.model_class.from_ssl_model(self.first.model, own, KNOWN, **options)
+            learned = KNOWN if self.uses_labels else setting.modality_key
+            self.model = self.model_class.from_ssl_model(self.first.model, own, learned, **options)
         else:
             self.model = self._from_scratch(own)
         if not self.untrained:
@@ -849,6 +916,8 @@ class Registered(Method):
             setup.setdefault("batch_key", setting.batch_key)
         if self.uses_labels:
             setup["labels_key"] = KNOWN
+        if self.predicts_modality:
+            setup["protein_obsm"] = setting.modality_key
         self.model_class.setup_anndata(own, **{k: v for k, v in setup.items() if k in takes})
         return self.model_class(own, rng=setting.seed, **self.make)
 
@@ -896,6 +965,10 @@ class Registered(Method):
         """Probabilities of a classifier."""
         found: pd.DataFrame = self.model.predict(self._own(cells), soft=True)
         return found
+
+    def predict_modality(self, cells: AnnData) -> np.ndarray:
+        """Proteins by a predictor."""
+        return np.asarray(self.model.predict(self._own(cells)))
 
     def reconstruct(self, cells: AnnData, genes: np.ndarray) -> np.ndarray:
         """Reconstruction by a model that has one."""
@@ -1104,6 +1177,7 @@ BASELINES: dict[str, type[Method]] = {
     "scVI": ScVI,
     "scANVI": ScANVI,
     "JointEmbeddingSCVI": JointEmbeddingSCVI,
+    "totalVI": TotalVI,
     "CONCORD": Concord,
     "CellTypist": CellTypist,
     "recommended": Recommended,

@@ -47,7 +47,7 @@ from ._methods import (
     read_methods,
     target_of,
 )
-from ._tasks import TASKS, Fitted, without_labels
+from ._tasks import TASKS, Fitted, features_of, without_labels, without_modality
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -222,7 +222,7 @@ def benchmark(
 
     - ``"PCA"``: 50 components of 2,000 variable genes, ``"genes"``: these genes themselves;
     - ``"untrained"``: the encoder of :class:`~scssl.model.MaskedAutoencoder` before training;
-    - ``"scVI"``, ``"scANVI"``, ``"JointEmbeddingSCVI"``, of scvi-tools, with the advice of its tutorials;
+    - ``"scVI"``, ``"scANVI"``, ``"JointEmbeddingSCVI"``, ``"totalVI"``, of scvi-tools, with the advice of its tutorials;
     - ``"CellTypist"``: logistic regression on all genes as celltypist trains it;
     - ``"Harmony"`` and ``"CONCORD"``, where their packages are installed;
     - ``"recommended"``: what :func:`embed` without a model and, of batches, :func:`integrate` take;
@@ -250,7 +250,8 @@ def benchmark(
       the nearest cells of the reference, and ``mixing`` with cells of the same label;
     - ``"integration"``: scib-metrics :cite:p:`Luecken2022` of all cells, unscaled;
     - ``"clustering"``: Leiden and k-means against the labels, and silhouette, of the test cells;
-    - ``"modality"``: ``obsm[modality_key]`` from the embedding by ridge regression;
+    - ``"modality"``: ``obsm[modality_key]`` from the embedding by ridge regression, or by what predicts it itself
+      (``"ProteinPredictor"``, pretrained as a classifier is, and ``"totalVI"``);
     - ``"reconstruction"``: explained variance of log-normalised expression.
 
     Nothing is fitted on test cells, unless `transductive` or the task is integration, which has none. Every
@@ -688,6 +689,8 @@ def _fit(cells: Cells, job: Job, cost: Cost) -> Fitted:
     budget = job.budgets[0] if method.uses_labels else None
     if method.uses_labels:
         own.obs[KNOWN] = _known(cells, split, rows, budget)
+    if method.predicts_modality and cells.modality_key is not None:
+        own.obsm[cells.modality_key] = _measured(cells, rows, split.train)
     fitted = Fitted(cells, split, method, job.transductive, None)
     with cost.measured():
         method.fit(own, setting)
@@ -699,8 +702,15 @@ def _fit(cells: Cells, job: Job, cost: Cost) -> Fitted:
             if method.smoothing:
                 _smooth(fitted.values, rows, rest, method.smoothing, split.seed)
         if method.learns_from_query:
-            method.meet(without_labels(cells, split.test))
+            method.meet(without_modality(cells, split.test))
     return fitted
+
+
+def _measured(cells: Cells, rows: np.ndarray, known: np.ndarray) -> pd.DataFrame:
+    """Second modality of the cells to fit to, NaN where it will be predicted."""
+    found = features_of(cells).iloc[rows].copy()
+    found[~np.isin(rows, known)] = np.nan
+    return found
 
 
 def _n_classes(cells: Cells, split: Split) -> int | None:

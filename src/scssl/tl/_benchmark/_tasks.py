@@ -25,6 +25,7 @@ from ._cells import Cells, Split, protocol_of
 from ._methods import Method, NotPossible
 
 if TYPE_CHECKING:
+    import pandas as pd
     from anndata import AnnData
 
 N_NEIGHBORS = 15
@@ -62,7 +63,7 @@ class Fitted:
     def embedding(self) -> np.ndarray:
         """The embedding; an error if the method has none."""
         if self.values is None:
-            raise NotPossible("The method labels cells and has no embedding.")
+            raise NotPossible("The method has no embedding.")
         return self.values
 
     def probe(self, n_labels: int | None) -> tuple[Protocol, np.ndarray, np.ndarray]:
@@ -112,6 +113,14 @@ def without_labels(cells: Cells, rows: np.ndarray) -> AnnData:
         uns=dict(whole.uns),
     )
     return own.to_memory() if whole.isbacked else own.copy() if own.is_view else own
+
+
+def without_modality(cells: Cells, rows: np.ndarray) -> AnnData:
+    """Some cells in which the second modality was not measured."""
+    own = without_labels(cells, rows)
+    if cells.modality_key is not None:
+        del own.obsm[cells.modality_key]
+    return own
 
 
 def _scores(protocol: Protocol, predicted: np.ndarray, prefix: str = "") -> Found:
@@ -249,35 +258,42 @@ def clustering(fitted: Fitted) -> Iterator[tuple[str, Found]]:
 
 
 def _small(fitted: Fitted, rows: np.ndarray, labels: Any = None) -> AnnData:
-    import anndata
     import pandas as pd
 
-    values = fitted.embedding()[rows]
-    own = anndata.AnnData(obs=pd.DataFrame(index=fitted.cells.adata.obs_names[rows]))
-    own.obsm[_REP] = values.astype(np.float32)
+    own = _bare(fitted, rows)
+    own.obsm[_REP] = fitted.embedding()[rows].astype(np.float32)
     if labels is not None:
         own.obs[_LABEL] = pd.Categorical(np.asarray(labels, dtype=str))
     return own
 
 
+def _bare(fitted: Fitted, rows: np.ndarray) -> AnnData:
+    import anndata
+    import pandas as pd
+
+    return anndata.AnnData(obs=pd.DataFrame(index=fitted.cells.adata.obs_names[rows]))
+
+
 def modality(fitted: Fitted) -> Iterator[tuple[str, Found]]:
-    """Proteins of held-out cells by ridge regression on the embedding, the penalty chosen in training."""
-    key = fitted.cells.modality_key
-    assert key is not None
+    """Proteins of held-out cells, by the method itself or by ridge regression, the penalty chosen in training."""
     if fitted.method.with_modality:
         raise NotPossible("What is predicted is part of what it embeds.")
-    measured = fitted.cells.adata.obsm[key]
+    measured, itself = _scored(features_of(fitted.cells)), fitted.method.predicts_modality
     parts = []
     for rows in (fitted.split.train, fitted.split.test):
-        own = _small(fitted, rows)
-        own.obsm["measured"] = _rows(measured, rows, fitted.cells.adata.obs_names)
+        own = (_bare if itself else _small)(fitted, rows)
+        own.obsm["measured"] = measured.iloc[rows]
         parts.append(own)
     reference, query = parts
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ScsslWarning)
-        predict_modality(
-            reference, query, "measured", use_rep=_REP, method="head", key_added="predicted"
-        )
+        if itself:
+            cells = without_modality(fitted.cells, fitted.split.test)
+            query.obsm["predicted"] = fitted.method.predict_modality(cells)
+        else:
+            predict_modality(
+                reference, query, "measured", use_rep=_REP, method="head", key_added="predicted"
+            )
         row = modality_scores(query, "measured", "predicted").iloc[0]
     yield (
         "",
@@ -289,19 +305,25 @@ def modality(fitted: Fitted) -> Iterator[tuple[str, Found]]:
     )
 
 
-def _rows(measured: Any, rows: np.ndarray, names: Any) -> Any:
-    """Rows of the features; counts as log1p, as their users do."""
+def features_of(cells: Cells) -> pd.DataFrame:
+    """Values of the second modality, with names."""
     import pandas as pd
     from scipy import sparse
 
-    columns = list(measured.columns) if hasattr(measured, "columns") else None
-    values = measured.to_numpy() if columns is not None else measured
-    values = np.asarray(values.toarray() if sparse.issparse(values) else values, dtype=np.float64)
+    assert cells.modality_key is not None
+    found: Any = cells.adata.obsm[cells.modality_key]
+    named = hasattr(found, "columns")
+    values = np.asarray(found.toarray() if sparse.issparse(found) else found, dtype=np.float64)
+    columns = found.columns if named else [f"feature_{i}" for i in range(values.shape[1])]
+    return pd.DataFrame(values, cells.adata.obs_names, [str(one) for one in columns])
+
+
+def _scored(features: pd.DataFrame) -> pd.DataFrame:
+    """What is scored: counts as log1p, as their users do."""
+    values = features.to_numpy()
     known = values[np.isfinite(values)]
-    if (known >= 0).all() and (known == np.rint(known)).all():
-        values = np.log1p(values)
-    columns = columns or [f"feature_{i}" for i in range(values.shape[1])]
-    return pd.DataFrame(values[rows], index=names[rows], columns=[str(one) for one in columns])
+    is_counts = bool((known >= 0).all() and (known == np.rint(known)).all())
+    return np.log1p(features) if is_counts else features
 
 
 def reconstruction(fitted: Fitted) -> Iterator[tuple[str, Found]]:
