@@ -136,7 +136,8 @@ def test_it_goes_on_within_an_epoch(data, tmp_path, weights):
     with pytest.raises(ValueError, match="its balance_weights is .*, of this one {'rare': 2"):
         build(data).train(**{**given, "balance_weights": {"rare": 2}}, resume_from=tmp_path)
     with pytest.raises(ValueError, match="its balance_key is 'kind', of this one 'batch'"):
-        build(data).train(**{**given, "balance_key": "batch"}, resume_from=tmp_path)
+        other = {"balance_key": "batch", "balance_weights": None}
+        build(data).train(**{**given, **other}, resume_from=tmp_path)
 
 
 @pytest.mark.parametrize(
