@@ -138,6 +138,8 @@ def _batches_of(store: Path, kind: Any) -> dict[str, float]:
     from scssl.data import CellLoader, ChunkPlan, Store
 
     found = Store(store)
+    # Shards are opened when a cell of them is asked for, and those of annbatch before it starts.
+    found.rows.read(found.shards[:, 0])
     loader = CellLoader(found.rows, ChunkPlan(found.n_cells, BATCH), input_kind=kind)
     return _some_batches(loader, lambda batch: len(batch["indices"]))
 

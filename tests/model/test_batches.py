@@ -124,18 +124,20 @@ def test_pseudo_labels_of_a_store_balance_its_data_sets(store):
         whole.train(**TRAIN, hold_out={"dataset": ["two"]})
 
 
-def test_it_goes_on_within_an_epoch(data, tmp_path):
-    given = {**TRAIN, "balance_key": "kind"}
+@pytest.mark.parametrize("weights", [None, {"rare": 3.0}])
+def test_it_goes_on_within_an_epoch(data, tmp_path, weights):
+    given = {**TRAIN, "balance_key": "kind", "balance_weights": weights}
     straight, stopped, resumed = build(data), build(data), build(data)
     straight.train(**given)
     with pytest.raises(RuntimeError, match="ends"):
         stopped.train(**given, checkpoint_dir=tmp_path, checkpoint_every=2, callbacks=[Ends()])
     resumed.train(**given, resume_from=tmp_path)
     assert same_weights(straight, resumed)
-    with pytest.raises(ValueError, match="its balance_weights is None, of this one {'rare'"):
-        build(data).train(**given, balance_weights={"rare": 2}, resume_from=tmp_path)
+    with pytest.raises(ValueError, match="its balance_weights is .*, of this one {'rare': 2"):
+        build(data).train(**{**given, "balance_weights": {"rare": 2}}, resume_from=tmp_path)
     with pytest.raises(ValueError, match="its balance_key is 'kind', of this one 'batch'"):
-        build(data).train(**{**given, "balance_key": "batch"}, resume_from=tmp_path)
+        other = {"balance_key": "batch", "balance_weights": None}
+        build(data).train(**{**given, **other}, resume_from=tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -906,4 +906,21 @@ MUTANTS = (
         '-one["mean"]',
         ("tl/test_benchmark_summary.py::test_less_is_better_where_it_is",),
     ),
+    # --- memory and devices ----------------------------------------------------------------------
+    Mutant(
+        "build_keeps_memory",
+        "what is free after a shard stays with the process that builds a store",
+        "data/store",
+        "            trim(0)\n",
+        "            pass\n",
+        ("data/store/test_build.py::test_the_heap_does_not_grow_with_the_number_of_shards",),
+    ),
+    Mutant(
+        "tf32_asked",
+        "a GPU takes TF32 where float32 was asked for",
+        "train",
+        "and precision is None and before ==",
+        "and before ==",
+        ("train/test_devices.py::test_products_of_a_gpu",),
+    ),
 )

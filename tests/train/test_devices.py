@@ -7,7 +7,13 @@ import pytest
 import torch
 from lightning.pytorch.accelerators import CUDAAccelerator
 
-from scssl.train._devices import check_devices, choose_accelerator, layout, n_processes
+from scssl.train._devices import (
+    check_devices,
+    choose_accelerator,
+    layout,
+    matrix_products,
+    n_processes,
+)
 
 from ..model.processes import by_srun, by_torchrun
 
@@ -71,3 +77,24 @@ def test_no_gpu(monkeypatch: pytest.MonkeyPatch):
     for asked in ("gpu", "cuda"):
         with pytest.raises(ValueError, match='Pass "cpu" or "auto"'):
             choose_accelerator(asked)
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "precision", "set_before", "expected"),
+    [
+        ("gpu", None, "highest", "high"),
+        ("cuda", None, "highest", "high"),
+        ("gpu", "32-true", "highest", "highest"),
+        ("gpu", None, "medium", "medium"),
+        ("cpu", None, "highest", "highest"),
+    ],
+)
+def test_products_of_a_gpu(accelerator: str, precision: str, set_before: str, expected: str):
+    torch.set_float32_matmul_precision(set_before)
+    try:
+        with pytest.raises(RuntimeError, match="ends"), matrix_products(precision, accelerator):
+            assert torch.get_float32_matmul_precision() == expected
+            raise RuntimeError("ends")
+        assert torch.get_float32_matmul_precision() == set_before
+    finally:
+        torch.set_float32_matmul_precision("highest")

@@ -24,8 +24,8 @@ import scssl
 from scssl._errors import BundleError, ScsslWarning
 from scssl.augment import RandomMask
 from scssl.data.matrix import GeneStatistics
-from scssl.train import SafeCheckpointIO
-from scssl.train._devices import bfloat16_works
+from scssl.train import SafeCheckpointIO, _fit
+from scssl.train._devices import bfloat16_works, matrix_products
 
 from ..model.conftest import make_counts
 
@@ -584,6 +584,19 @@ def test_bf16():
     a, b = (m.history["validation_loss"].to_numpy() for m in (model, exact))
     np.testing.assert_allclose(a, b, rtol=0.02)
     assert model.get_latent_representation().dtype == np.float32
+
+
+@pytest.mark.parametrize(("precision", "expected"), [(None, "high"), ("32-true", "highest")])
+def test_products_while_a_gpu_trains(monkeypatch, precision, expected):
+    class Seen(Callback):
+        def on_train_batch_end(self, *_):
+            found.add(torch.get_float32_matmul_precision())
+
+    found = set()
+    monkeypatch.setattr(_fit, "matrix_products", lambda asked, _: matrix_products(asked, "gpu"))
+    build().train(1, **OPTIONS, precision=precision, callbacks=[Seen()])
+    assert found == {expected}
+    assert torch.get_float32_matmul_precision() == "highest"
 
 
 def test_precision_that_the_cpu_has_not():

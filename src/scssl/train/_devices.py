@@ -6,7 +6,8 @@ import functools
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
@@ -167,6 +168,23 @@ def check_precision(precision: Any, accelerator: str) -> None:
             "This machine does not let programs use the bfloat16 instructions of its processor. Leave "
             "`precision` out, or set ONEDNN_MAX_CPU_ISA to AVX512_CORE before Python starts."
         )
+
+
+@contextmanager
+def matrix_products(precision: Any, accelerator: str) -> Iterator[None]:
+    """Let a GPU round factors of float32 matrix products to TF32, unless a precision was asked for.
+
+    The switch is one of the process, and is afterwards as it was; what a user has set is left alone.
+    """
+    before = torch.get_float32_matmul_precision()
+    faster = accelerator in ("gpu", "cuda") and precision is None and before == "highest"
+    if faster:
+        torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        if faster:
+            torch.set_float32_matmul_precision(before)
 
 
 @functools.cache

@@ -39,6 +39,7 @@ from ._devices import (
     choose_accelerator,
     launched,
     layout,
+    matrix_products,
     n_processes,
     strategy_for,
 )
@@ -210,6 +211,7 @@ def fit(
     module.train()
     with (
         _quiet(),
+        matrix_products(options.precision, accelerator),
         torch.random.fork_rng(
             devices=[torch.cuda.current_device()] if accelerator == "gpu" else []
         ),

@@ -5,6 +5,7 @@ import errno
 import itertools
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -169,6 +170,27 @@ def test_inputs_of_all_kinds(files, pieces, tmp_path):
     inputs = {"one": backed, "two": pieces["two"], "three": csc}
     store = build_store(inputs, tmp_path / "memory", obs_keys=["type", "age"])
     check(store, {"one": pieces["one"], "two": pieces["two"], "three": pieces["one"]})
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have another heap")
+def test_the_heap_does_not_grow_with_the_number_of_shards(files, tmp_path, monkeypatch):
+    def megabytes():
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE") / 2**20
+
+    # Of a size that is taken from the heap, and some stay: what lies below them is not returned by itself.
+    blocks = [np.ones(2**13) for _ in range(2000)]
+    outlive = blocks[::100]
+    blocks.clear()
+    before = megabytes()
+    _build._return_free_memory()
+    assert before - megabytes() > 80
+    assert all(one.all() for one in outlive)
+
+    returned = []
+    monkeypatch.setattr(_build, "_return_free_memory", lambda: returned.append(True))
+    store = build_store(files, tmp_path / "atlas", **SMALL)
+    assert len(returned) == len(store.shards) > 1
 
 
 def test_lazy_input(files, pieces, tmp_path):

@@ -8,10 +8,12 @@ another, a bucket is drawn among those of its group.
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import logging
 import re
 import shutil
+import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -189,6 +191,19 @@ def _room(out: Path) -> Iterator[None]:
             f"There is no room left to build {out}. What was done is in {partial_of(out)}; make room "
             "and call it again to go on from there",
         ) from error
+
+
+def _return_free_memory() -> None:
+    """Give the system what is free of the heap.
+
+    The arrays of a shard are of a size that glibc takes from the heap, and gaps between what outlives them are too
+    short for those of the next: without this the heap grows with the number of shards.
+    """
+    if sys.platform == "linux":
+        # Other C libraries have no such function, and no such heap.
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)
 
 
 def _n_bytes(memory: str | int) -> int:
@@ -581,6 +596,7 @@ class _Build:
         for number_of in range(self.plan["shards"]):
             if self.journal["sizes"][number_of] and str(number_of) not in self.journal["shards"]:
                 self._write_shard(number_of)
+                _return_free_memory()
         self._finish()
 
     def _bucket(self, number_of: int) -> Path:

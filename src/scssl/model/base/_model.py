@@ -969,7 +969,8 @@ class SSLModel(BaseModelClass, metaclass=Face):
             Of Lightning's trainer; of several processes ``"ddp"``, whatever they are, gives what one with
             the batches of all gives.
         precision
-            `None` for float32, ``"bf16-mixed"`` for bfloat16 products.
+            `None` for float32, of which a GPU computes matrix products in TF32; ``"32-true"`` for float32 in these
+            too; ``"bf16-mixed"`` for bfloat16 products.
         compile
             Whether to compile the hidden layers with :func:`torch.compile`.
         rng
