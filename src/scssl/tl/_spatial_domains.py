@@ -396,8 +396,13 @@ class _Space:
             generator = derive_generator(seed, "cells")
             rows = np.sort(generator.choice(len(self.values), _MOST_CELLS, replace=False))
         table = []
+        # Of some thousand cells it is done before a bar would be read.
         tried = tqdm(
-            candidates, desc="numbers of domains", unit="number", disable=not settings.progress
+            candidates,
+            desc="numbers of domains",
+            unit="number",
+            delay=5,
+            disable=not settings.progress,
         )
         for n in tried:
             seeds = [derive_seed(seed, "stability", n, i) for i in range(n_repeats)]
