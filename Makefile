@@ -18,7 +18,7 @@ export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-all mutants install format lint types docs readthedocs package clean
+.PHONY: help demo test test-all mutants install format lint types docs site readthedocs package clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ types: $(VENV)/.stamp-dev ## check types
 docs: $(VENV)/.stamp-dev ## build the documentation into docs/_build/html, warnings as errors
 	rm -rf docs/_build/html docs/generated
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m sphinx -W --keep-going -j auto -b html docs docs/_build/html
+
+site: $(VENV)/.stamp-test ## look at the pages that `make docs` built in Chromium; skipped where there is none
+	$(BIN)/python -m pytest tests/test_site.py -q
 
 readthedocs: $(VENV)/.stamp-dev ## the commands of .readthedocs.yaml, in an environment of their own
 	$(BIN)/python docs/readthedocs.py

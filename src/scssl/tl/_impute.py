@@ -21,6 +21,7 @@ from scssl._checks import (
 )
 from scssl._errors import GeneMismatchError, MissingKeyError, warn
 from scssl._random import RNG, as_seed, derive_generator, derive_seed
+from scssl._settings import settings
 from scssl.data import GeneVocabulary
 
 from ._common import values_of
@@ -130,7 +131,8 @@ def impute(
     key_added
         Where the result says what was imputed, in `var` and `uns`.
     progress
-        Whether to show a bar while a model is trained.
+        Whether to show a bar while a model is trained. One of the folds is shown where they take longer than
+        five seconds, unless `scssl.settings.progress` is false.
     rng
         Seed or generator of all random choices.
 
@@ -502,9 +504,18 @@ def _cross_validated(
 ) -> tuple[pd.DataFrame, sparse.csc_matrix]:
     """Scores of each shared gene where it is held out, and what the first method predicts of some of them."""
     import pandas as pd
+    from tqdm.auto import tqdm
 
     tables, predicted = [], []
-    for fold, out in enumerate(pair.folds(n_folds)):
+    # Each may train a model: who waits sees how many are left.
+    folds = tqdm(
+        pair.folds(n_folds),
+        desc="held-out genes",
+        unit="fold",
+        delay=5,
+        disable=not settings.progress,
+    )
+    for fold, out in enumerate(folds):
         task = pair.task(np.setdiff1d(np.arange(pair.n_shared), out), out)
         for name in methods:
             table, found = _scored(pair, task, name, out)

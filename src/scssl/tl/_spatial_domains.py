@@ -28,6 +28,7 @@ from scssl._settings import settings
 
 from ._common import to_be_written
 from ._domain_scores import same_domain
+from ._tied_mixture import tied_mixture
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -365,19 +366,25 @@ class _Space:
         values = self.values[rows]
         if n_domains > len(values):
             raise ValueError(f"{n_domains} domains are more than the {len(values):,} cells.")
-        mixture = GaussianMixture(
-            n_domains,
-            covariance_type=self.params["covariance"],
-            n_init=n_init,
-            reg_covar=_LEAST_VARIANCE,
-            max_iter=_MAX_ITER,
-            random_state=seed % 2**32,
-        )
+        options: Any = {"n_init": n_init, "max_iter": _MAX_ITER}
+        covariance = self.params["covariance"]
         with warnings.catch_warnings():
             # After so many steps what still moves is a few cells; and empty domains are told of.
             warnings.simplefilter("ignore", ConvergenceWarning)
-            codes = mixture.fit_predict(values)
-        return codes, mixture.predict_proba(values)
+            if covariance == "tied":
+                probabilities = tied_mixture(
+                    values, n_domains, least_variance=_LEAST_VARIANCE, seed=seed % 2**32, **options
+                )
+            else:
+                mixture = GaussianMixture(
+                    n_domains,
+                    covariance_type=covariance,
+                    reg_covar=_LEAST_VARIANCE,
+                    random_state=seed % 2**32,
+                    **options,
+                )
+                probabilities = mixture.fit(values).predict_proba(values)
+        return probabilities.argmax(axis=1), probabilities
 
     def numbers(self, candidates: Iterable[int], n_repeats: int, seed: int) -> dict[str, Any]:
         """Agreement of runs for each number of domains, and the number of the largest."""
@@ -389,8 +396,13 @@ class _Space:
             generator = derive_generator(seed, "cells")
             rows = np.sort(generator.choice(len(self.values), _MOST_CELLS, replace=False))
         table = []
+        # Of some thousand cells it is done before a bar would be read.
         tried = tqdm(
-            candidates, desc="numbers of domains", unit="number", disable=not settings.progress
+            candidates,
+            desc="numbers of domains",
+            unit="number",
+            delay=5,
+            disable=not settings.progress,
         )
         for n in tried:
             seeds = [derive_seed(seed, "stability", n, i) for i in range(n_repeats)]
