@@ -26,8 +26,10 @@ help: ## this list
 demo: $(VENV)/.stamp-run ## train on 700 real cells, compare, draw (under a minute)
 	$(BIN)/scssl demo $(DEMO_ARGS)
 
-# One process a core, each with one thread: two that share a core wait for one another.
-TEST = OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
+# One process a core, each with one thread: two that share a core wait for one another. Of numba too, which as soon as
+# scanpy calls it gives PyTorch as many threads as it has itself, and with them other last bits.
+ONE_THREAD = OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 NUMBA_NUM_THREADS=1
+TEST = $(ONE_THREAD) $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 test: $(VENV)/.stamp-test ## the tests, without those marked slow
 	$(TEST) -m "not slow" $(PYTEST_ARGS)
@@ -53,7 +55,7 @@ types: $(VENV)/.stamp-dev ## check types
 
 docs: $(VENV)/.stamp-dev ## build the documentation into docs/_build/html, warnings as errors
 	rm -rf docs/_build/html docs/generated
-	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m sphinx -W --keep-going -j auto -b html docs docs/_build/html
+	$(ONE_THREAD) $(BIN)/python -m sphinx -W --keep-going -j auto -b html docs docs/_build/html
 
 site: $(VENV)/.stamp-test ## look at the pages that `make docs` built in Chromium; skipped where there is none
 	$(BIN)/python -m pytest tests/test_site.py -q

@@ -12,6 +12,9 @@ import matplotlib
 import pytest
 
 matplotlib.use("agg")
+if "OMP_NUM_THREADS" in os.environ:
+    # Or numba, when it starts, gives PyTorch as many threads as there are cores, and with them other last bits.
+    os.environ.setdefault("NUMBA_NUM_THREADS", os.environ["OMP_NUM_THREADS"])
 if threading.current_thread() is threading.main_thread():
     # Shells start what runs in the background with Ctrl-C ignored, which tests of it must not be.
     signal.signal(signal.SIGINT, signal.default_int_handler)

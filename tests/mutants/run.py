@@ -104,7 +104,7 @@ def main(patterns: list[str]) -> int:
         print(f"No mutant has {' or '.join(patterns)} in its name or place.", file=sys.stderr)
         return 2
     # Threads of their own would not survive the fork, and tests are small.
-    os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    os.environ |= {f"{one}_NUM_THREADS": "1" for one in ("OMP", "OPENBLAS", "MKL", "NUMBA")}
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(HEAVY)
     survived, started = [], time.perf_counter()

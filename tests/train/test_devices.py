@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import textwrap
+
 import lightning.pytorch as lightning
 import pytest
 import torch
@@ -98,3 +102,15 @@ def test_products_of_a_gpu(accelerator: str, precision: str, set_before: str, ex
         assert torch.get_float32_matmul_precision() == set_before
     finally:
         torch.set_float32_matmul_precision("highest")
+
+
+def test_threads_stay_when_numba_starts():
+    """Tests compare bits of trainings, between which scanpy may have called numba."""
+    code = """
+        import torch
+        before = torch.get_num_threads()
+        import numba
+        numba.get_num_threads()
+        assert torch.get_num_threads() == before
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True)

@@ -365,10 +365,14 @@ class _OfScvi(_OnVariableGenes):
 
     def _known(self) -> list[str]:
         """Names of the arguments of the model and of its network."""
+        of = self._classes()
+        return sorted({name for one in of for name in inspect.signature(one.__init__).parameters})
+
+    def _classes(self) -> tuple[Any, Any]:
+        """The model and its network."""
         import scvi
 
-        of = (scvi.model.SCVI.__init__, scvi.module.VAE.__init__)
-        return sorted({name for one in of for name in inspect.signature(one).parameters})
+        return scvi.model.SCVI, scvi.module.VAE
 
     def _advised(self) -> dict[str, Any]:
         """What scvi-tools' tutorials on integration, and on mapping to a reference, set."""
@@ -408,7 +412,7 @@ class _OfScvi(_OnVariableGenes):
         return own
 
     @property
-    def trainable_weights(self) -> int | None:
+    def trainable_weights(self) -> int:
         """Those of encoder and decoder."""
         return sum(p.numel() for p in self.model.module.parameters() if p.requires_grad)
 
@@ -519,11 +523,10 @@ class JointEmbeddingSCVI(_OfScvi):
     summary = "JointEmbeddingSCVI of scvi-tools"
     seconds_per_kcell = 60.0
 
-    def _known(self) -> list[str]:
+    def _classes(self) -> tuple[Any, Any]:
         from scvi.external import JointEmbeddingSCVI as Model
 
-        of = (Model.__init__, Model._module_cls.__init__)
-        return sorted({name for one in of for name in inspect.signature(one).parameters})
+        return Model, Model._module_cls
 
     def fit(self, cells: AnnData, setting: Setting) -> None:
         """Train it."""
@@ -547,22 +550,18 @@ class TotalVI(_OfScvi):
     embeds = False
     seconds_per_kcell = 150.0
 
-    def _known(self) -> list[str]:
+    def _classes(self) -> tuple[Any, Any]:
         import scvi
 
-        of = (scvi.model.TOTALVI.__init__, scvi.module.TOTALVAE.__init__)
-        return sorted({name for one in of for name in inspect.signature(one).parameters})
+        return scvi.model.TOTALVI, scvi.module.TOTALVAE
 
     def fit(self, cells: AnnData, setting: Setting) -> None:
         """Keep the cells with proteins until the others are there."""
-        self.reference = self._with_proteins(self._prepare(cells, setting), _second(cells, setting))
-
-    @staticmethod
-    def _with_proteins(own: AnnData, values: np.ndarray) -> AnnData:
+        values = _second(cells, setting)
         if _normalisation(values) == "none":
             raise NotPossible("totalVI needs counts of proteins, and these are normalised.")
-        own.obsm["protein"] = values
-        return own
+        self.reference = self._prepare(cells, setting)
+        self.reference.obsm["protein"] = values
 
     def meet(self, cells: AnnData) -> None:
         """Train on both. Proteins that are zero in a whole batch are what scvi-tools takes as not measured."""
